@@ -1,0 +1,184 @@
+"""The nouns of the project: everything else knows these and knows nothing of text or video.
+
+    rows -> Transition -> encode -> Script -> sample -> Rollout -> decode -> prediction -> score -> Score
+
+A transition becomes a *script*, an ordered list of segments, each either given to the model or
+written by it. What is sampled, what is forced, which positions carry loss, which tokens are legal
+and how long a rollout can be all follow from the script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One observed step of a world: what was, what was done, what came of it.
+
+    >>> Transition("test.jsonl:7", state={"door": "shut"}, action="open door",
+    ...            next_state={"door": "open"}, kind="changed", world="house")
+    """
+
+    id: str
+    """Names the row in errors, samples and reports."""
+    state: Any
+    action: Any
+    next_state: Any
+    kind: str = ""
+    """The slice that evaluation reports apart, such as ``changed`` and ``unchanged``."""
+    world: str = ""
+    """Where the row comes from (game, site, episode): the unit that splits hold out."""
+    reasoning: str = ""
+    """A given chain of thought that leads to the answer, for SFT on reasoning; empty for none."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """Tokens that the model reads: a prompt, a context frame, an action forced in between.
+
+    >>> Given((5, 17, 9))
+    """
+
+    ids: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Write:
+    """Tokens that the model writes: free text until a stop token, or exactly ``max_tokens`` visual tokens.
+
+    >>> Write(512, stop=(2,))                       # text: until end-of-sequence, at most 512 tokens
+    >>> Write(320, allowed=range(4375, 8750))       # a frame: 320 tokens of the visual vocabulary
+    """
+
+    max_tokens: int
+    stop: tuple[int, ...] = ()
+    """Ids that end the segment; the id itself is written, trained on, and removed before decoding."""
+    allowed: range | None = None
+    """Legal token ids; None means the whole vocabulary."""
+    target: tuple[int, ...] | None = None
+    """What likelihood training has the model write here, stop token included; None when unknown."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """A transition written as tokens: the segments in order, the first one given.
+
+    >>> Script((Given((5, 17, 9)), Write(512, stop=(2,), target=(31, 8, 2))))
+    """
+
+    segments: tuple[Given | Write, ...]
+
+    def __post_init__(self) -> None:
+        if not self.segments or not isinstance(self.segments[0], Given) or not self.segments[0].ids:
+            raise ValueError("a script starts with a Given segment of at least one token")
+
+    @cached_property
+    def prompt(self) -> tuple[int, ...]:
+        """The leading given tokens: what all rollouts of this script share."""
+        ids: tuple[int, ...] = ()
+        for segment in self.segments:
+            if isinstance(segment, Write):
+                break
+            ids += segment.ids
+        return ids
+
+    @cached_property
+    def tail(self) -> tuple[Given | Write, ...]:
+        """The segments after the prompt."""
+        first = next((i for i, s in enumerate(self.segments) if isinstance(s, Write)), len(self.segments))
+        return self.segments[first:]
+
+    @property
+    def max_response(self) -> int:
+        """The most tokens a rollout can have after the prompt."""
+        return sum(len(s.ids) if isinstance(s, Given) else s.max_tokens for s in self.tail)
+
+    def target_ids(self) -> tuple[tuple[int, ...], tuple[bool, ...]]:
+        """The response that likelihood training fits, and for each of its tokens whether it carries loss."""
+        ids: list[int] = []
+        written: list[bool] = []
+        for segment in self.tail:
+            tokens = segment.ids if isinstance(segment, Given) else segment.target
+            if tokens is None:
+                raise ValueError("this script has a Write segment without a target")
+            ids += tokens
+            written += [isinstance(segment, Write)] * len(tokens)
+        return tuple(ids), tuple(written)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One sampled response to a script. Shapes: T = tokens after the prompt, with no padding.
+
+    >>> rollout.ids, rollout.sampled                # forced tokens stand in place, marked False
+    (tensor([31, 8, 40, 7, 2]), tensor([True, True, False, True, True]))
+    """
+
+    script: Script
+    ids: torch.Tensor
+    """int64 [T]."""
+    sampled: torch.Tensor
+    """bool [T]: True where the policy drew the token, False where the script forced it."""
+    logps: torch.Tensor
+    """float32 [T]: log-probability of each sampled token under the policy that drew it; 0 where forced."""
+    written: tuple[tuple[int, ...], ...]
+    """The tokens of each Write segment, without its stop token: what ``decode`` reads."""
+    finished: bool
+    """False when a Write segment with stop tokens reached ``max_tokens`` without one."""
+    stream: tuple[int, ...] = ()
+    """The key of this rollout's random stream, (seed, step, prompt, sample): with the policy it gives the same draw."""
+    policy_version: int = 0
+    """Optimizer steps that the policy had seen when it drew this."""
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """What ``decode`` returns when tokens do not read as a prediction: a value with a reason, not an exception.
+
+    >>> Malformed("no JSON object in the answer")
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """How right a prediction is: the reward, its named parts, and the reason where it is malformed.
+
+    >>> Score(0.27, parts={"exact": 0.0, "objects": 0.75})
+    """
+
+    value: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+    """Named measures in [0, 1] or in stated units; evaluation reports the mean of each."""
+    malformed: str = ""
+
+
+class Domain(Protocol):
+    """A world, to everything that samples, trains and evaluates. Bring your own by writing these."""
+
+    def encode(self, transition: Transition) -> Script:
+        """How a transition is written as tokens."""
+        ...
+
+    def decode(self, written: Sequence[Sequence[int]], transition: Transition) -> Any:
+        """How the tokens of the Write segments are read back: a prediction, or ``Malformed``."""
+        ...
+
+    def score(self, prediction: Any, transition: Transition) -> Score:
+        """How a prediction (or ``Malformed``) compares with what really happened."""
+        ...
+
+    def baselines(self, transition: Transition) -> Mapping[str, Any]:
+        """Trivial predictions by name (no change, copy the last frame), reported beside every result."""
+        ...
+
+    def explain(self, prediction: Any, transition: Transition) -> str:
+        """A text diff from what really happened to the prediction: lines that start with ``+``, ``-`` or a space."""
+        ...
