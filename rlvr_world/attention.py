@@ -1,0 +1,180 @@
+"""Shared-prefix attention for any Hugging Face causal LM, without touching model code.
+
+A GRPO group is one prompt and G responses. Stock attention stores and recomputes the prompt G
+times; here it exists once, when sampling (``GroupCache``) and when training (``TreeLayout``).
+The function registers itself in transformers' ``AttentionInterface`` and receives the layout as a
+forward keyword, so the same model object serves both, and plain forwards too (no layout given).
+
+Shape legend: B groups, G responses a group, P prompt tokens (right-padded), R response tokens,
+N packed tokens, H query heads, K key/value heads, d head size, n new tokens a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.masking_utils import AttentionMaskInterface
+
+NAME = "shared_prefix"
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Where one group lies in a packed row: its prefix, then its members end to end."""
+
+    prefix: int
+    """Prefix tokens; they attend causally to themselves."""
+    members: tuple[int, ...]
+    """Tokens of each member; it attends to the whole prefix and causally to itself."""
+
+
+@dataclass(frozen=True)
+class TreeLayout:
+    """Several trees end to end in one row of N tokens; no token sees another tree or a sibling member."""
+
+    trees: tuple[Tree, ...]
+
+    def attend(self, q_HNd: Tensor, k_KNd: Tensor, v_KNd: Tensor, scale: float) -> Tensor:
+        """Attention output [N, H, d]."""
+        outputs: list[Tensor] = []
+        start = 0
+        for tree in self.trees:
+            mid, end = start + tree.prefix, start + tree.prefix + sum(tree.members)
+            q, k, v = (x[:, start:mid] for x in (q_HNd, k_KNd, v_KNd))
+            outputs.append(_sdpa(q[None], k[None], v[None], scale, causal=True)[0].transpose(0, 1))
+            if tree.members:
+                members = (x[:, mid:end] for x in (q_HNd, k_KNd, v_KNd))
+                outputs.append(_attend_members(tree.members, *members, k, v, scale))
+            start = end
+        return torch.cat(outputs)
+
+
+def _attend_members(
+    lengths: tuple[int, ...], q_HMd: Tensor, k_KMd: Tensor, v_KMd: Tensor, kp_KPd: Tensor, vp_KPd: Tensor, scale: float
+) -> Tensor:
+    """Members of one tree, padded to the longest only inside this call. M = sum(lengths); returns [M, H, d]."""
+    G, R, P = len(lengths), max(lengths), kp_KPd.shape[1]
+    length_G1 = torch.tensor(lengths, device=q_HMd.device)[:, None]
+    valid_GR = torch.arange(R, device=q_HMd.device) < length_G1
+    index_GR = (torch.cumsum(length_G1, 0) - length_G1 + torch.arange(R, device=q_HMd.device)).clamp(max=q_HMd.shape[1] - 1)
+
+    def padded(x_KMd: Tensor) -> Tensor:
+        return x_KMd[:, index_GR].transpose(0, 1)  # [G, K, R, d]
+
+    def with_prefix(prefix_KPd: Tensor, x_KMd: Tensor) -> Tensor:
+        return torch.cat([prefix_KPd.expand(G, -1, -1, -1), padded(x_KMd)], 2)
+
+    mask = torch.ones(R, P + R, dtype=torch.bool, device=q_HMd.device).tril(P)
+    out_GHRd = _sdpa(padded(q_HMd), with_prefix(kp_KPd, k_KMd), with_prefix(vp_KPd, v_KMd), scale, mask=mask)
+    return out_GHRd.transpose(1, 2)[valid_GR]
+
+
+def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = False, mask: Tensor | None = None) -> Tensor:
+    gqa = q.shape[1] != k.shape[1]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=gqa)
+
+
+@dataclass
+class GroupCache:
+    """Keys and values of B·G growing responses over B prompts, the prompts stored once.
+
+    Rows of a forward are the B·G responses, group by group. ``length`` counts response tokens held.
+    """
+
+    groups: int
+    size: int
+    """Responses a group (G)."""
+    prompt_lengths_B: Tensor
+    length: int = -1
+    """-1 until the prompts have been read (prefill)."""
+    layers: dict[int, list[Tensor]] = field(default_factory=dict)
+    """Per layer: prompt keys, prompt values [B, K, P, d], response keys, response values [B, G, K, capacity, d]."""
+
+    CHUNK = 64
+
+    def attend(self, layer: int, q_BHnd: Tensor, k_BKnd: Tensor, v_BKnd: Tensor, scale: float) -> Tensor:
+        """Attention output [rows, n, H, d]; the new keys and values are stored."""
+        if self.length < 0:
+            empty = k_BKnd.new_empty(self.groups, self.size, k_BKnd.shape[1], 0, k_BKnd.shape[3])
+            self.layers[layer] = [k_BKnd.contiguous(), v_BKnd.contiguous(), empty, empty]
+            return _sdpa(q_BHnd, k_BKnd, v_BKnd, scale, causal=True).transpose(1, 2)
+        B, G, n = self.groups, self.size, q_BHnd.shape[2]
+        (K, d), H = (k_BKnd.shape[1], k_BKnd.shape[3]), q_BHnd.shape[1]
+        held = self.layers[layer]
+        end = self.length + n
+        if held[2].shape[3] < end:
+            room = max(self.CHUNK, held[2].shape[3], n)
+            held[2:] = [torch.cat([x, x.new_empty(B, G, K, room, d)], 3) for x in held[2:]]
+        held[2][:, :, :, self.length : end] = k_BKnd.unflatten(0, (B, G))
+        held[3][:, :, :, self.length : end] = v_BKnd.unflatten(0, (B, G))
+        kp, vp, ks, vs = held[0], held[1], held[2][:, :, :, :end], held[3][:, :, :, :end]
+        P = kp.shape[2]
+        q = q_BHnd.reshape(B, G, K, H // K * n, d)  # queries that share a key head lie side by side
+        on_prompt = (q.transpose(1, 2).flatten(2, 3) @ kp.transpose(2, 3)).view(B, K, G, -1, P).transpose(1, 2)
+        on_response = q @ ks.transpose(3, 4)
+        scores = torch.cat([on_prompt, on_response], -1).float() * scale  # [B, G, K, H/K·n, P+end]
+        scores = scores.masked_fill(self._hidden(P, n, end, H // K, q.device), float("-inf"))
+        weights = torch.softmax(scores, -1).to(vp.dtype)
+        mixed = (weights[..., :P].transpose(1, 2).flatten(2, 3) @ vp).view(B, K, G, -1, d).transpose(1, 2)
+        mixed = mixed + weights[..., P:] @ vs
+        return mixed.reshape(B * G, H, n, d).transpose(1, 2)
+
+    def _hidden(self, P: int, n: int, end: int, repeat: int, device: torch.device) -> Tensor:
+        """True where a query must not look: prompt padding, and later tokens of its own run. [B, 1, 1, repeat·n, P+end]."""
+        padding_BP = torch.arange(P, device=device) >= self.prompt_lengths_B[:, None]
+        later_nE = ~torch.ones(n, end, dtype=torch.bool, device=device).tril(end - n)
+        rows = later_nE.repeat(repeat, 1).expand(self.groups, -1, -1)
+        return torch.cat([padding_BP[:, None].expand(-1, repeat * n, -1), rows], -1)[:, None, None]
+
+    def keep(self, groups_B: Tensor, members_BG: Tensor) -> None:
+        """Keep only these groups and, in each, these members (indices into the present ones)."""
+        self.groups, self.size = members_BG.shape
+        self.prompt_lengths_B = self.prompt_lengths_B[groups_B]
+        for layer, (kp, vp, ks, vs) in self.layers.items():
+            end = self.length
+            self.layers[layer] = [kp[groups_B], vp[groups_B]] + [
+                x[groups_B[:, None], members_BG, :, :end].contiguous() for x in (ks, vs)
+            ]
+
+
+def _attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    layout: TreeLayout | GroupCache | None = None,
+    **_: object,
+) -> tuple[Tensor, None]:
+    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    if isinstance(layout, TreeLayout):
+        return layout.attend(query[0], key[0], value[0], scale)[None], None
+    if isinstance(layout, GroupCache):
+        return layout.attend(module.layer_idx, query, key, value, scale), None  # type: ignore[arg-type]
+    return _sdpa(query, key, value, scale, causal=query.shape[2] > 1).transpose(1, 2), None
+
+
+AttentionInterface.register(NAME, _attention)
+AttentionMaskInterface.register(NAME, lambda *_, **__: None)
+
+
+def share_prefixes(model: PreTrainedModel) -> None:
+    """Make this model use shared-prefix attention (in place). Refuses sliding windows shorter than the context."""
+    model.set_attn_implementation(NAME)
+
+
+def hidden_states(model: nn.Module, ids: Tensor, positions: Tensor, layout: TreeLayout | GroupCache) -> Tensor:
+    """Last hidden states [rows, n, D] of the decoder, before the head."""
+    decoder = model.get_decoder()  # type: ignore[operator]
+    out = decoder(input_ids=ids, position_ids=positions, use_cache=False, layout=layout)
+    return out.last_hidden_state
+
+
+def head_weight(model: nn.Module) -> Tensor:
+    """The output embedding [V, D]."""
+    return model.get_output_embeddings().weight  # type: ignore[operator]

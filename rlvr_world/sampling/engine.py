@@ -1,0 +1,248 @@
+"""The in-process sampler: n rollouts a script from any Hugging Face causal LM, the prompt read once a group.
+
+Shape legend: B groups, G rollouts a group, V vocabulary, D hidden size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rlvr_world.attention import GroupCache, head_weight, hidden_states
+from rlvr_world.types import Given, Rollout, Script, Write
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn. Temperature 0 takes the most likely legal token."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    """Keep only the k most likely tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens whose probability reaches this."""
+
+    @property
+    def truncates(self) -> bool:
+        return self.top_k > 0 or self.top_p < 1.0
+
+
+def sample(
+    model: nn.Module,
+    scripts: Sequence[Script],
+    n: int,
+    sampling: Sampling,
+    streams: Sequence[tuple[int, ...]],
+    policy_version: int = 0,
+    max_rows: int = 512,
+) -> list[list[Rollout]]:
+    """Sample ``n`` rollouts of every script.
+
+    ``streams`` holds one key a script, such as (seed, step, prompt); rollout i of it draws from the
+    stream (*key, i), so it is the same whatever it is batched with (up to floating-point ties).
+    Log-probs are those of the tempered distribution over the legal tokens, before top-k and top-p.
+    ``max_rows`` bounds the rollouts that grow at once (memory).
+    """
+    device = next(model.parameters()).device
+    rollouts: list[list[Rollout]] = [[] for _ in scripts]
+    by_length = sorted(range(len(scripts)), key=lambda i: len(scripts[i].prompt))
+    batch = max(1, max_rows // n)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            for start in range(0, len(by_length), batch):
+                chosen = by_length[start : start + batch]
+                grid = [[_Row(scripts[i], (*streams[i], s)) for s in range(n)] for i in chosen]
+                _grow(model, grid, sampling, device)
+                for i, rows in zip(chosen, grid, strict=True):
+                    rollouts[i] = [row.rollout(policy_version) for row in rows]
+    finally:
+        model.train(training)
+    return rollouts
+
+
+def uniforms(stream: tuple[int, ...], count: int) -> np.ndarray:
+    """The first ``count`` uniforms in [0, 1) of a named stream, float64 [count]; counter-based, no shared state."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(stream))).random(count)
+
+
+@dataclass
+class _Row:
+    """One rollout as it grows: a cursor over the script's tail."""
+
+    script: Script
+    stream: tuple[int, ...]
+    ids: list[int] = field(default_factory=list)
+    sampled: list[bool] = field(default_factory=list)
+    logps: list[float] = field(default_factory=list)
+    written: list[list[int]] = field(default_factory=list)
+    finished: bool = True
+    _segment: int = -1
+    _used: int = 0
+
+    def __post_init__(self) -> None:
+        self.draws = uniforms(self.stream, self.script.max_response)
+        self._next()
+
+    @property
+    def done(self) -> bool:
+        return self._segment >= len(self.script.tail)
+
+    @property
+    def writing(self) -> bool:
+        return not self.done and isinstance(self.now, Write)
+
+    @property
+    def now(self) -> Given | Write:
+        return self.script.tail[self._segment]
+
+    def forced(self) -> tuple[int, ...]:
+        """Given tokens that come next; empty where the model writes."""
+        return self.now.ids[self._used :] if isinstance(self.now, Given) else ()
+
+    def force(self, count: int) -> None:
+        """Take the next ``count`` forced tokens."""
+        self.ids += self.forced()[:count]
+        self.sampled += [False] * count
+        self.logps += [0.0] * count
+        self._used += count
+        if not self.forced():
+            self._next()
+
+    def write(self, token: int, logp: float) -> None:
+        """Take a token that the model drew."""
+        segment = self.now
+        assert isinstance(segment, Write)
+        self.ids.append(token)
+        self.sampled.append(True)
+        self.logps.append(logp)
+        if token in segment.stop:
+            self._next()
+            return
+        self.written[-1].append(token)
+        if len(self.written[-1]) == segment.max_tokens:
+            self.finished = self.finished and not segment.stop
+            self._next()
+
+    def _next(self) -> None:
+        self._segment, self._used = self._segment + 1, 0
+        if self.writing:
+            self.written.append([])
+
+    def rollout(self, policy_version: int) -> Rollout:
+        return Rollout(
+            script=self.script,
+            ids=torch.tensor(self.ids, dtype=torch.int64),
+            sampled=torch.tensor(self.sampled, dtype=torch.bool),
+            logps=torch.tensor(self.logps, dtype=torch.float32),
+            written=tuple(map(tuple, self.written)),
+            finished=self.finished,
+            stream=self.stream,
+            policy_version=policy_version,
+        )
+
+
+def _grow(model: nn.Module, grid: list[list[_Row]], sampling: Sampling, device: torch.device) -> None:
+    """Fill every row of a [B][G] grid. Rows that are done leave the grid when enough of them are."""
+    prompts = [rows[0].script.prompt for rows in grid]
+    lengths_B = torch.tensor([len(p) for p in prompts], device=device)
+    ids_BP = torch.zeros(len(grid), int(lengths_B.max()), dtype=torch.int64)
+    for i, prompt in enumerate(prompts):
+        ids_BP[i, : len(prompt)] = torch.tensor(prompt)
+    cache = GroupCache(len(grid), len(grid[0]), lengths_B)
+    positions = torch.arange(ids_BP.shape[1], device=device).expand_as(ids_BP)
+    hidden_BPD = hidden_states(model, ids_BP.to(device), positions, cache)
+    hidden_ND = hidden_BPD[torch.arange(len(grid)), lengths_B - 1].repeat_interleave(len(grid[0]), 0)
+    cache.length = 0
+    while True:
+        rows = [row for group in grid for row in group]
+        fed = _advance(model, rows, hidden_ND, sampling)
+        if all(row.done for row in rows):
+            return
+        grid, fed = _compact(cache, grid, fed)
+        ids_Nn = fed.to(device)
+        start_N1 = cache.prompt_lengths_B.repeat_interleave(cache.size)[:, None] + cache.length
+        positions = start_N1 + torch.arange(ids_Nn.shape[1], device=device)
+        hidden_ND = hidden_states(model, ids_Nn, positions, cache)[:, -1]
+        cache.length += ids_Nn.shape[1]
+
+
+def _advance(model: nn.Module, rows: list[_Row], hidden_ND: Tensor, sampling: Sampling) -> Tensor:
+    """Move every live row by as many tokens as all of them can take at once; those tokens, int64 [N, n]."""
+    writers = [i for i, row in enumerate(rows) if row.writing]
+    n = 1 if writers else min(len(row.forced()) for row in rows if not row.done)
+    before = [len(row.ids) for row in rows]
+    for i, row in enumerate(rows):
+        if not row.done and not row.writing:
+            row.force(n)
+    if writers:
+        hidden = hidden_ND if len(writers) == len(rows) else hidden_ND[writers]
+        logits_NV = hidden @ head_weight(model).T.to(hidden.dtype)
+        segments = [rows[i].now for i in writers]
+        allowed = [s.allowed if isinstance(s, Write) else None for s in segments]
+        draws_N = torch.tensor([rows[i].draws[before[i]] for i in writers], device=hidden.device)
+        tokens, logps = draw(logits_NV.float(), allowed, sampling, draws_N)
+        for i, token, logp in zip(writers, tokens.tolist(), logps.tolist(), strict=True):
+            rows[i].write(token, logp)
+    return torch.tensor([row.ids[b : b + n] or [0] * n for row, b in zip(rows, before, strict=True)])
+
+
+def draw(
+    logits_NV: Tensor, allowed: Sequence[range | None], sampling: Sampling, uniforms_N: Tensor
+) -> tuple[Tensor, Tensor]:
+    """One token a row by inverting its cumulative distribution at the given uniform.
+
+    Returns ids [N] and their log-probs [N] under the tempered distribution over legal tokens
+    (before top-k and top-p; at temperature 0, under temperature 1).
+    """
+    if any(legal is not None for legal in allowed):
+        V = logits_NV.shape[1]
+        legal_N2 = torch.tensor([(a.start, a.stop) if a is not None else (0, V) for a in allowed], device=logits_NV.device)
+        ids_V = torch.arange(V, device=logits_NV.device)
+        legal_NV = (ids_V >= legal_N2[:, :1]) & (ids_V < legal_N2[:, 1:])
+        logits_NV = logits_NV.masked_fill(~legal_NV, float("-inf"))
+    if sampling.temperature > 0:
+        logits_NV = logits_NV / sampling.temperature
+    logps_NV = torch.log_softmax(logits_NV, -1)
+    if sampling.temperature == 0:
+        ids_N = logps_NV.argmax(-1)
+    else:
+        weights_NV = _truncate(logps_NV, sampling).exp().double()
+        cumulative_NV = weights_NV.cumsum(-1)
+        target_N1 = uniforms_N.double()[:, None] * cumulative_NV[:, -1:] * (1 - 1e-12)
+        ids_N = torch.searchsorted(cumulative_NV, target_N1, right=True)[:, 0]
+    return ids_N, logps_NV.gather(1, ids_N[:, None])[:, 0]
+
+
+def _truncate(logps_NV: Tensor, sampling: Sampling) -> Tensor:
+    """Log-weights with what top-k and then top-p leave out at minus infinity."""
+    if sampling.top_k > 0:
+        kth = logps_NV.topk(min(sampling.top_k, logps_NV.shape[1]), -1).values[:, -1:]
+        logps_NV = logps_NV.masked_fill(logps_NV < kth, float("-inf"))
+    if sampling.top_p < 1.0:
+        ordered, order = logps_NV.softmax(-1).sort(-1, descending=True)
+        beyond = ordered.cumsum(-1) - ordered >= sampling.top_p
+        logps_NV = logps_NV.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), float("-inf"))
+    return logps_NV
+
+
+def _compact(cache: GroupCache, grid: list[list[_Row]], fed_Nn: Tensor) -> tuple[list[list[_Row]], Tensor]:
+    """Shrink the grid to the live groups and the fullest group's live rows, when that saves a quarter or more."""
+    live = [(b, [g for g, row in enumerate(group) if not row.done]) for b, group in enumerate(grid)]
+    live = [(b, members) for b, members in live if members]
+    size = max(len(members) for _, members in live)
+    if len(live) * size > 0.75 * len(grid) * len(grid[0]):
+        return grid, fed_Nn
+    chosen = []
+    for b, members in live:
+        others = [g for g in range(len(grid[b])) if g not in members]
+        chosen.append((members + others)[:size])
+    groups_B, members_BG = torch.tensor([b for b, _ in live]), torch.tensor(chosen)
+    flat = (groups_B[:, None] * len(grid[0]) + members_BG).flatten()
+    cache.keep(groups_B.to(fed_Nn.device), members_BG.to(fed_Nn.device))
+    return [[grid[b][g] for g in row] for (b, _), row in zip(live, chosen, strict=True)], fed_Nn[flat]
