@@ -1,0 +1,111 @@
+"""Every setting of a run, as nested dataclasses. A recipe returns a whole ``Config``; ``a.b=c`` overrides a field.
+
+``what`` attaches the sentence and the unit that ``--help`` prints.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def what(default: Any, text: str, unit: str = "") -> Any:
+    """A dataclass field with its help text and unit."""
+    return field(default=default, metadata={"help": text, "unit": unit})
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    source: str = what("scratch", "'scratch', 'smollm2', a local folder, or a Hugging Face hub id")
+    vocabulary: int = what(4096, "from scratch: size of the tokenizer trained on the rows", "tokens")
+    hidden: int = what(256, "from scratch: hidden size", "features")
+    layers: int = what(6, "from scratch: transformer layers", "layers")
+    heads: int = what(4, "from scratch: attention heads", "heads")
+    context: int = what(2048, "from scratch: longest sequence (position embeddings)", "tokens")
+    lora_rank: int = what(0, "rank of LoRA adapters on all linear layers; 0 trains every weight", "rank")
+    lora_alpha: int = what(16, "LoRA scale numerator (the update is scaled by alpha/rank)")
+    gradient_checkpointing: bool = what(False, "recompute activations in the backward pass to save memory")
+    device: Literal["auto", "cpu", "cuda"] = what("auto", "where to run; 'auto' takes a GPU if there is one")
+    precision: Literal["auto", "float32", "bfloat16"] = what(
+        "auto", "matrix products in this type (weights stay float32); 'auto' is bfloat16 where the processor has it"
+    )
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    learning_rate: float = what(1e-3, "peak learning rate of AdamW")
+    schedule: Literal["constant", "cosine"] = what("constant", "after warm-up: keep the rate, or follow a cosine to 0")
+    warmup: float = what(0.0, "linear warm-up", "fraction of the stage")
+    weight_decay: float = what(0.01, "decoupled weight decay")
+    beta1: float = what(0.9, "AdamW first-moment decay")
+    beta2: float = what(0.999, "AdamW second-moment decay")
+    clip_norm: float = what(1.0, "largest gradient norm", "L2 norm")
+
+
+@dataclass(frozen=True)
+class SFTConfig:
+    steps: int = what(400, "optimizer steps", "steps")
+    batch: int = what(64, "rows a step", "rows")
+    forward_tokens: int = what(8192, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens")
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    reasoning: bool = what(False, "fit the given chain of thought and answer instead of the direct answer")
+    save_every: int = what(100, "checkpoint interval", "steps")
+    eval_every: int = what(0, "validation interval; 0 never", "steps")
+
+
+@dataclass(frozen=True)
+class RLConfig:
+    steps: int = what(50, "rollout steps; 0 leaves this stage out", "steps")
+    prompts: int = what(32, "prompts a step", "prompts")
+    group: int = what(8, "rollouts a prompt", "rollouts")
+    minibatches: int = what(1, "optimizer updates a step; rollouts are split among them by prompt", "updates")
+    seeds: tuple[int, ...] = what((0,), "one run a seed: its prompts, its draws")
+    temperature: float = what(1.0, "sampling temperature of rollouts")
+    max_rows: int = what(512, "rollouts that grow at once (memory)", "rollouts")
+    forward_tokens: int = what(8192, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens")
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    advantage: Literal["group", "none", "batch"] = what(
+        "group", "divide centred rewards by the group's deviation (GRPO), by nothing (Dr.GRPO), by the batch's"
+    )
+    aggregation: Literal["sequence", "token", "constant"] = what(
+        "token", "mean over tokens of each rollout then rollouts (GRPO), over all tokens (as published), or by the "
+        "longest possible response (Dr.GRPO)"
+    )
+    clip_low: float = what(0.2, "ratio is clipped at 1 - this")
+    clip_high: float = what(0.2, "ratio is clipped at 1 + this; larger than clip_low is clip-higher (DAPO)")
+    kl: float = what(0.001, "KL coefficient in the loss; 0 also saves the reference forward")
+    kl_estimator: Literal["k1", "k2", "k3"] = what("k3", "k3 is the low-variance estimator of the paper")
+    entropy: float = what(0.0, "entropy bonus coefficient", "loss per nat")
+    drop_zero_variance: bool = what(True, "leave groups of equal rewards out of the update")
+    save_every: int = what(20, "checkpoint interval", "steps")
+    eval_every: int = what(10, "validation interval; 0 never", "steps")
+
+
+@dataclass(frozen=True)
+class ControlConfig:
+    enabled: bool = what(True, "train the RL start on by SFT for as many tokens as RL processed, one run a seed")
+    learning_rate: float = what(3e-4, "peak learning rate of the control; schedule and batch are those of SFT")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    rows: int = what(0, "test rows; 0 takes all", "rows")
+    valid_rows: int = what(256, "validation rows used during training", "rows")
+    samples: int = what(0, "samples a row at temperature 1 for best-of-N, besides greedy; 0 leaves this out", "samples")
+    sample_rows: int = what(256, "test rows used for best-of-N", "rows")
+    max_rows: int = what(512, "rollouts that grow at once (memory)", "rollouts")
+
+
+@dataclass(frozen=True)
+class Config:
+    recipe: str = what("", "the recipe this config came from")
+    summary: str = what("", "what the recipe is for")
+    seed: int = what(0, "seed of the model's initial weights, SFT order and data collection")
+    threads: int = what(0, "CPU threads; 0 takes torch's default", "threads")
+    data: Any = field(default=None)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sft: SFTConfig = field(default_factory=SFTConfig)
+    rl: RLConfig = field(default_factory=RLConfig)
+    control: ControlConfig = field(default_factory=ControlConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    trackers: tuple[str, ...] = what((), "also log to: tensorboard, trackio, wandb")
