@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from rlvr_world.evaluation.intervals import bootstrap, paired_bootstrap, t_interval, t_quantile, wilson
+
+
+def test_wilson_by_hand() -> None:
+    # p=0.8, n=10, z=1.96: (0.8 + 0.19207 -+ 1.96*sqrt(0.016 + 0.0096037)) / 1.38415 = 0.7167 -+ 0.2266
+    interval = wilson(8, 10)
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((0.8, 0.4902, 0.9433), abs=1e-4)
+
+
+def test_wilson_at_the_ends_is_not_empty() -> None:
+    none, every = wilson(0, 100), wilson(100, 100)
+    assert none.low == 0 and none.high == pytest.approx(0.0370, abs=1e-4)  # z²/(n+z²)
+    assert every.high == 1 and every.low == pytest.approx(0.9630, abs=1e-4)
+
+
+def test_wilson_refuses_more_successes_than_rows() -> None:
+    with pytest.raises(ValueError):
+        wilson(3, 2)
+
+
+def test_bootstrap_agrees_with_the_normal_interval() -> None:
+    values = np.random.default_rng(1).normal(5.0, 2.0, size=400)
+    interval = bootstrap(values)
+    half = 1.96 * values.std(ddof=1) / 20
+    assert interval.low == pytest.approx(values.mean() - half, abs=0.03)
+    assert interval.high == pytest.approx(values.mean() + half, abs=0.03)
+    assert bootstrap(values) == interval != bootstrap(values, seed=1)
+
+
+def test_pairing_takes_out_what_rows_share() -> None:
+    rows = np.random.default_rng(2).normal(0.0, 10.0, size=100)
+    interval = paired_bootstrap(rows + 1, rows)
+    assert (interval.mean, interval.low, interval.high) == pytest.approx((1, 1, 1))
+    with pytest.raises(ValueError, match="same rows"):
+        paired_bootstrap(rows, rows[:-1])
+
+
+@pytest.mark.parametrize(("freedom", "expected"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (10, 2.2281)])
+def test_t_quantiles_of_the_printed_tables(freedom: int, expected: float) -> None:
+    assert t_quantile(0.975, freedom) == pytest.approx(expected, abs=1e-4)
+
+
+def test_t_interval_by_hand() -> None:
+    # mean 2, standard deviation 1, three seeds: 4.3027 / sqrt(3) = 2.4841
+    interval = t_interval([1.0, 2.0, 3.0])
+    assert (interval.low, interval.high) == pytest.approx((2 - 2.4841, 2 + 2.4841), abs=1e-4)
+
+
+def test_one_value_claims_nothing() -> None:
+    assert t_interval([0.5]).low is None
+    assert bootstrap([0.5]).high is None
