@@ -1,0 +1,232 @@
+"""What a text-game model reads and what it should write: one user message, and a state-difference answer.
+
+The parts and their order follow RLVR-World (NeurIPS 2025, arXiv 2505.13934, appendix D): role and answer format,
+a worked example, the rules of the game, the state, the next free uuid, the action. The wording is this project's.
+What is the same for all rows comes first, so that an engine can cache it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rlvr_world.domains.text_game.rows import GameState, by_uuid
+from rlvr_world.errors import InputError
+from rlvr_world.types import Transition
+
+MARKER = "The final answer is:"
+
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """Which parts a prompt has. With all three parts off it is the compact form for models trained from scratch.
+
+    >>> PromptStyle()                                                            # for instruction-tuned models
+    >>> PromptStyle(instructions=False, rules=False, literals="json")            # for small models
+    """
+
+    instructions: bool = True
+    """Say what the task is and how the answer must look."""
+    example: bool = False
+    """Show two answered steps of a tiny game (about 900 tokens, the same in every prompt)."""
+    rules: bool = True
+    """Give the written object, action and score rules of the row's game; needs a rules file."""
+    literals: str = "python"
+    """How states are printed: ``python`` (as in the published prompts) or ``json``, in which the parts of a state
+    that an answer repeats stand letter by letter as the answer writes them."""
+
+    def __post_init__(self) -> None:
+        if self.literals not in ("python", "json"):
+            raise InputError(f"prompt literals: expected python or json, got {self.literals!r}; choose one of the two")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """The written rules of games: for each kind of rule, a text by game name.
+
+    The published prompts cut everything after the last ``==========`` of the object rules, and with it real rules of
+    ten games; here each text is whole.
+
+    >>> Rules.load("rules.json").for_game("boil-water")
+    """
+
+    object_rules: Mapping[str, str]
+    action_rules: Mapping[str, str]
+    score_rules: Mapping[str, str]
+    source: str = "the rules"
+    """Names the file in errors."""
+
+    @staticmethod
+    def load(path: str | Path) -> Rules:
+        """Read a JSON file with ``object_rules``, ``action_rules`` and ``score_rules``, each {game: text}."""
+        path = Path(path)
+        try:
+            content = json.loads(path.read_bytes())
+        except FileNotFoundError as error:
+            raise InputError(f"{path}: no such rules file; check the path") from error
+        except ValueError as error:
+            raise InputError(f"{path}: expected a rules file in JSON, got other text ({error})") from error
+        parts: list[dict[str, str]] = []
+        for key in ("object_rules", "action_rules", "score_rules"):
+            texts = content.get(key) if isinstance(content, dict) else None
+            if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+                raise InputError(f"{path}, field {key}: expected an object of game names and texts, got {texts!r:.80}")
+            parts.append(texts)
+        return Rules(*parts, source=str(path))
+
+    def for_game(self, game: str) -> tuple[str, str, str]:
+        """The object, action and score rules of a game; InputError where the file lacks one of them."""
+        found = []
+        for field in ("object_rules", "action_rules", "score_rules"):
+            texts: Mapping[str, str] = getattr(self, field)
+            if game not in texts:
+                known = ", ".join(sorted(texts))
+                raise InputError(
+                    f"{self.source}, field {field}: expected rules for the game {game!r}, got rules only for {known}; "
+                    "add them, or turn rules off in the prompt"
+                )
+            found.append(texts[game].strip())
+        return found[0], found[1], found[2]
+
+
+def build_prompt(transition: Transition, style: PromptStyle, rules: Rules | None) -> str:
+    """One user message that asks for the next state of ``transition`` (its state is a ``GameState``).
+
+    Raises InputError where the style asks for rules and there are none for the game.
+    """
+    parts: list[str] = []
+    if style.instructions:
+        parts.append(_INSTRUCTIONS)
+    if style.example:
+        parts.append(_worked_example(style))
+    if style.rules:
+        if rules is None:
+            raise InputError("the prompt style asks for rules, but no rules file is given; name one, or turn rules off")
+        heading = "Now the game to predict.\n" if style.example else ""
+        parts.append(heading + _rules_text(rules, transition.world))
+    if not parts:
+        return _question(transition, style)
+    parts.append(f"The state now:\n{_question(transition, style)}")
+    if style.instructions:
+        parts.append(f"What is the state after this step? Begin the answer with `{MARKER}`.")
+    return "\n".join(parts)
+
+
+def build_answer(transition: Transition, marker: bool) -> str:
+    """The right answer as one line of JSON, with ``The final answer is: `` before it where ``marker`` is set.
+
+    ``modified`` holds the objects that are new or differ in anything (order of ``contains`` included), whole and in the
+    order of the next state; ``removed`` the uuids that are gone; ``score`` is ``{}`` where it stays the same.
+
+    >>> build_answer(transition, marker=False)
+    '{"modified": [], "removed": [4], "score": {"score": 1, "gameOver": true, "gameWon": true}}'
+    """
+    before, after = transition.state, transition.next_state
+    old, new = by_uuid(before), by_uuid(after)
+    answer = {
+        "modified": [obj for uuid, obj in new.items() if old.get(uuid) != obj],
+        "removed": [uuid for uuid in old if uuid not in new],
+        "score": {} if before.score == after.score else after.score,
+    }
+    return f"{MARKER} {_json(answer)}" if marker else _json(answer)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _question(transition: Transition, style: PromptStyle) -> str:
+    state: GameState = transition.state
+    value = {"game_state": [*state.objects, state.score]}
+    literal = _json(value) if style.literals == "json" else repr(value)
+    return f"{literal}\nNext UUID: {state.next_uuid}\nAction: {transition.action}\n"
+
+
+def _rules_text(rules: Rules, game: str) -> str:
+    objects, actions, score = rules.for_game(game)
+    return f"Rules of the objects:\n{objects}\n\nRules of the actions:\n{actions}\n\nRules of the score:\n{score}\n"
+
+
+_INSTRUCTIONS = f"""\
+You simulate a text game. You get the state of the game and the player's action, and you work out the state one step \
+later. A state is a list of objects, each with a name, a uuid, a type, properties and the names of the objects that it \
+directly contains; the last element of the list is the score.
+
+A step has two stages. First the action has its effect; an action that is not possible has none. Then time moves on by \
+one tick, and objects may change by themselves, whatever the action was. Your answer covers both stages.
+
+Answer with one JSON object that lists only what is different afterwards. It has exactly these three keys:
+- "modified": a list of all objects that changed or came into being, each written out whole, with unchanged properties \
+too. A new object takes the next UUID as its uuid.
+- "removed": a list of the uuids of all objects that no longer exist.
+- "score": the new score with its keys "score", "gameOver" and "gameWon", or {{}} if the score stays the same.
+If nothing changes at all, the answer is {{"modified": [], "removed": [], "score": {{}}}}.
+"""
+
+
+# The worked example: a pond with pebbles and rain, made up for this prompt. Its first step is decided by the action
+# alone (it does not rain), its second by the tick alone (looking changes nothing).
+
+_POND_RULES = Rules(
+    object_rules={
+        "pond": """\
+Object: Pond
+- A Pond holds water. Its property waterLevel is a whole number from 0 to 5.
+- A Pond cannot be moved. It counts the pebbles that lie at its bottom in pebblesSunk.
+==========
+Object: Cloud
+- A Cloud has a property isRaining.
+- Per tick, while a Cloud is raining, the waterLevel of each Pond goes up by 1 until it is 5.
+==========
+Object: Pebble
+- A Pebble can be carried."""
+    },
+    action_rules={
+        "pond": """\
+look: describe the surroundings. Changes nothing.
+throw X into Y: X must be a Pebble that the agent carries, and Y a Pond. The pebble sinks and no longer exists, and \
+pebblesSunk of the pond goes up by 1."""
+    },
+    score_rules={"pond": "The player gets one point for each pebble in the pond, and wins with three points."},
+)
+
+
+def _pond_state(raining: bool, level: int, sunk: int, pebble: bool) -> GameState:
+    def thing(name: str, uuid: int, kind: str, properties: dict[str, Any], *contains: str) -> dict[str, Any]:
+        names = {"name": f"{name} (ID: {uuid})", "uuid": uuid, "type": kind}
+        return {**names, "properties": properties, "contains": list(contains)}
+
+    objects = [
+        thing("meadow", 1, "World", {"isMoveable": False}, "agent (ID: 0)", "pond (ID: 2)", "cloud (ID: 3)"),
+        thing("agent", 0, "Agent", {"isMoveable": True}, *["pebble (ID: 4)"] * pebble),
+        thing("pond", 2, "Pond", {"isMoveable": False, "waterLevel": level, "pebblesSunk": sunk}),
+        thing("cloud", 3, "Cloud", {"isMoveable": False, "isRaining": raining}),
+    ]
+    if pebble:
+        objects.append(thing("pebble", 4, "Pebble", {"isMoveable": True}))
+    return GameState(tuple(objects), {"score": sunk, "gameOver": sunk == 3, "gameWon": sunk == 3}, next_uuid=5)
+
+
+def _worked_example(style: PromptStyle) -> str:
+    steps = (
+        Transition(
+            "example 1",
+            state=_pond_state(raining=False, level=2, sunk=0, pebble=True),
+            action="throw pebble (ID: 4) into pond (ID: 2)",
+            next_state=_pond_state(raining=False, level=2, sunk=1, pebble=False),
+        ),
+        Transition(
+            "example 2",
+            state=_pond_state(raining=True, level=2, sunk=1, pebble=False),
+            action="look",
+            next_state=_pond_state(raining=True, level=3, sunk=1, pebble=False),
+        ),
+    )
+    shown = [
+        f"Step {number}:\n{_question(step, style)}The right answer:\n{build_answer(step, marker=True)}\n"
+        for number, step in enumerate(steps, start=1)
+    ]
+    return "\n".join(["Here is another game as an example.", _rules_text(_POND_RULES, "pond"), *shown])
