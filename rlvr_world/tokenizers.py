@@ -1,0 +1,67 @@
+"""A byte-level BPE tokenizer trained on a domain's own texts, for models that are trained from scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from rlvr_world.errors import InputError
+
+END = "<|end|>"
+PAD = "<|pad|>"
+ANSWER = "<|answer|>"
+SPECIAL_TOKENS = (PAD, END, ANSWER)
+"""Ids 0, 1 and 2: padding, end of sequence, and the mark between a prompt and its answer."""
+
+PIECES = r"\p{N}|[^\p{N},]+,? ?|,"
+"""Where a text is cut before merging: every digit alone, and the runs between digits and commas.
+
+States are JSON: the same ``"key": value, `` runs come back in every row. A run is cut only after a comma,
+so one can become a single token, where the usual cut at spaces and punctuation makes five of it: 198 prompt
+tokens a text-game row instead of 645. Digits stand alone so that numbers are read by place.
+"""
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a tokenizer of at most ``vocab_size`` tokens on ``texts``; the same texts give the same tokenizer.
+
+    Any Unicode text comes back exactly from ``decode(encode(text), clean_up_tokenization_spaces=False)``:
+    all 256 bytes are tokens. No token is added by ``encode``. ``save_pretrained`` writes a folder that
+    ``AutoTokenizer.from_pretrained`` loads.
+
+    >>> tokenizer = train_tokenizer(['{"door": "open", "key": 12}'], vocab_size=400)
+    >>> tokenizer.decode(tokenizer.encode('{"door": "shut"}'))
+    '{"door": "shut"}'
+
+    Raises InputError where ``vocab_size`` cannot hold the 256 bytes and the special tokens.
+    """
+    least = 256 + len(SPECIAL_TOKENS)
+    if vocab_size < least:
+        raise InputError(
+            f"tokenizer vocab_size: expected at least {least} (all bytes and {len(SPECIAL_TOKENS)} special tokens), "
+            f"got {vocab_size}; raise it"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PIECES), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=END,
+        pad_token=PAD,
+        extra_special_tokens=[ANSWER],
+        clean_up_tokenization_spaces=False,
+    )
