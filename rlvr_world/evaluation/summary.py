@@ -44,33 +44,26 @@ def summarise(records: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any])
     """
     rows = _group(records)
     names = list(rows[0][0]["numbers"])
-    samples = len(rows[0])
     table = np.array([[[r["numbers"][name] for name in names] for r in row] for row in rows])  # [rows, samples, parts]
     malformed = np.array([[bool(r["malformed"]) for r in row] for row in rows], dtype=np.float64).mean(axis=1)
     reasons = Counter(r["malformed"] for row in rows for r in row if r["malformed"])
     kinds = [row[0]["kind"] for row in rows]
     base = {
-        name: {part: [float(row[0]["baselines"][name][part]) for row in rows] for part in parts}
+        name: {part: np.array([row[0]["baselines"][name][part] for row in rows], dtype=np.float64) for part in parts}
         for name, parts in rows[0][0]["baselines"].items()
     }
     seen = {n: [table[:, :, i].ravel(), *(b[n] for b in base.values() if n in b)] for i, n in enumerate(names)}
     binary = [n for n in names if n != "value" and np.isin(np.concatenate(seen[n]), (0.0, 1.0)).all()]
     slices = {}
-    for slice_ in [*sorted({k for k in kinds if k}), OVERALL]:
+    for slice_ in [*sorted({kind for kind in kinds if kind}), OVERALL]:
         pick = np.array([slice_ in (OVERALL, kind) for kind in kinds])
-        means, best = table[pick].mean(axis=1), table[pick].max(axis=1)
         slices[slice_] = {
             "rows": int(pick.sum()),
-            "samples": samples,
-            "parts": {name: _interval(means[:, i], name in binary) for i, name in enumerate(names)},
+            "samples": table.shape[1],
+            **_means(table[pick], names, binary),
             "malformed": _interval(malformed[pick], True),
-            "best_of": {
-                name: _interval(best[:, i], name in binary)
-                for i, name in enumerate(names)
-                if samples > 1 and name in ("value", *binary)
-            },
             "baselines": {
-                name: {part: _interval(np.array(v)[pick], part in binary) for part, v in parts.items()}
+                name: {part: _interval(values[pick], part in binary) for part, values in parts.items()}
                 for name, parts in base.items()
             },
         }
@@ -79,15 +72,13 @@ def summarise(records: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any])
         "fingerprint": fingerprint(protocol),
         "binary": binary,
         "slices": slices,
-        "malformed_reasons": dict(
-            Counter(r["malformed"] for row in rows for r in row if r["malformed"]).most_common(8)
-        ),
+        "malformed_reasons": dict(reasons.most_common(8)),
         "rows": {
             "id": [row[0]["id"] for row in rows],
             "kind": kinds,
             "world": [row[0]["world"] for row in rows],
             "parts": {name: table[:, :, i].mean(axis=1).tolist() for i, name in enumerate(names)},
-            "baselines": base,
+            "baselines": {name: {part: v.tolist() for part, v in parts.items()} for name, parts in base.items()},
         },
     }
 
@@ -97,9 +88,8 @@ def compare(result_a: Result, result_b: Result) -> dict[str, dict[str, dict[str,
 
     Raises InputError when the two were not measured in the same way.
     """
-    return {
-        s: {p: d["rows"] for p, d in parts.items()} for s, parts in seed_differences([result_a], [result_b]).items()
-    }
+    differences = seed_differences([result_a], [result_b])
+    return {slice_: {part: both["rows"] for part, both in parts.items()} for slice_, parts in differences.items()}
 
 
 def compare_baseline(results: Sequence[Result], baseline: str) -> dict[str, dict[str, dict[str, Any]]]:
@@ -212,6 +202,16 @@ def cell_text(interval: Mapping[str, Any], percent: bool, sign: bool = False) ->
     texts = [f"{100 * v:{plus}.1f}" if percent else f"{v:{plus}.3f}" for v in values]
     texts = [t.lstrip("+-") if float(t) == 0 else t.replace("-", "−") for t in texts]
     return texts[0] if len(texts) < 3 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
+
+
+def _means(table: np.ndarray, names: Sequence[str], binary: Sequence[str]) -> dict[str, Any]:
+    """``parts`` and ``best_of`` of a table [rows, samples, parts]."""
+    means, best = table.mean(axis=1), table.max(axis=1)
+    ranked = [name for name in names if table.shape[1] > 1 and name in ("value", *binary)]
+    return {
+        "parts": {name: _interval(means[:, i], name in binary) for i, name in enumerate(names)},
+        "best_of": {name: _interval(best[:, i], name in binary) for i, name in enumerate(names) if name in ranked},
+    }
 
 
 def _interval(values: np.ndarray, binary: bool) -> dict[str, Any]:
