@@ -69,13 +69,11 @@ class Rules:
             raise InputError(f"{path}: no such rules file; check the path") from error
         except ValueError as error:
             raise InputError(f"{path}: expected a rules file in JSON, got other text ({error})") from error
-        parts: list[dict[str, str]] = []
         for key in ("object_rules", "action_rules", "score_rules"):
             texts = content.get(key) if isinstance(content, dict) else None
             if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
                 raise InputError(f"{path}, field {key}: expected an object of game names and texts, got {texts!r:.80}")
-            parts.append(texts)
-        return Rules(*parts, source=str(path))
+        return Rules(content["object_rules"], content["action_rules"], content["score_rules"], source=str(path))
 
     def for_game(self, game: str) -> tuple[str, str, str]:
         """The object, action and score rules of a game; InputError where the file lacks one of them."""
@@ -150,7 +148,7 @@ def _rules_text(rules: Rules, game: str) -> str:
     return f"Rules of the objects:\n{objects}\n\nRules of the actions:\n{actions}\n\nRules of the score:\n{score}\n"
 
 
-_INSTRUCTIONS = f"""\
+_INSTRUCTIONS = """\
 You simulate a text game. You get the state of the game and the player's action, and you work out the state one step \
 later. A state is a list of objects, each with a name, a uuid, a type, properties and the names of the objects that it \
 directly contains; the last element of the list is the score.
@@ -162,8 +160,8 @@ Answer with one JSON object that lists only what is different afterwards. It has
 - "modified": a list of all objects that changed or came into being, each written out whole, with unchanged properties \
 too. A new object takes the next UUID as its uuid.
 - "removed": a list of the uuids of all objects that no longer exist.
-- "score": the new score with its keys "score", "gameOver" and "gameWon", or {{}} if the score stays the same.
-If nothing changes at all, the answer is {{"modified": [], "removed": [], "score": {{}}}}.
+- "score": the new score with its keys "score", "gameOver" and "gameWon", or {} if the score stays the same.
+If nothing changes at all, the answer is {"modified": [], "removed": [], "score": {}}.
 """
 
 

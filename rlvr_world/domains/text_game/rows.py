@@ -15,7 +15,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,9 @@ class GameState:
     """
 
     objects: tuple[dict[str, Any], ...]
-    """Object dicts with ``name``, ``uuid``, ``type``, ``properties``, ``contains``; ``contains`` holds names."""
+    """Object dicts with ``name``, ``uuid``, ``type``, ``properties``, ``contains``; ``contains`` holds names.
+
+    Rows share equal dicts, so copy one before changing it."""
     score: dict[str, Any]
     """``score`` (points), ``gameOver``, ``gameWon``."""
     next_uuid: int
@@ -78,12 +80,13 @@ def read_rows(path: str | Path, reasoning_column: str = "") -> list[Transition]:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder of text-game rows; check the path")
     transitions: list[Transition] = []
+    pool: dict[str, dict[str, Any]] = {}
     for file in _files(path):
         parse = _parquet_transition if file.suffix == ".parquet" else _jsonl_transition
         for number, record in _parquet_records(file) if file.suffix == ".parquet" else _jsonl_records(file):
             where = f"{file}, row {number}"
             reasoning = _reasoning(record, reasoning_column, where)
-            transitions.append(parse(record, f"{file.name}:{number}", where, reasoning))
+            transitions.append(_share_objects(parse(record, f"{file.name}:{number}", where, reasoning), pool))
     if not transitions:
         raise InputError(f"{path}: expected at least one text-game row, got an empty file; give a file with rows")
     return transitions
@@ -150,7 +153,7 @@ def _parquet_records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 for record in batch.to_pylist():
                     number += 1
                     yield number, record
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise InputError(
             f"{file}, after row {number}: expected a whole parquet file, got one that cannot be read "
             f"({str(error).splitlines()[0]}); copy or download it again"
@@ -183,6 +186,15 @@ def _state_record(record: dict[str, Any], key: str, score_key: str, where: str) 
     score = _take(record, score_key, dict, where)
     next_uuid = _take(state, "max_UUID", int, where, f"{key}.")
     return _game_state(objects, score, next_uuid, where, f"{key}.objects", score_key)
+
+
+def _share_objects(transition: Transition, pool: dict[str, dict[str, Any]]) -> Transition:
+    """Let equal objects of all rows be one dict: the full training set repeats each object some hundred times."""
+
+    def shared(state: GameState) -> GameState:
+        return replace(state, objects=tuple(pool.setdefault(json.dumps(obj), obj) for obj in state.objects))
+
+    return replace(transition, state=shared(transition.state), next_state=shared(transition.next_state))
 
 
 def _parquet_transition(record: dict[str, Any], name: str, where: str, reasoning: str) -> Transition:
@@ -254,12 +266,16 @@ def _check_object(obj: Any, where: str, field: str) -> None:
 
 def _json(text: str | bytes, where: str, field: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:  # bad UTF-8 included
         raise InputError(f"{where}: expected {field} to be JSON, got {text[:60]!r} ({error})") from error
     if not isinstance(value, dict):
         raise InputError(f"{where}: expected {field} to be a JSON object, got {value!r:.80}")
     return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON, and never equal to itself")
 
 
 def _need(record: Mapping[str, Any], keys: tuple[str, ...], where: str, noun: str) -> None:
