@@ -1,0 +1,225 @@
+"""Text games made here: rows in ByteSized32's layout from games that TextWorld (MIT) generates, no data needed.
+
+TextWorld makes the game (map, objects, quest, names) and its logic plays it, in memory; the Inform 7 compiler is
+not used. At each state of a seeded walk some commands are tried, as ByteSized32's crawler does, and each is a row.
+TextWorld has no clock: ``tick_state`` is ``action_state``. A command that is not admissible changes nothing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.progress import Progress
+
+from rlvr_world.domains.text_game.world_state import cast_of, objects_of, state_of
+from rlvr_world.errors import InputError
+
+_FORMAT = 1  # part of the cache key: raise it when the same spec gives other rows
+_WALK = 24  # states visited before the walk starts again
+_TRIES = 4  # commands tried at a visited state
+_GOALS = ("insert", "put", "eat", "open/c", "close/c", "lock/c", "unlock/c", "take/c", "take/s")
+"""Last quest steps that may be a goal: those won by that very command wherever it is admissible."""
+
+
+@dataclass(frozen=True)
+class WorldSpec:
+    """What to generate; the same spec gives the same bytes.
+
+    >>> WorldSpec(games=200, rows_per_game=20)                # a training set of 4,000 rows
+    >>> WorldSpec(games=20, rows_per_game=20, split="test")   # other games, never seen in training
+    """
+
+    games: int = 200
+    """Games generated; growing it keeps the earlier games as they were."""
+    rows_per_game: int = 20
+    """Rows a game, none of them twice; a very small game can have fewer."""
+    seed: int = 0
+    """Seed of all games and walks."""
+    rooms: int = 2
+    """Rooms a game. From three on, some have doors between them."""
+    objects: int = 4
+    """Containers, supporters, keys, food and items a game (a quest may add to them)."""
+    quest_length: int = 2
+    """Commands from the start to the win."""
+    changed_share: float = 0.5
+    """Share of rows in which something changes, in [0, 1] (ByteSized32's test set: 0.41)."""
+    split: Literal["train", "valid", "test"] = "train"
+    """Which games: of every ten game numbers eight are train, one is valid and one is test."""
+
+    def __post_init__(self) -> None:
+        for name in ("games", "rows_per_game", "rooms", "objects", "quest_length"):
+            if getattr(self, name) < 1:
+                raise InputError(f"world: {name} is {getattr(self, name)}; expected a whole number of at least 1")
+        if not 0 <= self.changed_share <= 1:
+            raise InputError(f"world: changed_share is {self.changed_share}; expected a number from 0 to 1")
+        if self.split not in ("train", "valid", "test"):
+            raise InputError(f"world: split is {self.split!r}; expected train, valid or test")
+
+    def game_number(self, index: int) -> int:
+        """The number of the index-th game of this split; numbers of different splits never meet."""
+        if self.split == "train":
+            return index // 8 * 10 + index % 8
+        return index * 10 + (8 if self.split == "valid" else 9)
+
+
+def collect_rows(spec: WorldSpec, cache_dir: Path | str, progress: bool = True) -> Path:
+    """Generates the rows of ``spec`` into a ``.jsonl.gz`` under ``cache_dir``, or finds them there; returns the file.
+
+    Rows have ByteSized32's layout; ``game`` is ``house-0017``, unique to a game number.
+    Raises InputError if TextWorld is not installed.
+    """
+    key = json.dumps([_FORMAT, _textworld_version(), asdict(spec)], sort_keys=True)
+    path = Path(cache_dir) / f"house-{spec.split}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.jsonl.gz"
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with (
+            part.open("wb") as raw,
+            gzip.GzipFile("", "wb", 6, raw, mtime=0) as out,
+            Progress(disable=not progress) as bar,
+        ):
+            for index in bar.track(range(spec.games), description=f"generating {spec.split} games"):
+                for row in game_rows(spec, spec.game_number(index)):
+                    out.write(json.dumps(row).encode() + b"\n")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def collect_splits(
+    spec: WorldSpec, cache_dir: Path | str, valid_games: int, test_games: int, progress: bool = True
+) -> dict[str, Path]:
+    """Files ``train`` (as in ``spec``), ``valid`` and ``test`` of disjoint games: what is held out is whole games."""
+    specs = {
+        "train": replace(spec, split="train"),
+        "valid": replace(spec, split="valid", games=valid_games),
+        "test": replace(spec, split="test", games=test_games),
+    }
+    return {name: collect_rows(part, cache_dir, progress) for name, part in specs.items()}
+
+
+def game_rows(spec: WorldSpec, number: int) -> Iterator[dict[str, Any]]:
+    """The rows of one game: a seeded walk, and at each state of it a few commands tried."""
+    rng = random.Random(f"{spec.seed}/{number}")
+    play = _Play(spec, rng)
+    seen: set[tuple[str, str]] = set()
+    count = changed = 0
+    for state, last in play.walk(rng, visits=20 * spec.rows_per_game):
+        moves, others = play.commands(state)
+        before = json.dumps(play.objects(state))
+        for _ in range(_TRIES):
+            if count == spec.rows_per_game:
+                return
+            wants_change = changed < spec.changed_share * (count + 1)
+            fresh = [c for c in (sorted(moves) if wants_change else others) if (before, c) not in seen]
+            if not fresh:
+                break
+            command = play.goal if play.goal in fresh else _pick(fresh, rng)
+            seen.add((before, command))
+            labels = {"game": f"house-{number:04d}", "state_id": count}
+            yield play.row(state, last, command, moves.get(command)) | labels
+            count += 1
+            changed += command in moves
+
+
+class _Play:
+    """One generated game with its names, its goal and its logic."""
+
+    def __init__(self, spec: WorldSpec, rng: random.Random) -> None:
+        self.game, self.quest = _generate(spec, rng)
+        self.cast = cast_of(self.game)
+        self._names = {var: entity.name for var, entity in self.cast.items()}
+        for var, entity in self.cast.items():
+            self.game.infos[var].name = entity.name if var != "P" else None
+        self.plan = [action.format_command(self._names) for action in self.quest.actions]
+        self.goal = self.plan[-1]
+        self._possible = self.game.possible_admissible_commands
+
+    def objects(self, state: Any) -> list[dict[str, Any]]:
+        return objects_of(self.cast, state.facts, self.goal)
+
+    def commands(self, state: Any) -> tuple[dict[str, Any], list[str]]:
+        """The commands that change this state with TextWorld's action for each, and those that change nothing."""
+        kb = self.game.kb
+        actions = state.all_applicable_actions(kb.rules.values(), kb.types.constants_mapping)
+        moves = {a.format_command(self._names): a for a in actions if set(a.preconditions) != set(a.postconditions)}
+        return moves, [command for command in self._possible if command not in moves]
+
+    def walk(self, rng: random.Random, visits: int) -> Iterator[tuple[Any, str]]:
+        """States with the command that led there: random moves, and the quest's next step where it fits."""
+        state, last, age = self.game.world.state, "", 0
+        for _ in range(visits):
+            yield state, last
+            moves = self.commands(state)[0]
+            if moves:
+                planned = [command for command in self.plan if command in moves]
+                last = planned[0] if planned and rng.random() < 0.3 else _pick(sorted(moves), rng)
+                state, age = state.apply_on_copy(moves[last]), age + 1
+            if not moves or age == _WALK or self.quest.is_triggering(state):
+                state, last, age = self.game.world.state, "", 0
+
+    def row(self, state: Any, last: str, command: str, action: Any | None) -> dict[str, Any]:
+        after = state.apply_on_copy(action) if action else state
+        won = self.quest.is_triggering(after)
+        said = "Done." if action else "Nothing changes."
+        now = state_of(self.objects(state), self.goal, last, len(self.cast) + 1, None)
+        then = state_of(self.objects(after), self.goal, command, len(self.cast) + 1, said)
+        return {
+            "current_state": now,
+            "action_state": then,
+            "tick_state": then,
+            "current_score_state": {"score": 0, "gameOver": False, "gameWon": False},
+            "next_score_state": {"score": int(won), "gameOver": won, "gameWon": won},
+        }
+
+
+def _pick(commands: list[str], rng: random.Random) -> str:
+    """A verb first and then a command with it, so that verbs with many objects do not crowd out the others."""
+    verb = rng.choice(sorted({command.split()[0] for command in commands}))
+    return rng.choice([command for command in commands if command.split()[0] == verb])
+
+
+def _generate(spec: WorldSpec, rng: random.Random) -> tuple[Any, Any]:
+    """A game by TextWorld's generator and the event that wins it; tries seeds until the goal is of a kind in _GOALS."""
+    from textworld.generator import KnowledgeBase, make_game
+    from textworld.generator.chaining import QuestGenerationError
+    from textworld.generator.game import GameOptions
+
+    for _ in range(200):
+        options = GameOptions()
+        options.kb = KnowledgeBase.default()  # one for all games: parsing it anew takes half a second
+        options.nb_rooms, options.nb_objects, options.quest_length = spec.rooms, spec.objects, spec.quest_length
+        options.seeds = rng.randrange(2**31)
+        try:
+            game = make_game(options)
+        except QuestGenerationError:
+            continue
+        event = game.quests[0].win_events[0]
+        if event.actions[-1].name in _GOALS and not event.is_triggering(game.world.state):
+            return game, event
+    raise InputError(
+        f"world: TextWorld made no quest of {spec.quest_length} commands with {spec.rooms} rooms and "
+        f"{spec.objects} objects in 200 tries; ask for a shorter quest or for more objects"
+    )
+
+
+def _textworld_version() -> str:
+    try:
+        return metadata.version("textworld")
+    except metadata.PackageNotFoundError as error:
+        raise InputError(
+            "world: the package textworld is not installed; install the extra that brings it, "
+            "pip install 'rlvr-world[textgame]'"
+        ) from error
