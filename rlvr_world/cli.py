@@ -203,10 +203,10 @@ def _collect(args: argparse.Namespace) -> None:
 
 
 def _teach(args: argparse.Namespace) -> None:
-    config = _config(args)
-    from rlvr_world import runner
+    from rlvr_world.recipes.teacher import teach
 
-    runner.teach(config, args.out, url=args.url, model=args.model, samples=args.samples)
+    kept, asked = teach(_config(args), args.out, args.url, args.model, args.samples)
+    print(f"{args.out}: kept {kept} of {asked} changed rows")
 
 
 def _recipes(args: argparse.Namespace) -> None:
