@@ -173,7 +173,8 @@ def save_model(model: Model, tokenizer: PreTrainedTokenizerBase, folder: Path) -
     """
     whole = model
     if isinstance(model, PeftModel):
-        model.save_pretrained(str(folder / ADAPTER))
+        # Told not to look for new embeddings, which "auto" would ask the hub about.
+        model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
         whole = merge_copy(model)
         verify_merge(model, whole)
     whole.save_pretrained(str(folder))

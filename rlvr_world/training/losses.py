@@ -145,9 +145,9 @@ class _ChosenLogps(torch.autograd.Function):
                 part = slice(begin, begin + chunk)
                 logits_CV = _chunk_logits(hidden_TD[part].to(dtype), weight, bounds, part, temperature)
                 lse_T[part] = logits_CV.logsumexp(dim=1)
-                logp_T[part] = logits_CV.gather(1, ids_T[part, None])[:, 0] - lse_T[part]
-                expected_C = ((logits_CV - lse_T[part, None]).exp_().mul_(logits_CV)).sum(dim=1)
-                entropy_T[part] = lse_T[part] - expected_C
+                logps_CV = logits_CV.sub_(lse_T[part, None])
+                logp_T[part] = logps_CV.gather(1, ids_T[part, None])[:, 0]
+                entropy_T[part] = -logps_CV.exp().mul_(logps_CV).sum(dim=1)
         ctx.save_for_backward(hidden_TD, weight_VD, ids_T, lse_T, entropy_T, *(bounds or ()))
         ctx.settings = (chunk, temperature, dtype)
         ctx.set_materialize_grads(False)
@@ -166,7 +166,7 @@ class _ChosenLogps(torch.autograd.Function):
                 part = slice(begin, begin + chunk)
                 hidden_CD = hidden_TD[part].to(dtype)
                 logits_CV = _chunk_logits(hidden_CD, weight, tuple(bounds) or None, part, temperature)
-                logps_CV = logits_CV - lse_T[part, None]
+                logps_CV = logits_CV.sub_(lse_T[part, None])
                 grad_CV = _logit_grad(
                     logps_CV,
                     ids_T[part],

@@ -1,0 +1,55 @@
+import pytest
+import torch
+
+from rlvr_world.training.advantages import group_advantages, rollout_weights, zero_variance
+
+
+def test_advantages_worked_out_by_hand() -> None:
+    # Rewards 0, 0, 0, 1: mean 0.25; sum of squares 3 * 0.0625 + 0.5625 = 0.75; std sqrt(0.75 / 3) = 0.5.
+    # Rewards 1, 3, 1, 3: mean 2; std sqrt(4 / 3) = 1.154701.
+    rewards = torch.tensor([[0.0, 0.0, 0.0, 1.0], [1.0, 3.0, 1.0, 3.0]])
+    expected = torch.tensor([[-0.5, -0.5, -0.5, 1.5], [-0.866025, 0.866025, -0.866025, 0.866025]])
+    torch.testing.assert_close(group_advantages(rewards, "group"), expected, atol=3e-6, rtol=0)
+    centred = torch.tensor([[-0.25, -0.25, -0.25, 0.75], [-1.0, 1.0, -1.0, 1.0]])
+    torch.testing.assert_close(group_advantages(rewards, "none"), centred)
+    # All eight: mean 1.125; sum of squares 3 * 1.265625 + 3 * 0.015625 + 2 * 3.515625 = 10.875; std sqrt(10.875 / 7).
+    torch.testing.assert_close(group_advantages(rewards, "batch"), centred / 1.246423, atol=3e-6, rtol=0)
+
+
+@pytest.mark.parametrize("normalise", ["group", "batch", "none"])
+def test_equal_rewards_teach_exactly_nothing(normalise: str) -> None:
+    # The mean of ten float32 0.27 is not 0.27: without care, rounding over epsilon becomes an advantage.
+    rewards = torch.full((2, 10), 0.27)
+    assert (group_advantages(rewards, normalise) == 0).all()  # type: ignore[arg-type]
+    mixed = torch.stack([torch.full((4,), 0.27), torch.tensor([0.27, 0.27, 0.27, 0.9])])
+    assert zero_variance(mixed).tolist() == [True, False]
+    advantages = group_advantages(mixed, normalise)  # type: ignore[arg-type]
+    assert (advantages[0] == 0).all()
+    assert (advantages[1] != 0).all()
+
+
+def test_rewards_a_hair_apart_are_not_equal() -> None:
+    hair = torch.tensor([[0.27, 0.27 + 1e-7]])
+    assert hair[0, 0] != hair[0, 1]
+    assert zero_variance(hair).tolist() == [False]
+
+
+def test_groups_of_one_and_broken_rewards_are_refused() -> None:
+    for rewards in (torch.ones(3, 1), torch.ones(3), torch.tensor([[0.0, float("nan")]])):
+        with pytest.raises(ValueError, match="rewards must be"):
+            group_advantages(rewards)
+
+
+def test_weights_worked_out_by_hand() -> None:
+    lengths = torch.tensor([2, 4, 0])  # a rollout that was forced throughout counts, and weighs nothing
+    torch.testing.assert_close(rollout_weights(lengths, "token"), torch.tensor([1 / 6, 1 / 6, 0.0]))
+    torch.testing.assert_close(rollout_weights(lengths, "sequence"), torch.tensor([1 / 6, 1 / 12, 0.0]))
+    torch.testing.assert_close(rollout_weights(lengths, "constant", 8), torch.tensor([1 / 24, 1 / 24, 0.0]))
+
+
+def test_weights_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="no sampled tokens"):
+        rollout_weights(torch.tensor([0, 0]))
+    for longest in (None, 3):
+        with pytest.raises(ValueError, match="max_response >= 4"):
+            rollout_weights(torch.tensor([2, 4]), "constant", longest)
