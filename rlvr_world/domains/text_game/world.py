@@ -116,8 +116,8 @@ def game_rows(spec: WorldSpec, number: int) -> Iterator[dict[str, Any]]:
     play = _Play(spec, rng)
     seen: set[tuple[str, str]] = set()
     count = changed = 0
-    for state, last in play.walk(rng, visits=20 * spec.rows_per_game):
-        moves, others = play.commands(state)
+    for state, last, moves in play.walk(rng, visits=5 * spec.rows_per_game):
+        others = [command for command in play.possible if command not in moves]
         before = json.dumps(play.objects(state))
         for _ in range(_TRIES):
             if count == spec.rows_per_game:
@@ -145,24 +145,23 @@ class _Play:
             self.game.infos[var].name = entity.name if var != "P" else None
         self.plan = [action.format_command(self._names) for action in self.quest.actions]
         self.goal = self.plan[-1]
-        self._possible = self.game.possible_admissible_commands
+        self.possible = self.game.possible_admissible_commands
 
     def objects(self, state: Any) -> list[dict[str, Any]]:
         return objects_of(self.cast, state.facts, self.goal)
 
-    def commands(self, state: Any) -> tuple[dict[str, Any], list[str]]:
-        """The commands that change this state with TextWorld's action for each, and those that change nothing."""
+    def moves(self, state: Any) -> dict[str, Any]:
+        """The commands that change this state, with TextWorld's action for each."""
         kb = self.game.kb
         actions = state.all_applicable_actions(kb.rules.values(), kb.types.constants_mapping)
-        moves = {a.format_command(self._names): a for a in actions if set(a.preconditions) != set(a.postconditions)}
-        return moves, [command for command in self._possible if command not in moves]
+        return {a.format_command(self._names): a for a in actions if set(a.preconditions) != set(a.postconditions)}
 
-    def walk(self, rng: random.Random, visits: int) -> Iterator[tuple[Any, str]]:
-        """States with the command that led there: random moves, and the quest's next step where it fits."""
+    def walk(self, rng: random.Random, visits: int) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+        """States with the command that led there and their moves: random ones, or the quest's next step."""
         state, last, age = self.game.world.state, "", 0
         for _ in range(visits):
-            yield state, last
-            moves = self.commands(state)[0]
+            moves = self.moves(state)
+            yield state, last, moves
             if moves:
                 planned = [command for command in self.plan if command in moves]
                 last = planned[0] if planned and rng.random() < 0.3 else _pick(sorted(moves), rng)
