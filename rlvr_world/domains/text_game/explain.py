@@ -1,0 +1,95 @@
+"""A text-game prediction beside what really happened, as a diff that a person reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rlvr_world.domains.text_game.answer import Prediction, StateDiff, apply_diff
+from rlvr_world.domains.text_game.rows import GameState, by_uuid
+from rlvr_world.domains.text_game.scoring import fields, same
+from rlvr_world.types import Malformed, Transition
+
+_ABSENT = object()
+_SHOWN = 200
+
+
+def explain_prediction(prediction: Prediction, transition: Transition) -> str:
+    """A line for the action, then one for each thing that changed or was said to change.
+
+    A line starts with a space where the prediction is right, ``-`` for a truth that it missed, ``+`` for something
+    wrong that it says. Fields are listed object by object, then the score.
+
+    >>> print(explain_prediction(prediction, transition))
+      action: turn on sink (ID: 3)
+      sink (ID: 3).isOn: False -> True
+    - pot (ID: 4).temperature: 70.0 -> 95.0
+    + pot (ID: 4).temperature: 70.0 -> 90.0
+    """
+    diff = prediction.diff
+    lines = [f"  action: {transition.action}"]
+    if isinstance(diff, Malformed):
+        lines += [f"+ malformed: {diff.reason}", f"+ text: {prediction.text[:_SHOWN]!r}"]
+        diff = StateDiff((), (), {})
+    body = _object_lines(transition, apply_diff(transition.state, diff))
+    if diff.score is None:
+        lines.append("+ no key 'score'")
+    said_score = transition.state.score if diff.score is None else diff.score or transition.state.score
+    body += _field_lines("score.", transition.state.score, transition.next_state.score, said_score)
+    lines += body or ["  nothing changed"]
+    return "\n".join(_clean(line) for line in lines)
+
+
+def _object_lines(transition: Transition, said_state: GameState) -> list[str]:
+    old, true, said = by_uuid(transition.state), by_uuid(transition.next_state), by_uuid(said_state)
+    lines: list[str] = []
+    for uuid in {**old, **true, **said}:
+        before, after, predicted = old.get(uuid), true.get(uuid), said.get(uuid)
+        name = (before or after or predicted or {})["name"]
+        if before is not None and after is not None and predicted is not None:
+            lines += _field_lines(name, fields(before), fields(after), fields(predicted))
+        elif before is not None:
+            mark = _mark(after is None, predicted is None)
+            lines += [f"{mark} removed {name}"]
+            lines += _field_lines(name, fields(before), fields(after), fields(before)) if after is not None else []
+        else:
+            lines += _created_lines(name, after, predicted)
+    return lines
+
+
+def _created_lines(name: str, after: Mapping[str, Any] | None, predicted: Mapping[str, Any] | None) -> list[str]:
+    """An object that was not there before; where both agree that it is there now, also the fields that are wrong."""
+    mark = _mark(after is not None, predicted is not None)
+    if after is not None and predicted is not None:
+        wrong = _field_lines(name, {}, fields(after), fields(predicted))
+        return [f"{mark} created {name}", *(line for line in wrong if not line.startswith(" "))]
+    shown = fields(after or predicted or {})
+    return [f"{mark} created {name}: " + ", ".join(f"{key.lstrip('.')} {value!r}" for key, value in shown.items())]
+
+
+def _field_lines(name: str, before: Mapping[str, Any], after: Mapping[str, Any], said: Mapping[str, Any]) -> list[str]:
+    lines: list[str] = []
+    for field in {**before, **after, **said}:
+        old, true, predicted = (values.get(field, _ABSENT) for values in (before, after, said))
+        label = name + field if name.endswith(".") or field.startswith(".") else f"{name} {field}"
+        if same(predicted, true):
+            lines += [] if same(old, true) else [f"  {label}: {_shown(old)} -> {_shown(true)}"]
+            continue
+        if not same(old, true):
+            lines.append(f"- {label}: {_shown(old)} -> {_shown(true)}")
+        if not same(old, predicted):
+            lines.append(f"+ {label}: {_shown(old)} -> {_shown(predicted)}")
+    return lines
+
+
+def _mark(true: bool, said: bool) -> str:
+    return " " if true and said else "-" if true else "+"
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is _ABSENT else repr(value)
+
+
+def _clean(line: str) -> str:
+    """One line that any terminal or file takes, whatever characters a model put into a name."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
