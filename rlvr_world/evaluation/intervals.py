@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 RESAMPLES = 2000
+FEWEST = 10  # values for a bootstrap: fewer often agree by chance, and resampling them then shows no spread at all
 _CHUNK = 200  # resamples drawn at once: bounds memory at _CHUNK x rows indices
 
 
@@ -18,7 +19,7 @@ _CHUNK = 200  # resamples drawn at once: bounds memory at _CHUNK x rows indices
 class Interval:
     """A mean and the range that holds the true one with the stated confidence.
 
-    ``low`` and ``high`` are None where the data cannot say (a single value has no spread).
+    ``low`` and ``high`` are None where the data cannot say (one seed, or a handful of rows).
 
     >>> wilson(8, 10)
     Interval(mean=0.8, low=0.490..., high=0.943..., n=10, method='wilson')
@@ -53,12 +54,15 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
 
 
 def bootstrap(values: Sequence[float] | np.ndarray, confidence: float = 0.95, seed: int = 0) -> Interval:
-    """Percentile bootstrap interval of a mean, resampling ``values`` [rows] with replacement; the seed fixes it."""
+    """Percentile bootstrap interval of a mean, resampling ``values`` [rows] with replacement; the seed fixes it.
+
+    Fewer than ``FEWEST`` values give no bounds.
+    """
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
         raise ValueError("bootstrap needs a non-empty list of finite numbers")
-    if len(array) == 1:
-        return Interval(float(array[0]), None, None, 1, "bootstrap")
+    if len(array) < FEWEST:
+        return Interval(float(array.mean()), None, None, len(array), "bootstrap")
     rng = np.random.default_rng(seed)
     sizes = [min(_CHUNK, RESAMPLES - start) for start in range(0, RESAMPLES, _CHUNK)]
     means = np.concatenate([array[rng.integers(len(array), size=(size, len(array)))].mean(axis=1) for size in sizes])

@@ -49,6 +49,7 @@ def test_t_interval_by_hand() -> None:
     assert (interval.low, interval.high) == pytest.approx((2 - 2.4841, 2 + 2.4841), abs=1e-4)
 
 
-def test_one_value_claims_nothing() -> None:
+def test_a_handful_of_values_claims_nothing() -> None:
     assert t_interval([0.5]).low is None
-    assert bootstrap([0.5]).high is None
+    assert paired_bootstrap([1.0] * 9, [0.0] * 9).low is None
+    assert paired_bootstrap([1.0] * 10, [0.0] * 10).low == 1

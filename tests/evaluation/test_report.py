@@ -117,7 +117,7 @@ def test_text_of_the_model_is_escaped(page: str) -> None:
         ([], (), "No model has been evaluated yet."),
         ([result("sft", 20, 10)], ("sft",), "No reinforcement learning has been run yet."),
         ([result("sft", 9, 9), result("rl/seed0", 9, 9)], ("sft", "rl/seed0"), "No compute-matched control was run"),
-        ([result("sft", 9, 9), result("rl/seed0", 9, 9)], ("sft", "rl/seed0"), "RL shows no difference from SFT"),
+        ([result("sft", 9, 9), result("rl/seed0", 9, 9)], ("sft", "rl/seed0"), "but shows no difference from SFT."),
     ],
 )
 def test_what_is_missing_is_said(

@@ -33,7 +33,7 @@ def record(row: int, exact: float, objects: float = 0.5, kind: str = "changed", 
 
 
 def result(*rights: float, name: str = "m") -> dict[str, Any]:
-    """Four rows: two unchanged, then two changed."""
+    """Two unchanged rows, then changed ones."""
     rows = [record(i, right, kind="unchanged" if i < 2 else "changed") for i, right in enumerate(rights)]
     return {"name": name, **summarise(rows, PROTOCOL)}
 
@@ -86,10 +86,11 @@ def test_fingerprint_ignores_order_and_sees_every_value() -> None:
 
 
 def test_compare_pairs_rows() -> None:
-    difference = compare(result(1, 1, 1, 1), result(1, 1, 0, 0))
-    assert difference["changed"]["exact"]["mean"] == 1
+    difference = compare(result(1, 1, *[1] * 20), result(1, 1, *[0] * 10, *[1] * 10))
+    assert difference["changed"]["exact"]["mean"] == 0.5
+    assert difference["changed"]["exact"]["low"] == pytest.approx(0.3, abs=0.06)  # 10 of 20 rows gained
     assert difference["unchanged"]["exact"]["mean"] == 0
-    assert difference["overall"]["exact"]["low"] < 0.5 < difference["overall"]["exact"]["high"]
+    assert difference["unchanged"]["exact"]["low"] is None  # two rows
 
 
 def test_compare_refuses_another_protocol_and_other_rows() -> None:
