@@ -174,11 +174,14 @@ class _ChosenLogps(torch.autograd.Function):
                     None if logp_grad_T is None else logp_grad_T[part],
                     None if entropy_grad_T is None else entropy_grad_T[part],
                 )
-                grad_CV = (grad_CV / temperature).to(dtype)
+                grad_CV = grad_CV.div_(temperature).to(dtype)
                 if hidden_grad_TD is not None:
                     hidden_grad_TD[part] = grad_CV @ weight
                 if weight_grad_VD is not None:
-                    weight_grad_VD += grad_CV.T @ hidden_CD
+                    if weight_grad_VD.dtype == dtype:
+                        weight_grad_VD.addmm_(grad_CV.T, hidden_CD)
+                    else:
+                        weight_grad_VD += grad_CV.T @ hidden_CD  # bfloat16 products, summed in float32
         weight_grad = None if weight_grad_VD is None else weight_grad_VD.to(weight_VD.dtype)
         return hidden_grad_TD, weight_grad, None, None, None, None, None
 
@@ -186,12 +189,12 @@ class _ChosenLogps(torch.autograd.Function):
 def _logit_grad(
     logps_CV: Tensor, ids_C: Tensor, entropy_C: Tensor, logp_grad_C: Tensor | None, entropy_grad_C: Tensor | None
 ) -> Tensor:
-    """d logp[id] / dz = onehot - p, and dH / dz = -p (log p + H)."""
-    p_CV = logps_CV.exp()
-    grad_CV = torch.zeros_like(p_CV)
-    if logp_grad_C is not None:
-        grad_CV -= logp_grad_C[:, None] * p_CV
-        grad_CV.scatter_add_(1, ids_C[:, None], logp_grad_C[:, None].to(grad_CV.dtype))
-    if entropy_grad_C is not None:
-        grad_CV -= entropy_grad_C[:, None] * p_CV * (logps_CV + entropy_C[:, None])
-    return grad_CV
+    """d logp[id] / dz = onehot - p, and dH / dz = -p (log p + H). Overwrites ``logps_CV``."""
+    if logp_grad_C is None:
+        logp_grad_C = torch.zeros_like(entropy_C)
+    if entropy_grad_C is None:
+        grad_CV = logps_CV.exp_().mul_(-logp_grad_C[:, None])
+    else:
+        p_CV = logps_CV.exp()
+        grad_CV = logps_CV.add_(entropy_C[:, None]).mul_(-entropy_grad_C[:, None]).sub_(logp_grad_C[:, None]).mul_(p_CV)
+    return grad_CV.scatter_add_(1, ids_C[:, None], logp_grad_C[:, None])
