@@ -50,7 +50,8 @@ def describe(config: Any, width: int | None = None) -> str:
     """Every setting on a line: ``name=value``, type (unit), help; as wide as ``width`` characters or the terminal."""
     width = width or shutil.get_terminal_size((120, 24)).columns
     rows = [(f"{s.name}={_show(s.value)}", _expected(s), s.help) for s in settings(config)]
-    first, second = (min(max(len(row[i]) for row in rows), 44) for i in (0, 1))
+    rows = [(_crop(name), _crop(kind), text) for name, kind, text in rows]
+    first, second = (max(len(row[i]) for row in rows) for i in (0, 1))
     indent, lines = first + second + 6, []
     for name, kind, text in rows:
         head = f"  {name:<{first}}  {kind:<{second}}  "
@@ -227,6 +228,10 @@ def _wrong(name: str, setting: Setting, got: Any, source: str = "") -> InputErro
 
 def _expected(setting: Setting) -> str:
     return kind_name(setting.kind) + (f" ({setting.unit})" if setting.unit else "")
+
+
+def _crop(text: str) -> str:
+    return text if len(text) <= 46 else text[:45] + "…"
 
 
 def _show(value: Any) -> str:

@@ -153,3 +153,9 @@ def test_describe_lists_every_setting_with_default_type_unit_and_help() -> None:
     line = next(line for line in lines if "rl.steps=" in line)
     assert line.split() == ["rl.steps=50", "int", "(steps)", "rollout", "steps"]
     assert any(line.split()[:2] == ["rl.device=auto", "auto|cpu"] for line in lines)
+
+
+def test_describe_wraps_help_and_crops_long_values() -> None:
+    lines = describe(Config(name="x" * 200), width=60).splitlines()
+    assert all(len(line) < 110 for line in lines)
+    assert any("name=xxx" in line and "… " in line for line in lines)

@@ -77,8 +77,8 @@ def _ask(client: httpx.Client, model: str, prompt: str, samples: int) -> Iterato
             yield (message.get("reasoning_content") or "") + (message["content"] or "")
         except (httpx.HTTPError, ValueError, LookupError) as error:
             raise InputError(
-                f"teacher {model} at {client.base_url}: expected a chat completion, got {type(error).__name__} "
-                f"({error}); check --url, --model and OPENAI_API_KEY"
+                f"teacher {model} at {client.base_url}: expected a chat completion, got {type(error).__name__}: "
+                f"{str(error).partition(chr(10))[0]}; check --url, --model and OPENAI_API_KEY"
             ) from error
 
 

@@ -105,7 +105,7 @@ def test_a_model_folder_without_its_tokenizer(tmp_path: Path, files: list[str]) 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_recipe_on_a_machine_without_one(tmp_path: Path, files: list[str]) -> None:
-    train(tmp_path, [*files, "model.device=cuda"], "model.device", "GPU")
+    train(tmp_path, [*files, "model.device=cuda"], "cuda", "GPU")
 
 
 def test_a_run_folder_that_is_taken_is_left_alone(tmp_path: Path, files: list[str]) -> None:

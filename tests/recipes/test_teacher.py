@@ -1,0 +1,96 @@
+"""Rejection sampling against a real HTTP server on this machine: what verifies is kept, and reads back as SFT rows."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlvr_world.domains.text_game.prompt import PromptStyle
+from rlvr_world.domains.text_game.rows import read_rows
+from rlvr_world.errors import InputError
+from rlvr_world.recipes import find
+from rlvr_world.recipes.teacher import teach
+
+OPENED = {"name": "door (ID: 1)", "uuid": 1, "type": "Door", "properties": {"isShut": False}, "contains": []}
+RIGHT = f"The final answer is: {json.dumps({'modified': [OPENED], 'removed': [], 'score': {}})}"
+WRONG = 'The final answer is: {"modified": [], "removed": [], "score": {}}'
+
+
+def row(number: int, opens: bool) -> dict[str, Any]:
+    def state(door: dict[str, Any]) -> dict[str, Any]:
+        return {"objects": [door], "max_UUID": 2, "lastAction": f"open {number}"}
+
+    shut = state({**OPENED, "properties": {"isShut": True}})
+    after = state(OPENED) if opens else shut
+    score = {"score": 0, "gameOver": False, "gameWon": False}
+    return {
+        "current_state": shut, "action_state": after, "tick_state": after, "current_score_state": score,
+        "next_score_state": score, "game": "house", "state_id": number,
+    }  # fmt: skip
+
+
+class Teacher(BaseHTTPRequestHandler):
+    """Right about `open 1`; about `open 2` only when asked a second time; never about others."""
+
+    asked: list[str]
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        number = request["messages"][0]["content"].split("open ")[-1].split()[0].strip("'\".")
+        type(self).asked.append(number)
+        right = number == "1" or (number == "2" and self.asked.count("2") > 1)
+        message = {"reasoning_content": f"Thinking of {number}. ", "content": RIGHT if right else WRONG}
+        self.send_response(200 if request["model"] == "r1" else 404)
+        self.end_headers()
+        self.wfile.write(json.dumps({"choices": [{"message": message}]}).encode())
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep the test's output quiet."""
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    Teacher.asked = []
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Teacher)
+    thread = threading.Thread(target=http.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{http.server_port}/v1"
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+def config(tmp_path: Path) -> Any:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("".join(json.dumps(row(n, opens=n < 4)) + "\n" for n in range(1, 50)))
+    recipe = find("bytesized32").config()
+    style = PromptStyle(instructions=True, rules=False)
+    data = replace(recipe.data, train=str(rows), test=str(rows), valid_fraction=0.02, style=style)
+    return replace(recipe, data=data, sft=replace(recipe.sft, reasoning=True))
+
+
+def test_only_changed_rows_are_asked_and_only_verified_answers_kept(server: str, tmp_path: Path) -> None:
+    out = tmp_path / "kept.jsonl"
+    assert teach(config(tmp_path), out, server, "r1", samples=2) == (2, 3)
+    assert sorted(Teacher.asked) == ["1", "2", "2", "3", "3"]
+    kept = read_rows(out, "answer")
+    assert [(t.action, t.kind, t.world) for t in kept] == [
+        ("open 1", "changed", "house"),
+        ("open 2", "changed", "house"),
+    ]
+    assert kept[1].reasoning == "Thinking of 2. " + RIGHT
+    original = read_rows(tmp_path / "rows.jsonl")
+    assert [(t.state, t.next_state) for t in kept] == [(t.state, t.next_state) for t in original[:2]]
+    assert teach(config(tmp_path), out, server, "r1", samples=1) == (0, 1), "rows that are kept are not asked again"
+
+
+def test_a_server_that_refuses_is_a_sentence(server: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"teacher r2 at .*404.*check --url"):
+        teach(config(tmp_path), tmp_path / "kept.jsonl", server, "r2", samples=1)
