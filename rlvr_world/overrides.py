@@ -49,8 +49,7 @@ def settings(config: Any, prefix: str = "") -> Iterator[Setting]:
 def describe(config: Any, width: int | None = None) -> str:
     """Every setting on a line: ``name=value``, type (unit), help; as wide as ``width`` characters or the terminal."""
     width = width or shutil.get_terminal_size((120, 24)).columns
-    rows = [(f"{s.name}={_show(s.value)}", _expected(s), s.help) for s in settings(config)]
-    rows = [(_crop(name), _crop(kind), text) for name, kind, text in rows]
+    rows = [(_crop(f"{s.name}={_show(s.value)}"), _crop(_expected(s)), s.help) for s in settings(config)]
     first, second = (max(len(row[i]) for row in rows) for i in (0, 1))
     indent, lines = first + second + 6, []
     for name, kind, text in rows:
