@@ -40,37 +40,38 @@ class TreeLayout:
 
     def attend(self, q_HNd: Tensor, k_KNd: Tensor, v_KNd: Tensor, scale: float) -> Tensor:
         """Attention output [N, H, d]."""
-        outputs: list[Tensor] = []
-        start = 0
-        for tree in self.trees:
-            mid, end = start + tree.prefix, start + tree.prefix + sum(tree.members)
-            q, k, v = (x[:, start:mid] for x in (q_HNd, k_KNd, v_KNd))
-            outputs.append(_sdpa(q[None], k[None], v[None], scale, causal=True)[0].transpose(0, 1))
+        sizes = [size for tree in self.trees for size in (tree.prefix, *tree.members)]
+        # Split, not slices: the backward of N slices is N full-size tensors, that of a split is one.
+        q, k, v = (list(x.split(sizes, dim=1)) for x in (q_HNd, k_KNd, v_KNd))
+        first = [sum(1 + len(t.members) for t in self.trees[:i]) for i in range(len(self.trees))]
+        outputs: list[Tensor] = [q_HNd] * len(sizes)
+        roots = _sdpa(*(_stack([x[i] for i in first]) for x in (q, k, v)), scale, causal=True)
+        for i, out in zip(first, roots.unbind(), strict=True):
+            outputs[i] = out[:, : sizes[i]]
+        for i, tree in zip(first, self.trees, strict=True):
+            own = slice(i + 1, i + 1 + len(tree.members))
             if tree.members:
-                members = (x[:, mid:end] for x in (q_HNd, k_KNd, v_KNd))
-                outputs.append(_attend_members(tree.members, *members, k, v, scale))
-            start = end
-        return torch.cat(outputs)
+                members = _attend_members(q[own], k[own], v[own], k[i], v[i], scale)
+                outputs[own] = [out[:, :size] for out, size in zip(members.unbind(), tree.members, strict=True)]
+        return torch.cat(outputs, 1).transpose(0, 1)
 
 
 def _attend_members(
-    lengths: tuple[int, ...], q_HMd: Tensor, k_KMd: Tensor, v_KMd: Tensor, kp_KPd: Tensor, vp_KPd: Tensor, scale: float
+    q: list[Tensor], k: list[Tensor], v: list[Tensor], kp_KPd: Tensor, vp_KPd: Tensor, scale: float
 ) -> Tensor:
-    """Members of one tree, padded to the longest only inside this call. M = sum(lengths); returns [M, H, d]."""
-    G, R, P = len(lengths), max(lengths), kp_KPd.shape[1]
-    length_G1 = torch.tensor(lengths, device=q_HMd.device)[:, None]
-    valid_GR = torch.arange(R, device=q_HMd.device) < length_G1
-    index_GR = (torch.cumsum(length_G1, 0) - length_G1 + torch.arange(R, device=q_HMd.device)).clamp(max=q_HMd.shape[1] - 1)
+    """The members of one tree over its prefix; [G, H, R, d], R the longest member."""
+    G, R, P = len(q), max(x.shape[1] for x in q), kp_KPd.shape[1]
+    keys, values = (
+        torch.cat([prefix.expand(G, -1, -1, -1), _stack(own)], 2) for prefix, own in ((kp_KPd, k), (vp_KPd, v))
+    )
+    mask = torch.ones(R, P + R, dtype=torch.bool, device=keys.device).tril(P)
+    return _sdpa(_stack(q), keys, values, scale, mask=mask)
 
-    def padded(x_KMd: Tensor) -> Tensor:
-        return x_KMd[:, index_GR].transpose(0, 1)  # [G, K, R, d]
 
-    def with_prefix(prefix_KPd: Tensor, x_KMd: Tensor) -> Tensor:
-        return torch.cat([prefix_KPd.expand(G, -1, -1, -1), padded(x_KMd)], 2)
-
-    mask = torch.ones(R, P + R, dtype=torch.bool, device=q_HMd.device).tril(P)
-    out_GHRd = _sdpa(padded(q_HMd), with_prefix(kp_KPd, k_KMd), with_prefix(vp_KPd, v_KMd), scale, mask=mask)
-    return out_GHRd.transpose(1, 2)[valid_GR]
+def _stack(pieces: list[Tensor]) -> Tensor:
+    """Pieces [H, n, d] right-padded to the longest; causality keeps padding out of every real row."""
+    longest = max(x.shape[1] for x in pieces)
+    return torch.stack([F.pad(x, (0, 0, 0, longest - x.shape[1])) for x in pieces])
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = False, mask: Tensor | None = None) -> Tensor:
@@ -174,7 +175,3 @@ def hidden_states(model: nn.Module, ids: Tensor, positions: Tensor, layout: Tree
     out = decoder(input_ids=ids, position_ids=positions, use_cache=False, layout=layout)
     return out.last_hidden_state
 
-
-def head_weight(model: nn.Module) -> Tensor:
-    """The output embedding [V, D]."""
-    return model.get_output_embeddings().weight  # type: ignore[operator]

@@ -18,6 +18,9 @@ def what(default: Any, text: str, unit: str = "") -> Any:
 class ModelConfig:
     source: str = what("scratch", "'scratch', 'smollm2', a local folder, or a Hugging Face hub id")
     vocabulary: int = what(4096, "from scratch: size of the tokenizer trained on the rows", "tokens")
+    digits: Literal["apart", "together"] = what(
+        "apart", "from scratch: every digit its own token, or numbers and the text around them in one token"
+    )
     hidden: int = what(256, "from scratch: hidden size", "features")
     layers: int = what(6, "from scratch: transformer layers", "layers")
     heads: int = what(4, "from scratch: attention heads", "heads")
@@ -27,7 +30,7 @@ class ModelConfig:
     gradient_checkpointing: bool = what(False, "recompute activations in the backward pass to save memory")
     device: Literal["auto", "cpu", "cuda"] = what("auto", "where to run; 'auto' takes a GPU if there is one")
     precision: Literal["auto", "float32", "bfloat16"] = what(
-        "auto", "matrix products in this type (weights stay float32); 'auto' is bfloat16 where the processor has it"
+        "auto", "forwards in this type (trained weights stay float32); 'auto' is bfloat16 where the processor has it"
     )
 
 
@@ -46,7 +49,7 @@ class OptimizerConfig:
 class SFTConfig:
     steps: int = what(400, "optimizer steps", "steps")
     batch: int = what(64, "rows a step", "rows")
-    forward_tokens: int = what(8192, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens")
+    forward_tokens: int = what(4096, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens")
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     reasoning: bool = what(False, "fit the given chain of thought and answer instead of the direct answer")
     save_every: int = what(100, "checkpoint interval", "steps")
@@ -62,7 +65,7 @@ class RLConfig:
     seeds: tuple[int, ...] = what((0,), "one run a seed: its prompts, its draws")
     temperature: float = what(1.0, "sampling temperature of rollouts")
     max_rows: int = what(512, "rollouts that grow at once (memory)", "rollouts")
-    forward_tokens: int = what(8192, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens")
+    forward_tokens: int = what(4096, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens")
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     advantage: Literal["group", "none", "batch"] = what(
         "group", "divide centred rewards by the group's deviation (GRPO), by nothing (Dr.GRPO), by the batch's"

@@ -23,9 +23,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from rlvr_world.errors import InputError
 from rlvr_world.smollm import smollm2_folder
+
+logging.disable_progress_bar()  # loading and saving take moments; stages have bars of their own
 
 Model = PreTrainedModel | PeftModel
 
@@ -278,8 +281,8 @@ def check_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     return torch.device(device)
 
 
-def autocast_dtype(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
-    """What matrix products are computed in; ``auto`` is bfloat16 where the hardware multiplies it, else float32."""
+def compute_dtype(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
+    """What forwards are computed in; ``auto`` is bfloat16 where the hardware multiplies it, else float32."""
     named = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if precision in named:
         return named[precision]

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rlvr_world.attention import GroupCache, head_weight, hidden_states
+from rlvr_world.attention import GroupCache, hidden_states
+from rlvr_world.models import head_weight
 from rlvr_world.types import Given, Rollout, Script, Write
 
 

@@ -1,0 +1,152 @@
+"""Text-game recipes: the demo on the embedded world, real rows at small size, and the published settings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
+from rlvr_world.domains.text_game.domain import TextGame, TextGameConfig
+from rlvr_world.domains.text_game.prompt import PromptStyle, Rules, build_answer, build_prompt
+from rlvr_world.domains.text_game.rows import read_rows
+from rlvr_world.domains.text_game.splits import deduplicate, hold_out_worlds, mix_unchanged, validation_split
+from rlvr_world.domains.text_game.world import WorldSpec, collect_splits
+from rlvr_world.errors import InputError
+from rlvr_world.recipes import Recipe, Splits
+from rlvr_world.types import Transition
+
+COMPACT = PromptStyle(instructions=False, rules=False, literals="json")
+"""For models that see nothing but this game: the state, the next uuid and the action."""
+
+
+def demo() -> Config:
+    return Config(
+        recipe="demo",
+        summary="a 2M-parameter model learns generated text adventures from scratch, then improves by RL (2 cores, minutes)",
+        data=TextGameConfig(
+            world=WorldSpec(games=400, rows_per_game=20), style=COMPACT, max_prompt=1024, max_response=128
+        ),
+        model=ModelConfig(vocabulary=1024, hidden=192, layers=4, heads=4),
+        sft=SFTConfig(
+            steps=300, batch=64, optimizer=OptimizerConfig(2e-3, "cosine", warmup=0.05, beta2=0.95), save_every=50
+        ),
+        rl=RLConfig(steps=40, prompts=32, group=8, optimizer=OptimizerConfig(2e-4), kl=0.001),
+    )
+
+
+def bytesized32() -> Config:
+    return Config(
+        recipe="bytesized32",
+        summary="real ByteSized32 rows, a 10M-parameter model from scratch; give data.train and data.test (2 cores, < 90 min)",
+        data=TextGameConfig(
+            source="files", style=COMPACT, max_prompt=1024, max_response=256, reward="task_specific", valid_fraction=0.03
+        ),
+        model=ModelConfig(vocabulary=4096, digits="together", hidden=320, layers=8, heads=5),
+        sft=SFTConfig(
+            steps=1600, batch=64, optimizer=OptimizerConfig(1e-3, "cosine", warmup=0.03, weight_decay=0.1, beta2=0.95)
+        ),
+        rl=RLConfig(steps=40, prompts=48, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.001),
+        control=ControlConfig(learning_rate=2e-4),
+    )
+
+
+def _published(recipe: str, source: str, reward: str, unchanged: float) -> Config:
+    """The paper's text-game run (appendix; scripts `run_text_game_rl.sh`, `ppo_trainer.yaml`)."""
+    size = source.rsplit("-", 1)[1]
+    return Config(
+        recipe=recipe,
+        summary=f"the published settings for R1-Distill-Qwen-{size}, {reward.replace('_', '-')} reward (GPUs)",
+        data=TextGameConfig(
+            source="files",
+            style=PromptStyle(instructions=True, example=True, rules=True, literals="python"),
+            max_prompt=7192,
+            max_response=4096,
+            reward=reward,  # type: ignore[arg-type]
+            scoring="published",
+            reasoning_column="answer",
+            unchanged_per_hundred=unchanged,
+        ),
+        model=ModelConfig(source=source, device="cuda", precision="bfloat16", gradient_checkpointing=True),
+        sft=SFTConfig(
+            steps=2648,  # 4,237 samples, batch 16, 10 epochs
+            batch=16,
+            forward_tokens=16384,
+            reasoning=True,
+            optimizer=OptimizerConfig(1e-5, "cosine", warmup=0.1, beta2=0.95),
+        ),
+        rl=RLConfig(
+            steps=380,
+            prompts=128,
+            group=5,
+            minibatches=2,
+            optimizer=OptimizerConfig(1e-6),
+            forward_tokens=32768,
+            entropy=0.001,
+            drop_zero_variance=False,
+        ),
+        eval=EvalConfig(max_rows=256),
+    )
+
+
+def text_splits(config: Config) -> Splits:
+    data: TextGameConfig = config.data
+    if data.source == "textworld":
+        files = collect_splits(data.world, Path(data.cache).expanduser(), data.valid_games, data.test_games)
+        train, valid, test = (read_rows(files[name]) for name in ("train", "valid", "test"))
+    else:
+        train, valid, test = _from_files(config, data)
+    return Splits(train, valid, test, partial(_rl_rows, train, data.unchanged_per_hundred))
+
+
+def _from_files(config: Config, data: TextGameConfig) -> tuple[Sequence[Transition], ...]:
+    for name in ("train", "test"):
+        if not getattr(data, name):
+            raise InputError(f"data.{name}: this recipe reads row files; give their path, as in data.{name}=rows/{name}.jsonl.gz")
+    column = data.reasoning_column if config.sft.reasoning and config.sft.steps else ""
+    train, test = read_rows(data.train, column), read_rows(data.test)
+    if data.split == "deduplicated":
+        train = deduplicate(train, test)
+    elif data.split == "held_out":
+        train, _ = hold_out_worlds(train, fraction=data.held_out_fraction, seed=config.seed)
+        kept = {row.world for row in train}
+        test = [row for row in test if row.world not in kept]
+    train, valid = validation_split(train, data.valid_fraction, config.seed)
+    return train, valid, test
+
+
+def _rl_rows(train: Sequence[Transition], unchanged_per_hundred: float, seed: int, epoch: int) -> Sequence[Transition]:
+    return train if unchanged_per_hundred < 0 else mix_unchanged(train, unchanged_per_hundred, seed, epoch)
+
+
+def text_game(config: Config, tokenizer: PreTrainedTokenizerBase) -> TextGame:
+    data: TextGameConfig = config.data
+    rules = Rules.load(data.rules) if data.style.rules and data.rules else None
+    return TextGame(data, tokenizer, rules)
+
+
+def texts(config: Config, splits: Splits) -> list[str]:
+    """Prompts and answers of the training rows."""
+    style = config.data.style
+    return [build_prompt(t, style, None) + build_answer(t, style.instructions) for t in splits.train]
+
+
+def _recipe(config: partial[Config]) -> Recipe:
+    return Recipe(config, text_splits, text_game, texts)
+
+
+TEXT_GAME_RECIPES = {
+    "demo": _recipe(partial(demo)),
+    "bytesized32": _recipe(partial(bytesized32)),
+    **{
+        name: _recipe(partial(_published, name, f"deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}", reward, unchanged))
+        for name, size, reward, unchanged in (
+            ("published-1.5b-binary", "1.5B", "binary", 40.0),
+            ("published-1.5b-task-specific", "1.5B", "task_specific", 5.0),
+            ("published-7b-binary", "7B", "binary", 40.0),
+        )
+    },
+}

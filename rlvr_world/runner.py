@@ -1,0 +1,221 @@
+"""A run from config to report: base model, SFT, RL and its control for each seed, evaluation, report page.
+
+Every step is skipped when its result stands in the run folder, and continued from its last checkpoint
+when it was cut short: starting a run and resuming it are the same function.
+
+    RUN/config.json  metrics.jsonl  base/  sft/step-*/  rl/seed0/step-*/  control/seed0/step-*/  eval/  report.html
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich import print as say
+
+from rlvr_world import models, overrides, recipes
+from rlvr_world.config import Config
+from rlvr_world.errors import InputError
+from rlvr_world.evaluation.evaluate import GREEDY, evaluate, save_result
+from rlvr_world.evaluation.report import write_report
+from rlvr_world.recipes import Recipe, Splits
+from rlvr_world.sampling.engine import Sampling
+from rlvr_world.tokenizers import train_tokenizer
+from rlvr_world.training import checkpoint
+from rlvr_world.training.checkpoint import Counters
+from rlvr_world.training.grpo import GRPO
+from rlvr_world.training.learner import Learner
+from rlvr_world.training.loop import Stage, run_stage
+from rlvr_world.training.sft import SFT
+from rlvr_world.training.tracking import Log
+from rlvr_world.types import Domain
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder and what it works with."""
+
+    folder: Path
+    config: Config
+    recipe: Recipe
+    splits: Splits
+    log: Log
+
+
+def train(config: Config, folder: Path) -> Path:
+    """Carry out every stage of a recipe; the report page. A folder that holds another config is refused.
+
+    Data, device and model are checked before anything is written.
+    """
+    stored = folder / "config.json"
+    if stored.exists() and json.loads(stored.read_text()) != json.loads(json.dumps(overrides.to_json(config))):
+        raise InputError(f"{folder}: holds a run with another config; choose another --out, or `rlvr-world resume {folder}`")
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = models.check_device(config.model.device)
+    recipe = recipes.find(config.recipe)
+    splits = recipe.splits(config)
+    base = _base_model(config, recipe, splits, folder, device)
+    folder.mkdir(parents=True, exist_ok=True)
+    stored.write_text(json.dumps(overrides.to_json(config), indent=2))
+    run = Run(folder, config, recipe, splits, Log(folder, config.trackers, overrides.to_json(config)))
+    start = _sft(run, base) if config.sft.steps else base
+    finals = {"base": base, "sft": start} if config.sft.steps else {"base": base}
+    for seed in config.rl.seeds if config.rl.steps else ():
+        finals[f"rl/seed{seed}"], counters = _rl(run, start, seed)
+        if config.control.enabled:
+            finals[f"control/seed{seed}"] = _control(run, start, seed, counters.tokens)
+    for name, model_folder in finals.items():
+        _evaluate(run, name, model_folder)
+    report = write_report(folder)
+    say(f"[bold]report[/] {report}")
+    return report
+
+
+def resume(folder: Path) -> Path:
+    """Continue a run folder exactly where it was; takes nothing else."""
+    return train(stored_config(folder), folder)
+
+
+def stored_config(folder: Path) -> Config:
+    path = folder / "config.json"
+    if not path.exists():
+        raise InputError(f"{folder}: expected a run folder with a config.json, found none; check the path")
+    data = json.loads(path.read_text())
+    return overrides.from_json(recipes.find(data["recipe"]).config(), data, str(path))
+
+
+def evaluate_model(model_folder: str, config: Config) -> dict[str, Any]:
+    """Evaluate any model folder or hub id on a recipe's test split; the greedy result."""
+    recipe = recipes.find(config.recipe)
+    splits = recipe.splits(config)
+    learner = _learner(config, model_folder)
+    return _greedy(config, learner, recipe.domain(config, learner.tokenizer), splits)[0]
+
+
+def _base_model(config: Config, recipe: Recipe, splits: Splits, folder: Path, device: torch.device) -> str:
+    """Where stages start from: the given model, or a from-scratch one made once and kept in ``base/``."""
+    if config.model.source != "scratch":
+        model, tokenizer = models.load_model(config.model.source, device=device)
+        recipe.domain(config, tokenizer).encode(splits.train[0])
+        return config.model.source
+    base = folder / "base"
+    if not base.exists():
+        tokenizer = train_tokenizer(recipe.texts(config, splits), config.model.vocabulary, config.model.digits)
+        model = models.create_model(
+            vocab_size=len(tokenizer), hidden=config.model.hidden, layers=config.model.layers, heads=config.model.heads,
+            max_length=config.model.context, tokenizer=tokenizer, seed=config.seed,
+        )
+        say(f"a new model of {sum(p.numel() for p in model.parameters()) / 1e6:.1f}M parameters, {len(tokenizer)} tokens")
+        partial_folder = folder / ".partial-base"
+        shutil.rmtree(partial_folder, ignore_errors=True)
+        partial_folder.mkdir(parents=True)
+        models.save_model(model, tokenizer, partial_folder)
+        checkpoint.publish(partial_folder, base)
+    return str(base)
+
+
+def _learner(config: Config, source: str | Path, optimizer: Any = None) -> Learner:
+    model, tokenizer = models.load_model(str(source), device=models.check_device(config.model.device))
+    if optimizer is not None and config.model.lora_rank:
+        model = models.add_lora(model, config.model.lora_rank, config.model.lora_alpha)
+    return Learner(model, tokenizer, config.model, optimizer or config.sft.optimizer)
+
+
+def _sft(run: Run, base: str) -> Path:
+    return _likelihood(run, "sft", base, run.config, lambda c: c.step / run.config.sft.steps, run.config.seed)[0]
+
+
+def _control(run: Run, start: str | Path, seed: int, tokens: int) -> Path:
+    """SFT from RL's start until it has processed as many tokens as RL did, sampling included."""
+    sft = run.config.sft
+    rate = replace(sft.optimizer, learning_rate=run.config.control.learning_rate)
+    eval_every = sft.eval_every or max(1, sft.steps // 10)
+    config = replace(run.config, sft=replace(sft, optimizer=rate, eval_every=eval_every))
+    return _likelihood(run, f"control/seed{seed}", start, config, lambda c: c.tokens / tokens, 1000 + seed)[0]
+
+
+def _likelihood(
+    run: Run, name: str, start: str | Path, config: Config, progress_of: Callable[[Counters], float], seed: int
+) -> tuple[Path, Counters]:
+    if (done := _finished(run, name, progress_of)) is not None:
+        return done
+    learner = _learner(config, start, config.sft.optimizer)
+    domain = run.recipe.domain(config, learner.tokenizer)
+    stage = SFT(learner, config.sft, [domain.encode(row) for row in run.splits.train], seed)
+    return _stage(run, name, stage, learner, domain, progress_of, config.sft.save_every, config.sft.eval_every)
+
+
+def _rl(run: Run, start: str | Path, seed: int) -> tuple[Path, Counters]:
+    config = run.config.rl
+    name = f"rl/seed{seed}"
+    progress_of = lambda c: c.step / config.steps  # noqa: E731
+    if (done := _finished(run, name, progress_of)) is not None:
+        return done
+    learner = _learner(run.config, start, config.optimizer)
+    domain = run.recipe.domain(run.config, learner.tokenizer)
+    stage = GRPO(learner, config, domain, partial(run.splits.rl_epoch, seed), seed)
+    return _stage(run, name, stage, learner, domain, progress_of, config.save_every, config.eval_every)
+
+
+def _finished(run: Run, name: str, progress_of: Callable[[Counters], float]) -> tuple[Path, Counters] | None:
+    last = checkpoint.latest(run.folder / name)
+    if last is None or progress_of(counters := checkpoint.read_counters(last)) < 1:
+        return None
+    return last, counters
+
+
+def _stage(
+    run: Run, name: str, stage: Stage, learner: Learner, domain: Domain,
+    progress_of: Callable[[Counters], float], save_every: int, eval_every: int,
+) -> tuple[Path, Counters]:
+    rows = run.splits.valid[: run.config.eval.valid_rows]
+
+    def validate() -> dict[str, float]:
+        result, _ = evaluate(learner.policy, domain, rows, GREEDY, 1, run.config.eval.max_rows, {})
+        numbers = {}
+        for slice_, summed in result["slices"].items():
+            numbers[f"eval/{slice_}/exact"] = summed["parts"]["exact"]["mean"]
+            numbers[f"eval/{slice_}/malformed"] = summed["malformed"]["mean"]
+        return numbers
+
+    run_stage(name, stage, learner, run.folder / name, run.log, progress_of, validate, save_every, eval_every)
+    done = _finished(run, name, progress_of)
+    assert done is not None
+    return done
+
+
+def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
+    """Greedy over the test split; best-of-N too where the recipe asks for samples. Skipped when it stands."""
+    if (run.folder / "eval" / f"{name.replace('/', '-')}.json").exists():
+        return
+    say(f"evaluating {name}")
+    learner = _learner(run.config, model_folder)
+    domain = run.recipe.domain(run.config, learner.tokenizer)
+    settings = run.config.eval
+    if settings.samples:
+        rows = run.splits.test[: settings.sample_rows]
+        result, shown = evaluate(
+            learner.policy, domain, rows, Sampling(), settings.samples, settings.max_rows,
+            _protocol(run.config),
+        )
+        save_result(run.folder, f"best-of-{settings.samples}/{name}", result, shown)
+    save_result(run.folder, name, *_greedy(run.config, learner, domain, run.splits))
+
+
+def _greedy(config: Config, learner: Learner, domain: Domain, splits: Splits) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    rows = splits.test[: config.eval.rows or None]
+    return evaluate(
+        learner.policy, domain, rows, GREEDY, 1, config.eval.max_rows, _protocol(config)
+    )
+
+
+def _protocol(config: Config) -> dict[str, Any]:
+    """Domain settings that a result depends on (not where the rows lie)."""
+    return {"data": {k: v for k, v in asdict(config.data).items() if k not in ("cache", "train", "test", "rules")}}

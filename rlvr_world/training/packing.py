@@ -1,0 +1,144 @@
+"""Groups of responses packed into one row: each prompt once, no padding, no token wasted on what predicts nothing.
+
+Shape legend: N packed tokens, T tokens that carry loss, R tokens of one response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from rlvr_world.attention import Tree, TreeLayout
+from rlvr_world.types import Given, Rollout, Script
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One response to learn from."""
+
+    ids: Tensor
+    """int64 [R]."""
+    trained: Tensor
+    """bool [R]: which tokens carry loss."""
+    weight: float
+    """Weight of each trained token; the loss of a batch is the plain sum of weight times token loss."""
+    advantage: float = 0.0
+    old_logps: Tensor | None = None
+    """float32 [R]: log-probs when sampled."""
+    legal: Tensor | None = None
+    """int64 [R, 2]: legal ids of each token as (start, stop); None where all are legal."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A prompt and the responses to it."""
+
+    prompt: tuple[int, ...]
+    branches: tuple[Branch, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that a forward reads: the last token of a response predicts nothing and is left out."""
+        return len(self.prompt) + sum(len(b.ids) - 1 for b in self.branches)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One forward's worth of groups."""
+
+    ids_1N: Tensor
+    positions_1N: Tensor
+    layout: TreeLayout
+    source_T: Tensor
+    """Index in N of the hidden state that predicts each trained token."""
+    target_T: Tensor
+    weight_T: Tensor
+    advantage_T: Tensor
+    old_logp_T: Tensor
+    legal_T2: Tensor | None
+
+    def to(self, device: torch.device) -> Packed:
+        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+        return Packed(**moved)
+
+
+def example(script: Script) -> Group:
+    """A script and its target as a group of one, for likelihood training (weight to be set over the batch)."""
+    ids, trained = script.target_ids()
+    branch = Branch(torch.tensor(ids), torch.tensor(trained), 1.0)
+    return Group(script.prompt, (branch,))
+
+
+def legal_ranges(rollout: Rollout, vocabulary: int) -> Tensor | None:
+    """The legal ids of every response token, int64 [R, 2]; None when no segment restricts them."""
+    if all(isinstance(s, Given) or s.allowed is None for s in rollout.script.tail):
+        return None
+    ranges: list[tuple[int, int]] = []
+    written = iter(rollout.written)
+    for segment in rollout.script.tail:
+        if isinstance(segment, Given):
+            ranges += [(0, vocabulary)] * len(segment.ids)
+            continue
+        count = len(next(written))
+        stopped = count < segment.max_tokens
+        legal = segment.allowed or range(vocabulary)
+        ranges += [(legal.start, legal.stop)] * (count + stopped)
+    return torch.tensor(ranges)
+
+
+def pack(groups: Sequence[Group]) -> Packed:
+    """Lay groups end to end. A group of one needs no branching: its response continues its prompt."""
+    ids: list[Tensor] = []
+    positions: list[Tensor] = []
+    trees: list[Tree] = []
+    sources: list[Tensor] = []
+    start = 0
+    for group in groups:
+        P = len(group.prompt)
+        ids.append(torch.tensor(group.prompt))
+        positions.append(torch.arange(P))
+        at = start + P
+        for branch in group.branches:
+            R = len(branch.ids)
+            ids.append(branch.ids[:-1])
+            positions.append(torch.arange(P, P + R - 1))
+            predicts = torch.cat([torch.tensor([start + P - 1]), torch.arange(at, at + R - 1)])
+            sources.append(predicts[branch.trained])
+            at += R - 1
+        lengths = tuple(len(b.ids) - 1 for b in group.branches if len(b.ids) > 1)
+        trees.append(Tree(P + sum(lengths), ()) if len(group.branches) == 1 else Tree(P, lengths))
+        start = at
+    branches = [b for g in groups for b in g.branches]
+    return Packed(
+        ids_1N=torch.cat(ids)[None],
+        positions_1N=torch.cat(positions)[None],
+        layout=TreeLayout(tuple(trees)),
+        source_T=torch.cat(sources),
+        target_T=torch.cat([b.ids[b.trained] for b in branches]),
+        weight_T=_spread([b.weight for b in branches], branches),
+        advantage_T=_spread([b.advantage for b in branches], branches),
+        old_logp_T=torch.cat([(b.old_logps if b.old_logps is not None else torch.zeros(len(b.ids)))[b.trained] for b in branches]),
+        legal_T2=None if branches[0].legal is None else torch.cat([b.legal[b.trained] for b in branches if b.legal is not None]),
+    )
+
+
+def _spread(values: Iterable[float], branches: Sequence[Branch]) -> Tensor:
+    """One value a branch, repeated for each of its trained tokens; float32 [T]."""
+    counts = torch.tensor([int(b.trained.sum()) for b in branches])
+    return torch.tensor(list(values), dtype=torch.float32).repeat_interleave(counts)
+
+
+def micro_batches(groups: Sequence[Group], forward_tokens: int) -> list[list[Group]]:
+    """Groups of like length, at most ``forward_tokens`` tokens together (a larger group stands alone)."""
+    batches: list[list[Group]] = []
+    used = 0
+    for group in sorted(groups, key=lambda g: g.tokens):
+        if not batches or used + group.tokens > forward_tokens:
+            batches.append([])
+            used = 0
+        batches[-1].append(group)
+        used += group.tokens
+    return batches

@@ -1,0 +1,46 @@
+"""Likelihood training on the written segments of scripts: SFT, pre-training, and the compute-matched control."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from rlvr_world.config import SFTConfig
+from rlvr_world.training.learner import Learner
+from rlvr_world.training.packing import Group, Packed, example
+from rlvr_world.types import Script
+
+
+class SFT:
+    """One stage of likelihood training. Which rows a step takes is a function of (seed, step) alone."""
+
+    def __init__(self, learner: Learner, config: SFTConfig, scripts: Sequence[Script], seed: int) -> None:
+        self.learner, self.config, self.seed = learner, config, seed
+        self.examples = [example(script) for script in scripts]
+
+    def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:
+        """One update; its metrics and the tokens it processed."""
+        chosen = rows_of_step(len(self.examples), self.config.batch, step, self.seed)
+        groups = equal_token_weights([self.examples[i] for i in chosen])
+        metrics = self.learner.update(groups, negative_logp, progress, self.config.forward_tokens)
+        return metrics, sum(group.tokens for group in groups)
+
+
+def negative_logp(logp_T: Tensor, entropy_T: Tensor, packed: Packed) -> Tensor:
+    return -logp_T
+
+
+def equal_token_weights(groups: Sequence[Group]) -> list[Group]:
+    """Every trained token of the batch counts the same: the loss is their mean."""
+    total = sum(int(b.trained.sum()) for g in groups for b in g.branches)
+    return [replace(g, branches=tuple(replace(b, weight=1 / total) for b in g.branches)) for g in groups]
+
+
+def rows_of_step(rows: int, batch: int, step: int, seed: int) -> list[int]:
+    """The rows that a step takes: each epoch is a fresh permutation, steps run across its end."""
+    positions = range(step * batch, (step + 1) * batch)
+    orders = {e: np.random.default_rng([seed, e]).permutation(rows) for e in {p // rows for p in positions}}
+    return [int(orders[p // rows][p % rows]) for p in positions]
