@@ -27,15 +27,19 @@ MAX_REPAIR = 8_192
 MAX_DEPTH = 64
 """Deepest nesting of brackets. Right answers have about 6."""
 REPAIR_ERRORS = (RecursionError, ValueError, TypeError, IndexError, KeyError, AttributeError)
-"""What json_repair raises on text that it cannot read, over its versions; nothing else is passed to it but text."""
+"""What json_repair may raise on text that it cannot read: the first two by design, the others where it has a bug."""
 
 OBJECT_FIELDS = {"name": str, "uuid": int, "type": str, "properties": dict, "contains": list}
 
 _MARKER = re.compile(r"the final (?:answer|(?:game )?state) is:", re.IGNORECASE)
 _START = re.compile(r"""\{\s*["'“”]?(?:modified|removed)["'“”]?\s*:""")
-# An unclosed string runs to the end, so that the pattern never backtracks.
+# Unclosed strings run to the end, so that these patterns never backtrack.
 _STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]+|\\.?)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
+_STRING_OR_WORD = re.compile(
+    r""""(?:[^"\\]+|\\.?)*(?:"|\Z)|'(?:[^'\\]+|\\.?)*(?:'|\Z)|\b(?:True|False|None)\b""", re.DOTALL
+)
 _BRACKET = re.compile(r"[\[\]{}()]")
+_WORDS = {"True": "true", "False": "false", "None": "null"}
 _DECODER = json.JSONDecoder()
 _KINDS = {
     dict: "an object",
@@ -139,6 +143,7 @@ def read_json(text: str) -> Any:
         return Malformed("a number is too long")
     if len(text) > MAX_REPAIR:
         return Malformed(f"broken JSON, and longer than the {MAX_REPAIR} characters that are repaired")
+    text = _STRING_OR_WORD.sub(lambda match: _WORDS.get(match.group(), match.group()), text)  # Python's literals
     try:
         data = json_repair.repair_json(text, return_objects=True, skip_json_loads=True)
     except REPAIR_ERRORS:
@@ -150,11 +155,9 @@ def read_json(text: str) -> Any:
 
 def _answer_part(text: str) -> tuple[str, bool]:
     """The text that holds the answer, and whether its last object is meant rather than its first."""
-    marker = None
-    for marker in _MARKER.finditer(text):
-        pass
-    if marker:
-        return text[marker.end() :], False
+    ends = [marker.end() for marker in _MARKER.finditer(text)]
+    if ends:
+        return text[ends[-1] :], False
     fence = text.rfind("```json")
     if fence >= 0:
         body = text[fence + len("```json") :]
@@ -175,7 +178,7 @@ def _depth(pattern: re.Pattern[str], text: str) -> int:
 
 
 def _fault(data: Any) -> str:
-    """What is wrong with an answer's value; "" for nothing. Names fields, not values, so that reasons can be counted."""
+    """What is wrong with an answer's value, or "". Names fields, not values, so that reasons can be counted."""
     if not isinstance(data, dict):
         return f"the answer must be an object, got {_kind(data)}"
     for key in ("modified", "removed"):

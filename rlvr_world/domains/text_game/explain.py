@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,13 +74,22 @@ def _field_lines(name: str, before: Mapping[str, Any], after: Mapping[str, Any],
         old, true, predicted = (values.get(field, _ABSENT) for values in (before, after, said))
         label = name + field if name.endswith(".") or field.startswith(".") else f"{name} {field}"
         if same(predicted, true):
-            lines += [] if same(old, true) else [f"  {label}: {_shown(old)} -> {_shown(true)}"]
+            lines += [] if same(old, true) else [f"  {label}{_change(field, old, true)}"]
             continue
         if not same(old, true):
-            lines.append(f"- {label}: {_shown(old)} -> {_shown(true)}")
+            lines.append(f"- {label}{_change(field, old, true)}")
         if not same(old, predicted):
-            lines.append(f"+ {label}: {_shown(old)} -> {_shown(predicted)}")
+            lines.append(f"+ {label}{_change(field, old, predicted)}")
     return lines
+
+
+def _change(field: str, old: Any, new: Any) -> str:
+    """``: False -> True``; for contents, which can be long, what comes and goes."""
+    if field != "contains" or old is _ABSENT or new is _ABSENT:
+        return f": {_shown(old)} -> {_shown(new)}"
+    lost, gained = Counter(old) - Counter(new), Counter(new) - Counter(old)
+    words = [f"loses {name}" for name in lost.elements()] + [f"gains {name}" for name in gained.elements()]
+    return ": " + ", ".join(words)
 
 
 def _mark(true: bool, said: bool) -> str:

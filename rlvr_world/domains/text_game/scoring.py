@@ -1,34 +1,18 @@
-"""How right a text-game answer is: strictly (the default), and as the published code of RLVR-World measures it.
+"""How right a text-game answer is: strictly (the default), or as ``published`` measures it.
 
-Strict: the difference is applied to the state and *everything* in the result is compared with what happened. A state
-is a set of fields, (uuid, field) -> value: a missed removal, an invented object, a wrong name each cost their fields.
-
-Published: the reward of arXiv 2505.13934 as its code computes it, for comparison with its numbers. It cannot give a
-right score to a step that creates an object, and charges nothing for a missed removal, an invented object, or a wrong
-name or type. It reads the answer in its own lenient way (a plain replacement of ``True`` even inside names, a uuid
-may be ``1.0``, ``removed`` may be anything), and that leniency is part of what it measures; hence a parse of its own.
+The difference is applied to the state and *everything* in the result is compared with what happened. A state is a set
+of fields, (uuid, field) -> value: a missed removal, an invented object, a wrong name each cost their fields.
 
 Rows a second on this machine: ``python tests/domains/text_game/bench_scoring.py``.
 """
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
-import json_repair
-
-from rlvr_world.domains.text_game.answer import (
-    MAX_ANSWER,
-    OBJECT_FIELDS,
-    REPAIR_ERRORS,
-    Prediction,
-    StateDiff,
-    apply_diff,
-    too_deep,
-)
+from rlvr_world.domains.text_game.answer import OBJECT_FIELDS, Prediction, StateDiff, apply_diff
+from rlvr_world.domains.text_game.published import published_scores
 from rlvr_world.domains.text_game.rows import GameState, by_uuid
 from rlvr_world.errors import InputError
 from rlvr_world.types import Malformed, Score, Transition
@@ -36,13 +20,6 @@ from rlvr_world.types import Malformed, Score, Transition
 Reward = Literal["binary", "task_specific"]
 Scoring = Literal["strict", "published"]
 
-PUBLISHED_MAX_REPAIR = 16_384
-"""Longest text, in characters, that the published parse repairs here; the published code has no limit."""
-
-_PUBLISHED_MARKERS = [
-    f"{the} final {what} is:" for what in ("answer", "state", "game state") for the in ("The", "the")
-]
-_PUBLISHED_FENCE = re.compile(r"```json\s*([\s\S]*?)\s*```")
 _ABSENT = object()
 
 
@@ -62,7 +39,7 @@ def score_answer(
     """
     check_truth(transition)
     parts = score_strict(prediction.diff, transition)
-    exact_published, task_published = _published(text, transition.state, transition.next_state)
+    exact_published, task_published = published_scores(text, transition.state, transition.next_state)
     if scoring == "strict":
         value = reward_value(parts, reward)
     else:
@@ -98,9 +75,6 @@ def check_truth(transition: Transition) -> None:
             raise InputError(f"{where}: expected each uuid once, got one twice; give objects unique uuids")
         if "score" not in state.score:
             raise InputError(f"{where}.score: expected a key 'score', got {', '.join(state.score) or 'none'}")
-
-
-# Strict
 
 
 def score_strict(prediction: StateDiff | Malformed, transition: Transition) -> dict[str, float]:
@@ -169,189 +143,3 @@ def same(a: Any, b: Any) -> bool:
     if kind is list or kind is tuple:
         return isinstance(b, (list, tuple)) and len(a) == len(b) and all(map(same, a, b))
     return a == b and (kind is bool) == (type(b) is bool)
-
-
-# Published
-
-
-class _Unscorable(Exception):
-    """The answer makes the published code raise, which it turns into reward 0."""
-
-
-def score_published(text: str, current: GameState, target: GameState, reward: Reward) -> float:
-    """The reward as the published code gives it (``compute_score`` of RLVR-World's text-game reward, e1b8b6f).
-
-    The one difference are limits on length and nesting (``MAX_ANSWER``, ``PUBLISHED_MAX_REPAIR``, ``MAX_DEPTH``),
-    beyond which the reward is 0, so that no answer can stall a run.
-    """
-    binary, task_specific = _published(text, current, target)
-    return binary if reward == "binary" else task_specific
-
-
-def _published(text: str, current: GameState, target: GameState) -> tuple[float, float]:
-    """(binary, task_specific). Each way in which the published code raises is spelled out, so our bugs still raise."""
-    try:
-        predicted, score = _published_state(_published_parse(text), current)
-        objects = _published_objects(predicted, target)
-        right = _published_score(score, target)
-    except _Unscorable:
-        return 0.0, 0.0
-    exact = float(objects == 1 and right == 1)
-    value = objects * 0.09 + right * 0.01 + 0.2 * exact
-    try:
-        changed = _published_changed(predicted, current, target)
-    except _Unscorable:
-        return exact, 0.0
-    return exact, value if changed is None else value + changed
-
-
-def _published_parse(text: str) -> dict[str, Any] | list[Any] | str:
-    """What stands after the first kind of marker that occurs, in the last json fence, or the whole text, as JSON.
-
-    A list or a text passes where it contains both key words, and then says nothing.
-    """
-    marker = next((m for m in _PUBLISHED_MARKERS if m in text), None)
-    if marker:
-        answer = text[text.rindex(marker) + len(marker) :].strip()
-    else:
-        fences = _PUBLISHED_FENCE.findall(text) if "```json" in text else []
-        answer = fences[-1] if fences and len(fences[-1]) >= 10 else text
-    if len(answer) > MAX_ANSWER or too_deep(answer):
-        raise _Unscorable
-    data = _published_json(answer.replace("True", "true").replace("False", "false").replace("None", "null"))
-    if not isinstance(data, (dict, list, str)) or "modified" not in data or "removed" not in data:
-        raise _Unscorable
-    return data
-
-
-def _published_json(answer: str) -> Any:
-    try:
-        return json.loads(answer)
-    except ValueError:
-        pass
-    if len(answer) > PUBLISHED_MAX_REPAIR:
-        raise _Unscorable
-    try:
-        return json_repair.repair_json(answer, return_objects=True, skip_json_loads=True)
-    except REPAIR_ERRORS as error:
-        raise _Unscorable from error
-
-
-def _published_state(data: Any, current: GameState) -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
-    """uuid -> predicted object, and the predicted score. Nothing is ever created; ``removed`` counts only as a list."""
-    modified: dict[Any, dict[str, Any]] = {}
-    removed: list[Any] = []
-    score: Any = None
-    if isinstance(data, dict):
-        items = data["modified"] if isinstance(data["modified"], list) else []
-        modified = {o["uuid"]: o for o in items if isinstance(o, dict) and _hashable(o.get("uuid", []))}
-        removed = data["removed"] if isinstance(data["removed"], list) else []
-        if "score" in data:
-            score = data["score"]
-            score = score if isinstance(score, (dict, list, str)) and score else current.score
-    kept = (modified.get(obj["uuid"], obj) for obj in current.objects if obj["uuid"] not in removed)
-    predicted = {obj["uuid"]: obj for obj in kept}
-    # The published code tells objects and score apart by their keys alone, with ``in``, whatever they are.
-    if score is not None and "uuid" in score:
-        if not isinstance(score, dict) or not _hashable(score["uuid"]):
-            raise _Unscorable
-        predicted[score["uuid"]] = score
-    elif score is not None and "score" in score:
-        if not isinstance(score, dict):
-            raise _Unscorable
-        return predicted, score
-    return predicted, {}
-
-
-def _published_objects(predicted: Mapping[Any, dict[str, Any]], target: GameState) -> float:
-    """Share of the true objects' properties and contents that is right; a missing object is one error."""
-    right = wrong = 0
-    for obj in target.objects:
-        said = predicted.get(obj["uuid"])
-        if said is None:
-            wrong += 1
-            continue
-        if said is obj:
-            right += len(obj["properties"]) + 1
-            continue
-        verdicts = [sorted(obj["contains"]) == _sorted(said["contains"]) if "contains" in said else False]
-        if "properties" in said:
-            verdicts += [_right(said["properties"], key, value) for key, value in obj["properties"].items()]
-        else:
-            verdicts.append(False)
-        right += sum(verdicts)
-        wrong += len(verdicts) - sum(verdicts)
-    if right + wrong == 0:  # a world without objects: the published code divides by zero
-        raise _Unscorable
-    return right / (right + wrong)
-
-
-def _published_score(score: Mapping[str, Any], target: GameState) -> float:
-    right = sum(key in score and score[key] == value for key, value in target.score.items())
-    return right / len(target.score)
-
-
-def _published_changed(
-    predicted: Mapping[Any, dict[str, Any]], current: GameState, target: GameState
-) -> float | None:
-    """Of what changed in objects present before and after, the share that is right; None where the term is dropped."""
-    old = by_uuid(current)
-    verdicts: list[tuple[int, Any, bool]] = []
-    for obj in target.objects:
-        said = predicted.get(obj["uuid"])
-        if said is None or said is obj is old.get(obj["uuid"]):
-            continue
-        properties = said.get("properties")
-        if not isinstance(properties, (dict, list, str)) or not all(map(_hashable, properties)):
-            return None
-        for key, value in obj["properties"].items():
-            verdicts.append((obj["uuid"], key, _right(properties, key, value)))
-        verdicts += [(obj["uuid"], key, False) for key in properties if key not in obj["properties"]]
-        contains_right = sorted(obj["contains"]) == _sorted(said.get("contains", []))
-        verdicts.append((obj["uuid"], "contains", contains_right))
-    has_changed = _published_marks(old, target.objects)
-    if any(key not in has_changed[uuid] for uuid, key, _ in verdicts):  # a property that no true state has
-        raise _Unscorable
-    counted = [right for uuid, key, right in verdicts if has_changed[uuid][key]]
-    return sum(counted) / len(counted) if counted else None
-
-
-def _published_marks(
-    current: Mapping[int, dict[str, Any]], target: Sequence[dict[str, Any]]
-) -> dict[int, dict[str, bool]]:
-    """uuid -> field -> whether it changed; of a created object only ``contains`` counts."""
-    marks: dict[int, dict[str, bool]] = {}
-    for obj in target:
-        new = obj["properties"]
-        if obj is current.get(obj["uuid"]):
-            marks[obj["uuid"]] = {**dict.fromkeys(new, False), "contains": False}
-            continue
-        if obj["uuid"] not in current:
-            marks[obj["uuid"]] = {**dict.fromkeys(new, False), "contains": True}
-            continue
-        old = current[obj["uuid"]]["properties"]
-        mark = {key: key not in new or value != new[key] for key, value in old.items()}
-        mark |= {key: True for key in new if key not in old}
-        mark["contains"] = sorted(obj["contains"]) != sorted(current[obj["uuid"]]["contains"])
-        marks[obj["uuid"]] = mark
-    return marks
-
-
-def _right(properties: Any, key: str, value: Any) -> bool:
-    """Whether ``properties``, which may be of any kind, has the value; looking into a non-object is an error there."""
-    if isinstance(properties, dict):
-        return bool(key in properties and properties[key] == value)
-    if not isinstance(properties, (list, str)) or key in properties:
-        raise _Unscorable
-    return False
-
-
-def _sorted(value: Any) -> list[Any]:
-    try:
-        return sorted(value)
-    except TypeError as error:  # not a sequence, or names and numbers mixed
-        raise _Unscorable from error
-
-
-def _hashable(value: Any) -> bool:
-    return not isinstance(value, (dict, list))
