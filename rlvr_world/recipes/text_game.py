@@ -41,16 +41,22 @@ def demo() -> Config:
 def bytesized32() -> Config:
     return Config(
         recipe="bytesized32",
-        summary="real ByteSized32 rows, a 10M-parameter model from scratch; give data.train and data.test (2 cores, < 90 min)",
+        summary="real ByteSized32 rows, a 7.5M-parameter model from scratch; give data.train and data.test (2 cores, < 90 min)",
         data=TextGameConfig(
-            source="files", style=COMPACT, max_prompt=1024, max_response=256, reward="task_specific", valid_fraction=0.03
+            source="files", style=COMPACT, max_prompt=1024, max_response=256, reward="binary", valid_fraction=0.03
         ),
-        model=ModelConfig(vocabulary=4096, digits="together", hidden=320, layers=8, heads=5),
+        model=ModelConfig(vocabulary=4096, digits="together", hidden=256, layers=8, heads=4),
         sft=SFTConfig(
-            steps=1600, batch=64, optimizer=OptimizerConfig(1e-3, "cosine", warmup=0.03, weight_decay=0.1, beta2=0.95)
+            steps=700,
+            batch=64,
+            optimizer=OptimizerConfig(1.5e-3, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98),
+            save_every=50,
+            eval_every=175,
         ),
-        rl=RLConfig(steps=40, prompts=48, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.001),
-        control=ControlConfig(learning_rate=2e-4),
+        rl=RLConfig(
+            steps=50, prompts=48, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=25
+        ),
+        control=ControlConfig(learning_rate=3e-4),
     )
 
 
