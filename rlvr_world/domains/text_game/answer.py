@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import json_repair
+import json_repair  # from 0.58.7: older ones can loop for ever on broken quotes
 
 from rlvr_world.domains.text_game.rows import GameState
 from rlvr_world.types import Malformed
@@ -26,7 +26,7 @@ MAX_REPAIR = 8_192
 """Longest broken JSON that is repaired, in characters: the time that repairing takes can grow with the square."""
 MAX_DEPTH = 64
 """Deepest nesting of brackets. Right answers have about 6."""
-REPAIR_ERRORS = (RecursionError, ValueError, TypeError, IndexError, KeyError, AttributeError)
+REPAIR_ERRORS = (RecursionError, ValueError, AssertionError, TypeError, AttributeError, LookupError, ArithmeticError)
 """What json_repair may raise on text that it cannot read: the first two by design, the others where it has a bug."""
 
 OBJECT_FIELDS = {"name": str, "uuid": int, "type": str, "properties": dict, "contains": list}

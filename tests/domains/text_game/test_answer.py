@@ -83,6 +83,10 @@ def changed(**values):
         ('{"modified": ["]", ' + '"["["]", ' * MAX_DEPTH + "(" * MAX_DEPTH, "nest deeper"),
         ('{"modified": [], "removed": [' + "9" * 5_000 + "]}", "a number is too long"),
         ('{"modified": [], ' + "'x " * 5_000, "longer than the 8192 characters that are repaired"),
+        (
+            'The final answer is: {"modified": 1e999“```json0```',
+            "cannot be repaired",
+        ),  # an assertion fails inside json_repair 0.64
         (JSON[:40], "no key 'removed'"),
         ('{"removed": []}', "no key 'modified'"),
         ('{"modified": {}, "removed": []}', "'modified' must be a list, got an object"),
