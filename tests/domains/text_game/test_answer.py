@@ -86,7 +86,7 @@ def changed(**values):
         (
             'The final answer is: {"modified": 1e999“```json0```',
             "cannot be repaired",
-        ),  # an assertion fails inside json_repair 0.64
+        ),  # AssertionError in json_repair
         (JSON[:40], "no key 'removed'"),
         ('{"removed": []}', "no key 'modified'"),
         ('{"modified": {}, "removed": []}', "'modified' must be a list, got an object"),
