@@ -18,8 +18,8 @@ def what(default: Any, text: str, unit: str = "") -> Any:
 class ModelConfig:
     source: str = what("scratch", "'scratch', 'smollm2', a local folder, or a Hugging Face hub id")
     vocabulary: int = what(4096, "from scratch: size of the tokenizer trained on the rows", "tokens")
-    digits: Literal["apart", "together"] = what(
-        "apart", "from scratch: every digit its own token, or numbers and the text around them in one token"
+    pieces: Literal["fields", "strings"] = what(
+        "strings", "from scratch: longest text that one token can hold: a 'key: value,' field, or a string of its own"
     )
     hidden: int = what(256, "from scratch: hidden size", "features")
     layers: int = what(6, "from scratch: transformer layers", "layers")

@@ -107,7 +107,7 @@ def _base_model(config: Config, recipe: Recipe, splits: Splits, folder: Path, de
         return config.model.source
     base = folder / "base"
     if not base.exists():
-        tokenizer = train_tokenizer(recipe.texts(config, splits), config.model.vocabulary, config.model.digits)
+        tokenizer = train_tokenizer(recipe.texts(config, splits), config.model.vocabulary, config.model.pieces)
         model = models.create_model(
             vocab_size=len(tokenizer), hidden=config.model.hidden, layers=config.model.layers, heads=config.model.heads,
             max_length=config.model.context, tokenizer=tokenizer, seed=config.seed,

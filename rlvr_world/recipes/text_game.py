@@ -45,7 +45,7 @@ def bytesized32() -> Config:
         data=TextGameConfig(
             source="files", style=COMPACT, max_prompt=1024, max_response=256, reward="binary", valid_fraction=0.03
         ),
-        model=ModelConfig(vocabulary=4096, digits="together", hidden=256, layers=8, heads=4),
+        model=ModelConfig(vocabulary=4096, pieces="fields", hidden=256, layers=8, heads=4),
         sft=SFTConfig(
             steps=700,
             batch=64,
