@@ -111,8 +111,8 @@ def build_parser() -> argparse.ArgumentParser:
     teach = verb("teach", _teach, "sample a teacher on changed cases and keep the reasoning that verifies")
     recipe(teach, "recipe", "whose training rows to ask about")
     teach.add_argument("--out", metavar="FILE", type=Path, required=True, help="the .jsonl file of kept rows")
-    teach.add_argument("--url", required=True, help="an OpenAI-compatible server, such as http://localhost:8000/v1")
-    teach.add_argument("--model", required=True, help="the teacher's name on that server")
+    teach.add_argument("--url", default="", help="an OpenAI-compatible server, such as http://localhost:8000/v1")
+    teach.add_argument("--model", required=True, help="the teacher's name on that server; without --url a model folder")
     teach.add_argument("--samples", metavar="N", type=int, default=1, help="answers to ask for a row (1)")
 
     verb("recipes", _recipes, "list the recipes")
@@ -205,7 +205,7 @@ def _collect(args: argparse.Namespace) -> None:
 def _teach(args: argparse.Namespace) -> None:
     from rlvr_world.recipes.teacher import teach
 
-    kept, asked = teach(_config(args), args.out, args.url, args.model, args.samples)
+    kept, asked = teach(_config(args), args.out, args.model, args.url, args.samples)
     print(f"{args.out}: kept {kept} of {asked} changed rows")
 
 

@@ -48,6 +48,9 @@ class OptimizerConfig:
 @dataclass(frozen=True)
 class SFTConfig:
     steps: int = what(400, "optimizer steps", "steps")
+    pretrain_steps: int = what(
+        0, "first steps that fit the prompt too, so that a model from scratch learns to copy from it", "steps"
+    )
     batch: int = what(64, "rows a step", "rows")
     forward_tokens: int = what(4096, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens")
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

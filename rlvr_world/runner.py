@@ -55,18 +55,25 @@ def train(config: Config, folder: Path) -> Path:
     """
     stored = folder / "config.json"
     if stored.exists() and json.loads(stored.read_text()) != json.loads(json.dumps(overrides.to_json(config))):
-        raise InputError(f"{folder}: holds a run with another config; choose another --out, or `rlvr-world resume {folder}`")
+        raise InputError(
+            f"{folder}: holds a run with another config; choose another --out, or `rlvr-world resume {folder}`"
+        )
     if config.threads:
         torch.set_num_threads(config.threads)
     device = models.check_device(config.model.device)
     recipe = recipes.find(config.recipe)
     splits = recipe.splits(config)
-    base = _base_model(config, recipe, splits, folder, device)
+    if config.model.source != "scratch":
+        _, tokenizer = models.load_model(config.model.source, device=device)
+        recipe.domain(config, tokenizer).encode(splits.train[0])
     folder.mkdir(parents=True, exist_ok=True)
     stored.write_text(json.dumps(overrides.to_json(config), indent=2))
     run = Run(folder, config, recipe, splits, Log(folder, config.trackers, overrides.to_json(config)))
-    start = _sft(run, base) if config.sft.steps else base
-    finals = {"base": base, "sft": start} if config.sft.steps else {"base": base}
+    base = _scratch_model(run) if config.model.source == "scratch" else config.model.source
+    finals: dict[str, str | Path] = {"base": base}
+    start: str | Path = base
+    if config.sft.steps:
+        start = finals["sft"] = _sft(run, base)
     for seed in config.rl.seeds if config.rl.steps else ():
         finals[f"rl/seed{seed}"], counters = _rl(run, start, seed)
         if config.control.enabled:
@@ -99,25 +106,27 @@ def evaluate_model(model_folder: str, config: Config) -> dict[str, Any]:
     return _greedy(config, learner, recipe.domain(config, learner.tokenizer), splits)[0]
 
 
-def _base_model(config: Config, recipe: Recipe, splits: Splits, folder: Path, device: torch.device) -> str:
-    """Where stages start from: the given model, or a from-scratch one made once and kept in ``base/``."""
-    if config.model.source != "scratch":
-        model, tokenizer = models.load_model(config.model.source, device=device)
-        recipe.domain(config, tokenizer).encode(splits.train[0])
-        return config.model.source
-    base = folder / "base"
+def _scratch_model(run: Run) -> str:
+    """A new model and a tokenizer trained on the rows, made once and kept in ``base/``."""
+    base, settings = run.folder / "base", run.config.model
     if not base.exists():
-        tokenizer = train_tokenizer(recipe.texts(config, splits), config.model.vocabulary, config.model.pieces)
+        texts = run.recipe.texts(run.config, run.splits)
+        tokenizer = train_tokenizer(texts, settings.vocabulary, settings.pieces)
         model = models.create_model(
-            vocab_size=len(tokenizer), hidden=config.model.hidden, layers=config.model.layers, heads=config.model.heads,
-            max_length=config.model.context, tokenizer=tokenizer, seed=config.seed,
+            vocab_size=len(tokenizer),
+            hidden=settings.hidden,
+            layers=settings.layers,
+            heads=settings.heads,
+            max_length=settings.context,
+            tokenizer=tokenizer,
+            seed=run.config.seed,
         )
-        say(f"a new model of {sum(p.numel() for p in model.parameters()) / 1e6:.1f}M parameters, {len(tokenizer)} tokens")
-        partial_folder = folder / ".partial-base"
-        shutil.rmtree(partial_folder, ignore_errors=True)
-        partial_folder.mkdir(parents=True)
-        models.save_model(model, tokenizer, partial_folder)
-        checkpoint.publish(partial_folder, base)
+        say(f"a new model: {sum(p.numel() for p in model.parameters()) / 1e6:.1f}M parameters, {len(tokenizer)} tokens")
+        partial_base = run.folder / ".partial-base"
+        shutil.rmtree(partial_base, ignore_errors=True)
+        partial_base.mkdir()
+        models.save_model(model, tokenizer, partial_base)
+        checkpoint.publish(partial_base, base)
     return str(base)
 
 
@@ -172,8 +181,14 @@ def _finished(run: Run, name: str, progress_of: Callable[[Counters], float]) -> 
 
 
 def _stage(
-    run: Run, name: str, stage: Stage, learner: Learner, domain: Domain,
-    progress_of: Callable[[Counters], float], save_every: int, eval_every: int,
+    run: Run,
+    name: str,
+    stage: Stage,
+    learner: Learner,
+    domain: Domain,
+    progress_of: Callable[[Counters], float],
+    save_every: int,
+    eval_every: int,
 ) -> tuple[Path, Counters]:
     rows = run.splits.valid[: run.config.eval.valid_rows]
 
@@ -202,18 +217,23 @@ def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
     if settings.samples:
         rows = run.splits.test[: settings.sample_rows]
         result, shown = evaluate(
-            learner.policy, domain, rows, Sampling(), settings.samples, settings.max_rows,
+            learner.policy,
+            domain,
+            rows,
+            Sampling(),
+            settings.samples,
+            settings.max_rows,
             _protocol(run.config),
         )
         save_result(run.folder, f"best-of-{settings.samples}/{name}", result, shown)
     save_result(run.folder, name, *_greedy(run.config, learner, domain, run.splits))
 
 
-def _greedy(config: Config, learner: Learner, domain: Domain, splits: Splits) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def _greedy(
+    config: Config, learner: Learner, domain: Domain, splits: Splits
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     rows = splits.test[: config.eval.rows or None]
-    return evaluate(
-        learner.policy, domain, rows, GREEDY, 1, config.eval.max_rows, _protocol(config)
-    )
+    return evaluate(learner.policy, domain, rows, GREEDY, 1, config.eval.max_rows, _protocol(config))
 
 
 def _protocol(config: Config) -> dict[str, Any]:

@@ -45,19 +45,34 @@ def evaluate(
             score = domain.score(prediction, row)
             records.append(
                 {
-                    "id": row.id, "kind": row.kind, "world": row.world, "parts": dict(score.parts),
-                    "value": score.value, "malformed": score.malformed, "baselines": baselines,
+                    "id": row.id,
+                    "kind": row.kind,
+                    "world": row.world,
+                    "parts": dict(score.parts),
+                    "value": score.value,
+                    "malformed": score.malformed,
+                    "baselines": baselines,
                 }
             )
             if number == 0:
                 shown.append(
                     {
-                        "id": row.id, "kind": row.kind, "action": str(row.action), "right": score.parts.get("exact") == 1,
-                        "reason": score.malformed, "diff": domain.explain(prediction, row), "value": score.value,
+                        "id": row.id,
+                        "kind": row.kind,
+                        "action": str(row.action),
+                        "right": score.parts.get("exact") == 1,
+                        "reason": score.malformed,
+                        "diff": domain.explain(prediction, row),
+                        "value": score.value,
                     }
                 )
     protocol = {
-        "rows": len(rows), "rows_hash": rows_hash(rows), "samples": samples, **asdict(sampling), "seed": seed, **settings,
+        "rows": len(rows),
+        "rows_hash": rows_hash(rows),
+        "samples": samples,
+        **asdict(sampling),
+        "seed": seed,
+        **settings,
     }
     return summarise(records, protocol), shown
 
@@ -67,8 +82,11 @@ def _numbers(score: Score) -> dict[str, float]:
 
 
 def rows_hash(rows: Sequence[Transition]) -> str:
-    """First 12 hex digits of the SHA-256 of the row ids in order."""
-    return hashlib.sha256("\n".join(row.id for row in rows).encode()).hexdigest()[:12]
+    """First 12 hex digits of the SHA-256 of the rows, states and all, in order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(repr(row).encode())
+    return digest.hexdigest()[:12]
 
 
 def save_result(run: Path, name: str, result: dict[str, Any], shown: list[dict[str, Any]]) -> None:

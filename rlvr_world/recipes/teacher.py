@@ -1,23 +1,23 @@
 """SFT data from a teacher by rejection sampling, as in the paper (RLVR-World, section on text games: DeepSeek-R1).
 
-A teacher model behind an OpenAI-compatible server is asked for the changed rows of a recipe's training split; its
-reasoning and answer are kept where the prediction is exactly right. The file written is a row file that the recipe
-reads with ``data.train=FILE data.reasoning_column=answer sft.reasoning=true``.
+A teacher, behind an OpenAI-compatible server or loaded here, is asked for the changed rows of a recipe's training
+split; its reasoning and answer are kept where the prediction is exactly right. The file written is a row file that
+the recipe reads with ``data.train=FILE data.reasoning_column=answer sft.reasoning=true``.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 from rich.progress import track
 
+from rlvr_world.attention import share_prefixes
 from rlvr_world.config import Config
 from rlvr_world.domains.text_game.answer import read_prediction
 from rlvr_world.domains.text_game.domain import TextGameConfig
@@ -25,41 +25,74 @@ from rlvr_world.domains.text_game.prompt import Rules, build_prompt
 from rlvr_world.domains.text_game.rows import GameState
 from rlvr_world.domains.text_game.scoring import score_answer
 from rlvr_world.errors import InputError
+from rlvr_world.models import check_device, load_model
 from rlvr_world.recipes import find
+from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.types import Transition
 
+Taught = Iterator[tuple[Transition, str | None]]
+"""Rows with the teacher's first right text, or None where it had none."""
 
-def teach(config: Config, out: Path, url: str, model: str, samples: int, workers: int = 8) -> tuple[int, int]:
-    """Ask for each changed training row up to ``samples`` times, append what verifies to ``out``; (kept, asked).
 
-    Rows that ``out`` already holds are not asked again. The key, if the server wants one, is ``OPENAI_API_KEY``.
-    Raises InputError where the server does not answer as it should.
+def teach(config: Config, out: Path, model: str, url: str = "", samples: int = 1) -> tuple[int, int]:
+    """Ask for each changed training row ``samples`` times, append what verifies to ``out``; (kept, asked).
+
+    ``model`` is the name on the server at ``url`` (its key, if it wants one, is ``OPENAI_API_KEY``), or without a
+    ``url`` a model folder or hub id. Rows that ``out`` already holds are not asked again.
+    Raises InputError where the server does not answer as it should, or the model cannot be loaded.
     """
     if out.suffix != ".jsonl":
         raise InputError(f"{out}: expected a name that ends in .jsonl; choose another --out")
-    data: TextGameConfig = config.data
-    rules = Rules.load(data.rules) if data.style.rules and data.rules else None
     held = {json.loads(line)["row"] for line in out.read_text().splitlines()} if out.exists() else set()
     train = find(config.recipe).splits(replace(config, sft=replace(config.sft, reasoning=False))).train
     rows = [row for row in train if row.kind == "changed" and row.id not in held]
-    key = os.environ.get("OPENAI_API_KEY")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    taught = _from_server(rows, config, model, url, samples) if url else _from_model(rows, config, model, samples)
     kept = 0
-    with httpx.Client(base_url=url, headers=headers, timeout=600) as client, out.open("a") as file:
-
-        def verified(row: Transition) -> str | None:
-            prompt = build_prompt(row, data.style, rules)
-            return next((text for text in _ask(client, model, prompt, samples) if _is_right(text, row, data)), None)
-
-        for row, answer in track(_in_parallel(verified, rows, workers), "asking the teacher", total=len(rows)):
-            if answer is not None:
+    for row, answer in track(taught, "asking the teacher", total=len(rows)):
+        if answer is not None:
+            with out.open("a") as file:
                 file.write(json.dumps(_record(row, answer)) + "\n")
-                file.flush()
-                kept += 1
+            kept += 1
     return kept, len(rows)
 
 
-def _in_parallel(answer: Any, rows: Sequence[Transition], workers: int) -> Iterator[tuple[Transition, str | None]]:
+def _from_model(rows: Sequence[Transition], config: Config, source: str, samples: int, batch: int = 16) -> Taught:
+    """A local model samples at temperature 1 with the recipe's own prompts."""
+    model, tokenizer = load_model(source, device=check_device(config.model.device))
+    share_prefixes(model)
+    domain = find(config.recipe).domain(config, tokenizer)
+    for start in range(0, len(rows), batch):
+        part = rows[start : start + batch]
+        streams = [(config.seed, start + i) for i in range(len(part))]
+        groups = sample(model, [domain.encode(row) for row in part], samples, Sampling(), streams)
+        for row, group in zip(part, groups, strict=True):
+            texts = (tokenizer.decode(list(r.written[0]), clean_up_tokenization_spaces=False) for r in group)
+            yield row, _first_right(texts, row, config.data)
+
+
+def _from_server(rows: Sequence[Transition], config: Config, model: str, url: str, samples: int) -> Taught:
+    data: TextGameConfig = config.data
+    rules = Rules.load(data.rules) if data.style.rules and data.rules else None
+    key = os.environ.get("OPENAI_API_KEY")
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    import httpx  # an extra: only asking a server needs it
+
+    with httpx.Client(base_url=url, headers=headers, timeout=600) as client:
+
+        def verified(row: Transition) -> str | None:
+            return _first_right(_ask(client, model, build_prompt(row, data.style, rules), samples), row, data)
+
+        yield from _in_parallel(verified, rows, workers=8)
+
+
+def _first_right(texts: Iterable[str], row: Transition, data: TextGameConfig) -> str | None:
+    def right(text: str) -> bool:
+        return score_answer(text, read_prediction(text), row, "binary", data.scoring).value == 1
+
+    return next(filter(right, texts), None)
+
+
+def _in_parallel(answer: Callable[[Transition], str | None], rows: Sequence[Transition], workers: int) -> Taught:
     pool = ThreadPoolExecutor(workers)
     try:
         yield from zip(rows, pool.map(answer, rows), strict=True)
@@ -67,8 +100,10 @@ def _in_parallel(answer: Any, rows: Sequence[Transition], workers: int) -> Itera
         pool.shutdown(cancel_futures=True)  # a stop or a fault must not send the requests that still wait
 
 
-def _ask(client: httpx.Client, model: str, prompt: str, samples: int) -> Iterator[str]:
+def _ask(client: Any, model: str, prompt: str, samples: int) -> Iterator[str]:
     """The teacher's texts one by one: its reasoning, where the server gives it apart, then its answer (no tags)."""
+    import httpx
+
     request = {"model": model, "messages": [{"role": "user", "content": prompt}]}
     for _ in range(samples):
         try:
@@ -80,10 +115,6 @@ def _ask(client: httpx.Client, model: str, prompt: str, samples: int) -> Iterato
                 f"teacher {model} at {client.base_url}: expected a chat completion, got {type(error).__name__}: "
                 f"{str(error).partition(chr(10))[0]}; check --url, --model and OPENAI_API_KEY"
             ) from error
-
-
-def _is_right(text: str, row: Transition, data: TextGameConfig) -> bool:
-    return score_answer(text, read_prediction(text), row, "binary", data.scoring).value == 1
 
 
 def _record(row: Transition, answer: str) -> dict[str, Any]:

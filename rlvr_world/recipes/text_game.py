@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from rlvr_world.domains.text_game.domain import TextGame, TextGameConfig
 from rlvr_world.domains.text_game.prompt import PromptStyle, Rules, build_answer, build_prompt
 from rlvr_world.domains.text_game.rows import read_rows
 from rlvr_world.domains.text_game.splits import deduplicate, hold_out_worlds, mix_unchanged, validation_split
-from rlvr_world.domains.text_game.world import WorldSpec, collect_splits
+from rlvr_world.domains.text_game.world import WorldSpec, collect_rows, collect_splits
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import Recipe, Splits
 from rlvr_world.types import Transition
@@ -28,11 +27,14 @@ def demo() -> Config:
         recipe="demo",
         summary="a 2M-parameter model learns generated text adventures from scratch, then improves by RL (2 cores, minutes)",
         data=TextGameConfig(
-            world=WorldSpec(games=400, rows_per_game=20), style=COMPACT, max_prompt=1024, max_response=128
+            world=WorldSpec(games=12, rows_per_game=400), style=COMPACT, max_prompt=512, max_response=128
         ),
-        model=ModelConfig(vocabulary=1024, hidden=192, layers=4, heads=4),
+        model=ModelConfig(vocabulary=1024, pieces="fields", hidden=192, layers=4, heads=4),
         sft=SFTConfig(
-            steps=300, batch=64, optimizer=OptimizerConfig(2e-3, "cosine", warmup=0.05, beta2=0.95), save_every=50
+            steps=300,
+            batch=64,
+            optimizer=OptimizerConfig(2e-3, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98),
+            save_every=50,
         ),
         rl=RLConfig(steps=40, prompts=32, group=8, optimizer=OptimizerConfig(2e-4), kl=0.001),
     )
@@ -57,6 +59,27 @@ def bytesized32() -> Config:
             steps=50, prompts=48, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=25
         ),
         control=ControlConfig(learning_rate=3e-4),
+    )
+
+
+def smollm2() -> Config:
+    return Config(
+        recipe="smollm2",
+        summary="real ByteSized32 rows, the pretrained SmolLM2-135M with LoRA (extra smollm; give data.train and data.test)",
+        data=TextGameConfig(
+            source="files",
+            style=COMPACT,
+            max_prompt=4096,
+            max_response=512,
+            reward="task_specific",
+            unchanged_per_hundred=5.0,
+        ),
+        model=ModelConfig(source="smollm2", lora_rank=32, lora_alpha=16),
+        sft=SFTConfig(
+            steps=1000, batch=16, optimizer=OptimizerConfig(5e-4, "cosine", warmup=0.1, beta2=0.95), eval_every=250
+        ),
+        rl=RLConfig(steps=100, prompts=16, group=8, optimizer=OptimizerConfig(5e-5), max_rows=128),
+        eval=EvalConfig(max_rows=128),
     )
 
 
@@ -99,19 +122,26 @@ def _published(recipe: str, source: str, reward: str, unchanged: float) -> Confi
 
 
 def text_splits(config: Config) -> Splits:
-    data: TextGameConfig = config.data
-    if data.source == "textworld":
-        files = collect_splits(data.world, Path(data.cache).expanduser(), data.valid_games, data.test_games)
-        train, valid, test = (read_rows(files[name]) for name in ("train", "valid", "test"))
-    else:
-        train, valid, test = _from_files(config, data)
-    return Splits(train, valid, test, partial(_rl_rows, train, data.unchanged_per_hundred))
+    train, valid, test = (_from_world if config.data.source == "textworld" else _from_files)(config, config.data)
+    return Splits(train, valid, test, partial(_rl_rows, train, config.data.unchanged_per_hundred))
+
+
+def _from_world(config: Config, data: TextGameConfig) -> tuple[Sequence[Transition], ...]:
+    cache = Path(data.cache).expanduser()
+    if data.split == "held_out":
+        files = collect_splits(data.world, cache, data.valid_games, data.test_games)
+        return tuple(read_rows(files[name]) for name in ("train", "valid", "test"))
+    rows, test = validation_split(read_rows(collect_rows(data.world, cache)), data.test_fraction, config.seed)
+    train, valid = validation_split(rows, data.valid_fraction, config.seed)
+    return train, valid, test
 
 
 def _from_files(config: Config, data: TextGameConfig) -> tuple[Sequence[Transition], ...]:
     for name in ("train", "test"):
         if not getattr(data, name):
-            raise InputError(f"data.{name}: this recipe reads row files; give their path, as in data.{name}=rows/{name}.jsonl.gz")
+            raise InputError(
+                f"data.{name}: this recipe reads row files; give their path, as in data.{name}=rows/{name}.jsonl.gz"
+            )
     column = data.reasoning_column if config.sft.reasoning and config.sft.steps else ""
     train, test = read_rows(data.train, column), read_rows(data.test)
     if data.split == "deduplicated":
@@ -140,13 +170,14 @@ def texts(config: Config, splits: Splits) -> list[str]:
     return [build_prompt(t, style, None) + build_answer(t, style.instructions) for t in splits.train]
 
 
-def _recipe(config: partial[Config]) -> Recipe:
+def _recipe(config: Callable[[], Config]) -> Recipe:
     return Recipe(config, text_splits, text_game, texts)
 
 
 TEXT_GAME_RECIPES = {
-    "demo": _recipe(partial(demo)),
-    "bytesized32": _recipe(partial(bytesized32)),
+    "demo": _recipe(demo),
+    "bytesized32": _recipe(bytesized32),
+    "smollm2": _recipe(smollm2),
     **{
         name: _recipe(partial(_published, name, f"deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}", reward, unchanged))
         for name, size, reward, unchanged in (

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from rlvr_world.config import SFTConfig
 from rlvr_world.training.learner import Learner
-from rlvr_world.training.packing import Group, Packed, example
+from rlvr_world.training.packing import Branch, Group, Packed, example
 from rlvr_world.types import Script
 
 
@@ -20,13 +21,21 @@ class SFT:
     def __init__(self, learner: Learner, config: SFTConfig, scripts: Sequence[Script], seed: int) -> None:
         self.learner, self.config, self.seed = learner, config, seed
         self.examples = [example(script) for script in scripts]
+        self.texts = [whole_text(group) for group in self.examples] if config.pretrain_steps else []
 
     def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:
         """One update; its metrics and the tokens it processed."""
         chosen = rows_of_step(len(self.examples), self.config.batch, step, self.seed)
-        groups = equal_token_weights([self.examples[i] for i in chosen])
+        source = self.texts if step < self.config.pretrain_steps else self.examples
+        groups = equal_token_weights([source[i] for i in chosen])
         metrics = self.learner.update(groups, negative_logp, progress, self.config.forward_tokens)
         return metrics, sum(group.tokens for group in groups)
+
+
+def whole_text(group: Group) -> Group:
+    """The same tokens with loss on all but the first, prompt included: what pre-training fits."""
+    ids = torch.cat([torch.tensor(group.prompt), group.branches[0].ids])
+    return Group((int(ids[0]),), (Branch(ids[1:], torch.ones(len(ids) - 1, dtype=torch.bool), 1.0),))
 
 
 def negative_logp(logp_T: Tensor, entropy_T: Tensor, packed: Packed) -> Tensor:

@@ -78,7 +78,7 @@ def config(tmp_path: Path) -> Any:
 
 def test_only_changed_rows_are_asked_and_only_verified_answers_kept(server: str, tmp_path: Path) -> None:
     out = tmp_path / "kept.jsonl"
-    assert teach(config(tmp_path), out, server, "r1", samples=2) == (2, 3)
+    assert teach(config(tmp_path), out, "r1", server, samples=2) == (2, 3)
     assert sorted(Teacher.asked) == ["1", "2", "2", "3", "3"]
     kept = read_rows(out, "answer")
     assert [(t.action, t.kind, t.world) for t in kept] == [
@@ -88,9 +88,9 @@ def test_only_changed_rows_are_asked_and_only_verified_answers_kept(server: str,
     assert kept[1].reasoning == "Thinking of 2. " + RIGHT
     original = read_rows(tmp_path / "rows.jsonl")
     assert [(t.state, t.next_state) for t in kept] == [(t.state, t.next_state) for t in original[:2]]
-    assert teach(config(tmp_path), out, server, "r1", samples=1) == (0, 1), "rows that are kept are not asked again"
+    assert teach(config(tmp_path), out, "r1", server, samples=1) == (0, 1), "rows that are kept are not asked again"
 
 
 def test_a_server_that_refuses_is_a_sentence(server: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"teacher r2 at .*404.*check --url"):
-        teach(config(tmp_path), tmp_path / "kept.jsonl", server, "r2", samples=1)
+        teach(config(tmp_path), tmp_path / "kept.jsonl", "r2", server, samples=1)

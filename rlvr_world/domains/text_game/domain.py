@@ -25,17 +25,18 @@ NO_CHANGE = '{"modified": [], "removed": [], "score": {}}'
 class TextGameConfig:
     source: Literal["textworld", "files"] = what("textworld", "play the embedded text world, or read row files")
     world: WorldSpec = field(default_factory=WorldSpec)
-    valid_games: int = what(10, "embedded world: further games played for validation only", "games")
-    test_games: int = what(40, "embedded world: further games played for testing only", "games")
+    valid_games: int = what(10, "embedded world, split=held_out: further games for validation only", "games")
+    test_games: int = what(40, "embedded world, split=held_out: further games for testing only", "games")
     cache: str = what("~/.cache/rlvr_world", "embedded world: folder where played rows are kept")
     train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .parquet, or a folder of parquet)")
     test: str = what("", "files: test rows, same layouts")
     rules: str = what("", "files: JSON file of the games' rules, for prompts that give them")
     split: Literal["published", "deduplicated", "held_out"] = what(
-        "published", "rows as they are, without questions that recur, or with whole games held out"
+        "published", "test on other rows of the same games, on other questions of them, or on games held out whole"
     )
     valid_fraction: float = what(0.05, "share of training questions set aside for validation", "fraction")
-    held_out_fraction: float = what(0.2, "split=held_out: share of games", "fraction")
+    test_fraction: float = what(0.1, "embedded world: share of questions set aside for testing", "fraction")
+    held_out_fraction: float = what(0.2, "files, split=held_out: share of games", "fraction")
     reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")
     style: PromptStyle = field(default_factory=PromptStyle)
     max_prompt: int = what(7192, "longest prompt; a longer one is refused", "tokens")
