@@ -25,27 +25,41 @@ COMPACT = PromptStyle(instructions=False, rules=False, literals="json")
 def demo() -> Config:
     return Config(
         recipe="demo",
-        summary="a 2M-parameter model learns generated text adventures from scratch, then improves by RL (2 cores, minutes)",
+        summary="a 2M-parameter model from scratch learns generated text adventures, then RL (2 cores, minutes)",
         data=TextGameConfig(
-            world=WorldSpec(games=12, rows_per_game=400), style=COMPACT, max_prompt=512, max_response=128
+            world=WorldSpec(games=12, rows_per_game=400),
+            valid_fraction=0.1,
+            test_fraction=0.2,
+            style=COMPACT,
+            max_prompt=512,
+            max_response=128,
+            reward="task_specific",
+            unchanged_per_hundred=40.0,
         ),
         model=ModelConfig(vocabulary=1024, pieces="fields", hidden=192, layers=4, heads=4),
         sft=SFTConfig(
-            steps=300,
+            steps=400,
             batch=64,
             optimizer=OptimizerConfig(2e-3, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98),
             save_every=50,
+            eval_every=100,
         ),
-        rl=RLConfig(steps=40, prompts=32, group=8, optimizer=OptimizerConfig(2e-4), kl=0.001),
+        rl=RLConfig(steps=50, prompts=64, group=8, optimizer=OptimizerConfig(1e-4), kl=0.001),
     )
 
 
 def bytesized32() -> Config:
     return Config(
         recipe="bytesized32",
-        summary="real ByteSized32 rows, a 7.5M-parameter model from scratch; give data.train and data.test (2 cores, < 90 min)",
+        summary="real ByteSized32 rows (data.train, data.test), a 7.5M-parameter model from scratch (2 cores)",
         data=TextGameConfig(
-            source="files", style=COMPACT, max_prompt=1024, max_response=256, reward="binary", valid_fraction=0.03
+            source="files",
+            style=COMPACT,
+            max_prompt=1024,
+            max_response=256,
+            reward="task_specific",
+            unchanged_per_hundred=40.0,
+            valid_fraction=0.03,
         ),
         model=ModelConfig(vocabulary=4096, pieces="fields", hidden=256, layers=8, heads=4),
         sft=SFTConfig(
@@ -56,16 +70,16 @@ def bytesized32() -> Config:
             eval_every=175,
         ),
         rl=RLConfig(
-            steps=50, prompts=48, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=25
+            steps=40, prompts=64, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(5e-5), kl=0.001, eval_every=20
         ),
-        control=ControlConfig(learning_rate=3e-4),
+        control=ControlConfig(learning_rate=2e-4),
     )
 
 
 def smollm2() -> Config:
     return Config(
         recipe="smollm2",
-        summary="real ByteSized32 rows, the pretrained SmolLM2-135M with LoRA (extra smollm; give data.train and data.test)",
+        summary="real ByteSized32 rows (data.train, data.test), the pretrained SmolLM2-135M with LoRA (extra smollm)",
         data=TextGameConfig(
             source="files",
             style=COMPACT,
