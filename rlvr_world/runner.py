@@ -65,7 +65,7 @@ def train(config: Config, folder: Path) -> Path:
     splits = recipe.splits(config)
     if config.model.source != "scratch":
         _, tokenizer = models.load_model(config.model.source, device=device)
-        recipe.domain(config, tokenizer).encode(splits.train[0])
+        recipe.domain(config, tokenizer).encode(splits.sft[0])
     folder.mkdir(parents=True, exist_ok=True)
     stored.write_text(json.dumps(overrides.to_json(config), indent=2))
     run = Run(folder, config, recipe, splits, Log(folder, config.trackers, overrides.to_json(config)))
@@ -157,7 +157,7 @@ def _likelihood(
         return done
     learner = _learner(config, start, config.sft.optimizer)
     domain = run.recipe.domain(config, learner.tokenizer)
-    stage = SFT(learner, config.sft, [domain.encode(row) for row in run.splits.train], seed)
+    stage = SFT(learner, config.sft, [domain.encode(row) for row in run.splits.sft], seed)
     return _stage(run, name, stage, learner, domain, progress_of, config.sft.save_every, config.sft.eval_every)
 
 
@@ -238,4 +238,4 @@ def _greedy(
 
 def _protocol(config: Config) -> dict[str, Any]:
     """Domain settings that a result depends on (not where the rows lie)."""
-    return {"data": {k: v for k, v in asdict(config.data).items() if k not in ("cache", "train", "test", "rules")}}
+    return {"data": {k: v for k, v in asdict(config.data).items() if k not in ("cache", "train", "test", "sft_train", "rules")}}

@@ -15,6 +15,8 @@ from rlvr_world.types import Domain, Transition
 class Splits:
     """Rows of a run, and what RL draws from in each epoch."""
 
+    sft: Sequence[Transition]
+    """What likelihood training fits."""
     train: Sequence[Transition]
     valid: Sequence[Transition]
     test: Sequence[Transition]

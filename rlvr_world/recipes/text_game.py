@@ -136,8 +136,14 @@ def _published(recipe: str, source: str, reward: str, unchanged: float) -> Confi
 
 
 def text_splits(config: Config) -> Splits:
-    train, valid, test = (_from_world if config.data.source == "textworld" else _from_files)(config, config.data)
-    return Splits(train, valid, test, partial(_rl_rows, train, config.data.unchanged_per_hundred))
+    data: TextGameConfig = config.data
+    column = data.reasoning_column if config.sft.reasoning and config.sft.steps else ""
+    if data.source == "textworld":
+        train, valid, test = _from_world(config, data)
+    else:
+        train, valid, test = _from_files(config, data, "" if data.sft_train else column)
+    sft = read_rows(data.sft_train, column) if data.sft_train else train
+    return Splits(sft, train, valid, test, partial(_rl_rows, train, data.unchanged_per_hundred))
 
 
 def _from_world(config: Config, data: TextGameConfig) -> tuple[Sequence[Transition], ...]:
@@ -150,13 +156,12 @@ def _from_world(config: Config, data: TextGameConfig) -> tuple[Sequence[Transiti
     return train, valid, test
 
 
-def _from_files(config: Config, data: TextGameConfig) -> tuple[Sequence[Transition], ...]:
+def _from_files(config: Config, data: TextGameConfig, column: str) -> tuple[Sequence[Transition], ...]:
     for name in ("train", "test"):
         if not getattr(data, name):
             raise InputError(
                 f"data.{name}: this recipe reads row files; give their path, as in data.{name}=rows/{name}.jsonl.gz"
             )
-    column = data.reasoning_column if config.sft.reasoning and config.sft.steps else ""
     train, test = read_rows(data.train, column), read_rows(data.test)
     if data.split == "deduplicated":
         train = deduplicate(train, test)

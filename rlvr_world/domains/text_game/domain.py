@@ -30,6 +30,7 @@ class TextGameConfig:
     cache: str = what("~/.cache/rlvr_world", "embedded world: folder where played rows are kept")
     train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .parquet, or a folder of parquet)")
     test: str = what("", "files: test rows, same layouts")
+    sft_train: str = what("", "files: rows that SFT fits, such as those `teach` keeps; empty takes data.train")
     rules: str = what("", "files: JSON file of the games' rules, for prompts that give them")
     split: Literal["published", "deduplicated", "held_out"] = what(
         "published", "test on other rows of the same games, on other questions of them, or on games held out whole"
