@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from rlvr_world.training.learner import Learner
 from rlvr_world.training.loop import Stage, run_stage
 from rlvr_world.training.sft import SFT
 from rlvr_world.training.tracking import Log
-from rlvr_world.types import Domain
+from rlvr_world.types import Domain, Transition
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,8 @@ def evaluate_model(model_folder: str, config: Config) -> dict[str, Any]:
     """Evaluate any model folder or hub id on a recipe's test split; the greedy result."""
     recipe = recipes.find(config.recipe)
     splits = recipe.splits(config)
-    learner = _learner(config, model_folder)
-    return _greedy(config, learner, recipe.domain(config, learner.tokenizer), splits)[0]
+    rows = splits.test[: config.eval.rows or None]
+    return _test(config, recipe, _learner(config, model_folder), rows, GREEDY, 1)[0]
 
 
 def _scratch_model(run: Run) -> str:
@@ -212,30 +212,18 @@ def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
         return
     say(f"evaluating {name}")
     learner = _learner(run.config, model_folder)
-    domain = run.recipe.domain(run.config, learner.tokenizer)
     settings = run.config.eval
     if settings.samples:
         rows = run.splits.test[: settings.sample_rows]
-        result, shown = evaluate(
-            learner.policy,
-            domain,
-            rows,
-            Sampling(),
-            settings.samples,
-            settings.max_rows,
-            _protocol(run.config),
-        )
-        save_result(run.folder, f"best-of-{settings.samples}/{name}", result, shown)
-    save_result(run.folder, name, *_greedy(run.config, learner, domain, run.splits))
+        best = _test(run.config, run.recipe, learner, rows, Sampling(), settings.samples)
+        save_result(run.folder, f"best-of-{settings.samples}/{name}", *best)
+    rows = run.splits.test[: settings.rows or None]
+    save_result(run.folder, name, *_test(run.config, run.recipe, learner, rows, GREEDY, 1))
 
 
-def _greedy(
-    config: Config, learner: Learner, domain: Domain, splits: Splits
+def _test(
+    config: Config, recipe: Recipe, learner: Learner, rows: Sequence[Transition], sampling: Sampling, samples: int
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    rows = splits.test[: config.eval.rows or None]
-    return evaluate(learner.policy, domain, rows, GREEDY, 1, config.eval.max_rows, _protocol(config))
-
-
-def _protocol(config: Config) -> dict[str, Any]:
-    """Domain settings that a result depends on (not where the rows lie)."""
-    return {"data": {k: v for k, v in asdict(config.data).items() if k not in ("cache", "train", "test", "sft_train", "rules")}}
+    domain = recipe.domain(config, learner.tokenizer)
+    settings = recipe.protocol(config)
+    return evaluate(learner.policy, domain, rows, sampling, samples, config.eval.max_rows, settings, config.seed)

@@ -34,6 +34,8 @@ class Recipe:
     """(config, tokenizer) -> the domain that encodes, decodes and scores."""
     texts: Callable[[Config, Splits], Sequence[str]]
     """What a from-scratch model's tokenizer is trained on."""
+    protocol: Callable[[Config], dict[str, Any]]
+    """The domain settings that an evaluation result depends on, besides the rows."""
 
 
 def find(name: str) -> Recipe:

@@ -66,7 +66,7 @@ def _from_model(rows: Sequence[Transition], config: Config, source: str, samples
         streams = [(config.seed, start + i) for i in range(len(part))]
         groups = sample(model, [domain.encode(row) for row in part], samples, Sampling(), streams)
         for row, group in zip(part, groups, strict=True):
-            texts = (tokenizer.decode(list(r.written[0]), clean_up_tokenization_spaces=False) for r in group)
+            texts = (domain.decode(rollout.written, row).text for rollout in group)
             yield row, _first_right(texts, row, config.data)
 
 

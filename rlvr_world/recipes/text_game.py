@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
@@ -189,8 +191,19 @@ def texts(config: Config, splits: Splits) -> list[str]:
     return [build_prompt(t, style, None) + build_answer(t, style.instructions) for t in splits.train]
 
 
+def protocol(config: Config) -> dict[str, Any]:
+    data: TextGameConfig = config.data
+    return {
+        "domain": "text game",
+        "style": asdict(data.style),
+        "max_response": data.max_response,
+        "reward": data.reward,
+        "scoring": data.scoring,
+    }
+
+
 def _recipe(config: Callable[[], Config]) -> Recipe:
-    return Recipe(config, text_splits, text_game, texts)
+    return Recipe(config, text_splits, text_game, texts, protocol)
 
 
 TEXT_GAME_RECIPES = {

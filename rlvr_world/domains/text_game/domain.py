@@ -45,7 +45,8 @@ class TextGameConfig:
     reward: Literal["binary", "task_specific"] = what("binary", "exact match, or the paper's task-specific sum")
     scoring: Literal["strict", "published"] = what("strict", "whole-state comparison, or the published code's")
     unchanged_per_hundred: float = what(
-        -1.0, "RL rows: unchanged rows drawn for 100 changed ones (paper: 40 binary, 5 task-specific); negative takes all rows"
+        -1.0,
+        "RL rows: unchanged ones for 100 changed ones (paper: 40 binary, 5 task-specific); negative takes all rows",
     )
 
 
@@ -80,7 +81,7 @@ class TextGame:
 
     def decode(self, written: Sequence[Sequence[int]], transition: Transition) -> Prediction:
         text = self.tokenizer.decode(list(written[0]), clean_up_tokenization_spaces=False)
-        return read_prediction(text)
+        return read_prediction(str(text))
 
     def score(self, prediction: Prediction, transition: Transition) -> Score:
         return score_answer(prediction.text, prediction, transition, self.config.reward, self.config.scoring)
