@@ -16,8 +16,11 @@ from dataclasses import dataclass, field
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
+
+from rlvr_world.errors import InputError
+from rlvr_world.models import Model
 
 NAME = "shared_prefix"
 
@@ -38,6 +41,10 @@ class TreeLayout:
 
     trees: tuple[Tree, ...]
 
+    def longest(self, _: int) -> int:
+        """Tokens of the longest sequence."""
+        return max(tree.prefix + max(tree.members, default=0) for tree in self.trees)
+
     def attend(self, q_HNd: Tensor, k_KNd: Tensor, v_KNd: Tensor, scale: float) -> Tensor:
         """Attention output [N, H, d]."""
         sizes = [size for tree in self.trees for size in (tree.prefix, *tree.members)]
@@ -45,7 +52,8 @@ class TreeLayout:
         q, k, v = (list(x.split(sizes, dim=1)) for x in (q_HNd, k_KNd, v_KNd))
         first = [sum(1 + len(t.members) for t in self.trees[:i]) for i in range(len(self.trees))]
         outputs: list[Tensor] = [q_HNd] * len(sizes)
-        roots = _sdpa(*(_stack([x[i] for i in first]) for x in (q, k, v)), scale, causal=True)
+        q_roots, k_roots, v_roots = (_stack([x[i] for i in first]) for x in (q, k, v))
+        roots = _sdpa(q_roots, k_roots, v_roots, scale, causal=True)
         for i, out in zip(first, roots.unbind(), strict=True):
             outputs[i] = out[:, : sizes[i]]
         for i, tree in zip(first, self.trees, strict=True):
@@ -83,7 +91,7 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = False, m
 
 
 SHORT = 512
-"""Keys up to which plain matrix products beat torch's bfloat16 CPU kernel, whose backward runs at a tenth of their rate."""
+"""Keys up to which plain matrix products beat torch's bfloat16 CPU kernel; its backward has a tenth of their rate."""
 
 
 def _short_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, mask: Tensor | None) -> Tensor:
@@ -144,11 +152,17 @@ class GroupCache:
         return mixed.reshape(B * G, H, n, d).transpose(1, 2)
 
     def _hidden(self, P: int, n: int, end: int, repeat: int, device: torch.device) -> Tensor:
-        """True where a query must not look: prompt padding, and later tokens of its own run. [B, 1, 1, repeat·n, P+end]."""
+        """True where a query must not look: prompt padding, later tokens of its own run. [B, 1, 1, repeat·n, P+end]."""
         padding_BP = torch.arange(P, device=device) >= self.prompt_lengths_B[:, None]
         later_nE = ~torch.ones(n, end, dtype=torch.bool, device=device).tril(end - n)
         rows = later_nE.repeat(repeat, 1).expand(self.groups, -1, -1)
         return torch.cat([padding_BP[:, None].expand(-1, repeat * n, -1), rows], -1)[:, None, None]
+
+    def longest(self, new: int) -> int:
+        """Tokens of the longest sequence once ``new`` tokens a row are read."""
+        if self.length < 0:
+            return new
+        return self.layers[min(self.layers)][0].shape[2] + self.length + new
 
     def keep(self, groups_B: Tensor, members_BG: Tensor) -> None:
         """Keep only these groups and, in each, these members (indices into the present ones)."""
@@ -169,9 +183,16 @@ def _attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     layout: TreeLayout | GroupCache | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: object,
 ) -> tuple[Tensor, None]:
+    if softcap is not None or s_aux is not None:
+        _refuse(module, "softcap" if softcap is not None else "sinks")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
+    if sliding_window is not None:
+        _check_window(module, sliding_window, query.shape[2], layout)
     if isinstance(layout, TreeLayout):
         return layout.attend(query[0], key[0], value[0], scale)[None], None
     if isinstance(layout, GroupCache):
@@ -183,14 +204,41 @@ AttentionInterface.register(NAME, _attention)
 AttentionMaskInterface.register(NAME, lambda *_, **__: None)
 
 
-def share_prefixes(model: PreTrainedModel) -> None:
-    """Make this model use shared-prefix attention (in place). Refuses sliding windows shorter than the context."""
+def _check_window(module: nn.Module, window: int, new: int, layout: TreeLayout | GroupCache | None) -> None:
+    longest = new if layout is None else layout.longest(new)
+    if longest > window:
+        raise InputError(
+            f"model ({type(module).__name__}): expected sequences within its attention window of {window} tokens, "
+            f"got one of {longest}; shorten prompts or responses, or choose another model"
+        )
+
+
+def _refuse(module: nn.Module, what: str) -> None:
+    raise InputError(
+        f"model ({type(module).__name__}): expected plain causal attention, got attention with {what}, "
+        "which is not supported; choose another model"
+    )
+
+
+def share_prefixes(model: Model) -> None:
+    """Make this model use shared-prefix attention (in place).
+
+    Raises InputError for a model with layers that are not attention (or not transformers' attention interface);
+    a forward raises it for soft-capped scores, attention sinks, and sequences longer than a sliding window.
+    """
     model.set_attn_implementation(NAME)
+    config = model.config.get_text_config()
+    others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
+    if others or config._attn_implementation != NAME:
+        got = ", ".join(sorted(others)) or "others"
+        raise InputError(
+            f"model {config.model_type}: expected layers of plain attention, got {got}, which are not supported; "
+            "choose another model"
+        )
 
 
-def hidden_states(model: nn.Module, ids: Tensor, positions: Tensor, layout: TreeLayout | GroupCache) -> Tensor:
+def hidden_states(model: Model, ids: Tensor, positions: Tensor, layout: TreeLayout | GroupCache) -> Tensor:
     """Last hidden states [rows, n, D] of the decoder, before the head."""
-    decoder = model.get_decoder()  # type: ignore[operator]
+    decoder = model.get_decoder()
     out = decoder(input_ids=ids, position_ids=positions, use_cache=False, layout=layout)
     return out.last_hidden_state
-

@@ -131,6 +131,7 @@ def _scratch_model(run: Run) -> str:
 
 
 def _learner(config: Config, source: str | Path, optimizer: Any = None) -> Learner:
+    model: models.Model
     model, tokenizer = models.load_model(str(source), device=models.check_device(config.model.device))
     if optimizer is not None and config.model.lora_rank:
         model = models.add_lora(model, config.model.lora_rank, config.model.lora_alpha)

@@ -9,9 +9,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from rlvr_world.evaluation.summary import summarise
+from rlvr_world.models import Model
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.types import Domain, Score, Transition
 
@@ -19,7 +18,7 @@ GREEDY = Sampling(temperature=0.0)
 
 
 def evaluate(
-    model: nn.Module,
+    model: Model,
     domain: Domain,
     rows: Sequence[Transition],
     sampling: Sampling,

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlvr_world.attention import GroupCache, hidden_states
-from rlvr_world.models import head_weight
+from rlvr_world.models import Model, head_weight
 from rlvr_world.types import Given, Rollout, Script, Write
 
 
@@ -33,7 +33,7 @@ class Sampling:
 
 
 def sample(
-    model: nn.Module,
+    model: Model,
     scripts: Sequence[Script],
     n: int,
     sampling: Sampling,
@@ -131,9 +131,14 @@ class _Row:
             self._next()
 
     def _next(self) -> None:
+        """Go on to the next segment that has tokens."""
         self._segment, self._used = self._segment + 1, 0
-        if self.writing:
+        if self.done:
+            return
+        if isinstance(self.now, Write):
             self.written.append([])
+        if (self.now.max_tokens if isinstance(self.now, Write) else len(self.now.ids)) == 0:
+            self._next()
 
     def rollout(self, policy_version: int) -> Rollout:
         return Rollout(
@@ -148,7 +153,7 @@ class _Row:
         )
 
 
-def _grow(model: nn.Module, grid: list[list[_Row]], sampling: Sampling, device: torch.device) -> None:
+def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torch.device) -> None:
     """Fill every row of a [B][G] grid. Rows that are done leave the grid when enough of them are."""
     prompts = [rows[0].script.prompt for rows in grid]
     lengths_B = torch.tensor([len(p) for p in prompts], device=device)
@@ -173,12 +178,12 @@ def _grow(model: nn.Module, grid: list[list[_Row]], sampling: Sampling, device: 
         cache.length += ids_Nn.shape[1]
 
 
-def _advance(model: nn.Module, rows: list[_Row], hidden_ND: Tensor, sampling: Sampling) -> Tensor:
+def _advance(model: Model, rows: list[_Row], hidden_ND: Tensor, sampling: Sampling) -> Tensor:
     """Move every live row by as many tokens as all of them can take at once; those tokens, int64 [N, n]."""
     writers = [i for i, row in enumerate(rows) if row.writing]
-    n = 1 if writers else min(len(row.forced()) for row in rows if not row.done)
+    n = 1 if writers else min((len(row.forced()) for row in rows if not row.done), default=0)
     before = [len(row.ids) for row in rows]
-    for i, row in enumerate(rows):
+    for row in rows:
         if not row.done and not row.writing:
             row.force(n)
     if writers:
@@ -203,7 +208,8 @@ def draw(
     """
     if any(legal is not None for legal in allowed):
         V = logits_NV.shape[1]
-        legal_N2 = torch.tensor([(a.start, a.stop) if a is not None else (0, V) for a in allowed], device=logits_NV.device)
+        bounds = [(legal.start, legal.stop) if legal is not None else (0, V) for legal in allowed]
+        legal_N2 = torch.tensor(bounds, device=logits_NV.device)
         ids_V = torch.arange(V, device=logits_NV.device)
         legal_NV = (ids_V >= legal_N2[:, :1]) & (ids_V < legal_N2[:, 1:])
         logits_NV = logits_NV.masked_fill(~legal_NV, float("-inf"))

@@ -16,10 +16,10 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from rlvr_world.errors import InputError
-from rlvr_world.models import load_adapter, save_model
+from rlvr_world.models import Model, load_adapter, save_model
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Counters:
 
 def save(
     folder: Path,
-    model: PreTrainedModel,
+    model: Model,
     tokenizer: PreTrainedTokenizerBase,
     optimizer: torch.optim.Optimizer,
     counters: Counters,
@@ -77,7 +77,7 @@ def latest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def restore(checkpoint: Path, model: PreTrainedModel, optimizer: torch.optim.Optimizer) -> Counters:
+def restore(checkpoint: Path, model: Model, optimizer: torch.optim.Optimizer) -> Counters:
     """Load weights, moments and counters into a model and optimizer of the same shape."""
     _load_weights(checkpoint, model)
     _load_moments(optimizer, load_file(str(checkpoint / "trainer" / "optimizer.safetensors")), checkpoint)
@@ -88,7 +88,7 @@ def read_counters(checkpoint: Path) -> Counters:
     return Counters(**json.loads((checkpoint / "trainer" / "counters.json").read_text()))
 
 
-def _load_weights(checkpoint: Path, model: PreTrainedModel | PeftModel) -> None:
+def _load_weights(checkpoint: Path, model: Model) -> None:
     if isinstance(model, PeftModel):
         load_adapter(model, checkpoint)
         return

@@ -26,7 +26,7 @@ from rlvr_world.training.learner import Learner
 from rlvr_world.training.losses import kl_estimate, policy_loss
 from rlvr_world.training.packing import Branch, Group, Packed, legal_ranges
 from rlvr_world.training.sft import rows_of_step
-from rlvr_world.types import Domain, Rollout, Score, Script, Transition
+from rlvr_world.types import Domain, Rollout, Score, Script, Transition, Write
 
 EpochRows = Callable[[int], Sequence[Transition]]
 """The rows of an epoch; as many in every epoch."""
@@ -35,9 +35,7 @@ EpochRows = Callable[[int], Sequence[Transition]]
 class GRPO:
     """One stage of reinforcement learning: sample, score, update."""
 
-    def __init__(
-        self, learner: Learner, config: RLConfig, domain: Domain, epoch_rows: EpochRows, seed: int
-    ) -> None:
+    def __init__(self, learner: Learner, config: RLConfig, domain: Domain, epoch_rows: EpochRows, seed: int) -> None:
         self.learner, self.config, self.domain, self.seed = learner, config, domain, seed
         self.epoch_rows = lru_cache(maxsize=2)(epoch_rows)
         self.rows = len(self.epoch_rows(0))
@@ -52,8 +50,13 @@ class GRPO:
         scripts = [self.domain.encode(t) for t in transitions]
         streams = [(self.seed, step, i) for i in range(len(scripts))]
         groups = sample(
-            self.learner.policy, scripts, self.config.group, Sampling(self.config.temperature), streams,
-            policy_version=step, max_rows=self.config.max_rows,
+            self.learner.policy,
+            scripts,
+            self.config.group,
+            Sampling(self.config.temperature),
+            streams,
+            policy_version=step,
+            max_rows=self.config.max_rows,
         )
         clock.lap("rollout")
         scores = [
@@ -77,13 +80,14 @@ class GRPO:
     def _learn(
         self, scripts: Sequence[Script], rollouts: Sequence[Sequence[Rollout]], rewards_BG: Tensor, progress: float
     ) -> dict[str, float]:
-        """The updates of one step. Weights are set over a whole mini-batch before groups without variance are dropped."""
+        """The updates of one step. Weights are set over a mini-batch before groups without variance are dropped."""
         flat_B = zero_variance(rewards_BG)
         advantages_BG = group_advantages(rewards_BG, self.config.advantage).float()
+        longest = max(sum(s.max_tokens for s in script.tail if isinstance(s, Write)) for script in scripts)
         collected: list[dict[str, float]] = []
         trained = 0
         for part in torch.arange(len(scripts)).chunk(self.config.minibatches):
-            groups = self._groups(part.tolist(), scripts, rollouts, advantages_BG)
+            groups = self._groups(part.tolist(), scripts, rollouts, advantages_BG, longest)
             if self.config.drop_zero_variance:
                 groups = [g for g, b in zip(groups, part.tolist(), strict=True) if not flat_B[b]]
             if not groups:
@@ -99,17 +103,20 @@ class GRPO:
         return {**means, "zero_variance": flat_B.double().mean().item(), "trained_tokens": trained}
 
     def _groups(
-        self, part: list[int], scripts: Sequence[Script], rollouts: Sequence[Sequence[Rollout]], advantages_BG: Tensor
+        self,
+        part: list[int],
+        scripts: Sequence[Script],
+        rollouts: Sequence[Sequence[Rollout]],
+        advantages_BG: Tensor,
+        longest: int,
     ) -> list[Group]:
         lengths_N = torch.tensor([int(r.sampled.sum()) for b in part for r in rollouts[b]])
-        longest = max(sum(s.max_tokens for s in scripts[b].tail if hasattr(s, "max_tokens")) for b in part)
         weights = iter(rollout_weights(lengths_N, self.config.aggregation, longest).tolist())
-        vocabulary = self.learner.model.config.get_text_config().vocab_size
         return [
             Group(
                 scripts[b].prompt,
                 tuple(
-                    Branch(r.ids, r.sampled, next(weights), a, r.logps, legal_ranges(r, vocabulary))
+                    Branch(r.ids, r.sampled, next(weights), a, r.logps, legal_ranges(r))
                     for r, a in zip(rollouts[b], advantages_BG[b].tolist(), strict=True)
                 ),
             )
@@ -158,7 +165,8 @@ def summary(
         "unfinished": sum(not r.finished for group in groups for r in group) / len(flat),
     }
     for kind in sorted({t.kind for t in transitions}):
-        right = [s.parts["exact"] for t, g in zip(transitions, scores, strict=True) if t.kind == kind for s in g if "exact" in s.parts]
+        of_kind = [s for t, group in zip(transitions, scores, strict=True) if t.kind == kind for s in group]
+        right = [s.parts["exact"] for s in of_kind if "exact" in s.parts]
         if right:
             result[f"accuracy/{kind}"] = sum(right) / len(right)
     return result

@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from rlvr_world.attention import hidden_states, share_prefixes
 from rlvr_world.config import ModelConfig, OptimizerConfig
-from rlvr_world.models import compute_dtype, head_weight
+from rlvr_world.models import Model, compute_dtype, head_weight
 from rlvr_world.training.losses import chosen_logps
 from rlvr_world.training.packing import Group, Packed, micro_batches, pack
 
@@ -32,7 +32,7 @@ class Learner:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: Model,
         tokenizer: PreTrainedTokenizerBase,
         model_config: ModelConfig,
         optimizer_config: OptimizerConfig,
@@ -43,7 +43,8 @@ class Learner:
         if model_config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         dtype = compute_dtype(model_config.precision, self.device)
-        self.policy = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)
+        # transformers wraps `to`, which hides its arguments from mypy
+        self.policy: Model = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)  # type: ignore[arg-type]
         pairs = zip(model.parameters(), self.policy.parameters(), strict=True)
         self.trainable = [(master, used) for master, used in pairs if master.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -68,22 +69,25 @@ class Learner:
                     master.grad = used.grad.float() if master.grad is None else master.grad.add_(used.grad)
                     used.grad = None
 
-    def logps(
-        self, packed: Packed, temperature: float = 1.0, model: PreTrainedModel | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def logps(self, packed: Packed, temperature: float = 1.0, model: Model | None = None) -> tuple[Tensor, Tensor]:
         """Log-prob and entropy of every trained token, float32 [T], under the policy or another model like it."""
         model = model if model is not None else self.policy
         hidden_ND = hidden_states(model, packed.ids_1N, packed.positions_1N, packed.layout)[0]
+        head_VD, allowed = head_weight(model), None
+        if packed.legal_T2 is not None:
+            start_T, stop_T = packed.legal_T2.unbind(1)
+            allowed = (start_T, stop_T.clamp(max=head_VD.shape[0]))
         return chosen_logps(
-            hidden_ND[packed.source_T],
-            head_weight(model),
-            packed.target_T,
-            allowed=None if packed.legal_T2 is None else packed.legal_T2.unbind(1),
-            temperature=temperature,
+            hidden_ND[packed.source_T], head_VD, packed.target_T, allowed=allowed, temperature=temperature
         )
 
     def update(
-        self, groups: Sequence[Group], loss_of: TokenLoss, progress: float, forward_tokens: int, temperature: float = 1.0
+        self,
+        groups: Sequence[Group],
+        loss_of: TokenLoss,
+        progress: float,
+        forward_tokens: int,
+        temperature: float = 1.0,
     ) -> dict[str, float]:
         """One optimizer step on the weighted sum of token losses; micro-batching cannot change it."""
         self.policy.train()

@@ -44,7 +44,8 @@ def run_stage(
     log.rewind(name, counters.step)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[shown]}")) as bar:
-        task = bar.add_task(name, total=1.0, completed=progress_of(counters), shown="")
+        task = bar.add_task(name, total=1.0, shown="")
+        bar.update(task, completed=progress_of(counters))
         if counters.step == 0 and eval_every:
             log.write(name, counters, validate())
         while (progress := progress_of(counters)) < 1:

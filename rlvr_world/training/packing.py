@@ -6,7 +6,8 @@ Shape legend: N packed tokens, T tokens that carry loss, R tokens of one respons
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,10 @@ class Branch:
     """float32 [R]: log-probs when sampled."""
     legal: Tensor | None = None
     """int64 [R, 2]: legal ids of each token as (start, stop); None where all are legal."""
+
+
+ALL = (0, 2**31)
+"""The legal range of a token that nothing restricts; whoever knows the vocabulary cuts it down."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +66,8 @@ class Packed:
     legal_T2: Tensor | None
 
     def to(self, device: torch.device) -> Packed:
-        moved = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in vars(self).items()}
-        return Packed(**moved)
+        moved: dict[str, Any] = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
 
 def example(script: Script) -> Group:
@@ -72,7 +77,7 @@ def example(script: Script) -> Group:
     return Group(script.prompt, (branch,))
 
 
-def legal_ranges(rollout: Rollout, vocabulary: int) -> Tensor | None:
+def legal_ranges(rollout: Rollout) -> Tensor | None:
     """The legal ids of every response token, int64 [R, 2]; None when no segment restricts them."""
     if all(isinstance(s, Given) or s.allowed is None for s in rollout.script.tail):
         return None
@@ -80,12 +85,12 @@ def legal_ranges(rollout: Rollout, vocabulary: int) -> Tensor | None:
     written = iter(rollout.written)
     for segment in rollout.script.tail:
         if isinstance(segment, Given):
-            ranges += [(0, vocabulary)] * len(segment.ids)
+            ranges += [ALL] * len(segment.ids)
             continue
         count = len(next(written))
         stopped = count < segment.max_tokens
-        legal = segment.allowed or range(vocabulary)
-        ranges += [(legal.start, legal.stop)] * (count + stopped)
+        legal = ALL if segment.allowed is None else (segment.allowed.start, segment.allowed.stop)
+        ranges += [legal] * (count + stopped)
     return torch.tensor(ranges)
 
 
@@ -120,9 +125,15 @@ def pack(groups: Sequence[Group]) -> Packed:
         target_T=torch.cat([b.ids[b.trained] for b in branches]),
         weight_T=_spread([b.weight for b in branches], branches),
         advantage_T=_spread([b.advantage for b in branches], branches),
-        old_logp_T=torch.cat([(b.old_logps if b.old_logps is not None else torch.zeros(len(b.ids)))[b.trained] for b in branches]),
-        legal_T2=None if branches[0].legal is None else torch.cat([b.legal[b.trained] for b in branches if b.legal is not None]),
+        old_logp_T=torch.cat([_or(b.old_logps, torch.zeros(len(b.ids)))[b.trained] for b in branches]),
+        legal_T2=None
+        if all(b.legal is None for b in branches)
+        else torch.cat([_or(b.legal, torch.tensor(ALL).expand(len(b.ids), 2))[b.trained] for b in branches]),
     )
+
+
+def _or(value: Tensor | None, default: Tensor) -> Tensor:
+    return default if value is None else value
 
 
 def _spread(values: Iterable[float], branches: Sequence[Branch]) -> Tensor:

@@ -1,0 +1,262 @@
+"""The sampler against transformers' own generate and plain forwards, one sequence at a time, and against itself."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from rlvr_world.attention import share_prefixes
+from rlvr_world.sampling.engine import Sampling, draw, sample
+from rlvr_world.types import Given, Rollout, Script, Write
+
+VOCABULARY = 96
+GREEDY, FREE = Sampling(0.0), Sampling(1.0)
+SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.25,  # far from uniform, so that a wrong position or key changes what is drawn
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+MODELS = {
+    "llama": (LlamaForCausalLM, LlamaConfig, {}),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 16}),
+    "gemma3": (Gemma3ForCausalLM, Gemma3TextConfig, {"head_dim": 16, "sliding_window": 64}),
+}
+PROMPTS = [(5,), (7, 8, 9, 10, 11, 12, 13), (50, 3, 20), tuple(range(30, 70))]
+
+
+def model_of(name: str) -> PreTrainedModel:
+    architecture, config, changes = MODELS[name]
+    torch.manual_seed(0)
+    return architecture(config(**{**SHAPE, **changes})).eval()
+
+
+def shared_of(model: PreTrainedModel) -> PreTrainedModel:
+    shared = copy.deepcopy(model)
+    share_prefixes(shared)
+    return shared
+
+
+PLAIN = model_of("llama")
+SHARED = shared_of(PLAIN)
+
+
+def draw_all(
+    scripts: Sequence[Script], n: int = 2, sampling: Sampling = FREE, keys: Sequence[int] | None = None, rows: int = 512
+) -> list[list[Rollout]]:
+    streams = [(3, key) for key in (keys if keys is not None else range(len(scripts)))]
+    return sample(SHARED, scripts, n, sampling, streams, max_rows=rows)
+
+
+def legal_of(rollout: Rollout) -> list[range]:
+    """The legal ids of each response token, read off the script and what was written."""
+    legal: list[range] = []
+    written = iter(rollout.written)
+    for segment in rollout.script.tail:
+        if isinstance(segment, Given):
+            legal += [range(VOCABULARY)] * len(segment.ids)
+        else:
+            count = len(next(written))
+            legal += [segment.allowed or range(VOCABULARY)] * (count + (count < segment.max_tokens))
+    return legal
+
+
+def plain_logps(model: PreTrainedModel, rollout: Rollout, temperature: float = 1.0) -> Tensor:
+    """Log-probs of the response by a plain forward of its one sequence; 0 where forced."""
+    ids = torch.cat([torch.tensor(rollout.script.prompt), rollout.ids])
+    with torch.no_grad():
+        logits = model(input_ids=ids[None]).logits[0, len(rollout.script.prompt) - 1 : -1] / temperature
+    for row, legal in zip(logits, legal_of(rollout), strict=True):
+        row[: legal.start] = row[legal.stop :] = float("-inf")
+    return logits.log_softmax(-1).gather(1, rollout.ids[:, None])[:, 0] * rollout.sampled
+
+
+def same(one: Rollout, other: Rollout) -> None:
+    assert one.ids.tolist() == other.ids.tolist()
+    assert (one.written, one.finished, one.stream) == (other.written, other.finished, other.stream)
+    assert one.sampled.tolist() == other.sampled.tolist()
+    torch.testing.assert_close(one.logps, other.logps, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_greedy_is_what_transformers_generates(name: str) -> None:
+    model = model_of(name)
+    stop = 17
+    scripts = [Script((Given(prompt), Write(20, stop=(stop,)))) for prompt in PROMPTS]
+    groups = sample(shared_of(model), scripts, 2, GREEDY, [(0, i) for i in range(len(scripts))])
+    for prompt, group in zip(PROMPTS, groups, strict=True):
+        inputs = torch.tensor([prompt])
+        expected = model.generate(
+            inputs, attention_mask=torch.ones_like(inputs), do_sample=False, max_new_tokens=20, eos_token_id=stop
+        )[0, len(prompt) :]
+        for rollout in group:
+            assert rollout.ids.tolist() == expected.tolist()
+            torch.testing.assert_close(rollout.logps, plain_logps(model, rollout), atol=1e-5, rtol=0)
+
+
+SCRIPTS = [
+    Script((Given((4, 5, 6)), Write(9, stop=(1, 2)))),
+    Script((Given((9,)), Write(3, allowed=range(10, 20)), Given((40, 41, 42)), Write(4, allowed=range(60, 96)))),
+    Script((Given(tuple(range(20, 60))), Write(1), Given((7,)), Write(12, stop=tuple(range(8))))),
+    Script((Given((70, 71)), Given((72,)), Write(2, stop=(3,)), Given(tuple(range(30))), Write(2, allowed=range(4)))),
+    Script((Given((8, 8)), Write(2, allowed=range(5)), Given((1, 2)))),
+    Script((Given((8, 9)), Write(30, stop=tuple(range(48))))),
+]
+"""Ragged in every way: prompts, forced runs in the middle and at the end, legal ranges, stop tokens, lengths."""
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0, 2.0])
+def test_log_probs_are_those_of_a_plain_forward(temperature: float) -> None:
+    for group in draw_all(SCRIPTS, n=5, sampling=Sampling(temperature)):
+        for rollout in group:
+            torch.testing.assert_close(
+                rollout.logps, plain_logps(PLAIN, rollout, temperature or 1.0), atol=1e-5, rtol=0
+            )
+
+
+def test_a_rollout_follows_its_script() -> None:
+    ends = Counter()
+    for script, group in zip(SCRIPTS, draw_all(SCRIPTS, n=30), strict=True):
+        for rollout in group:
+            ids, at, finished = rollout.ids.tolist(), 0, True
+            written = iter(rollout.written)
+            for segment in script.tail:
+                if isinstance(segment, Given):
+                    assert tuple(ids[at : at + len(segment.ids)]) == segment.ids
+                    assert not rollout.sampled[at : at + len(segment.ids)].any()
+                    at += len(segment.ids)
+                    continue
+                text = next(written)
+                assert tuple(ids[at : at + len(text)]) == text
+                assert all(t in (segment.allowed or range(VOCABULARY)) and t not in segment.stop for t in text)
+                stopped = len(text) < segment.max_tokens
+                if stopped:
+                    assert ids[at + len(text)] in segment.stop
+                assert rollout.sampled[at : at + len(text) + stopped].all()
+                at += len(text) + stopped
+                finished = finished and (stopped or not segment.stop)
+                ends[stopped] += 1
+            assert at == len(ids) <= script.max_response
+            assert next(written, None) is None
+            assert rollout.finished == finished
+            assert (rollout.logps[~rollout.sampled] == 0).all()
+    assert min(ends.values()) > 10, "both ends of a segment must have been met"
+
+
+def test_the_model_comes_back_in_the_mode_it_was_in() -> None:
+    SHARED.train()
+    draw_all(SCRIPTS[:1])
+    assert SHARED.training
+    SHARED.eval()
+
+
+def test_segments_without_tokens_are_passed_over() -> None:
+    [[rollout]] = draw_all([Script((Given((4, 5)), Write(2), Given(()), Write(3), Given(())))], n=1)
+    assert [len(text) for text in rollout.written] == [2, 3]
+    torch.testing.assert_close(rollout.logps, plain_logps(PLAIN, rollout), atol=1e-5, rtol=0)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(st.data())
+def test_a_rollout_is_the_same_whatever_it_is_batched_with(data: st.DataObject) -> None:
+    chosen = data.draw(st.lists(st.sampled_from(range(len(SCRIPTS))), min_size=1, max_size=7))
+    n = data.draw(st.integers(1, 4))
+    rows = data.draw(st.sampled_from([1, 3, 8, 512]))
+    groups = draw_all([SCRIPTS[i] for i in chosen], n=n, keys=chosen, rows=rows)
+    for i, group in zip(chosen, groups, strict=True):
+        for rollout, expected in zip(group, ALONE[i], strict=False):
+            same(rollout, expected)
+
+
+ALONE = [draw_all([script], n=4, keys=[i], rows=1)[0] for i, script in enumerate(SCRIPTS)]
+
+
+def test_rows_that_leave_early_keep_their_results_and_those_that_stay_theirs() -> None:
+    # From 60 stop tokens of 96 down to 5: lengths from 1 to 40, groups and members leave at all times.
+    scripts = [Script((Given((i + 1, i + 2) * (i + 1)), Write(40, stop=tuple(range(60 - 11 * i))))) for i in range(6)]
+    together = draw_all(scripts, n=12)
+    lengths = sorted(len(r.ids) for group in together for r in group)
+    assert lengths[0] == 1
+    assert lengths[-1] > 20
+    for i, script in enumerate(scripts):
+        [alone] = draw_all([script], n=12, keys=[i])
+        for rollout, other in zip(together[i], alone, strict=True):
+            same(rollout, other)
+            torch.testing.assert_close(rollout.logps, plain_logps(PLAIN, rollout), atol=1e-5, rtol=0)
+
+
+def test_streams_differ_between_samples_and_prompts() -> None:
+    script = Script((Given((5, 6)), Write(12)))
+    groups = draw_all([script] * 3, n=4)
+    assert len({tuple(r.ids.tolist()) for group in groups for r in group}) == 12
+    assert {r.stream for group in groups for r in group} == {(3, i, s) for i in range(3) for s in range(4)}
+
+
+LOGITS = torch.tensor([2.0, 0.0, 1.0, -1.0, 0.5, -3.0, 1.5, 1.0])
+
+
+def frequencies(sampling: Sampling, allowed: range | None = None, count: int = 20000) -> Tensor:
+    uniforms = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ids, _ = draw(LOGITS.expand(count, -1), [allowed] * count, sampling, uniforms)
+    return torch.bincount(ids, minlength=len(LOGITS)) / count
+
+
+@pytest.mark.parametrize(
+    ("sampling", "allowed", "kept"),
+    [
+        (FREE, None, range(8)),
+        (Sampling(0.5), None, range(8)),
+        (FREE, range(1, 6), range(1, 6)),
+        (Sampling(top_k=3), None, (0, 2, 6, 7)),  # 2 and 7 tie for the third place
+        (Sampling(top_k=2), range(1, 6), (2, 4)),
+        (Sampling(top_p=0.5), None, (0, 6)),  # 0.36 + 0.22 of the whole
+        (Sampling(top_p=0.01), None, (0,)),
+        (Sampling(top_k=100), None, range(8)),
+    ],
+)
+def test_draws_come_as_often_as_they_should(sampling: Sampling, allowed: range | None, kept: Sequence[int]) -> None:
+    weights = torch.zeros(8).index_put((torch.tensor(kept),), (LOGITS / sampling.temperature).exp()[list(kept)])
+    expected = weights / weights.sum()
+    got = frequencies(sampling, allowed)
+    assert (got[expected == 0] == 0).all()
+    chi_square = (20000 * (got - expected).square() / expected)[expected > 0].sum()
+    assert chi_square < 30  # 7 degrees of freedom or fewer: less than once in 10,000
+
+
+def test_the_ends_of_the_unit_interval_draw_legal_tokens() -> None:
+    ends = torch.tensor([0.0, 1 - 2**-53], dtype=torch.float64)
+    logits = LOGITS.clone().index_fill(0, torch.tensor([1, 4]), float("-inf")).expand(2, -1)
+    assert draw(logits, [range(1, 5)] * 2, FREE, ends)[0].tolist() == [2, 3]
+
+
+def test_log_probs_are_renormalised_over_legal_tokens_but_not_over_truncated_ones() -> None:
+    uniforms = torch.tensor([0.1, 0.9], dtype=torch.float64)
+    ids, logps = draw(LOGITS.expand(2, -1), [None, range(2, 5)], Sampling(top_k=2), uniforms)
+    legal = LOGITS[2:5].log_softmax(-1)
+    torch.testing.assert_close(logps, torch.stack([LOGITS.log_softmax(-1)[ids[0]], legal[ids[1] - 2]]))
