@@ -169,10 +169,10 @@ def test_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     assert models.check_device("auto") == cpu
     with pytest.raises(InputError, match="no GPU"):
         models.check_device("cuda")
-    assert models.autocast_dtype("bfloat16", cpu) == torch.bfloat16
+    assert models.compute_dtype("bfloat16", cpu) == torch.bfloat16
     for able, dtype in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr(models, "_cpu_multiplies_bfloat16", lambda able=able: able)
-        assert models.autocast_dtype("auto", cpu) == dtype
+        assert models.compute_dtype("auto", cpu) == dtype
 
 
 def test_smollm2_without_its_packages_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
