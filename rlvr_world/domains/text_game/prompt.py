@@ -11,8 +11,9 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from rlvr_world.config import what
 from rlvr_world.domains.text_game.rows import GameState, by_uuid
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
@@ -28,15 +29,12 @@ class PromptStyle:
     >>> PromptStyle(instructions=False, rules=False, literals="json")            # for small models
     """
 
-    instructions: bool = True
-    """Say what the task is and how the answer must look."""
-    example: bool = False
-    """Show two answered steps of a tiny game (about 900 tokens, the same in every prompt)."""
-    rules: bool = True
-    """Give the written object, action and score rules of the row's game; needs a rules file."""
-    literals: str = "python"
-    """How states are printed: ``python`` (as in the published prompts) or ``json``, in which the parts of a state
-    that an answer repeats stand letter by letter as the answer writes them."""
+    instructions: bool = what(True, "say what the task is and how the answer must look")
+    example: bool = what(False, "show two answered steps of a tiny game (about 900 tokens, the same in every prompt)")
+    rules: bool = what(True, "give the written object, action and score rules of the row's game; needs a rules file")
+    literals: Literal["python", "json"] = what(
+        "python", "how states are printed: as in the published prompts, or letter by letter as the answer repeats them"
+    )
 
     def __post_init__(self) -> None:
         if self.literals not in ("python", "json"):

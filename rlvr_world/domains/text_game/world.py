@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from rich.progress import Progress
 
+from rlvr_world.config import what
 from rlvr_world.domains.text_game.world_state import cast_of, objects_of, state_of
 from rlvr_world.errors import InputError
 
@@ -38,22 +39,16 @@ class WorldSpec:
     >>> WorldSpec(games=20, rows_per_game=20, split="test")   # other games, never seen in training
     """
 
-    games: int = 200
-    """Games generated; growing it keeps the earlier games as they were."""
-    rows_per_game: int = 20
-    """Rows a game, none of them twice; a very small game can have fewer."""
-    seed: int = 0
-    """Seed of all games and walks."""
-    rooms: int = 2
-    """Rooms a game. From three on, some have doors between them."""
-    objects: int = 4
-    """Containers, supporters, keys, food and items a game (a quest may add to them)."""
-    quest_length: int = 2
-    """Commands from the start to the win."""
-    changed_share: float = 0.5
-    """Share of rows in which something changes, in [0, 1] (ByteSized32's test set: 0.41)."""
-    split: Literal["train", "valid", "test"] = "train"
-    """Which games: of every ten game numbers eight are train, one is valid and one is test."""
+    games: int = what(200, "games generated; growing it keeps the earlier games as they were", "games")
+    rows_per_game: int = what(20, "rows a game, none of them twice; a very small game can have fewer", "rows")
+    seed: int = what(0, "seed of all games and walks")
+    rooms: int = what(2, "rooms a game; from three on, some have doors between them", "rooms")
+    objects: int = what(4, "containers, supporters, keys, food and items a game (a quest may add some)", "objects")
+    quest_length: int = what(2, "commands from the start to the win", "commands")
+    changed_share: float = what(0.5, "rows in which something changes (ByteSized32's test set: 0.41)", "share of rows")
+    split: Literal["train", "valid", "test"] = what(
+        "train", "which games: of every ten game numbers eight are train, one is valid and one is test"
+    )
 
     def __post_init__(self) -> None:
         for name in ("games", "rows_per_game", "rooms", "objects", "quest_length"):
