@@ -36,7 +36,7 @@ def demo() -> Config:
             max_prompt=512,
             max_response=128,
             reward="task_specific",
-            unchanged_per_hundred=40.0,
+            unchanged_per_hundred=70.0,
         ),
         model=ModelConfig(vocabulary=1024, pieces="fields", hidden=192, layers=4, heads=4),
         sft=SFTConfig(
@@ -46,7 +46,7 @@ def demo() -> Config:
             save_every=50,
             eval_every=100,
         ),
-        rl=RLConfig(steps=50, prompts=64, group=8, optimizer=OptimizerConfig(1e-4), kl=0.001),
+        rl=RLConfig(steps=60, prompts=64, group=8, optimizer=OptimizerConfig(1e-4), kl=0.001),
     )
 
 
@@ -60,7 +60,7 @@ def bytesized32() -> Config:
             max_prompt=1024,
             max_response=256,
             reward="task_specific",
-            unchanged_per_hundred=40.0,
+            unchanged_per_hundred=70.0,
             valid_fraction=0.03,
         ),
         model=ModelConfig(vocabulary=4096, pieces="fields", hidden=256, layers=8, heads=4),
@@ -72,9 +72,9 @@ def bytesized32() -> Config:
             eval_every=175,
         ),
         rl=RLConfig(
-            steps=40, prompts=64, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(5e-5), kl=0.001, eval_every=20
+            steps=40, prompts=64, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=20
         ),
-        control=ControlConfig(learning_rate=2e-4),
+        control=ControlConfig(learning_rate=3e-4),
     )
 
 
