@@ -54,7 +54,7 @@ def train(config: Config, folder: Path) -> Path:
     Data, device and model are checked before anything is written.
     """
     stored = folder / "config.json"
-    if stored.exists() and json.loads(stored.read_text()) != json.loads(json.dumps(overrides.to_json(config))):
+    if stored.exists() and stored_config(folder) != config:
         raise InputError(
             f"{folder}: holds a run with another config; choose another --out, or `rlvr-world resume {folder}`"
         )
