@@ -68,7 +68,7 @@ class Grid:
         return f"- {transition.next_state}\n+ {prediction}"
 
 
-def main() -> None:
+def main(sft_steps: int = 200, rl_steps: int = 150) -> None:
     everything = rows()
     test, train = everything[:400], everything[400:]
     tokenizer = train_tokenizer([], vocab_size=259)  # single bytes and the special tokens
@@ -82,14 +82,14 @@ def main() -> None:
         if wrong:
             print(f"{name}, a wrong prediction: {wrong['id']}\n{wrong['diff']}\n")
 
-    sft = SFTConfig(steps=200, batch=64, optimizer=OptimizerConfig(3e-3, "cosine", warmup=0.05))
+    sft = SFTConfig(steps=sft_steps, batch=64, optimizer=OptimizerConfig(3e-3, "cosine", warmup=0.05))
     learner = Learner(model, tokenizer, settings, sft.optimizer)
     likelihood = SFT(learner, sft, [grid.encode(row) for row in train], seed=0)
     for step in range(sft.steps):
         likelihood.step(step, step / sft.steps)
     measure("SFT", learner)
 
-    rl = RLConfig(steps=150, prompts=32, group=8, optimizer=OptimizerConfig(1e-3))
+    rl = RLConfig(steps=rl_steps, prompts=32, group=8, optimizer=OptimizerConfig(1e-3))
     learner = Learner(learner.model, tokenizer, settings, rl.optimizer)
     grpo = GRPO(learner, rl, grid, lambda epoch: train, seed=0)
     for step in range(rl.steps):
