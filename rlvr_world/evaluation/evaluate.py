@@ -12,6 +12,7 @@ from typing import Any
 from rlvr_world.evaluation.summary import summarise
 from rlvr_world.models import Model
 from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.scoring import about, judge
 from rlvr_world.types import Domain, Score, Transition
 
 GREEDY = Sampling(temperature=0.0)
@@ -38,10 +39,10 @@ def evaluate(
     records: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     for row, group in zip(rows, groups, strict=True):
-        baselines = {name: dict(_numbers(domain.score(p, row))) for name, p in domain.baselines(row).items()}
+        with about(row):
+            baselines = {name: _numbers(domain.score(p, row)) for name, p in domain.baselines(row).items()}
         for number, rollout in enumerate(group):
-            prediction = domain.decode(rollout.written, row)
-            score = domain.score(prediction, row)
+            prediction, score = judge(domain, rollout.written, row)
             records.append(
                 {
                     "id": row.id,
@@ -54,6 +55,8 @@ def evaluate(
                 }
             )
             if number == 0:
+                with about(row):
+                    diff = domain.explain(prediction, row)
                 shown.append(
                     {
                         "id": row.id,
@@ -61,7 +64,7 @@ def evaluate(
                         "action": str(row.action),
                         "right": score.parts.get("exact") == 1,
                         "reason": score.malformed,
-                        "diff": domain.explain(prediction, row),
+                        "diff": diff,
                         "value": score.value,
                     }
                 )

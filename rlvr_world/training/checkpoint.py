@@ -93,11 +93,13 @@ def _load_weights(checkpoint: Path, model: Model) -> None:
         load_adapter(model, checkpoint)
         return
     tensors = {k: v for file in sorted(checkpoint.glob("*.safetensors")) for k, v in load_file(str(file)).items()}
-    result = model.load_state_dict(tensors, strict=False)
-    tied = set(model.all_tied_weights_keys)
-    if result.unexpected_keys or set(result.missing_keys) - tied:
-        wrong = sorted({*result.unexpected_keys, *result.missing_keys} - tied)[0]
-        raise InputError(f"{checkpoint}: the weights are of another model, for example at {wrong}")
+    own, tied = model.state_dict(), set(model.all_tied_weights_keys)
+    wrong = ((set(tensors) ^ set(own)) - tied) | {
+        k for k in set(tensors) & set(own) if tensors[k].shape != own[k].shape
+    }
+    if wrong:
+        raise InputError(f"{checkpoint}: the weights are of another model, for example at {min(wrong)}")
+    model.load_state_dict(tensors, strict=False)
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:

@@ -21,6 +21,7 @@ from torch import Tensor
 from rlvr_world.config import RLConfig
 from rlvr_world.models import reference_disabled
 from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.scoring import judge
 from rlvr_world.training.advantages import group_advantages, rollout_weights, zero_variance
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.losses import kl_estimate, policy_loss
@@ -60,8 +61,7 @@ class GRPO:
         )
         clock.lap("rollout")
         scores = [
-            [self.domain.score(self.domain.decode(r.written, t), t) for r in group]
-            for group, t in zip(groups, transitions, strict=True)
+            [judge(self.domain, r.written, t)[1] for r in group] for group, t in zip(groups, transitions, strict=True)
         ]
         clock.lap("reward")
         rewards_BG = torch.tensor([[s.value for s in group] for group in scores], dtype=torch.float64)

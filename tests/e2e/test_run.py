@@ -1,0 +1,136 @@
+"""The real command, at a size of seconds: a whole run, and one that is killed and goes on to the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+pytest.importorskip("textworld", reason="the demo's rows come from TextWorld: pip install 'rlvr-world[textgame]'")
+
+TINY = [
+    "data.world.games=2",
+    "data.world.rows_per_game=20",
+    "model.vocabulary=320",
+    "model.layers=1",
+    "model.hidden=32",
+    "model.heads=2",
+    "model.precision=float32",
+    "model.device=cpu",
+    "sft.steps=4",
+    "sft.batch=4",
+    "sft.save_every=2",
+    "sft.eval_every=2",
+    "rl.steps=3",
+    "rl.prompts=2",
+    "rl.group=2",
+    "rl.save_every=1",
+    "rl.eval_every=3",
+    "rl.drop_zero_variance=false",  # so small a model is always wrong: weight decay and KL are what moves it
+    "data.max_prompt=2000",
+    "data.max_response=12",
+    "data.reward=task_specific",
+    "eval.valid_rows=4",
+    "eval.rows=4",
+    "threads=1",
+]
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "rlvr_world", *map(str, arguments)]
+
+
+def call(*arguments: object) -> str:
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    """The rows of metrics.jsonl without what the clock says."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    timed = ("seconds", "tokens_per_second")
+    return [{k: v for k, v in row.items() if k not in timed and not k.startswith("time/")} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("whole") / "run"
+    call("train", "demo", "--out", run, *TINY, f"data.cache={cache}")
+    return run
+
+
+def test_a_run_explains_itself(whole: Path) -> None:
+    assert (whole / "report.html").read_text().startswith("<!doctype html>")
+    results = {path.stem: json.loads(path.read_text()) for path in (whole / "eval").glob("*.json")}
+    for name in ("base", "sft", "rl-seed0", "control-seed0"):
+        assert results[name]["slices"]
+        assert len(results[f"samples-{name}"]) == 4
+    assert len({results[name]["fingerprint"] for name in ("base", "sft", "rl-seed0", "control-seed0")}) == 1
+    steps = {stage: [row["step"] for row in metrics(whole) if row["stage"] == stage] for stage in ("sft", "rl/seed0")}
+    assert steps == {"sft": list(range(5)), "rl/seed0": list(range(4))}
+    assert not list(whole.rglob(".partial*"))
+    assert not [path for path in whole.rglob("*") if path.suffix in (".pt", ".pth", ".bin", ".pkl")]
+
+
+def test_models_load_with_transformers_alone(whole: Path) -> None:
+    for folder in (whole / "base", *whole.glob("*/step-*"), *whole.glob("*/*/step-*")):
+        model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        inputs = tokenizer('{"name": ', return_tensors="pt")
+        assert model(input_ids=inputs["input_ids"]).logits.isfinite().all()
+
+
+def test_a_run_that_is_done_stays_as_it_is(whole: Path) -> None:
+    def weights() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in whole.rglob("*.safetensors")}
+
+    before, rows = weights(), (whole / "metrics.jsonl").read_bytes()
+    call("resume", whole)
+    assert weights() == before
+    assert (whole / "metrics.jsonl").read_bytes() == rows
+
+
+def test_a_run_folder_can_be_evaluated(whole: Path, tmp_path: Path) -> None:
+    printed = call("eval", whole, "--out", tmp_path / "result.json")
+    assert str(whole / "rl" / "seed0" / "step-000003") in printed
+    again, then = (json.loads(p.read_text()) for p in (tmp_path / "result.json", whole / "eval" / "rl-seed0.json"))
+    assert then == {"name": "rl/seed0", **again}
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(whole: Path, cache: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for arguments, sign in (
+        (("train", "demo", "--out", run, *TINY, f"data.cache={cache}"), "sft/step-000002"),
+        (("resume", run), "rl/seed0/step-000001"),
+    ):
+        process = subprocess.Popen(
+            command(*arguments), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+        )
+        deadline = time.monotonic() + 120
+        while not (run / sign).exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+        _, said = process.communicate()
+        assert process.returncode == -signal.SIGKILL, said.decode()
+    assert not (run / "report.html").exists()
+    call("resume", run)
+    final = sorted(path.relative_to(whole) for path in whole.rglob("*.safetensors"))
+    assert len(final) == 7  # base; SFT, RL and control, each with its optimizer's state
+    assert final == sorted(path.relative_to(run) for path in run.rglob("*.safetensors"))
+    for path in final:
+        assert (run / path).read_bytes() == (whole / path).read_bytes(), path
+    assert metrics(run) == metrics(whole)
+    for path in (whole / "eval").glob("*.json"):
+        assert (run / "eval" / path.name).read_text() == path.read_text()

@@ -1,0 +1,127 @@
+"""Evaluation of a model on a world of plain tokens: what is scored, shown, and named as the protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rlvr_world.attention import share_prefixes
+from rlvr_world.evaluation.evaluate import GREEDY, evaluate, rows_hash, save_result
+from rlvr_world.sampling.engine import Sampling
+from rlvr_world.types import Given, Malformed, Score, Script, Transition, Write
+
+
+class Echo:
+    """Three tokens of four; right where they are those of the row, malformed where they start with token 3."""
+
+    def encode(self, transition: Transition) -> Script:
+        return Script((Given(transition.state), Write(3, allowed=range(4))))
+
+    def decode(self, written: Sequence[Sequence[int]], transition: Transition) -> Any:
+        return Malformed("starts with 3") if written[0][0] == 3 else tuple(written[0])
+
+    def score(self, prediction: Any, transition: Transition) -> Score:
+        if isinstance(prediction, Malformed):
+            return Score(0.0, {"exact": 0.0}, prediction.reason)
+        exact = float(prediction == transition.next_state)
+        return Score(exact / 2, {"exact": exact})
+
+    def baselines(self, transition: Transition) -> Mapping[str, Any]:
+        return {"copy": transition.state[:3]}
+
+    def explain(self, prediction: Any, transition: Transition) -> str:
+        return f"+ {prediction}"
+
+
+@pytest.fixture(scope="module")
+def model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    shape = LlamaConfig(vocab_size=32, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2)
+    made = LlamaForCausalLM(shape)
+    share_prefixes(made)
+    return made
+
+
+def greedy(model: LlamaForCausalLM, prompt: tuple[int, ...]) -> tuple[int, ...]:
+    ids = torch.tensor([prompt])
+    for _ in range(3):
+        ids = torch.cat([ids, model(input_ids=ids).logits[:, -1, :4].argmax(-1, keepdim=True)], 1)
+    return tuple(ids[0, -3:].tolist())
+
+
+@pytest.fixture(scope="module")
+def rows(model: LlamaForCausalLM) -> list[Transition]:
+    """Half of the answers are what the model says; every third row is its own state, which the baseline gets."""
+    made = []
+    for i in range(12):
+        prompt = (5 + i, 9 + i // 2, 31 - i)
+        says = greedy(model, prompt)
+        after = says if i % 2 else prompt
+        made.append(Transition(f"r{i}", prompt, f"go {i}", after, kind="changed" if i % 2 else "unchanged"))
+    return made
+
+
+def test_greedy_predictions_are_scored_against_what_happened(model: LlamaForCausalLM, rows: list[Transition]) -> None:
+    result, shown = evaluate(model, Echo(), rows, GREEDY, 1, 5, {})
+    says = [greedy(model, row.state) for row in rows]
+    right = [s == row.next_state and s[0] != 3 for s, row in zip(says, rows, strict=True)]
+    assert 0 < sum(right) < len(rows)
+    slices = result["slices"]
+    for kind in ("changed", "unchanged"):
+        of_kind = [r for r, row in zip(right, rows, strict=True) if row.kind == kind]
+        assert slices[kind]["parts"]["exact"]["mean"] == pytest.approx(sum(of_kind) / len(of_kind))
+        of_kind = [s[0] == 3 for s, row in zip(says, rows, strict=True) if row.kind == kind]
+        assert slices[kind]["malformed"]["mean"] == pytest.approx(sum(of_kind) / len(of_kind))
+    assert [s["id"] for s in shown] == [row.id for row in rows]
+    assert [s["right"] for s in shown] == right
+    for s, said in zip(shown, says, strict=True):
+        assert s["reason"] == ("starts with 3" if said[0] == 3 else "")
+        assert said[0] == 3 or s["diff"] == f"+ {said}"
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_samples_are_the_same_whatever_grows_at_once(model: LlamaForCausalLM, rows: list[Transition]) -> None:
+    results = [evaluate(model, Echo(), rows, Sampling(), 6, size, {}, seed=2) for size in (1, 20, 512)]
+    assert results[0] == results[1] == results[2]
+    assert evaluate(model, Echo(), rows, Sampling(), 6, 512, {}, seed=3)[1] != results[0][1]
+
+
+def test_the_fingerprint_is_that_of_rows_sampling_and_settings(model: LlamaForCausalLM, rows: list[Transition]) -> None:
+    def fingerprint(**changes: Any) -> str:
+        asked = {"rows": rows, "sampling": GREEDY, "samples": 1, "max_rows": 64, "settings": {"x": 1}, **changes}
+        return evaluate(model, Echo(), **asked)[0]["fingerprint"]
+
+    same = fingerprint()
+    assert fingerprint(max_rows=3) == same
+    others = [
+        fingerprint(rows=rows[::-1]),
+        fingerprint(rows=[*rows[:-1], replace(rows[-1], next_state=(0, 0, 0))]),
+        fingerprint(sampling=Sampling(0.5)),
+        fingerprint(samples=2),
+        fingerprint(settings={"x": 2}),
+        fingerprint(seed=1),
+    ]
+    assert len({same, *others}) == 7
+    assert len(rows_hash(rows)) == 12
+
+
+def test_a_domain_that_fails_names_the_row(model: LlamaForCausalLM, rows: list[Transition]) -> None:
+    for name in ("decode", "score", "baselines", "explain"):
+        domain = Echo()
+        setattr(domain, name, lambda *_: {}["no such object"])
+        with pytest.raises(RuntimeError, match=r"row r0: the domain failed on it \(KeyError: 'no such object'\)"):
+            evaluate(model, domain, rows, GREEDY, 1, 64, {})
+
+
+def test_results_are_files_of_the_run(tmp_path: Path) -> None:
+    save_result(tmp_path, "rl/seed0", {"n": 3}, [{"id": "r0"}])
+    assert json.loads((tmp_path / "eval" / "rl-seed0.json").read_text()) == {"name": "rl/seed0", "n": 3}
+    assert json.loads((tmp_path / "eval" / "samples-rl-seed0.json").read_text()) == [{"id": "r0"}]
+    assert len(list((tmp_path / "eval").iterdir())) == 2

@@ -1,0 +1,256 @@
+"""GRPO on a world of plain tokens: a step worked out with plain forwards, and what each setting does to it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from rlvr_world.config import OptimizerConfig, RLConfig
+from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.training.grpo import GRPO
+from rlvr_world.training.learner import Learner
+from rlvr_world.training.packing import Group
+from rlvr_world.types import Given, Rollout, Score, Script, Transition, Write
+
+STEADY = OptimizerConfig(2e-3, weight_decay=0.0, clip_norm=1e9)
+BASIC = RLConfig(prompts=4, group=6, optimizer=STEADY, kl=0.0, forward_tokens=100)
+
+
+class Parity:
+    """Six tokens of ten, of which a share should be even; every third row scores nothing whatever is written."""
+
+    def encode(self, transition: Transition) -> Script:
+        first, second = Write(2 + transition.action, allowed=range(50, 60)), Write(4, stop=(9,), allowed=range(4, 60))
+        return Script((Given(transition.state), first, Given((1, 2)), second))
+
+    def decode(self, written: Sequence[Sequence[int]], transition: Transition) -> list[int]:
+        return [token for text in written for token in text]
+
+    def score(self, prediction: list[int], transition: Transition) -> Score:
+        even = sum(token % 2 == 0 for token in prediction) / len(prediction)
+        value = 0.0 if transition.kind == "flat" else even
+        return Score(value, {"exact": float(even == 1)}, malformed="odd" if even == 0 else "")
+
+    def baselines(self, transition: Transition) -> Mapping[str, Any]:
+        return {}
+
+    def explain(self, prediction: Any, transition: Transition) -> str:
+        return ""
+
+
+ROWS = [
+    Transition(f"r{i}", tuple(range(100 + i, 103 + 2 * i)), i % 3, None, kind="flat" if i % 3 == 2 else "live")
+    for i in range(8)
+]
+LIVE = [row for row in ROWS if row.kind == "live"]
+
+
+def grpo(learner: Learner, config: RLConfig, rows: Sequence[Transition] = LIVE, seed: int = 0) -> GRPO:
+    return GRPO(learner, config, Parity(), lambda epoch: rows, seed)
+
+
+def rollouts_of(stage: GRPO, step: int = 0) -> list[list[Rollout]]:
+    """The rollouts that a step will draw, drawn again with the public sampler."""
+    rows, config = stage._prompts(step), stage.config
+    scripts = [stage.domain.encode(row) for row in rows]
+    streams = [(stage.seed, step, i) for i in range(len(rows))]
+    return sample(stage.learner.policy, scripts, config.group, Sampling(config.temperature), streams)
+
+
+def plain_logp(model: Any, rollout: Rollout) -> Tensor:
+    """Log-probs of the sampled tokens over their legal ids, by a plain forward of one sequence."""
+    prompt = rollout.script.prompt
+    logits = model(input_ids=torch.cat([torch.tensor(prompt), rollout.ids])[None]).logits[0, len(prompt) - 1 : -1]
+    first = rollout.script.tail[0]
+    assert isinstance(first, Write)
+    column = torch.arange(logits.shape[1])
+    logps = []
+    for at in range(len(rollout.ids)):
+        legal = range(50, 60) if at < first.max_tokens else range(4, 60)
+        logps.append(logits[at].masked_fill((column < legal.start) | (column >= legal.stop), -1e30).log_softmax(-1))
+    return torch.stack(logps).gather(1, rollout.ids[:, None])[:, 0][rollout.sampled]
+
+
+def plain_copy(learner: Learner) -> Any:
+    model = copy.deepcopy(learner.model)
+    model.set_attn_implementation("eager")
+    return model
+
+
+def spy(learner: Learner) -> tuple[list[list[Group]], list[list[Tensor]]]:
+    """The groups and the gradients of each optimizer step from now on; the steps themselves are taken."""
+    groups: list[list[Group]] = []
+    gradients: list[list[Tensor]] = []
+    update, step = learner.update, learner.optimizer.step
+
+    def noting_update(given: Sequence[Group], *rest: Any, **more: Any) -> dict[str, float]:
+        groups.append(list(given))
+        return update(given, *rest, **more)
+
+    def noting_step() -> None:
+        gradients.append([p.grad.clone() for p, _ in learner.trainable if p.grad is not None])
+        step()
+
+    learner.update, learner.optimizer.step = noting_update, noting_step  # type: ignore[method-assign, assignment]
+    return groups, gradients
+
+
+def distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
+    return max(float((a - b).norm() / b.norm().clamp(min=1e-12)) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("aggregation", ["token", "sequence", "constant"])
+def test_a_step_by_plain_forwards(aggregation: Any, learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(optimizer=STEADY)
+    stage = grpo(learner, replace(BASIC, aggregation=aggregation))
+    model, rollouts = plain_copy(learner), rollouts_of(stage)
+    _, gradients = spy(learner)
+    metrics, tokens = stage.step(0, 0.0)
+
+    flat = [r for group in rollouts for r in group]
+    rewards = torch.tensor(
+        [[sum(t % 2 == 0 for w in r.written for t in w) / sum(map(len, r.written)) for r in g] for g in rollouts]
+    )
+    advantages = ((rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-6)).flatten()
+    lengths = [int(r.sampled.sum()) for r in flat]
+    longest = max(r.script.tail[0].max_tokens + 4 for r in flat)
+    weights = {
+        "token": [1 / sum(lengths)] * len(flat),
+        "sequence": [1 / len(flat) / n for n in lengths],
+        "constant": [1 / len(flat) / longest] * len(flat),
+    }[aggregation]
+    loss = 0.0
+    for rollout, advantage, weight in zip(flat, advantages, weights, strict=True):
+        logp = plain_logp(model, rollout)
+        part = -(weight * advantage * (logp - logp.detach()).exp()).sum()
+        part.backward()
+        loss += part.item()
+    assert metrics["loss"] == pytest.approx(loss, abs=1e-6)
+    assert distance(gradients[0], [p.grad for p in model.parameters()]) < 1e-4
+    assert metrics["reward"] == pytest.approx(rewards.mean().item())
+    assert metrics["reward_std"] == pytest.approx(rewards.std().item())
+    assert metrics["logp_gap"] < 1e-5
+    assert metrics["clip_fraction"] == metrics["zero_variance"] == 0
+    assert metrics["accuracy/live"] == pytest.approx((rewards == 1).float().mean().item())
+    assert metrics["malformed"] == pytest.approx((rewards == 0).float().mean().item())
+    assert metrics["response_length"] == pytest.approx(sum(len(r.ids) for r in flat) / len(flat))
+    assert metrics["unfinished"] == pytest.approx(sum(not r.finished for r in flat) / len(flat))
+    sampled = sum(len(g[0].script.prompt) + sum(len(r.ids) for r in g) for g in rollouts)
+    trained = sum(len(g[0].script.prompt) + sum(len(r.ids) - 1 for r in g) for g in rollouts)
+    assert tokens == sampled + trained
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_rewards_go_up(lora: bool, learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(lora=lora, optimizer=OptimizerConfig(1e-2))
+    stage = grpo(learner, replace(BASIC, group=8, kl=0.001))
+    rewards = [stage.step(step, 0.0)[0]["reward"] for step in range(15)]
+    assert sum(rewards[:3]) / 3 < 0.65
+    assert sum(rewards[-3:]) / 3 > (0.7 if lora else 0.9)  # adapters cannot turn the head of a random model
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_kl_is_measured_against_the_start(lora: bool, learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(lora=lora, optimizer=OptimizerConfig(1e-2))
+    stage = grpo(learner, replace(BASIC, kl=0.05, forward_tokens=30))
+    start = plain_copy(learner)
+    first, _ = stage.step(0, 0.0)
+    assert first["kl"] == pytest.approx(0, abs=1e-9)
+    for step in (1, 2):
+        now, rollouts = plain_copy(learner), rollouts_of(stage, step)
+        with torch.no_grad():
+            gaps = torch.cat([plain_logp(start, r) - plain_logp(now, r) for group in rollouts for r in group])
+        metrics, _ = stage.step(step, 0.0)
+        assert metrics["kl"] == pytest.approx((gaps.exp() - gaps - 1).mean().item(), rel=1e-3)
+        assert metrics["kl"] > 1e-4
+        assert metrics["logp_gap"] < 1e-5
+
+
+def test_the_kl_and_entropy_terms_reach_the_gradient(learner_of: Callable[..., Learner]) -> None:
+    met = []
+    for config in (BASIC, replace(BASIC, entropy=0.1), replace(BASIC, kl=0.1), replace(BASIC, kl=0.2)):
+        learner = learner_of(optimizer=STEADY)
+        stage = grpo(learner, config)
+        with torch.no_grad():
+            for parameter in learner.model.parameters():
+                parameter.mul_(1.1)  # away from the reference
+        _, gradients = spy(learner)
+        stage.step(0, 0.0)
+        met.append(torch.cat([g.flatten() for g in gradients[0]]))
+    basic, entropy, kl, twice = met
+    assert (entropy - basic).norm() > 0.01 * basic.norm()
+    assert (kl - basic).norm() > 0.01 * basic.norm()
+    torch.testing.assert_close(twice - basic, 2 * (kl - basic), atol=1e-6, rtol=1e-3)
+
+
+def test_minibatches_keep_the_log_probs_of_the_draw(learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(optimizer=OptimizerConfig(1e-2))
+    stage = grpo(learner, replace(BASIC, minibatches=2))
+    rollouts = rollouts_of(stage)
+    groups, _ = spy(learner)
+    metrics, _ = stage.step(0, 0.0)
+    assert [len(part) for part in groups] == [2, 2]
+    drawn = [r.logps for group in rollouts for r in group]
+    used = [b.old_logps for part in groups for group in part for b in group.branches]
+    for old, logps in zip(used, drawn, strict=True):
+        assert old is not None
+        torch.testing.assert_close(old, logps)
+    assert metrics["logp_gap"] > 0.02  # the mean of none in the first and a lot in the second
+    assert metrics["clip_fraction"] > 0
+    one = learner_of(optimizer=OptimizerConfig(1e-2))
+    assert grpo(one, BASIC).step(0, 0.0)[0]["logp_gap"] < 1e-5
+
+
+def test_the_constant_is_that_of_the_whole_step(learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of()
+    stage = grpo(learner, replace(BASIC, minibatches=4, aggregation="constant"))
+    groups, _ = spy(learner)
+    stage.step(0, 0.0)
+    weights = {round(1 / b.weight, 3) for part in groups for group in part for b in group.branches}
+    assert weights == {BASIC.group * max(2 + row.action + 4 for row in stage._prompts(0))}
+
+
+def test_groups_without_variance_can_be_left_out(learner_of: Callable[..., Learner]) -> None:
+    met, tokens = [], []
+    for drop in (True, False):
+        learner = learner_of(optimizer=STEADY)
+        _, gradients = spy(learner)
+        metrics, processed = grpo(learner, replace(BASIC, prompts=8, drop_zero_variance=drop), ROWS).step(0, 0.0)
+        assert metrics["zero_variance"] == 0.25
+        met.append(gradients[0])
+        tokens.append(processed)
+    assert distance(*met) < 1e-5
+    assert tokens[0] < tokens[1]
+
+
+def test_a_step_without_any_variance_leaves_the_model_alone(learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of()
+    before = [p.clone() for p, _ in learner.trainable]
+    flat = [row for row in ROWS if row.kind == "flat"]
+    metrics, _ = grpo(learner, replace(BASIC, prompts=2), flat).step(0, 0.0)
+    assert metrics["zero_variance"] == 1
+    assert all(torch.equal(p, old) for (p, _), old in zip(learner.trainable, before, strict=True))
+
+
+def test_prompts_come_from_the_epoch_they_belong_to(learner_of: Callable[..., Learner]) -> None:
+    epochs = [[replace(row, world=f"epoch {epoch}") for row in LIVE] for epoch in range(3)]
+    stage = GRPO(learner_of(), BASIC, Parity(), lambda epoch: epochs[epoch], 7)
+    seen = [row for step in range(4) for row in stage._prompts(step)][: 2 * len(LIVE)]
+    for epoch in range(2):
+        part = seen[epoch * len(LIVE) : (epoch + 1) * len(LIVE)]
+        assert sorted(row.id for row in part) == sorted(row.id for row in LIVE)
+        assert {row.world for row in part} == {f"epoch {epoch}"}
+
+
+def test_a_scorer_that_fails_names_the_row(learner_of: Callable[..., Learner]) -> None:
+    for broken in (lambda *_: 1 / 0, lambda *_: Score(float("nan"))):
+        stage = grpo(learner_of(), BASIC)
+        stage.domain.score = broken  # type: ignore[method-assign]
+        with pytest.raises(RuntimeError, match=r"row r\d"):
+            stage.step(0, 0.0)
