@@ -52,7 +52,9 @@ class SFTConfig:
         0, "first steps that fit the prompt too, so that a model from scratch learns to copy from it", "steps"
     )
     batch: int = what(64, "rows a step", "rows")
-    forward_tokens: int = what(4096, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens")
+    forward_tokens: int = what(
+        4096, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens"
+    )
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     reasoning: bool = what(False, "fit the given chain of thought and answer instead of the direct answer")
     save_every: int = what(100, "checkpoint interval", "steps")
@@ -68,14 +70,17 @@ class RLConfig:
     seeds: tuple[int, ...] = what((0,), "one run a seed: its prompts, its draws")
     temperature: float = what(1.0, "sampling temperature of rollouts")
     max_rows: int = what(512, "rollouts that grow at once (memory)", "rollouts")
-    forward_tokens: int = what(4096, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens")
+    forward_tokens: int = what(
+        4096, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens"
+    )
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     advantage: Literal["group", "none", "batch"] = what(
         "group", "divide centred rewards by the group's deviation (GRPO), by nothing (Dr.GRPO), by the batch's"
     )
     aggregation: Literal["sequence", "token", "constant"] = what(
-        "token", "mean over tokens of each rollout then rollouts (GRPO), over all tokens (as published), or by the "
-        "longest possible response (Dr.GRPO)"
+        "token",
+        "mean over tokens of each rollout then rollouts (GRPO), over all tokens (as published), or by the "
+        "longest possible response (Dr.GRPO)",
     )
     clip_low: float = what(0.2, "ratio is clipped at 1 - this")
     clip_high: float = what(0.2, "ratio is clipped at 1 + this; larger than clip_low is clip-higher (DAPO)")

@@ -36,7 +36,6 @@ def demo() -> Config:
             max_prompt=512,
             max_response=128,
             reward="task_specific",
-            unchanged_per_hundred=70.0,
         ),
         model=ModelConfig(vocabulary=1024, pieces="fields", hidden=192, layers=4, heads=4),
         sft=SFTConfig(
@@ -60,7 +59,6 @@ def bytesized32() -> Config:
             max_prompt=1024,
             max_response=256,
             reward="task_specific",
-            unchanged_per_hundred=70.0,
             valid_fraction=0.03,
         ),
         model=ModelConfig(vocabulary=4096, pieces="fields", hidden=256, layers=8, heads=4),
