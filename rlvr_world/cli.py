@@ -194,9 +194,10 @@ def _last_model(run: Path) -> Path:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from rlvr_world.evaluation.report import write_report
+    from rlvr_world.evaluation.report import text_report, write_report
 
-    print(write_report(args.run))
+    page = write_report(args.run)
+    print(f"{text_report(args.run)}\nreport: {page}")
 
 
 def _collect(args: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ from rlvr_world import models, overrides, recipes
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.evaluate import GREEDY, evaluate, save_result
-from rlvr_world.evaluation.report import write_report
+from rlvr_world.evaluation.report import text_report, write_report
 from rlvr_world.recipes import Recipe, Splits
 from rlvr_world.sampling.engine import Sampling
 from rlvr_world.tokenizers import train_tokenizer
@@ -58,6 +58,7 @@ def train(config: Config, folder: Path) -> Path:
         raise InputError(
             f"{folder}: holds a run with another config; choose another --out, or `rlvr-world resume {folder}`"
         )
+    _check(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     device = models.check_device(config.model.device)
@@ -81,8 +82,19 @@ def train(config: Config, folder: Path) -> Path:
     for name, model_folder in finals.items():
         _evaluate(run, name, model_folder)
     report = write_report(folder)
-    say(f"[bold]report[/] {report}")
+    print(f"\n{text_report(folder)}\nreport: {report}")
     return report
+
+
+def _check(config: Config) -> None:
+    """Numbers that a later stage could not work with."""
+    if not config.rl.steps:
+        return
+    for name, least in (("prompts", 1), ("group", 2), ("minibatches", 1)):
+        if (got := getattr(config.rl, name)) < least:
+            raise InputError(f"rl.{name}: expected at least {least}, got {got}; raise it, or set rl.steps=0")
+    if config.rl.temperature <= 0:
+        raise InputError(f"rl.temperature: expected more than 0, got {config.rl.temperature}; RL learns from samples")
 
 
 def resume(folder: Path) -> Path:

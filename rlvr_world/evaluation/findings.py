@@ -61,9 +61,12 @@ def _comparisons(results: Mapping[str, Result]) -> list[tuple[str, str, list[Res
     return output + [(family, name, list(runs.values()), name) for name in baselines]
 
 
-def findings(results: Mapping[str, Result]) -> dict[str, Any]:
-    """``verdict`` (one sentence), ``findings`` (comparison rows by slice) and whether one seed had to do."""
-    part, found = headline_part(results), []
+def findings(results: Mapping[str, Result], part: str = "") -> dict[str, Any]:
+    """``verdict`` (one sentence), ``findings`` (comparison rows by slice) and whether one seed had to do.
+
+    They are about ``part``, by default the headline.
+    """
+    part, found = part or headline_part(results), []
     for family, other, runs, rivals in _comparisons(results):
         if isinstance(rivals, str):
             if part not in runs[0]["rows"]["baselines"][rivals]:

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from ..errors import InputError
 from .figures import held_out_figures, more_figures, rl_figures, sft_figures
 from .findings import findings, flatten, headline_part, story, tables
-from .summary import OVERALL, Result
+from .summary import OVERALL, Result, markdown_table, paper_table
 
 PREDICTIONS = 5  # shown right, and shown wrong
 
@@ -59,6 +59,26 @@ def write_report(run: Path) -> Path:
     path = run / "report.html"
     path.write_text(page, encoding="utf-8")
     return path
+
+
+def text_report(run: Path) -> str:
+    """The tables, differences with intervals, verdict and times of a run in Markdown, for terminals and documents."""
+    lines: list[str] = []
+    for group in _by_protocol([_read(path) for path in _results(run)]):
+        first = next(iter(group.values()))
+        lines.append(f"protocol {first['fingerprint']}, {first['protocol']['rows']} rows\n")
+        for part in [p for p in ("exact", "exact_published") if p in first["binary"]]:
+            found = findings(group, part)
+            lines += [f"{part}, mean [95% interval over rows]:\n", markdown_table(paper_table(group, part)), ""]
+            for finding in found["findings"]:
+                cells = [
+                    f"{c['slice']} {c['rows']}" + (f" (over seeds {c['seeds']})" if c["seeds"] else "")
+                    for c in finding["cells"]
+                ]
+                lines.append(f"- {finding['ours']} minus {finding['theirs']}: {'; '.join(cells)}")
+            lines += ["", found["verdict"], ""]
+    times = [f"{row['stage']} {_clock(row['seconds'])}" for row in _times(_read_metrics(run / "metrics.jsonl"))]
+    return "\n".join([*lines, "training time: " + ", ".join(times)])
 
 
 def _results(run: Path) -> list[Path]:
