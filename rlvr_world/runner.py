@@ -68,7 +68,9 @@ def train(config: Config, folder: Path) -> Path:
         _, tokenizer = models.load_model(config.model.source, device=device)
         recipe.domain(config, tokenizer).encode(splits.sft[0])
     folder.mkdir(parents=True, exist_ok=True)
-    stored.write_text(json.dumps(overrides.to_json(config), indent=2))
+    partial_config = folder / ".partial-config.json"
+    partial_config.write_text(json.dumps(overrides.to_json(config), indent=2))
+    partial_config.replace(stored)
     run = Run(folder, config, recipe, splits, Log(folder, config.trackers, overrides.to_json(config)))
     base = _scratch_model(run) if config.model.source == "scratch" else config.model.source
     finals: dict[str, str | Path] = {"base": base}
@@ -106,7 +108,14 @@ def stored_config(folder: Path) -> Config:
     path = folder / "config.json"
     if not path.exists():
         raise InputError(f"{folder}: expected a run folder with a config.json, found none; check the path")
-    data = json.loads(path.read_text())
+    try:
+        data = json.loads(path.read_text())
+    except json.JSONDecodeError:
+        data = None
+    if not isinstance(data, dict) or "recipe" not in data:
+        raise InputError(
+            f"{path}: expected the config of a run, got something else; name another --out or RUN to resume"
+        )
     return overrides.from_json(recipes.find(data["recipe"]).config(), data, str(path))
 
 

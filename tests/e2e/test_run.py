@@ -13,6 +13,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from rlvr_world import runner
+from rlvr_world.errors import InputError
+from rlvr_world.overrides import override
+from rlvr_world.recipes import find
+
 pytest.importorskip("textworld", reason="the demo's rows come from TextWorld: pip install 'rlvr-world[textgame]'")
 
 TINY = [
@@ -134,3 +139,18 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole: Path, cache: Path, tmp_pa
     assert metrics(run) == metrics(whole)
     for path in (whole / "eval").glob("*.json"):
         assert (run / "eval" / path.name).read_text() == path.read_text()
+
+
+@pytest.mark.parametrize("setting", ["rl.group=1", "rl.prompts=0", "rl.minibatches=0", "rl.temperature=0"])
+def test_what_rl_cannot_work_with_is_refused_before_sft(setting: str, tmp_path: Path) -> None:
+    config = override(find("demo").config(), [setting])
+    with pytest.raises(InputError, match=setting.partition("=")[0]):
+        runner.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ["", '{"recipe": "de', "[]", '{"model_type": "llama"}'])
+def test_a_config_that_is_no_runs_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"config\.json: expected the config of a run"):
+        runner.resume(tmp_path)

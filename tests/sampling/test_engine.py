@@ -204,6 +204,7 @@ def test_rows_that_leave_early_keep_their_results_and_those_that_stay_theirs() -
     lengths = sorted(len(r.ids) for group in together for r in group)
     assert lengths[0] == 1
     assert lengths[-1] > 20
+    assert not any(t < 60 - 11 * i for i, group in enumerate(together) for r in group for t in r.written[0])
     for i, script in enumerate(scripts):
         [alone] = draw_all([script], n=12, keys=[i])
         for rollout, other in zip(together[i], alone, strict=True):

@@ -65,3 +65,15 @@ def test_the_loss_is_plain_cross_entropy_of_what_is_written(
         assert metrics["loss"] == pytest.approx(expected, abs=1e-5)
         assert tokens == sum(len(s.prompt) + len(s.target_ids()[0]) - 1 for s in SCRIPTS)
     assert plain_loss(learner, prompts_too=False) < expected
+
+
+def test_a_step_takes_the_rows_of_its_number(learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of()
+    taken: list[tuple[int, ...]] = []
+    learner.update = lambda groups, *_: taken.append(groups[0].prompt) or {}  # type: ignore[method-assign, func-returns-value]
+    stage = SFT(learner, SFTConfig(batch=1), SCRIPTS, seed=4)
+    for step in (0, 1, 2, 5):
+        stage.step(step, 0.5)
+    expected = [SCRIPTS[rows_of_step(3, 1, step, 4)[0]].prompt for step in (0, 1, 2, 5)]
+    assert taken == expected
+    assert len(set(taken[:3])) == 3
