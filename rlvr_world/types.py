@@ -134,7 +134,7 @@ class Rollout:
     stream: tuple[int, ...] = ()
     """The key of this rollout's random stream, (seed, step, prompt, sample): with the policy it gives the same draw."""
     policy_version: int = 0
-    """Optimizer steps that the policy had seen when it drew this."""
+    """Training steps that the policy had been through when it drew this."""
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class GRPO:
         metrics = {**summary(groups, scores, transitions), **self._learn(scripts, groups, rewards_BG, progress)}
         clock.lap("update")
         rolled = sum(len(s.prompt) + sum(len(r.ids) for r in g) for s, g in zip(scripts, groups, strict=True))
-        return {**metrics, **clock.laps}, rolled + int(metrics.pop("trained_tokens"))
+        return {**metrics, **clock.laps}, rolled + int(metrics["trained_tokens"])
 
     def _prompts(self, step: int) -> list[Transition]:
         """This step's rows, a function of (seed, step); drawing crosses epochs as SFT's does."""
