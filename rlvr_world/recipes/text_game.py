@@ -29,13 +29,14 @@ def demo() -> Config:
         recipe="demo",
         summary="a 2M-parameter model from scratch learns generated text adventures, then RL (2 cores, minutes)",
         data=TextGameConfig(
-            world=WorldSpec(games=12, rows_per_game=400),
-            valid_fraction=0.1,
-            test_fraction=0.2,
+            world=WorldSpec(games=36, rows_per_game=300),
+            valid_fraction=0.05,
+            test_fraction=0.1,
             style=COMPACT,
             max_prompt=512,
             max_response=128,
             reward="task_specific",
+            unchanged_per_hundred=80.0,
         ),
         model=ModelConfig(vocabulary=1024, pieces="fields", hidden=192, layers=4, heads=4),
         sft=SFTConfig(
