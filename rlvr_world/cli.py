@@ -35,6 +35,8 @@ EXTRAS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
+    # Threads that wait asleep: by default they spin, and on a machine with other work a step takes several times longer.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = parse(sys.argv[1:] if argv is None else argv)
     try:
         args.verb(args)
