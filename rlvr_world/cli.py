@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -35,7 +36,7 @@ EXTRAS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    # Threads that wait asleep: by default they spin, and on a machine with other work a step takes several times longer.
+    # Threads that wait should sleep: by default they spin, and beside other work a step takes several times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = parse(sys.argv[1:] if argv is None else argv)
     try:
