@@ -46,7 +46,7 @@ def demo() -> Config:
             save_every=50,
             eval_every=100,
         ),
-        rl=RLConfig(steps=60, prompts=64, group=8, optimizer=OptimizerConfig(1e-4), kl=0.001),
+        rl=RLConfig(steps=40, prompts=64, group=8, optimizer=OptimizerConfig(1e-4), kl=0.001),
     )
 
 
