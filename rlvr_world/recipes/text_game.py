@@ -36,7 +36,7 @@ def demo() -> Config:
             max_prompt=512,
             max_response=128,
             reward="task_specific",
-            unchanged_per_hundred=80.0,
+            unchanged_per_hundred=40.0,
         ),
         model=ModelConfig(vocabulary=1024, pieces="fields", hidden=192, layers=4, heads=4),
         sft=SFTConfig(
@@ -46,7 +46,7 @@ def demo() -> Config:
             save_every=50,
             eval_every=100,
         ),
-        rl=RLConfig(steps=40, prompts=64, group=8, optimizer=OptimizerConfig(1e-4), kl=0.001),
+        rl=RLConfig(steps=24, prompts=64, group=8, optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=8),
     )
 
 
