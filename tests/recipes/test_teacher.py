@@ -12,11 +12,16 @@ from typing import Any
 
 import pytest
 
-from rlvr_world.domains.text_game.prompt import PromptStyle
+from rlvr_world.config import OptimizerConfig, SFTConfig
+from rlvr_world.domains.text_game.prompt import PromptStyle, build_answer, build_prompt
 from rlvr_world.domains.text_game.rows import read_rows
 from rlvr_world.errors import InputError
+from rlvr_world.models import create_model, save_model
 from rlvr_world.recipes import find
 from rlvr_world.recipes.teacher import teach
+from rlvr_world.tokenizers import train_tokenizer
+from rlvr_world.training.learner import Learner
+from rlvr_world.training.sft import SFT
 
 OPENED = {"name": "door (ID: 1)", "uuid": 1, "type": "Door", "properties": {"isShut": False}, "contains": []}
 RIGHT = f"The final answer is: {json.dumps({'modified': [OPENED], 'removed': [], 'score': {}})}"
@@ -94,3 +99,24 @@ def test_only_changed_rows_are_asked_and_only_verified_answers_kept(server: str,
 def test_a_server_that_refuses_is_a_sentence(server: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"teacher r2 at .*404.*check --url"):
         teach(config(tmp_path), tmp_path / "kept.jsonl", "r2", server, samples=1)
+
+
+def test_a_model_loaded_here_teaches_what_it_knows(tmp_path: Path) -> None:
+    settings = config(tmp_path)
+    style = PromptStyle(instructions=False, rules=False, literals="json")
+    model_settings = replace(settings.model, precision="float32", device="cpu")
+    settings = replace(settings, data=replace(settings.data, style=style, max_response=200), model=model_settings)
+    rows = [row for row in read_rows(settings.data.train) if row.kind == "changed"]
+    tokenizer = train_tokenizer([build_prompt(r, style, None) + build_answer(r, False) for r in rows], 600, "fields")
+    learner = Learner(
+        create_model(len(tokenizer), 32, 1, 2, 512, tokenizer), tokenizer, model_settings, OptimizerConfig(1e-2)
+    )
+    scripts = [find("bytesized32").domain(settings, tokenizer).encode(row) for row in rows]
+    stage = SFT(learner, SFTConfig(batch=len(rows)), scripts, seed=0)
+    for step in range(100):
+        stage.step(step, 0.5)
+    save_model(learner.model, tokenizer, tmp_path / "model")
+    out = tmp_path / "kept.jsonl"
+    kept, asked = teach(settings, out, str(tmp_path / "model"), samples=4)
+    assert (kept, asked) == (3, 3)
+    assert [t.action for t in read_rows(out, "answer")] == ["open 1", "open 2", "open 3"]
