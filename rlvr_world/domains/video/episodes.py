@@ -1,0 +1,62 @@
+"""Recorded episodes, whatever they are stored in, and the clips that world models learn from.
+
+Shape legend: T frames, H height, W width, A action width, P proprioception width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+class Episodes(Protocol):
+    """A data set of episodes: actions are at hand, frames are read when asked for."""
+
+    name: str
+    """Names the data set in errors, row ids and results."""
+    ids: Sequence[str]
+    """The name of each episode, sorted: what splits and results speak of."""
+    lengths: Sequence[int]
+    """Frames of each episode."""
+
+    def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
+        """The frames at these steps, uint8 [len(steps), H, W, 3], RGB, at the size they are stored in.
+
+        Raises InputError that names file, episode and step where a frame is missing or does not decode.
+        """
+        ...
+
+    def actions(self, episode: int) -> np.ndarray:
+        """float32 [T, A]; row t leads from frame t to frame t + 1 (the last one leads nowhere).
+
+        Raises InputError that names file, episode, step and field for a wrong width or a number that is not finite.
+        """
+        ...
+
+    def proprio(self, episode: int) -> np.ndarray | None:
+        """What the robot feels of itself, float32 [T, P]; None where the data set has none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Some frames of one episode, in order: a state or a next state. Frames are read when asked for."""
+
+    episodes: Episodes
+    episode: int
+    steps: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        return f"Clip({self.episodes.name}/{self.episodes.ids[self.episode]}:{self.steps})"
+
+    def read(self) -> np.ndarray:
+        """uint8 [len(steps), H, W, 3]."""
+        return self.episodes.frames(self.episode, self.steps)
+
+    def proprio(self) -> np.ndarray | None:
+        """float32 [len(steps), P]; None where the data set has none."""
+        whole = self.episodes.proprio(self.episode)
+        return None if whole is None else whole[list(self.steps)]
