@@ -11,6 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from rlvr_world.errors import InputError
+
 
 class Episodes(Protocol):
     """A data set of episodes: actions are at hand, frames are read when asked for."""
@@ -60,3 +62,40 @@ class Clip:
         """float32 [len(steps), P]; None where the data set has none."""
         whole = self.episodes.proprio(self.episode)
         return None if whole is None else whole[list(self.steps)]
+
+
+def checked_rows(
+    values: np.ndarray, field: str, file: object, episode: str, length: int, width: int | None = None
+) -> np.ndarray:
+    """``values`` as float32 [length, width], for a reader's actions or proprioception; ``width`` None takes any.
+
+    Raises InputError that names file, episode, step and field for a wrong shape or a number that is not finite.
+    """
+    where = f"{file}, episode {episode}, field {field}"
+    if values.dtype.kind not in "fiub" or values.ndim != 2 or (width is not None and values.shape[1] != width):
+        wanted = "any" if width is None else width
+        raise InputError(
+            f"{where}: expected rows of {wanted} numbers, got {values.dtype} of shape {values.shape}; all episodes of "
+            "a data set have one width, so repair or remove this one"
+        )
+    if len(values) != length:
+        raise InputError(f"{where}: expected a row for each of {length} frames, got {len(values)}; repair or remove it")
+    rows = values.astype(np.float32)
+    bad = np.argwhere(~np.isfinite(rows))
+    if len(bad):
+        step, column = bad[0]
+        raise InputError(
+            f"{where}: expected finite numbers, got {rows[step, column]} at step {step}, dimension {column} "
+            f"({len(bad)} such); repair or remove the episode"
+        )
+    return rows
+
+
+def checked_steps(steps: Sequence[int], file: object, episode: str, length: int) -> list[int]:
+    """The steps as a list; raises InputError that names the first one that the episode does not have."""
+    for step in steps:
+        if not 0 <= step < length:
+            raise InputError(
+                f"{file}, episode {episode}, step {step}: no such frame; the episode has the steps 0 to {length - 1}"
+            )
+    return list(steps)

@@ -1,0 +1,105 @@
+"""The published layout: a file ``<name>_eps_<8 digits>.npz`` an episode, with its frames and actions.
+
+Arrays: ``image`` uint8 [T, H, W, 3], ``action`` [T, A], and, of our own, an optional ``proprio`` [T, P].
+Source of the layout: the converter of iVideoGPT and RLVR-World (one file an episode, native frame size).
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from rlvr_world.domains.video.episodes import checked_rows, checked_steps
+from rlvr_world.errors import InputError
+
+
+class NpzEpisodes:
+    """Reads a folder of ``.npz`` episodes. Opening reads array headers only; frames stay compressed until asked for.
+
+    Raises InputError for a folder without episodes, and for a file whose arrays are missing, broken, or differ in
+    length, or in width from the first episode's.
+    """
+
+    def __init__(self, folder: Path | str) -> None:
+        self._files = sorted(Path(folder).glob("*.npz"))
+        if not self._files:
+            raise InputError(f"{folder}: expected episodes named <name>_eps_<8 digits>.npz, found no .npz file")
+        self.name = Path(folder).resolve().name
+        self.ids: Sequence[str] = [file.stem for file in self._files]
+        shapes = [_shapes(file) for file in self._files]
+        self.lengths: Sequence[int] = [shape["image"][0] for shape in shapes]
+        self._widths = {key: size[1] for key, size in shapes[0].items() if key != "image"}
+        for file, shape in zip(self._files, shapes, strict=True):
+            widths = {key: size[1] for key, size in shape.items() if key != "image"}
+            if widths != self._widths or len({size[0] for size in shape.values()}) != 1:
+                raise InputError(
+                    f"{file}, episode {file.stem}: expected as many rows as frames, and the widths {self._widths} of "
+                    f"{self._files[0].name}, got the shapes {shape}; repair or remove the episode"
+                )
+        # A clip asks for its state and its next state one after the other: the episode is inflated once.
+        self._frames = lru_cache(maxsize=4)(lambda episode: _load(self._files[episode], "image"))
+
+    def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
+        """uint8 [len(steps), H, W, 3]."""
+        file, name = self._files[episode], self.ids[episode]
+        return self._frames(episode)[checked_steps(steps, file, name, self.lengths[episode])]
+
+    def actions(self, episode: int) -> np.ndarray:
+        """float32 [T, A]."""
+        return self._rows(episode, "action")
+
+    def proprio(self, episode: int) -> np.ndarray | None:
+        """float32 [T, P], or None."""
+        return self._rows(episode, "proprio") if "proprio" in self._widths else None
+
+    def _rows(self, episode: int, key: str) -> np.ndarray:
+        file = self._files[episode]
+        return checked_rows(_load(file, key), key, file, self.ids[episode], self.lengths[episode], self._widths[key])
+
+
+def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each array, checked for what the reader relies on."""
+    shapes = {}
+    for key, (shape, dtype) in _headers(file).items():
+        shapes[key] = shape
+        wrong = (len(shape) != 4 or shape[3] != 3 or dtype != np.uint8) if key == "image" else len(shape) != 2
+        if wrong:
+            layout = "uint8 [T, H, W, 3]" if key == "image" else "rows [T, width]"
+            raise InputError(
+                f"{file}, episode {file.stem}, field {key}: expected {layout}, got {dtype} {list(shape)}; convert again"
+            )
+    missing = [key for key in ("image", "action") if key not in shapes]
+    if missing:
+        raise InputError(f"{file}: expected the arrays image and action, got no {' and no '.join(missing)}; add them")
+    return shapes
+
+
+def _headers(file: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shape and type of the arrays, from the first bytes of each: nothing else is inflated."""
+    headers = {}
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for key in {"image.npy", "action.npy", "proprio.npy"} & set(archive.namelist()):
+                with archive.open(key) as member:
+                    first = np.lib.format.read_magic(member) == (1, 0)
+                    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+                    shape, _, dtype = read(member)
+                    headers[key.removesuffix(".npy")] = (shape, dtype)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(f"{file}, episode {file.stem}: not a readable .npz ({error}); convert or remove it") from None
+    return headers
+
+
+def _load(file: Path, key: str) -> np.ndarray:
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return arrays[key]
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise InputError(
+            f"{file}, episode {file.stem}, field {key}: does not read ({error}); convert it again or remove it"
+        ) from None
