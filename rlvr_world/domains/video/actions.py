@@ -1,0 +1,144 @@
+"""Actions and proprioception as tokens: every field in uniform bins between ranges that stay with the model.
+
+All fields share one block of ids (video models of RLVR-World: 13 fields, 256 bins). Arithmetic is float32, step by step
+as in the published code, so that bins are equal to its. Shape legend: T steps, A fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from rlvr_world.errors import InputError
+
+OUTSIDE_LIMIT = 0.1
+"""Ranges do not fit where more than this share of a field's values lies beyond them: quantile ranges leave out 2 %."""
+
+
+@dataclass(frozen=True)
+class ActionBins:
+    """The ranges of each field and the number of bins between them.
+
+    >>> ActionBins((-1.0, 0.0), (1.0, 512.0)).bins_of(np.float32([[0.0, 512.0]]))
+    array([[128, 255]])
+    """
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    bins: int = 256
+
+    def __post_init__(self) -> None:
+        ordered = all(-np.inf < low <= high < np.inf for low, high in zip(self.low, self.high, strict=False))
+        if not self.low or len(self.low) != len(self.high) or not ordered or self.bins < 2:
+            raise InputError(
+                f"ranges of actions: expected for each field a finite low <= high, and at least 2 bins, got low "
+                f"{self.low}, high {self.high}, {self.bins} bins; fit them to the data again"
+            )
+
+    @property
+    def width(self) -> int:
+        return len(self.low)
+
+    @property
+    def _ends(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.array(self.low, np.float32), np.array(self.high, np.float32)
+
+    def bins_of(self, actions_TA: np.ndarray, where: str = "actions") -> np.ndarray:
+        """int64 [T, A], 0 to ``bins`` - 1, of float32 [T, A]; values beyond the ranges go to the outer bins.
+
+        Raises InputError that names ``where`` and the field for a wrong width, and the step too for NaN.
+        """
+        values_TA = self._checked(actions_TA, where)
+        low_A, high_A = self._ends
+        scaled_TA = ((values_TA - low_A) / (high_A - low_A + np.float32(1e-8))).clip(0, 1)
+        return np.floor(scaled_TA * np.float32(self.bins)).clip(0, self.bins - 1).astype(np.int64)
+
+    def value_of(self, bins_TA: np.ndarray) -> np.ndarray:
+        """float32 [T, A]: the middles of the bins."""
+        low_A, high_A = self._ends
+        return low_A + (bins_TA.astype(np.float32) + np.float32(0.5)) / np.float32(self.bins) * (high_A - low_A)
+
+    def unit(self, values_TA: np.ndarray) -> np.ndarray:
+        """float32 [T, A]: values in units of each field's range (low is 0, high is 1), not clipped."""
+        low_A, high_A = self._ends
+        return (np.asarray(values_TA, np.float32) - low_A) / np.maximum(high_A - low_A, np.float32(1e-8))
+
+    def outside(self, actions_TA: np.ndarray, where: str = "actions") -> np.ndarray:
+        """float64 [A]: for each field the share of values beyond its range."""
+        values_TA = self._checked(actions_TA, where)
+        low_A, high_A = self._ends
+        return ((values_TA < low_A) | (values_TA > high_A)).mean(0)
+
+    def check_fit(self, actions: Mapping[str, np.ndarray]) -> None:
+        """Refuse ranges that are not those of the data: ``actions`` holds float32 [T, A] by name of episode.
+
+        Raises InputError naming the worst episode, step and field where a tenth of a field's values lies outside.
+        """
+        share_A = self.outside(np.concatenate([self._checked(a, name) for name, a in actions.items()]))
+        if share_A.max() <= OUTSIDE_LIMIT:
+            return
+        field = int(share_A.argmax())
+        low, high = self.low[field], self.high[field]
+        beyond = {name: np.maximum(low - a[:, field], a[:, field] - high) for name, a in actions.items()}
+        name = max(beyond, key=lambda name: beyond[name].max())
+        step = int(beyond[name].argmax())
+        raise InputError(
+            f"{name}: step {step}: field {field} is {actions[name][step, field]:.4g}, and {share_A[field]:.0%} of its "
+            f"values lie outside the range {low:.4g} to {high:.4g} (at most {OUTSIDE_LIMIT:.0%} may); "
+            "check units and order of the fields, or fit the ranges to this data"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> ActionBins:
+        """Raises InputError naming ``where`` for anything but the output of ``to_json``."""
+        try:
+            return cls(tuple(map(float, data["low"])), tuple(map(float, data["high"])), int(data["bins"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{where}: expected ranges as {{low, high, bins}}, got {data!r} ({error})") from error
+
+    def _checked(self, values_TA: np.ndarray, where: str) -> np.ndarray:
+        values_TA = np.asarray(values_TA, np.float32)
+        if values_TA.ndim != 2 or values_TA.shape[1] != self.width:
+            raise InputError(
+                f"{where}: expected [steps, {self.width}] numbers, got an array {list(values_TA.shape)}; "
+                "use data of the kind that the ranges were fitted to"
+            )
+        if (nan_N2 := np.argwhere(np.isnan(values_TA))).size:
+            step, field = nan_N2[0]
+            raise InputError(f"{where}: step {step}: field {field} is not a number; leave out or mend this episode")
+        return values_TA
+
+
+def fit_ranges(
+    arrays: Iterable[np.ndarray],
+    how: Literal["minmax", "quantile"] = "minmax",
+    q: float = 0.01,
+    bins: int = 256,
+    where: str = "actions",
+) -> ActionBins:
+    """The ranges of float32 arrays [T, A], one an episode: the extremes (as published), or the quantiles q and 1 - q.
+
+    Extremes spend most bins on outliers (RT-1's lateral motion falls into 1 to 3 of 256). A field whose quantiles
+    coincide, such as a rare flag, keeps its extremes. Raises InputError naming ``where`` for no data, differing
+    widths, or a number that is not finite.
+    """
+    values: Sequence[np.ndarray] = [np.asarray(a, np.float32) for a in arrays]
+    if not sum(map(len, values)) or len({a.shape[1:] for a in values}) != 1 or values[0].ndim != 2:
+        shapes = sorted({str(list(a.shape)) for a in values})[:3]
+        raise InputError(f"{where}: expected arrays [steps, fields] of one width, got {', '.join(shapes) or 'none'}")
+    values_NA = np.concatenate(values)
+    if (bad_N2 := np.argwhere(~np.isfinite(values_NA))).size:
+        field = bad_N2[0, 1]
+        raise InputError(f"{where}: field {field} has {values_NA[tuple(bad_N2[0])]}; leave out or mend these episodes")
+    low_A, high_A = values_NA.min(0), values_NA.max(0)
+    if how == "quantile":
+        quantiles_2A = np.quantile(values_NA, (q, 1 - q), axis=0).astype(np.float32)
+        spread_A = quantiles_2A[1] > quantiles_2A[0]
+        low_A, high_A = np.where(spread_A, quantiles_2A[0], low_A), np.where(spread_A, quantiles_2A[1], high_A)
+    return ActionBins(tuple(low_A.tolist()), tuple(high_A.tolist()), bins)
