@@ -1,0 +1,98 @@
+"""The per-frame tokenizer: a convolutional encoder, FSQ, and a decoder; each frame for itself.
+
+Published as ``thuml/rt1-frame-tokenizer`` (class ``CNNFSQModel256``): 256x320 pixels to 16x20 = 320 tokens of 4375
+codes. No weight depends on the picture's size, so one tokenizer runs at any size that ``downsampling`` divides.
+
+Shape legend: B frames, H height, W width, h rows and w columns of tokens, d channels of a code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+
+from rlvr_world.vision.blocks import Decoder, Encoder, VisualTokenizer, check_shape
+from rlvr_world.vision.fsq import FSQ
+
+
+class FrameTokenizer(VisualTokenizer):
+    """Frames to token grids and back. The fields are those of the published ``config.json``, and so are the defaults.
+
+    ``block_out_channels`` gives the width of each stage (the size halves between stages), ``fsq_levels`` a preset or
+    a list. ``resolution`` is only a note of the size it was trained at. Raises InputError for fields that do not fit.
+    """
+
+    published_name = "CNNFSQModel256"
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        down_block_types: Sequence[str] | None = None,
+        up_block_types: Sequence[str] | None = None,
+        block_out_channels: Sequence[int] = (128, 256, 256, 512, 768),
+        layers_per_block: int = 2,
+        act_fn: str = "silu",
+        latent_channels: int = 64,
+        norm_num_groups: int = 32,
+        norm_type: str = "group",
+        resolution: int = 256,
+        fsq_levels: int | Sequence[int] = 12,
+    ) -> None:
+        super().__init__()
+        widths = tuple(block_out_channels)
+        down = tuple(down_block_types or ["DownEncoderBlock2D"] * len(widths))
+        up = tuple(up_block_types or ["UpDecoderBlock2D"] * len(widths))
+        self.register_to_config(down_block_types=down, up_block_types=up)
+        check_shape(widths, norm_num_groups, norm_type, down, up)
+        self.fsq = FSQ(fsq_levels)
+        code = len(self.fsq.levels)
+        self.encoder = Encoder(
+            in_channels, latent_channels, widths, layers_per_block, norm_num_groups, act_fn, attention=True
+        )
+        # Unlike the decoder of diffusers: widths shifted by one stage, no extra residual block, doubling from the second.
+        self.decoder = Decoder(
+            out_channels,
+            latent_channels,
+            start=widths[-1],
+            widths=(*widths[-2::-1], widths[0]),
+            doubles=[i > 0 for i in range(len(widths))],
+            layers=layers_per_block,
+            groups=norm_num_groups,
+            act=act_fn,
+            attention=True,
+        )
+        self.quant_linear = nn.Conv2d(latent_channels, code, 1)
+        self.post_quant_linear = nn.Conv2d(code, latent_channels, 1)
+
+    @property
+    def codebook_size(self) -> int:
+        return self.fsq.size
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of tokens of a picture; InputError where the size does not divide evenly."""
+        return self.latent_grid(height, width)
+
+    def encode(self, frames_B3HW: Tensor) -> Tensor:
+        """Frames in [0, 1] to token indices, int64 [B, h, w]."""
+        return self.fsq.quantize(self._latents(frames_B3HW), dim=1)[1]
+
+    def decode(self, indices_Bhw: Tensor) -> Tensor:
+        """Token indices to frames, float32 [B, 3, H, W], not clamped to [0, 1]."""
+        return self._pixels(self.fsq.codes_of(indices_Bhw, dim=1))
+
+    def forward(self, frames_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        """The reconstruction, as ``decode`` gives it, and the indices; gradients pass straight through the codes."""
+        codes_Bdhw, indices_Bhw = self.fsq.quantize(self._latents(frames_B3HW), dim=1)
+        return self._pixels(codes_Bdhw), indices_Bhw
+
+    def _latents(self, frames_B3HW: Tensor) -> Tensor:
+        self.grid(*frames_B3HW.shape[-2:])
+        return self.quant_linear(self.encoder(frames_B3HW.to(self.quant_linear.weight.dtype))[0])
+
+    def _pixels(self, codes_Bdhw: Tensor) -> Tensor:
+        latents = self.post_quant_linear(codes_Bdhw.to(self.post_quant_linear.weight.dtype))
+        return self.decoder(latents)[0].float()
