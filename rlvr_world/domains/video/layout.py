@@ -1,0 +1,233 @@
+"""How frames, actions and proprioception stand in a sequence of tokens, for single-step and multi-step prediction.
+
+Ids (RLVR-World): visual tokens, then the context frame's (multi-step), then action bins, BOS, EOS. Published sizes give
+4633 ids and sequences of 1654 (single-step), 9008 ids and 2024 (multi-step). Proprioception shares the actions' ids and
+follows its frame, on both sides: what is known of a step, frame then proprioception, then what is done there.
+Shape legend: S given frames, F = S + horizon frames and rows of actions, n tokens a frame, A action width, P
+proprioception width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_type_hints
+
+import torch
+from torch import Tensor
+
+from rlvr_world.domains.video.actions import ActionBins
+from rlvr_world.errors import InputError
+from rlvr_world.types import Given, Malformed, Script, Write, Written
+
+Frames = tuple[tuple[int, ...], ...]
+"""One tuple of numbers a frame: its tokens, or its proprioception in bins."""
+
+
+@dataclass(frozen=True)
+class VideoLayout:
+    """The sequence of one kind of model; every size is free.
+
+    >>> VideoLayout("single_step", visual=4375, tokens=320, action_width=13, context=4).max_length
+    1654
+    >>> VideoLayout("multi_step", visual=4375, tokens=80, action_width=13, context_visual=4375, context_tokens=1280,
+    ...             horizon=7).max_length
+    2024
+    """
+
+    kind: Literal["single_step", "multi_step"]
+    visual: int
+    """Codebook of the frames that are predicted."""
+    tokens: int
+    """Tokens of one such frame."""
+    action_width: int
+    context_visual: int = 0
+    """Multi-step: codebook of the context frame."""
+    context_tokens: int = 0
+    """Multi-step: tokens of the context frame."""
+    context: int = 1
+    """Single-step: frames that are given, each with its action."""
+    horizon: int = 1
+    """Frames that are written. Single-step writes several without their actions (as the published code could)."""
+    action_bins: int = 256
+    proprio_width: int = 0
+    """Fields of proprioception; 0 for none."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("single_step", "multi_step"):
+            raise InputError(f"layout: kind: expected single_step or multi_step, got {self.kind!r}")
+        least = {"visual": 1, "tokens": 1, "action_width": 1, "horizon": 1, "action_bins": 2, "proprio_width": 0}
+        context = ("context", "context_visual", "context_tokens")
+        multi = self.kind == "multi_step"
+        least |= dict.fromkeys(context, 1) if multi else dict(zip(context, (1, 0, 0), strict=True))
+        fixed = {"context"} if multi else {"context_visual", "context_tokens"}
+        for name, lowest in least.items():
+            if (got := getattr(self, name)) < lowest or (name in fixed and got != lowest):
+                only = "only" if name in fixed else "at least"
+                raise InputError(f"layout of a {self.kind} model: {name}: expected {only} {lowest}, got {got}")
+
+    @property
+    def context_offset(self) -> int:
+        return self.visual
+
+    @property
+    def action_offset(self) -> int:
+        return self.visual + self.context_visual
+
+    @property
+    def bos(self) -> int:
+        return self.action_offset + self.action_bins
+
+    @property
+    def eos(self) -> int:
+        return self.bos + 1
+
+    @property
+    def vocabulary(self) -> int:
+        return self.eos + 1
+
+    @property
+    def frames(self) -> int:
+        """Frames of a sequence, given and written, and rows of actions that come with it."""
+        return self.context + self.horizon
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the whole sequence."""
+        state = self.tokens + self.proprio_width
+        if self.kind == "multi_step":
+            return self.context_tokens + self.frames * (state + self.action_width)
+        return self.context * (state + self.action_width) + self.horizon * (1 + state) + 1
+
+    def script(
+        self, tokens_Fn: Tensor, actions_FA: Tensor, context_c: Tensor | None = None, proprio_FP: Tensor | None = None
+    ) -> Script:
+        """The sequence as a script; with only the first S rows of frames and proprioception, one without targets.
+
+        ``context_c`` are the context frame's tokens, without offset. Single-step:
+
+            Given([z p b] * S, BOS)  Write(z)  Write(p)  (Given(BOS)  Write(z)  Write(p)) ...  Given(EOS)
+
+        Multi-step, where the last row of actions leads nowhere and only keeps the published length:
+
+            Given(context, z p b)  Write(z)  Write(p)  Given(b)  Write(z)  Write(p)  Given(b) ...
+
+        BOS and EOS are given: with only visual tokens legal before, a model has nothing to say there.
+        Raises InputError for a wrong number of rows or tokens, or a token that is not of its codebook.
+        """
+        P, given = self.proprio_width, len(tokens_Fn) == self.context
+        rows = self.context if given else self.frames
+        context_c = torch.empty(0, dtype=torch.int64) if context_c is None else context_c
+        proprio_FP = torch.empty(rows, 0, dtype=torch.int64) if proprio_FP is None else proprio_FP
+        _check("frame tokens", tokens_Fn, (rows, self.tokens), self.visual)
+        _check("context tokens", context_c, (self.context_tokens,), self.context_visual)
+        _check("bins of actions", actions_FA, (self.frames, self.action_width), self.action_bins)
+        _check("bins of proprioception", proprio_FP, (rows, P), self.action_bins)
+        z: list[list[int]] = tokens_Fn.tolist()
+        b: list[list[int]] = (actions_FA + self.action_offset).tolist()
+        p: list[list[int]] = (proprio_FP + self.action_offset).tolist()
+        prompt: list[int] = (context_c + self.context_offset).tolist()
+        for t in range(self.context):
+            prompt += z[t] + p[t] + b[t]
+        multi = self.kind == "multi_step"
+        segments: list[Given | Write] = [Given(tuple(prompt if multi else [*prompt, self.bos]))]
+        for t in range(self.context, self.frames):
+            segments.append(Write(self.tokens, allowed=range(self.visual), target=None if given else tuple(z[t])))
+            if P:
+                legal = range(self.action_offset, self.bos)
+                segments.append(Write(P, allowed=legal, target=None if given else tuple(p[t])))
+            last = t == self.frames - 1
+            segments.append(Given(tuple(b[t]) if multi else (self.eos if last else self.bos,)))
+        return Script(tuple(segments))
+
+    def read(self, written: Written) -> tuple[Frames, Frames] | Malformed:
+        """Tokens of each written frame, and its proprioception in bins (empty without it).
+
+        Legal-token masks make ``Malformed`` impossible for rollouts of ``script``; other samplers may lack masks.
+        """
+        kinds = [("frame", self.tokens, 0, self.visual)]
+        if self.proprio_width:
+            kinds.append(("proprioception", self.proprio_width, self.action_offset, self.bos))
+        if len(written) != self.horizon * len(kinds):
+            return Malformed(f"expected {self.horizon * len(kinds)} written segments, got {len(written)}")
+        found: list[list[tuple[int, ...]]] = [[], []]
+        for i, ids in enumerate(written):
+            name, count, low, high = kinds[i % len(kinds)]
+            if len(ids) != count or not all(low <= token < high for token in ids):
+                return Malformed(f"{name} {i // len(kinds)}: expected {count} tokens from {low} to {high - 1}")
+            found[i % len(kinds)].append(tuple(token - low for token in ids))
+        return tuple(found[0]), tuple(found[1])
+
+
+def _check(what: str, ids: Tensor, shape: tuple[int, ...], size: int) -> None:
+    if tuple(ids.shape) != shape:
+        raise InputError(f"{what}: the layout expects {list(shape)}, got {list(ids.shape)}; check data and tokenizer")
+    if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
+        raise InputError(
+            f"{what}: the layout expects ids below {size}, got {int(ids.min())} to {int(ids.max())}; "
+            "use the tokenizer and the ranges that belong to the model"
+        )
+
+
+@dataclass(frozen=True)
+class Codec:
+    """All that turns pixels and numbers into a model's tokens: stored in its ``config.json`` under ``codec``."""
+
+    layout: VideoLayout
+    actions: ActionBins
+    tokenizer: str
+    """Fingerprint of the visual tokenizer."""
+    size: tuple[int, int]
+    """Height and width that frames are brought to, in pixels."""
+    proprio: ActionBins | None = None
+
+    def __post_init__(self) -> None:
+        layout = self.layout
+        for name, bins, width in (
+            ("actions", self.actions, layout.action_width),
+            ("proprio", self.proprio, layout.proprio_width),
+        ):
+            got = (bins.width, bins.bins) if bins else (0, layout.action_bins)
+            if got != (width, layout.action_bins):
+                raise InputError(
+                    f"codec: {name}: the layout expects {width} fields in {layout.action_bins} bins, got ranges of "
+                    f"{got[0]} fields in {got[1]} bins; fit the ranges to the model's data"
+                )
+
+    def check_tokenizer(self, codebook: int, context_codebook: int, fingerprint: str) -> None:
+        """Refuse a visual tokenizer that the model was not trained with: InputError with both numbers."""
+        sizes, expected = (codebook, context_codebook), (self.layout.visual, self.layout.context_visual)
+        if sizes != expected:
+            raise InputError(
+                f"tokenizer: its codebooks have {sizes[0]} (frames) and {sizes[1]} (context) codes, the model's "
+                f"vocabulary has {expected[0]} and {expected[1]}; use the tokenizer that the model was trained with"
+            )
+        if fingerprint != self.tokenizer:
+            raise InputError(
+                f"tokenizer: it has the fingerprint {fingerprint}, the model was trained with {self.tokenizer}; "
+                "use that one: the same tokens mean other pictures in another"
+            )
+
+    def check_model(self, vocabulary: int) -> None:
+        """Refuse a model with fewer token ids than the layout: InputError with both numbers."""
+        if vocabulary < self.layout.vocabulary:
+            raise InputError(
+                f"model: its vocabulary has {vocabulary} ids, codebooks and action bins need {self.layout.vocabulary}; "
+                "use the tokenizer and the bins that the model was trained with"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any, where: str) -> Codec:
+        """Raises InputError naming ``where`` for anything but the output of ``to_json``."""
+        try:
+            known = {name: data["layout"][name] for name in get_type_hints(VideoLayout)}
+            height, width = data["size"]
+            proprio = data["proprio"] and ActionBins.from_json(data["proprio"], f"{where}: proprio")
+            actions = ActionBins.from_json(data["actions"], f"{where}: actions")
+            return cls(VideoLayout(**known), actions, str(data["tokenizer"]), (int(height), int(width)), proprio)
+        except (KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{where}: expected a codec of a video model, it lacks or misnames {error}") from error
