@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +28,9 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 class VisualTokenizer(ModelMixin, ConfigMixin):
-    """A tokenizer that is saved as the published ones are: ``config.json`` and ``diffusion_pytorch_model.safetensors``."""
+    """A tokenizer on disk as the published ones: ``config.json`` and ``diffusion_pytorch_model.safetensors``."""
 
+    config_name: Any = "config.json"
     published_name: ClassVar[str]
     """The ``_class_name`` in ``config.json``, by which the published code knows the folder too."""
 
@@ -43,7 +44,7 @@ class VisualTokenizer(ModelMixin, ConfigMixin):
         """Pixels a side that one position of the latent grid stands for."""
         return 2 ** (len(self.config["block_out_channels"]) - 1)
 
-    def latent_grid(self, height: int, width: int) -> tuple[int, int]:
+    def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the latent grid of a picture; InputError where the size does not divide evenly."""
         step = self.downsampling
         if height < step or width < step or height % step or width % step:
@@ -77,8 +78,13 @@ class CrossAttention(nn.Module):
     Both sides are normalised and get a learned position table of their own, zero at first.
     """
 
-    def __init__(self, channels: int, positions: int, groups: int, dropout: float = 0.1) -> None:
+    def __init__(self, channels: int, positions: int, groups: int = 32, dropout: float = 0.1) -> None:
         super().__init__()
+        if channels % groups:
+            raise InputError(
+                f"tokenizer config block_out_channels: expected multiples of {groups} where frames look at their "
+                f"context (max_att_resolution), got {channels}"
+            )
         self.kv_pos_emb = nn.Parameter(torch.zeros(positions, channels))
         self.q_pos_emb = nn.Parameter(torch.zeros(positions, channels))
         self.att = nn.MultiheadAttention(channels, num_heads=4, dropout=dropout, batch_first=True)
@@ -128,17 +134,20 @@ class Half(nn.Module):
     def stages(self) -> list[nn.Module]:
         raise NotImplementedError
 
-    def add_cross_attention(self, grid: tuple[int, int], at: Sequence[int], groups: int) -> None:
+    def add_cross_attention(self, grid: tuple[int, int], at: Sequence[int]) -> None:
         """Give the stages ``at`` a cross-attention each, for a latent grid of these rows and columns."""
         self.cross_at = tuple(at)
         self.cross_att_blocks = nn.ModuleList(
-            CrossAttention(self.widths[i], grid[0] * grid[1] * self.scales[i] ** 2, groups) for i in at
+            CrossAttention(self.widths[i], grid[0] * grid[1] * self.scales[i] ** 2) for i in at
         )
 
     def forward(
         self, x_MCHW: Tensor, context: Sequence[KeysValues] = (), keep: Collection[int] = ()
     ) -> tuple[Tensor, list[Tensor]]:
-        """What conv_out gives, and the features after the stages ``keep``; ``context`` has an entry a cross-attention."""
+        """What conv_out gives, and the features after the stages ``keep``.
+
+        ``context`` has an entry a cross-attention, from ``keys_values``; the order of ``keep`` is that of the stages.
+        """
         x_MCHW = self.conv_in(x_MCHW)
         kept = []
         for i, stage in enumerate(self.stages()):
@@ -152,7 +161,8 @@ class Half(nn.Module):
 
     def keys_values(self, features: Sequence[Tensor]) -> list[KeysValues]:
         """The context's features, one a cross-attention, as ``forward`` takes them."""
-        return [block.keys_values(feature) for block, feature in zip(self.cross_att_blocks, features, strict=True)]
+        blocks = cast(list[CrossAttention], list(self.cross_att_blocks))
+        return [block.keys_values(feature) for block, feature in zip(blocks, features, strict=True)]
 
 
 class Encoder(Half):
@@ -227,9 +237,10 @@ class Decoder(Half):
 
 
 def _mid_block(width: int, groups: int, act: str, attention: bool) -> UNetMidBlock2D:
+    no_time_embedding: Any = None
     return UNetMidBlock2D(
         in_channels=width,
-        temb_channels=None,
+        temb_channels=no_time_embedding,
         resnet_eps=EPS,
         resnet_act_fn=act,
         resnet_groups=groups,

@@ -53,7 +53,7 @@ class FrameTokenizer(VisualTokenizer):
         self.encoder = Encoder(
             in_channels, latent_channels, widths, layers_per_block, norm_num_groups, act_fn, attention=True
         )
-        # Unlike the decoder of diffusers: widths shifted by one stage, no extra residual block, doubling from the second.
+        # Unlike the decoder of diffusers: widths shifted by a stage, no extra residual block, doubling from the second.
         self.decoder = Decoder(
             out_channels,
             latent_channels,
@@ -71,10 +71,6 @@ class FrameTokenizer(VisualTokenizer):
     @property
     def codebook_size(self) -> int:
         return self.fsq.size
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of tokens of a picture; InputError where the size does not divide evenly."""
-        return self.latent_grid(height, width)
 
     def encode(self, frames_B3HW: Tensor) -> Tensor:
         """Frames in [0, 1] to token indices, int64 [B, h, w]."""
