@@ -172,7 +172,7 @@ def _eval(args: argparse.Namespace) -> None:
     else:
         raise InputError(f"{args.model}: lies in no run folder; say with --recipe whose rows to evaluate it on")
     model = _last_model(args.model) if run == args.model else args.model
-    result = runner.evaluate_model(str(model), config)
+    result = runner.evaluate_model(str(model), config, run)
     print(markdown_table(paper_table({str(model): result})))
     if args.out:
         args.out.write_text(json.dumps(result, indent=1))
@@ -217,10 +217,11 @@ def _teach(args: argparse.Namespace) -> None:
 
 
 def _recipes(args: argparse.Namespace) -> None:
-    from rlvr_world.recipes.text_game import TEXT_GAME_RECIPES
+    from rlvr_world.recipes import recipes
 
-    width = max(map(len, TEXT_GAME_RECIPES))
-    for name, recipe in TEXT_GAME_RECIPES.items():
+    known = recipes()
+    width = max(map(len, known))
+    for name, recipe in known.items():
         print(f"{name:<{width}}  {recipe.config().summary}")
 
 

@@ -24,6 +24,8 @@ class ModelConfig:
     hidden: int = what(256, "from scratch: hidden size", "features")
     layers: int = what(6, "from scratch: transformer layers", "layers")
     heads: int = what(4, "from scratch: attention heads", "heads")
+    intermediate: int = what(0, "from scratch: MLP width; 0 takes 8/3 of hidden", "features")
+    tied: bool = what(True, "from scratch: the head shares the embedding's weights")
     context: int = what(2048, "from scratch: longest sequence (position embeddings)", "tokens")
     lora_rank: int = what(0, "rank of LoRA adapters on all linear layers; 0 trains every weight", "rank")
     lora_alpha: int = what(16, "LoRA scale numerator (the update is scaled by alpha/rank)")
@@ -102,7 +104,12 @@ class ControlConfig:
 class EvalConfig:
     rows: int = what(0, "test rows; 0 takes all", "rows")
     valid_rows: int = what(256, "validation rows used during training", "rows")
-    samples: int = what(0, "samples a row at temperature 1 for best-of-N, besides greedy; 0 leaves this out", "samples")
+    temperature: float = what(0.0, "sampling temperature; 0 takes the most likely token")
+    top_k: int = what(0, "sample among the k most likely tokens; 0 among all", "tokens")
+    runs: int = what(1, "sampling runs over the test rows; results are means over runs", "runs")
+    reject: str = what("", "draw again where this 0/1 part of the score is 1, such as repetition; empty keeps all")
+    reject_attempts: int = what(10, "most draws of a row under eval.reject", "draws")
+    samples: int = what(0, "samples a row at temperature 1 for best-of-N, besides; 0 leaves this out", "samples")
     sample_rows: int = what(256, "test rows used for best-of-N", "rows")
     max_rows: int = what(512, "rollouts that grow at once (memory)", "rollouts")
 

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     LlamaConfig,
@@ -34,6 +35,8 @@ Model = PreTrainedModel | PeftModel
 
 ADAPTER = "adapter"
 """The folder inside a saved LoRA model that holds the adapter itself."""
+CODEC = "codec"
+"""The entry of a model's config.json that says what its tokens mean where they are not text."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 """What some models do to logits after the head."""
@@ -47,11 +50,14 @@ def create_model(
     max_length: int,
     tokenizer: PreTrainedTokenizerBase | None = None,
     seed: int = 0,
+    intermediate: int = 0,
+    tied: bool = True,
 ) -> LlamaForCausalLM:
     """A Llama with random weights, float32: the same seed gives the same weights, and no other generator moves.
 
-    The MLP is 8/3 ``hidden`` wide, rounded up to a multiple of 64; the head shares the embedding's weights.
-    ``max_length`` is the longest sequence in tokens. End and padding ids come from ``tokenizer``.
+    The MLP is ``intermediate`` wide, by default 8/3 ``hidden`` rounded up to a multiple of 64; ``tied`` shares the
+    embedding's weights with the head. ``max_length`` is the longest sequence in tokens. End and padding ids come
+    from ``tokenizer``.
 
     Raises InputError for a ``hidden`` that the heads cannot share, or a tokenizer larger than ``vocab_size``.
     """
@@ -62,11 +68,11 @@ def create_model(
     config = LlamaConfig(
         vocab_size=vocab_size,
         hidden_size=hidden,
-        intermediate_size=-(-8 * hidden // (3 * 64)) * 64,
+        intermediate_size=intermediate or -(-8 * hidden // (3 * 64)) * 64,
         num_hidden_layers=layers,
         num_attention_heads=heads,
         max_position_embeddings=max_length,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         bos_token_id=None,
         eos_token_id=None if tokenizer is None else tokenizer.eos_token_id,
         pad_token_id=None if tokenizer is None else tokenizer.pad_token_id,
@@ -78,10 +84,11 @@ def create_model(
 
 def load_model(
     source: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
     """The causal language model and tokenizer in a local folder, on the Hugging Face hub, or ``smollm2``.
 
-    ``smollm2`` is SmolLM2-135M-Instruct from a Python package, see ``smollm``. Only safetensors weights are read,
+    A model over other tokens than text has its codec's settings under ``codec`` in config.json, and no tokenizer:
+    None. ``smollm2`` is SmolLM2-135M-Instruct from a Python package, see ``smollm``. Only safetensors weights are read,
     and no code that comes with a model is run.
 
     Raises InputError where the folder, its config, weights or tokenizer are missing or broken, where
@@ -95,10 +102,15 @@ def load_model(
     elif _looks_like_a_path(place):
         raise InputError(f"model {source}: there is no such folder; check the path")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(place)
+        textual = getattr(AutoConfig.from_pretrained(place), CODEC, None) is None
+        if textual and local.is_dir():
+            _check_tokenizer(local)
+        tokenizer = AutoTokenizer.from_pretrained(place) if textual else None
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             place, dtype=dtype, use_safetensors=True, output_loading_info=True
         )
+    except InputError:
+        raise
     except (OSError, ValueError, SafetensorError) as error:
         raise InputError(_why_not_loaded(source, local.is_dir(), error)) from error
     model, missing = loaded[0], sorted(loaded[1]["missing_keys"])
@@ -108,7 +120,7 @@ def load_model(
             f"such as {missing[0]}; it is incomplete or of another architecture"
         )
     rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
+    if tokenizer is not None and len(tokenizer) > rows:
         raise InputError(
             f"model {source}: the tokenizer has {len(tokenizer)} tokens but the model only {rows}; "
             "put the tokenizer that the model was trained with into its folder"
@@ -128,6 +140,9 @@ def _check_folder(folder: Path) -> None:
             else ("name the folder that save_pretrained wrote")
         )
         raise InputError(f"model {folder}: there is no config.json; {hint}")
+
+
+def _check_tokenizer(folder: Path) -> None:
     if not any((folder / name).is_file() for name in TOKENIZER_FILES):
         raise InputError(
             f"model {folder}: there is no tokenizer (tokenizer.json, tokenizer_config.json); "
@@ -167,7 +182,7 @@ def add_lora(
             raise InputError(f"lora target: {target!r} fits no layer of {type(model).__name__} ({reason})") from error
 
 
-def save_model(model: Model, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_model(model: Model, tokenizer: PreTrainedTokenizerBase | None, folder: Path) -> None:
     """Write a folder that ``AutoModelForCausalLM.from_pretrained`` and ``AutoTokenizer.from_pretrained`` load.
 
     Of a LoRA model the folder holds the merged model, and ``folder/adapter`` the adapter, with which
@@ -181,7 +196,8 @@ def save_model(model: Model, tokenizer: PreTrainedTokenizerBase, folder: Path) -
         whole = merge_copy(model)
         verify_merge(model, whole)
     whole.save_pretrained(str(folder))
-    tokenizer.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
 
 
 def load_adapter(model: PeftModel, folder: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,19 +22,18 @@ from rich import print as say
 from rlvr_world import models, overrides, recipes
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation.evaluate import GREEDY, evaluate, save_result
+from rlvr_world.evaluation.evaluate import Plan, evaluate, save_result
 from rlvr_world.evaluation.report import text_report, write_report
 from rlvr_world.recipes import Recipe, Splits
 from rlvr_world.sampling.engine import Sampling
-from rlvr_world.tokenizers import train_tokenizer
 from rlvr_world.training import checkpoint
 from rlvr_world.training.checkpoint import Counters
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.loop import Stage, run_stage
-from rlvr_world.training.sft import SFT
+from rlvr_world.training.sft import SFT, Encoded
 from rlvr_world.training.tracking import Log
-from rlvr_world.types import Domain, Transition
+from rlvr_world.types import Domain
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,15 @@ def train(config: Config, folder: Path) -> Path:
     recipe = recipes.find(config.recipe)
     splits = recipe.splits(config)
     if config.model.source != "scratch":
-        _, tokenizer = models.load_model(config.model.source, device=device)
-        recipe.domain(config, tokenizer).encode(splits.sft[0])
+        model, tokenizer = models.load_model(config.model.source, device=device)
+        if tokenizer is not None:
+            recipe.domain(config, model, tokenizer, None).encode(splits.sft[0])
     folder.mkdir(parents=True, exist_ok=True)
     partial_config = folder / ".partial-config.json"
     partial_config.write_text(json.dumps(overrides.to_json(config), indent=2))
     partial_config.replace(stored)
     run = Run(folder, config, recipe, splits, Log(folder, config.trackers, overrides.to_json(config)))
+    recipe.prepare(config, splits, folder, run.log)
     base = _scratch_model(run) if config.model.source == "scratch" else config.model.source
     finals: dict[str, str | Path] = {"base": base}
     start: str | Path = base
@@ -119,30 +120,22 @@ def stored_config(folder: Path) -> Config:
     return overrides.from_json(recipes.find(data["recipe"]).config(), data, str(path))
 
 
-def evaluate_model(model_folder: str, config: Config) -> dict[str, Any]:
-    """Evaluate any model folder or hub id on a recipe's test split; the greedy result."""
+def evaluate_model(model_folder: str, config: Config, run: Path | None = None) -> dict[str, Any]:
+    """Evaluate any model folder or hub id on a recipe's test split; the result. ``run``: the run it belongs to."""
     recipe = recipes.find(config.recipe)
-    splits = recipe.splits(config)
-    rows = splits.test[: config.eval.rows or None]
-    return _test(config, recipe, _learner(config, model_folder), rows, GREEDY, 1)[0]
+    learner = _learner(config, model_folder)
+    domain = recipe.domain(config, learner.model, learner.tokenizer, run)
+    rows = recipe.splits(config).test[: config.eval.rows or None]
+    return evaluate(learner.policy, domain, rows, _plan(config), recipe.protocol(config))[0]
 
 
 def _scratch_model(run: Run) -> str:
-    """A new model and a tokenizer trained on the rows, made once and kept in ``base/``."""
-    base, settings = run.folder / "base", run.config.model
+    """A new model, made once and kept in ``base/``."""
+    base = run.folder / "base"
     if not base.exists():
-        texts = run.recipe.texts(run.config, run.splits)
-        tokenizer = train_tokenizer(texts, settings.vocabulary, settings.pieces)
-        model = models.create_model(
-            vocab_size=len(tokenizer),
-            hidden=settings.hidden,
-            layers=settings.layers,
-            heads=settings.heads,
-            max_length=settings.context,
-            tokenizer=tokenizer,
-            seed=run.config.seed,
-        )
-        say(f"a new model: {sum(p.numel() for p in model.parameters()) / 1e6:.1f}M parameters, {len(tokenizer)} tokens")
+        model, tokenizer = run.recipe.new_model(run.config, run.splits, run.folder)
+        parameters = sum(p.numel() for p in model.parameters())
+        say(f"a new model: {parameters / 1e6:.1f}M parameters, {model.config.vocab_size} tokens")
         partial_base = run.folder / ".partial-base"
         shutil.rmtree(partial_base, ignore_errors=True)
         partial_base.mkdir()
@@ -178,8 +171,8 @@ def _likelihood(
     if (done := _finished(run, name, progress_of)) is not None:
         return done
     learner = _learner(config, start, config.sft.optimizer)
-    domain = run.recipe.domain(config, learner.tokenizer)
-    stage = SFT(learner, config.sft, [domain.encode(row) for row in run.splits.sft], seed)
+    domain = run.recipe.domain(config, learner.model, learner.tokenizer, run.folder)
+    stage = SFT(learner, config.sft, Encoded(domain, run.splits.sft), seed)
     return _stage(run, name, stage, learner, domain, progress_of, config.sft.save_every, config.sft.eval_every)
 
 
@@ -190,7 +183,7 @@ def _rl(run: Run, start: str | Path, seed: int) -> tuple[Path, Counters]:
     if (done := _finished(run, name, progress_of)) is not None:
         return done
     learner = _learner(run.config, start, config.optimizer)
-    domain = run.recipe.domain(run.config, learner.tokenizer)
+    domain = run.recipe.domain(run.config, learner.model, learner.tokenizer, run.folder)
     stage = GRPO(learner, config, domain, partial(run.splits.rl_epoch, seed), seed)
     return _stage(run, name, stage, learner, domain, progress_of, config.save_every, config.eval_every)
 
@@ -215,11 +208,11 @@ def _stage(
     rows = run.splits.valid[: run.config.eval.valid_rows]
 
     def validate() -> dict[str, float]:
-        result, _ = evaluate(learner.policy, domain, rows, GREEDY, 1, run.config.eval.max_rows, {})
-        numbers = {}
+        result, _ = evaluate(learner.policy, domain, rows, replace(_plan(run.config), samples=1), {})
+        numbers: dict[str, float] = {}
         for slice_, summed in result["slices"].items():
-            numbers[f"eval/{slice_}/exact"] = summed["parts"]["exact"]["mean"]
-            numbers[f"eval/{slice_}/malformed"] = summed["malformed"]["mean"]
+            means = {**summed["parts"], "malformed": summed["malformed"]}
+            numbers |= {f"eval/{slice_}/{part}": interval["mean"] for part, interval in means.items()}
         return numbers
 
     run_stage(name, stage, learner, run.folder / name, run.log, progress_of, validate, save_every, eval_every)
@@ -229,23 +222,31 @@ def _stage(
 
 
 def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
-    """Greedy over the test split; best-of-N too where the recipe asks for samples. Skipped when it stands."""
+    """A model over the test split; best-of-N too where the recipe asks for samples. Skipped when it stands."""
     if (run.folder / "eval" / f"{name.replace('/', '-')}.json").exists():
         return
     say(f"evaluating {name}")
     learner = _learner(run.config, model_folder)
-    settings = run.config.eval
+    domain = run.recipe.domain(run.config, learner.model, learner.tokenizer, run.folder)
+    settings, protocol = run.config.eval, run.recipe.protocol(run.config)
+    plan = _plan(run.config)
     if settings.samples:
         rows = run.splits.test[: settings.sample_rows]
-        best = _test(run.config, run.recipe, learner, rows, Sampling(), settings.samples)
-        save_result(run.folder, f"best-of-{settings.samples}/{name}", *best)
+        best = replace(plan, sampling=replace(plan.sampling, temperature=1.0), samples=settings.samples, reject="")
+        save_result(
+            run.folder, f"best-of-{settings.samples}/{name}", *evaluate(learner.policy, domain, rows, best, protocol)
+        )
     rows = run.splits.test[: settings.rows or None]
-    save_result(run.folder, name, *_test(run.config, run.recipe, learner, rows, GREEDY, 1))
+    save_result(run.folder, name, *evaluate(learner.policy, domain, rows, plan, protocol))
 
 
-def _test(
-    config: Config, recipe: Recipe, learner: Learner, rows: Sequence[Transition], sampling: Sampling, samples: int
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    domain = recipe.domain(config, learner.tokenizer)
-    settings = recipe.protocol(config)
-    return evaluate(learner.policy, domain, rows, sampling, samples, config.eval.max_rows, settings, config.seed)
+def _plan(config: Config) -> Plan:
+    settings = config.eval
+    return Plan(
+        Sampling(settings.temperature, settings.top_k),
+        settings.runs,
+        settings.reject,
+        settings.reject_attempts,
+        settings.max_rows,
+        config.seed,
+    )

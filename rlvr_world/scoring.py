@@ -1,4 +1,4 @@
-"""From written tokens to a score, for training and evaluation alike: a failure names its row."""
+"""From written tokens to scores, for training and evaluation alike: a failure names its row."""
 
 from __future__ import annotations
 
@@ -8,29 +8,64 @@ from contextlib import contextmanager
 from typing import Any
 
 from rlvr_world.errors import InputError
-from rlvr_world.types import Domain, Score, Transition
+from rlvr_world.types import BatchDomain, Domain, Score, Transition, Written
+
+AT_ONCE = 256
+"""Predictions decoded together: enough to keep a processor busy, few enough to hold as pictures."""
 
 
-def judge(domain: Domain, written: Sequence[Sequence[int]], row: Transition) -> tuple[Any, Score]:
-    """The prediction that tokens decode to (or ``Malformed``), and its score.
+def judge(
+    domain: Domain, groups: Sequence[Sequence[Written]], rows: Sequence[Transition]
+) -> Iterator[list[tuple[Any, Score]]]:
+    """For every group in turn, the prediction each rollout decodes to (or ``Malformed``) and its score.
 
     Raises RuntimeError with the row's id where the domain's code fails or scores with a number that is not
     finite: a bug must never look like a bad prediction.
     """
-    with about(row):
-        prediction = domain.decode(written, row)
-        score = domain.score(prediction, row)
-        if not math.isfinite(score.value):
-            raise ValueError(f"the score is {score.value}")
-    return prediction, score
+    size = max(1, AT_ONCE // max((len(group) for group in groups), default=1))
+    for start in range(0, len(groups), size):
+        chosen, of_rows = groups[start : start + size], rows[start : start + size]
+        predictions = _decode(domain, chosen, of_rows)
+        for group, scores in zip(predictions, score(domain, predictions, of_rows), strict=True):
+            yield list(zip(group, scores, strict=True))
+
+
+def _decode(domain: Domain, groups: Sequence[Sequence[Written]], rows: Sequence[Transition]) -> list[list[Any]]:
+    if isinstance(domain, BatchDomain):
+        with about(*rows):
+            return domain.decode_groups(groups, rows)
+    predictions = []
+    for group, row in zip(groups, rows, strict=True):
+        with about(row):
+            predictions.append([domain.decode(written, row) for written in group])
+    return predictions
+
+
+def score(domain: Domain, predictions: Sequence[Sequence[Any]], rows: Sequence[Transition]) -> list[list[Score]]:
+    """The score of every prediction of every group, checked to be finite."""
+    if isinstance(domain, BatchDomain):
+        with about(*rows):
+            scores = domain.score_groups(predictions, rows)
+    else:
+        scores = []
+        for group, row in zip(predictions, rows, strict=True):
+            with about(row):
+                scores.append([domain.score(prediction, row) for prediction in group])
+    for group_scores, row in zip(scores, rows, strict=True):
+        with about(row):
+            for one in group_scores:
+                if not math.isfinite(one.value):
+                    raise ValueError(f"the score is {one.value}")
+    return scores
 
 
 @contextmanager
-def about(row: Transition) -> Iterator[None]:
-    """Inside, any failure of the domain's code is raised as a RuntimeError that names ``row``."""
+def about(*rows: Transition) -> Iterator[None]:
+    """Inside, any failure of the domain's code is raised as a RuntimeError that names the rows."""
     try:
         yield
     except InputError:
         raise
     except Exception as error:
-        raise RuntimeError(f"row {row.id}: the domain failed on it ({type(error).__name__}: {error})") from error
+        names = rows[0].id if len(rows) == 1 else f"{rows[0].id} ... {rows[-1].id}"
+        raise RuntimeError(f"row {names}: the domain failed on it ({type(error).__name__}: {error})") from error

@@ -9,10 +9,10 @@ and how long a rollout can be all follow from the script.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -160,14 +160,34 @@ class Score:
     malformed: str = ""
 
 
+@dataclass(frozen=True)
+class Picture:
+    """An encoded picture, for what a text cannot show.
+
+    >>> Picture(png_bytes, "image/png")
+    """
+
+    data: bytes
+    media: str = "image/png"
+
+
+Written = Sequence[Sequence[int]]
+"""The tokens of each Write segment of one rollout (``Rollout.written``)."""
+
+
 class Domain(Protocol):
     """A world, to everything that samples, trains and evaluates. Bring your own by writing these."""
+
+    @property
+    def lower_is_better(self) -> Collection[str]:
+        """The score parts that are errors or distances; empty where more is better throughout."""
+        ...
 
     def encode(self, transition: Transition) -> Script:
         """How a transition is written as tokens."""
         ...
 
-    def decode(self, written: Sequence[Sequence[int]], transition: Transition) -> Any:
+    def decode(self, written: Written, transition: Transition) -> Any:
         """How the tokens of the Write segments are read back: a prediction, or ``Malformed``."""
         ...
 
@@ -179,6 +199,22 @@ class Domain(Protocol):
         """Trivial predictions by name (no change, copy the last frame), reported beside every result."""
         ...
 
-    def explain(self, prediction: Any, transition: Transition) -> str:
-        """A text diff from what really happened to the prediction: lines that start with ``+``, ``-`` or a space."""
+    def explain(self, prediction: Any, transition: Transition) -> str | Picture:
+        """The prediction beside what really happened: a text diff (lines start with ``+``, ``-`` or a space)
+        or a picture."""
+        ...
+
+
+@runtime_checkable
+class BatchDomain(Domain, Protocol):
+    """A domain that decodes and scores many groups at once, where one at a time would waste work (pictures)."""
+
+    def decode_groups(self, groups: Sequence[Sequence[Written]], transitions: Sequence[Transition]) -> list[list[Any]]:
+        """``decode`` for every rollout of every group; one transition a group."""
+        ...
+
+    def score_groups(
+        self, predictions: Sequence[Sequence[Any]], transitions: Sequence[Transition]
+    ) -> list[list[Score]]:
+        """``score`` for every prediction of every group; one transition a group."""
         ...

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from transformers import PreTrainedTokenizerBase
 
 from rlvr_world.config import ModelConfig, OptimizerConfig, RLConfig, SFTConfig
-from rlvr_world.evaluation.evaluate import GREEDY, evaluate
+from rlvr_world.evaluation.evaluate import Plan, evaluate
 from rlvr_world.evaluation.summary import markdown_table, paper_table
 from rlvr_world.models import create_model
 from rlvr_world.tokenizers import train_tokenizer
@@ -38,6 +38,8 @@ def rows() -> list[Transition]:
 
 class Grid:
     """How the grid is written as tokens, read back, and scored."""
+
+    lower_is_better = frozenset[str]()  # "exact" is better where it is more
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer, self.end = tokenizer, tokenizer.eos_token_id
@@ -77,7 +79,7 @@ def main(sft_steps: int = 200, rl_steps: int = 150) -> None:
     grid, results = Grid(tokenizer), {}
 
     def measure(name: str, learner: Learner) -> None:
-        results[name], shown = evaluate(learner.policy, grid, test, GREEDY, samples=1, max_rows=512, settings={})
+        results[name], shown = evaluate(learner.policy, grid, test, Plan(), settings={})
         wrong = next((s for s in shown if not s["right"]), None)
         if wrong:
             print(f"{name}, a wrong prediction: {wrong['id']}\n{wrong['diff']}\n")

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from transformers import PreTrainedTokenizerBase
 
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
+from rlvr_world.models import Model, create_model
+from rlvr_world.training.tracking import Log
 from rlvr_world.types import Domain, Transition
 
 
@@ -24,25 +29,57 @@ class Splits:
     """(seed, epoch) -> rows; as many in every epoch."""
 
 
+Tokenizer = PreTrainedTokenizerBase | None
+"""The tokenizer of a model over text; None where tokens are something else."""
+
+
+def _nothing(config: Config, splits: Splits, folder: Path, log: Log) -> None:
+    """What most recipes have to do before there can be a model."""
+
+
 @dataclass(frozen=True)
 class Recipe:
-    """How a run is put together."""
+    """How a run is put together. ``folder`` is the run folder; None where a model is used outside of a run."""
 
     config: Callable[[], Config]
     splits: Callable[[Config], Splits]
-    domain: Callable[[Config, Any], Domain]
-    """(config, tokenizer) -> the domain that encodes, decodes and scores."""
-    texts: Callable[[Config, Splits], Sequence[str]]
-    """What a from-scratch model's tokenizer is trained on."""
+    new_model: Callable[[Config, Splits, Path], tuple[Model, Tokenizer]]
+    """(config, splits, folder) -> a model from scratch with random weights."""
+    domain: Callable[[Config, Model, Tokenizer, Path | None], Domain]
+    """(config, model, tokenizer, folder) -> the domain that encodes, decodes and scores."""
     protocol: Callable[[Config], dict[str, Any]]
     """The domain settings that an evaluation result depends on, besides the rows."""
+    prepare: Callable[[Config, Splits, Path, Log], None] = _nothing
+    """(config, splits, folder, log): what has to stand in the run folder before there can be a model."""
+
+
+def from_scratch(config: Config, vocabulary: int, max_length: int, tokenizer: Tokenizer = None) -> Model:
+    """The random model that ``config.model`` describes, over a vocabulary that the recipe knows."""
+    shape = config.model
+    return create_model(
+        vocabulary,
+        hidden=shape.hidden,
+        layers=shape.layers,
+        heads=shape.heads,
+        max_length=max_length,
+        tokenizer=tokenizer,
+        seed=config.seed,
+        intermediate=shape.intermediate,
+        tied=shape.tied,
+    )
+
+
+def recipes() -> dict[str, Recipe]:
+    """Every recipe by name."""
+    from rlvr_world.recipes.text_game import TEXT_GAME_RECIPES
+    from rlvr_world.recipes.video import VIDEO_RECIPES
+
+    return {**TEXT_GAME_RECIPES, **VIDEO_RECIPES}
 
 
 def find(name: str) -> Recipe:
-    """The recipe of this name; InputError names the nearest one otherwise."""
-    from rlvr_world.recipes.text_game import TEXT_GAME_RECIPES
-
-    recipes = {**TEXT_GAME_RECIPES}
-    if name not in recipes:
-        raise InputError(f"recipe {name!r} does not exist; there are: {', '.join(recipes)}")
-    return recipes[name]
+    """The recipe of this name; InputError lists them all otherwise."""
+    known = recipes()
+    if name not in known:
+        raise InputError(f"recipe {name!r} does not exist; there are: {', '.join(known)}")
+    return known[name]

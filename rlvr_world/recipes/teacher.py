@@ -27,6 +27,7 @@ from rlvr_world.domains.text_game.scoring import score_answer
 from rlvr_world.errors import InputError
 from rlvr_world.models import check_device, load_model
 from rlvr_world.recipes import find
+from rlvr_world.recipes.text_game import text_game
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.types import Transition
 
@@ -60,7 +61,7 @@ def _from_model(rows: Sequence[Transition], config: Config, source: str, samples
     """A local model samples at temperature 1 with the recipe's own prompts."""
     model, tokenizer = load_model(source, device=check_device(config.model.device))
     share_prefixes(model)
-    domain = find(config.recipe).domain(config, tokenizer)
+    domain = text_game(config, model, tokenizer, None)
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         streams = [(config.seed, start + i) for i in range(len(part))]

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.domains.text_game.domain import TextGame, TextGameConfig
 from rlvr_world.domains.text_game.prompt import PromptStyle, Rules, build_answer, build_prompt
@@ -17,7 +15,9 @@ from rlvr_world.domains.text_game.rows import read_rows
 from rlvr_world.domains.text_game.splits import deduplicate, hold_out_worlds, mix_unchanged, validation_split
 from rlvr_world.domains.text_game.world import WorldSpec, collect_rows, collect_splits
 from rlvr_world.errors import InputError
-from rlvr_world.recipes import Recipe, Splits
+from rlvr_world.models import Model
+from rlvr_world.recipes import Recipe, Splits, Tokenizer, from_scratch
+from rlvr_world.tokenizers import train_tokenizer
 from rlvr_world.types import Transition
 
 COMPACT = PromptStyle(instructions=False, rules=False, literals="json")
@@ -178,16 +178,20 @@ def _rl_rows(train: Sequence[Transition], unchanged_per_hundred: float, seed: in
     return train if unchanged_per_hundred < 0 else mix_unchanged(train, unchanged_per_hundred, seed, epoch)
 
 
-def text_game(config: Config, tokenizer: PreTrainedTokenizerBase) -> TextGame:
+def text_game(config: Config, model: Model, tokenizer: Tokenizer, folder: Path | None) -> TextGame:
     data: TextGameConfig = config.data
+    if tokenizer is None:
+        raise InputError(f"model.source={config.model.source}: expected a model of text, got one without a tokenizer")
     rules = Rules.load(data.rules) if data.style.rules and data.rules else None
     return TextGame(data, tokenizer, rules)
 
 
-def texts(config: Config, splits: Splits) -> list[str]:
-    """Prompts and answers of the training rows."""
-    style = config.data.style
-    return [build_prompt(t, style, None) + build_answer(t, style.instructions) for t in splits.train]
+def new_model(config: Config, splits: Splits, folder: Path) -> tuple[Model, Tokenizer]:
+    """A tokenizer trained on prompts and answers of the training rows, and a model of its size."""
+    style, settings = config.data.style, config.model
+    texts = [build_prompt(t, style, None) + build_answer(t, style.instructions) for t in splits.train]
+    tokenizer = train_tokenizer(texts, settings.vocabulary, settings.pieces)
+    return from_scratch(config, len(tokenizer), settings.context, tokenizer), tokenizer
 
 
 def protocol(config: Config) -> dict[str, Any]:
@@ -202,7 +206,7 @@ def protocol(config: Config) -> dict[str, Any]:
 
 
 def _recipe(config: Callable[[], Config]) -> Recipe:
-    return Recipe(config, text_splits, text_game, texts, protocol)
+    return Recipe(config, text_splits, new_model, text_game, protocol)
 
 
 TEXT_GAME_RECIPES = {

@@ -1,4 +1,4 @@
-"""Checkpoints: a Hugging Face model folder plus the trainer's state beside it. Safetensors and JSON, no pickle.
+"""Checkpoints: a model folder plus the trainer's state beside it. Safetensors and JSON, no pickle.
 
 A checkpoint is written under a temporary name, flushed to disk and renamed: a folder named
 ``step-000120`` is always whole. Random streams and data order are functions of (seed, step), so
@@ -12,14 +12,17 @@ import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerBase
 
 from rlvr_world.errors import InputError
-from rlvr_world.models import Model, load_adapter, save_model
+from rlvr_world.models import Model, load_adapter
+
+TRAINER = "trainer"
+"""The folder inside a checkpoint that holds what only training needs."""
 
 
 @dataclass(frozen=True)
@@ -32,23 +35,27 @@ class Counters:
     seconds: float = 0.0
 
 
-def save(
-    folder: Path,
-    model: Model,
-    tokenizer: PreTrainedTokenizerBase,
-    optimizer: torch.optim.Optimizer,
-    counters: Counters,
-) -> Path:
+class State(Protocol):
+    """What a stage trains, as far as checkpoints know it."""
+
+    def save(self, folder: Path) -> None:
+        """Write weights and optimizer state into an empty folder."""
+        ...
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take them back from such a folder. Raises InputError where they do not fit."""
+        ...
+
+
+def save(folder: Path, state: State, counters: Counters) -> Path:
     """Write ``folder/step-NNNNNN`` whole or not at all; older checkpoints of the stage are removed after it stands."""
     final = folder / f"step-{counters.step:06d}"
     partial = folder / f".partial-{counters.step:06d}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    save_model(model, tokenizer, partial)
-    trainer = partial / "trainer"
-    trainer.mkdir()
-    save_file(_moments(optimizer), str(trainer / "optimizer.safetensors"))
-    (trainer / "counters.json").write_text(json.dumps(asdict(counters)))
+    state.save(partial)
+    (partial / TRAINER).mkdir(exist_ok=True)
+    (partial / TRAINER / "counters.json").write_text(json.dumps(asdict(counters)))
     publish(partial, final)
     for old in checkpoints(folder):
         if old != final:
@@ -77,18 +84,12 @@ def latest(folder: Path) -> Path | None:
     return found[-1] if found else None
 
 
-def restore(checkpoint: Path, model: Model, optimizer: torch.optim.Optimizer) -> Counters:
-    """Load weights, moments and counters into a model and optimizer of the same shape."""
-    _load_weights(checkpoint, model)
-    _load_moments(optimizer, load_file(str(checkpoint / "trainer" / "optimizer.safetensors")), checkpoint)
-    return read_counters(checkpoint)
-
-
 def read_counters(checkpoint: Path) -> Counters:
-    return Counters(**json.loads((checkpoint / "trainer" / "counters.json").read_text()))
+    return Counters(**json.loads((checkpoint / TRAINER / "counters.json").read_text()))
 
 
-def _load_weights(checkpoint: Path, model: Model) -> None:
+def load_weights(checkpoint: Path, model: Model) -> None:
+    """The weights (with LoRA: the adapter) of a checkpoint into a model of the same shape."""
     if isinstance(model, PeftModel):
         load_adapter(model, checkpoint)
         return
@@ -106,21 +107,25 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def _moments(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """AdamW's state as named tensors: ``<parameter number>.<name>``."""
-    return {
-        f"{i}.{name}": value.detach().cpu().contiguous()
+def save_optimizer(optimizer: torch.optim.Optimizer, folder: Path, name: str = "optimizer") -> None:
+    """AdamW's state as named tensors, ``<parameter number>.<name>``, in ``folder/trainer/<name>.safetensors``."""
+    tensors = {
+        f"{i}.{key}": value.detach().cpu().contiguous()
         for i, parameter in enumerate(_parameters(optimizer))
-        for name, value in optimizer.state.get(parameter, {}).items()
+        for key, value in optimizer.state.get(parameter, {}).items()
     }
+    (folder / TRAINER).mkdir(exist_ok=True)
+    save_file(tensors, str(folder / TRAINER / f"{name}.safetensors"))
 
 
-def _load_moments(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], where: Path) -> None:
+def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path, name: str = "optimizer") -> None:
+    """The counterpart of ``save_optimizer``."""
+    where = checkpoint / TRAINER / f"{name}.safetensors"
     parameters = _parameters(optimizer)
-    for key, value in tensors.items():
-        number, name = key.split(".", 1)
+    for key, value in load_file(str(where)).items():
+        number, kind = key.split(".", 1)
         if int(number) >= len(parameters):
             raise InputError(f"{where}: optimizer state for parameter {number}, but the model has {len(parameters)}")
         parameter = parameters[int(number)]
-        home = value if name == "step" else value.to(parameter.device)
-        optimizer.state[parameter][name] = home
+        home = value if kind == "step" else value.to(parameter.device)
+        optimizer.state[parameter][kind] = home

@@ -25,7 +25,7 @@ from rlvr_world.scoring import judge
 from rlvr_world.training.advantages import group_advantages, rollout_weights, zero_variance
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.losses import kl_estimate, policy_loss
-from rlvr_world.training.packing import Branch, Group, Packed, legal_ranges
+from rlvr_world.training.packing import Branch, Group, Packed, legal_ranges, response_lengths
 from rlvr_world.training.sft import rows_of_step
 from rlvr_world.types import Domain, Rollout, Score, Script, Transition, Write
 
@@ -60,9 +60,8 @@ class GRPO:
             max_rows=self.config.max_rows,
         )
         clock.lap("rollout")
-        scores = [
-            [judge(self.domain, r.written, t)[1] for r in group] for group, t in zip(groups, transitions, strict=True)
-        ]
+        written = [[r.written for r in group] for group in groups]
+        scores = [[score for _, score in judged] for judged in judge(self.domain, written, transitions)]
         clock.lap("reward")
         rewards_BG = torch.tensor([[s.value for s in group] for group in scores], dtype=torch.float64)
         metrics = {**summary(groups, scores, transitions), **self._learn(scripts, groups, rewards_BG, progress)}
@@ -116,7 +115,7 @@ class GRPO:
             Group(
                 scripts[b].prompt,
                 tuple(
-                    Branch(r.ids, r.sampled, next(weights), a, r.logps, legal_ranges(r))
+                    Branch(r.ids, r.sampled, next(weights), a, r.logps, legal_ranges(r.script, response_lengths(r)))
                     for r, a in zip(rollouts[b], advantages_BG[b].tolist(), strict=True)
                 ),
             )
@@ -169,6 +168,9 @@ def summary(
         right = [s.parts["exact"] for s in of_kind if "exact" in s.parts]
         if right:
             result[f"accuracy/{kind}"] = sum(right) / len(right)
+    for part in sorted({name for s in flat for name in s.parts}):
+        measured = [s.parts[part] for s in flat if part in s.parts]
+        result[f"score/{part}"] = sum(measured) / len(measured)
     return result
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -15,7 +16,8 @@ from transformers import PreTrainedTokenizerBase
 
 from rlvr_world.attention import hidden_states, share_prefixes
 from rlvr_world.config import ModelConfig, OptimizerConfig
-from rlvr_world.models import Model, compute_dtype, head_weight
+from rlvr_world.models import Model, compute_dtype, head_weight, save_model
+from rlvr_world.training.checkpoint import load_optimizer, load_weights, save_optimizer
 from rlvr_world.training.losses import chosen_logps
 from rlvr_world.training.packing import Group, Packed, micro_batches, pack
 
@@ -33,7 +35,7 @@ class Learner:
     def __init__(
         self,
         model: Model,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | None,
         model_config: ModelConfig,
         optimizer_config: OptimizerConfig,
     ) -> None:
@@ -53,6 +55,17 @@ class Learner:
             betas=(optimizer_config.beta1, optimizer_config.beta2),
             weight_decay=optimizer_config.weight_decay,
         )
+
+    def save(self, folder: Path) -> None:
+        """The model folder, and the optimizer's state in it."""
+        save_model(self.model, self.tokenizer, folder)
+        save_optimizer(self.optimizer, folder)
+
+    def restore(self, checkpoint: Path) -> None:
+        """Weights and optimizer state of a checkpoint of the same model."""
+        load_weights(checkpoint, self.model)
+        load_optimizer(self.optimizer, checkpoint)
+        self.refresh()
 
     def refresh(self) -> None:
         """Bring the policy up to the model's weights."""

@@ -1,4 +1,4 @@
-"""The one training loop: every stage (SFT, RL, the control) is a step function run to the end of its budget."""
+"""The one training loop: every stage (SFT, RL, the control, a visual tokenizer) is a step function run to its end."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import Protocol
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from rlvr_world.training import checkpoint
-from rlvr_world.training.checkpoint import Counters
-from rlvr_world.training.learner import Learner
+from rlvr_world.training.checkpoint import Counters, State
 from rlvr_world.training.tracking import Log
 
 
@@ -25,7 +24,7 @@ class Stage(Protocol):
 def run_stage(
     name: str,
     stage: Stage,
-    learner: Learner,
+    state: State,
     folder: Path,
     log: Log,
     progress_of: Callable[[Counters], float],
@@ -39,8 +38,8 @@ def run_stage(
     """
     counters = Counters()
     if (last := checkpoint.latest(folder)) is not None:
-        counters = checkpoint.restore(last, learner.model, learner.optimizer)
-        learner.refresh()
+        state.restore(last)
+        counters = checkpoint.read_counters(last)
     log.rewind(name, counters.step)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
     with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[shown]}")) as bar:
@@ -62,7 +61,7 @@ def run_stage(
             log.write(name, counters, metrics)
             bar.update(task, completed=min(1.0, progress_of(counters)), shown=_shown(metrics))
             if finished or counters.step % save_every == 0:
-                checkpoint.save(folder, learner.model, learner.tokenizer, learner.optimizer, counters)
+                checkpoint.save(folder, state, counters)
     final = checkpoint.latest(folder)
     assert final is not None
     return final
@@ -70,5 +69,13 @@ def run_stage(
 
 def _shown(metrics: dict[str, float]) -> str:
     """The few numbers worth watching."""
-    names = ("loss", "reward", "accuracy/changed", "eval/changed/exact", "malformed", "tokens_per_second")
+    names = (
+        "loss",
+        "reward",
+        "accuracy/changed",
+        "eval/changed/exact",
+        "eval/overall/lpips",
+        "malformed",
+        "tokens_per_second",
+    )
     return "  ".join(f"{n.removeprefix('eval/')} {metrics[n]:.4g}" for n in names if n in metrics)

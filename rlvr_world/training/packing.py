@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlvr_world.attention import Tree, TreeLayout
-from rlvr_world.types import Given, Rollout, Script
+from rlvr_world.types import Given, Rollout, Script, Write
 
 
 @dataclass(frozen=True)
@@ -73,25 +73,31 @@ class Packed:
 def example(script: Script) -> Group:
     """A script and its target as a group of one, for likelihood training (weight to be set over the batch)."""
     ids, trained = script.target_ids()
-    branch = Branch(torch.tensor(ids), torch.tensor(trained), 1.0)
+    lengths = [len(s.target or ()) for s in script.tail if isinstance(s, Write)]
+    branch = Branch(torch.tensor(ids), torch.tensor(trained), 1.0, legal=legal_ranges(script, lengths))
     return Group(script.prompt, (branch,))
 
 
-def legal_ranges(rollout: Rollout) -> Tensor | None:
-    """The legal ids of every response token, int64 [R, 2]; None when no segment restricts them."""
-    if all(isinstance(s, Given) or s.allowed is None for s in rollout.script.tail):
+def legal_ranges(script: Script, lengths: Sequence[int]) -> Tensor | None:
+    """The legal ids of every response token, int64 [R, 2], given how many tokens each Write segment came to
+    (its stop token included); None when no segment restricts them."""
+    if all(isinstance(s, Given) or s.allowed is None for s in script.tail):
         return None
     ranges: list[tuple[int, int]] = []
-    written = iter(rollout.written)
-    for segment in rollout.script.tail:
+    left = iter(lengths)
+    for segment in script.tail:
         if isinstance(segment, Given):
             ranges += [ALL] * len(segment.ids)
-            continue
-        count = len(next(written))
-        stopped = count < segment.max_tokens
-        legal = ALL if segment.allowed is None else (segment.allowed.start, segment.allowed.stop)
-        ranges += [legal] * (count + stopped)
+        else:
+            legal = ALL if segment.allowed is None else (segment.allowed.start, segment.allowed.stop)
+            ranges += [legal] * next(left)
     return torch.tensor(ranges)
+
+
+def response_lengths(rollout: Rollout) -> list[int]:
+    """Tokens that each Write segment of a rollout came to, its stop token included."""
+    segments = [s for s in rollout.script.tail if isinstance(s, Write)]
+    return [len(w) + (len(w) < s.max_tokens) for s, w in zip(segments, rollout.written, strict=True)]
 
 
 def pack(groups: Sequence[Group]) -> Packed:

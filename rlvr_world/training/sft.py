@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,28 +14,46 @@ from torch import Tensor
 from rlvr_world.config import SFTConfig
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.packing import Branch, Group, Packed, example
-from rlvr_world.types import Script
+from rlvr_world.types import Domain, Script, Transition
+
+KEPT = 20_000
+"""Examples held in memory; data sets that are larger are encoded again as they come."""
+
+
+@dataclass(frozen=True)
+class Encoded(Sequence[Script]):
+    """The scripts of rows, encoded when asked for."""
+
+    domain: Domain
+    rows: Sequence[Transition]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: Any) -> Any:
+        return self.domain.encode(self.rows[i])
 
 
 class SFT:
     """One stage of likelihood training. Which rows a step takes is a function of (seed, step) alone."""
 
     def __init__(self, learner: Learner, config: SFTConfig, scripts: Sequence[Script], seed: int) -> None:
-        self.learner, self.config, self.seed = learner, config, seed
-        self.examples = [example(script) for script in scripts]
-        self.texts = [whole_text(group) for group in self.examples] if config.pretrain_steps else []
+        self.learner, self.config, self.rows, self.seed = learner, config, len(scripts), seed
+        self._example = lru_cache(KEPT)(lambda i: example(scripts[i]))
+        for i in range(min(len(scripts), KEPT)):
+            self._example(i)  # a row that cannot be encoded stops the run here, not hours later
 
     def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:
         """One update; its metrics and the tokens it processed."""
-        chosen = rows_of_step(len(self.examples), self.config.batch, step, self.seed)
-        source = self.texts if step < self.config.pretrain_steps else self.examples
-        groups = equal_token_weights([source[i] for i in chosen])
-        metrics = self.learner.update(groups, negative_logp, progress, self.config.forward_tokens)
+        groups = [self._example(i) for i in rows_of_step(self.rows, self.config.batch, step, self.seed)]
+        if step < self.config.pretrain_steps:
+            groups = [whole_text(group) for group in groups]
+        metrics = self.learner.update(equal_token_weights(groups), negative_logp, progress, self.config.forward_tokens)
         return metrics, sum(group.tokens for group in groups)
 
 
 def whole_text(group: Group) -> Group:
-    """The same tokens with loss on all but the first, prompt included: what pre-training fits."""
+    """The same tokens with loss on all but the first, prompt included: what pre-training fits (any token is legal)."""
     ids = torch.cat([torch.tensor(group.prompt), group.branches[0].ids])
     return Group((int(ids[0]),), (Branch(ids[1:], torch.ones(len(ids) - 1, dtype=torch.bool), 1.0),))
 

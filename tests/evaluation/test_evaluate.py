@@ -13,13 +13,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlvr_world.attention import share_prefixes
-from rlvr_world.evaluation.evaluate import GREEDY, evaluate, rows_hash, save_result
+from rlvr_world.evaluation.evaluate import Plan, evaluate, rows_hash, save_result
 from rlvr_world.sampling.engine import Sampling
 from rlvr_world.types import Given, Malformed, Score, Script, Transition, Write
 
 
 class Echo:
     """Three tokens of four; right where they are those of the row, malformed where they start with token 3."""
+
+    lower_is_better = frozenset[str]()
 
     def encode(self, transition: Transition) -> Script:
         return Script((Given(transition.state), Write(3, allowed=range(4))))
@@ -69,7 +71,7 @@ def rows(model: LlamaForCausalLM) -> list[Transition]:
 
 
 def test_greedy_predictions_are_scored_against_what_happened(model: LlamaForCausalLM, rows: list[Transition]) -> None:
-    result, shown = evaluate(model, Echo(), rows, GREEDY, 1, 5, {})
+    result, shown = evaluate(model, Echo(), rows, Plan(max_rows=5), {})
     says = [greedy(model, row.state) for row in rows]
     right = [s == row.next_state and s[0] != 3 for s, row in zip(says, rows, strict=True)]
     assert 0 < sum(right) < len(rows)
@@ -88,15 +90,19 @@ def test_greedy_predictions_are_scored_against_what_happened(model: LlamaForCaus
 
 
 def test_samples_are_the_same_whatever_grows_at_once(model: LlamaForCausalLM, rows: list[Transition]) -> None:
-    results = [evaluate(model, Echo(), rows, Sampling(), 6, size, {}, seed=2) for size in (1, 20, 512)]
+    results = [evaluate(model, Echo(), rows, Plan(Sampling(), 6, max_rows=size, seed=2), {}) for size in (1, 20, 512)]
     assert results[0] == results[1] == results[2]
-    assert evaluate(model, Echo(), rows, Sampling(), 6, 512, {}, seed=3)[1] != results[0][1]
+    assert evaluate(model, Echo(), rows, Plan(Sampling(), 6, seed=3), {})[1] != results[0][1]
 
 
 def test_the_fingerprint_is_that_of_rows_sampling_and_settings(model: LlamaForCausalLM, rows: list[Transition]) -> None:
     def fingerprint(**changes: Any) -> str:
-        asked = {"rows": rows, "sampling": GREEDY, "samples": 1, "max_rows": 64, "settings": {"x": 1}, **changes}
-        return evaluate(model, Echo(), **asked)[0]["fingerprint"]
+        asked = {
+            "rows": rows,
+            "settings": {"x": 1},
+            **{k: changes.pop(k) for k in ("rows", "settings") if k in changes},
+        }
+        return evaluate(model, Echo(), plan=Plan(**changes), **asked)[0]["fingerprint"]
 
     same = fingerprint()
     assert fingerprint(max_rows=3) == same
@@ -117,7 +123,7 @@ def test_a_domain_that_fails_names_the_row(model: LlamaForCausalLM, rows: list[T
         domain = Echo()
         setattr(domain, name, lambda *_: {}["no such object"])
         with pytest.raises(RuntimeError, match=r"row r0: the domain failed on it \(KeyError: 'no such object'\)"):
-            evaluate(model, domain, rows, GREEDY, 1, 64, {})
+            evaluate(model, domain, rows, Plan(), {})
 
 
 def test_results_are_files_of_the_run(tmp_path: Path) -> None:

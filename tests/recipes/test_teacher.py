@@ -111,7 +111,7 @@ def test_a_model_loaded_here_teaches_what_it_knows(tmp_path: Path) -> None:
     learner = Learner(
         create_model(len(tokenizer), 32, 1, 2, 512, tokenizer), tokenizer, model_settings, OptimizerConfig(1e-2)
     )
-    scripts = [find("bytesized32").domain(settings, tokenizer).encode(row) for row in rows]
+    scripts = [find("bytesized32").domain(settings, learner.model, tokenizer, None).encode(row) for row in rows]
     stage = SFT(learner, SFTConfig(batch=len(rows)), scripts, seed=0)
     for step in range(100):
         stage.step(step, 0.5)

@@ -123,7 +123,7 @@ def test_a_checkpoint_is_a_model_folder_without_pickles(tmp_path: Path, learner_
     for lora in (False, True):
         learner = learner_of(lora=lora, moved=True)
         stage_of("sft", learner).step(0, 0.5)
-        folder = checkpoint.save(tmp_path / str(lora), learner.model, learner.tokenizer, learner.optimizer, Counters(7))
+        folder = checkpoint.save(tmp_path / str(lora), learner, Counters(7))
         assert folder.name == "step-000007"
         suffixes = {path.suffix for path in folder.rglob("*") if path.is_file()}
         assert suffixes <= {".json", ".safetensors", ".jinja", ".md"}, suffixes
@@ -143,38 +143,38 @@ def test_what_was_not_finished_is_not_there(
     tmp_path: Path, learner_of: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learner = learner_of()
-    parts = (learner.model, learner.tokenizer, learner.optimizer)
     assert checkpoint.latest(tmp_path) is None
-    first = checkpoint.save(tmp_path, *parts, Counters(1))
+    first = checkpoint.save(tmp_path, learner, Counters(1))
     with monkeypatch.context() as broken:
-        broken.setattr(checkpoint, "save_file", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        broken.setattr(checkpoint, "publish", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
-            checkpoint.save(tmp_path, *parts, Counters(2))
+            checkpoint.save(tmp_path, learner, Counters(2))
     assert checkpoint.latest(tmp_path) == first
     assert (tmp_path / ".partial-000002").is_dir()
-    second = checkpoint.save(tmp_path, *parts, Counters(2))
+    second = checkpoint.save(tmp_path, learner, Counters(2))
     assert list(tmp_path.iterdir()) == [second]
-    assert checkpoint.save(tmp_path, *parts, Counters(2)) == second, "saving a step again replaces it"
+    assert checkpoint.save(tmp_path, learner, Counters(2)) == second, "saving a step again replaces it"
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, learner_of: Any, tiny: Any) -> None:
     learner = learner_of()
-    saved = checkpoint.save(tmp_path, learner.model, learner.tokenizer, learner.optimizer, Counters(1))
+    saved = checkpoint.save(tmp_path, learner, Counters(1))
     other = learner_of(base=tiny(num_hidden_layers=1))
     with pytest.raises(InputError, match=r"another model, for example at model\.layers\.1"):
-        checkpoint.restore(saved, other.model, other.optimizer)
+        other.restore(saved)
     wide = learner_of(base=tiny(intermediate_size=64))
     with pytest.raises(InputError, match="another model"):
-        checkpoint.restore(saved, wide.model, wide.optimizer)
+        wide.restore(saved)
 
 
 def test_moments_come_back(tmp_path: Path, learner_of: Callable[..., Learner]) -> None:
     learner = learner_of()
     stage_of("sft", learner).step(0, 0.5)
-    saved = checkpoint.save(tmp_path, learner.model, learner.tokenizer, learner.optimizer, Counters(1, 20, 3.5))
+    saved = checkpoint.save(tmp_path, learner, Counters(1, 20, 3.5))
     assert len(load_file(saved / "trainer" / "optimizer.safetensors")) == 3 * len(learner.trainable)
     other = learner_of()
-    assert checkpoint.restore(saved, other.model, other.optimizer) == Counters(1, 20, 3.5)
+    other.restore(saved)
+    assert checkpoint.read_counters(saved) == Counters(1, 20, 3.5)
     for (one, _), (two, _) in zip(learner.trainable, other.trainable, strict=True):
         assert torch.equal(one, two)
         assert all(torch.equal(v, other.optimizer.state[two][k]) for k, v in learner.optimizer.state[one].items())

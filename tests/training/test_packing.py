@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr_world.attention import Tree
-from rlvr_world.training.packing import ALL, Branch, Group, example, legal_ranges, micro_batches, pack
+from rlvr_world.training.packing import ALL, Branch, Group, example, legal_ranges, micro_batches, pack, response_lengths
 from rlvr_world.types import Given, Rollout, Script, Write
 
 
@@ -66,11 +66,14 @@ def test_legal_ranges_follow_what_was_written() -> None:
     rollout = Rollout(
         script, torch.tensor(ids), torch.ones(8, dtype=torch.bool), torch.zeros(8), ((5,), (40, 41), (8, 8)), False
     )
-    legal = legal_ranges(rollout)
+    legal = legal_ranges(script, response_lengths(rollout))
     assert legal is not None
     assert [tuple(pair) for pair in legal.tolist()] == [(3, 12)] * 2 + [ALL] * 4 + [(8, 10)] * 2
     free = Script((Given((1,)), Write(2)))
-    assert legal_ranges(Rollout(free, torch.tensor([1]), torch.ones(1), torch.zeros(1), ((1, 1),), True)) is None
+    assert legal_ranges(free, [2]) is None
+    aimed = Script((Given((1,)), Write(4, stop=(9,), allowed=range(3, 12), target=(5, 9)), Given((1,))))
+    legal = example(aimed).branches[0].legal
+    assert legal is not None and [tuple(pair) for pair in legal.tolist()] == [(3, 12)] * 2 + [ALL]
 
 
 sizes = st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(1, 7), min_size=1, max_size=3)), max_size=12)

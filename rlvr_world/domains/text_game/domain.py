@@ -53,6 +53,8 @@ class TextGameConfig:
 class TextGame:
     """Encode, decode and score text-game transitions (states are ``GameState``)."""
 
+    lower_is_better = frozenset[str]()
+
     def __init__(self, config: TextGameConfig, tokenizer: PreTrainedTokenizerBase, rules: Rules | None) -> None:
         self.config, self.tokenizer, self.rules = config, tokenizer, rules
         if tokenizer.eos_token_id is None:
