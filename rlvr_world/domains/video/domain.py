@@ -1,0 +1,227 @@
+"""The video world: given frames and actions in, the frames that follow out, scored on their pixels.
+
+Shape legend: N predictions, M true clips, T = horizon frames, H height, W width, n tokens a frame, P fields of
+proprioception.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlvr_world.domains.video.episodes import Clip
+from rlvr_world.domains.video.layout import Codec, Frames
+from rlvr_world.domains.video.pictures import error_map, strip
+from rlvr_world.domains.video.rewards import RewardConfig, reward
+from rlvr_world.domains.video.tokens import TokenCache, read_frames, whole_clip
+from rlvr_world.errors import InputError
+from rlvr_world.types import Malformed, Picture, Score, Script, Transition, Written
+from rlvr_world.vision.metrics import LOWER_IS_BETTER, FrameMetrics
+
+WORST = {"mae": 1.0, "mse": 1.0, "psnr": 0.0, "ssim": 0.0, "lpips": 1.0, "repetition": 1.0, "repetition_all": 1.0}
+"""The parts of a malformed prediction's score, which legal-token masks rule out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The frames that tokens decode to."""
+
+    tokens: Frames
+    """The tokens of each of the T frames."""
+    frames: Tensor
+    """float32 [T, 3, H, W] in [0, 1], on the CPU; equal predictions of a group share it."""
+    proprio: np.ndarray | None = None
+    """float32 [T, P], in the data's units: the middles of the predicted bins."""
+
+
+class VideoDomain:
+    """Encode, decode and score clips; states and next states are ``Clip``, actions float32 [F, A] arrays."""
+
+    lower_is_better = LOWER_IS_BETTER | {"repetition", "repetition_all", "proprio_mse"}
+
+    def __init__(self, codec: Codec, cache: TokenCache, metrics: FrameMetrics, config: RewardConfig) -> None:
+        """``metrics`` are on the tokenizer's device. Raises InputError for parts that do not belong together."""
+        self.codec, self.layout, self.cache, self.metrics, self.config = codec, codec.layout, cache, metrics, config
+        codec.check_tokenizer(cache.codebook, cache.context_codebook, cache.fingerprint)
+        got = (cache.size, cache.tokens, cache.context_tokens)
+        expected = (codec.size, self.layout.tokens, self.layout.context_tokens)
+        if got != expected:
+            raise InputError(
+                f"tokenizer: at {got[0][0]}x{got[0][1]} pixels it gives {got[1]} tokens a frame and {got[2]} for the "
+                f"context, the model expects {expected[1]} and {expected[2]} at {expected[0][0]}x{expected[0][1]}; "
+                "use the frame size that the model was trained with"
+            )
+        if config.lpips and metrics.lpips is None:
+            raise InputError(
+                "reward.lpips: LPIPS has a weight but no trunk is loaded; name its weights, or set it to 0"
+            )
+        if config.proprio_mse and not self.layout.proprio_width:
+            raise InputError(
+                "reward.proprio_mse: it has a weight but the model predicts no proprioception; set it to 0"
+            )
+
+    def encode(self, transition: Transition) -> Script:
+        """Tokens come from the cache; a transition without next state gives a script without targets."""
+        context_c, frames_Fn = self.cache.lookup(whole_clip(transition))
+        bins_FA = self.codec.actions.bins_of(transition.action, f"row {transition.id}: actions")
+        proprio_FP = None
+        if self.codec.proprio:
+            where = f"row {transition.id}: proprioception"
+            felt_FP = _proprio(whole_clip(transition), where)[-len(frames_Fn) :]
+            proprio_FP = torch.from_numpy(self.codec.proprio.bins_of(felt_FP, where))
+        return self.layout.script(frames_Fn, torch.from_numpy(bins_FA), context_c, proprio_FP)
+
+    def decode(self, written: Written, transition: Transition) -> Prediction | Malformed:
+        return self.decode_groups([[written]], [transition])[0][0]
+
+    def decode_groups(
+        self, groups: Sequence[Sequence[Written]], transitions: Sequence[Transition]
+    ) -> list[list[Prediction | Malformed]]:
+        """Every different frame of a group is decoded once, and every group's context once."""
+        read = [[self.layout.read(written) for written in group] for group in groups]
+        places: list[dict[tuple[int, ...], int]] = []
+        for group in read:
+            frames = dict.fromkeys(z for r in group if not isinstance(r, Malformed) for z in r[0])
+            places.append({z: i for i, z in enumerate(frames)})
+        contexts = [self.cache.lookup(whole_clip(row))[0] for row in transitions] if self.layout.context_tokens else []
+        nothing = [(0,) * self.layout.tokens]  # stands in for a group where all is malformed
+        tokens = [torch.tensor(list(place) or nothing) for place in places]
+        decoded = self.cache.decode(contexts, tokens)
+        return [self._predictions(*each) for each in zip(read, places, decoded, strict=True)]
+
+    def _predictions(
+        self, group: Sequence[Any], place: Mapping[tuple[int, ...], int], frames_U3HW: Tensor
+    ) -> list[Prediction | Malformed]:
+        clips: dict[Frames, Tensor] = {}
+        predictions: list[Prediction | Malformed] = []
+        for read in group:
+            if isinstance(read, Malformed):
+                predictions.append(read)
+                continue
+            tokens, bins = read
+            if tokens not in clips:
+                clips[tokens] = frames_U3HW[[place[z] for z in tokens]]
+            felt = self.codec.proprio.value_of(np.array(bins)) if self.codec.proprio else None
+            predictions.append(Prediction(tokens, clips[tokens], felt))
+        return predictions
+
+    def score(self, prediction: Prediction | Malformed, transition: Transition) -> Score:
+        return self.score_groups([[prediction]], [transition])[0][0]
+
+    def score_groups(
+        self, predictions: Sequence[Sequence[Prediction | Malformed]], transitions: Sequence[Transition]
+    ) -> list[list[Score]]:
+        """The truth is read, and looked at by the perceptual trunk, once a group; equal predictions are measured once.
+
+        Parts are means over the T frames, against the true frames. ``repetition`` is 1 where the last frame equals,
+        token by token, the one before (the last given one if T is 1): the published test. ``repetition_all`` is the
+        share of frames that equal the one before, from the first predicted frame on. ``proprio_mse`` is in units of
+        each field's range. The value is the reward, against ``config.target``.
+        """
+        scores: list[list[Score]] = []
+        at_once = max(1, self.cache.at_once // self.layout.horizon)
+        for start in range(0, len(transitions), at_once):
+            part = slice(start, start + at_once)
+            scores += self._score_some(predictions[part], transitions[part])
+        return scores
+
+    def _score_some(
+        self, predictions: Sequence[Sequence[Prediction | Malformed]], rows: Sequence[Transition]
+    ) -> list[list[Score]]:
+        found = [(m, p) for m, group in enumerate(predictions) for p in group if isinstance(p, Prediction)]
+        parts: list[dict[str, float]] = []
+        values: list[float] = []
+        if found:
+            truth = torch.stack([read_frames(row.next_state, self.cache.size) for row in rows])
+            measures = self._measure(found, truth) | self._token_measures(found, rows)
+            against = measures
+            if self.config.target == "round_trip":
+                against = measures | self._measure(found, torch.stack(self._round_trips(rows)))
+            values = reward(against, self.config).tolist()
+            means = {name: measure.mean(1).tolist() for name, measure in measures.items() if name != "repeated"}
+            means["repetition"] = measures["repeated"][:, -1].tolist()
+            means["repetition_all"] = measures["repeated"].mean(1).tolist()
+            parts = [dict(zip(means, numbers, strict=True)) for numbers in zip(*means.values(), strict=True)]
+        good = iter(map(Score, values, parts))
+        return [[self._worst(p) if isinstance(p, Malformed) else next(good) for p in group] for group in predictions]
+
+    def _measure(self, found: Sequence[tuple[int, Prediction]], truth_MT3HW: Tensor) -> dict[str, Tensor]:
+        """Each metric of the predictions, float32 [N, T] on the CPU; m, p says that p is compared with clip m."""
+        place: dict[tuple[int, int], int] = {}
+        chosen = [place.setdefault((m, id(p.frames)), len(place)) for m, p in found]
+        different = dict(zip(chosen, found, strict=True))
+        device = self.cache.device
+        index = torch.tensor([m for m, _ in different.values()], device=device)
+        frames = torch.stack([p.frames for _, p in different.values()]).to(device)
+        truth = self.metrics.truth(truth_MT3HW.to(device)).rows(index)
+        return {name: measure.cpu()[chosen] for name, measure in self.metrics.measure(frames, truth).items()}
+
+    def _token_measures(self, found: Sequence[tuple[int, Prediction]], rows: Sequence[Transition]) -> dict[str, Tensor]:
+        """``repeated``, 0 or 1, and ``proprio_mse`` where there is any: float32 [N, T]."""
+        T, before = self.layout.horizon, [self._given(row)[-1] for row in rows]
+        clips = [(before[m], *p.tokens) for m, p in found]
+        measures = {"repeated": torch.tensor([[float(z[t + 1] == z[t]) for t in range(T)] for z in clips])}
+        if bins := self.codec.proprio:
+            truth = [bins.unit(_proprio(row.next_state, f"row {row.id}: proprioception")) for row in rows]
+            errors = [((bins.unit(p.proprio) - truth[m]) ** 2).mean(1) for m, p in found if p.proprio is not None]
+            measures["proprio_mse"] = torch.from_numpy(np.stack(errors))
+        return measures
+
+    def _given(self, row: Transition) -> list[tuple[int, ...]]:
+        """Tokens of the given frames."""
+        _, frames_Fn = self.cache.lookup(whole_clip(row))
+        return [tuple(z) for z in frames_Fn[: self.layout.context].tolist()]
+
+    def _round_trips(self, rows: Sequence[Transition]) -> list[Tensor]:
+        """What the tokenizer makes of the true frames of each row, float32 [T, 3, H, W]."""
+        contexts, frames = zip(*(self.cache.lookup(whole_clip(row)) for row in rows), strict=True)
+        return self.cache.decode(contexts, [tokens[self.layout.context :] for tokens in frames])
+
+    def _worst(self, malformed: Malformed) -> Score:
+        parts = {name: value for name, value in WORST.items() if name != "lpips" or self.metrics.lpips}
+        if self.codec.proprio:
+            parts["proprio_mse"] = 1.0
+        per_frame = {**WORST, "proprio_mse": 1.0, "repeated": 1.0}
+        value = reward({name: torch.tensor([[v] * self.layout.horizon]) for name, v in per_frame.items()}, self.config)
+        return Score(value.item(), parts, malformed.reason)
+
+    def baselines(self, transition: Transition) -> Mapping[str, Prediction]:
+        """The last given frame, as it was seen, again and again; and the truth as far as the tokenizer can show it."""
+        T, state, after = self.layout.horizon, transition.state, transition.next_state
+        last = Clip(state.episodes, state.episode, state.steps[-1:])
+        felt, felt_after = None, None
+        if bins := self.codec.proprio:
+            where = f"row {transition.id}: proprioception"
+            felt = np.repeat(_proprio(last, where), T, 0)
+            felt_after = bins.value_of(bins.bins_of(_proprio(after, where), where))
+        _, frames_Fn = self.cache.lookup(whole_clip(transition))
+        true = tuple(tuple(z) for z in frames_Fn[self.layout.context :].tolist())
+        copied = read_frames(last, self.cache.size).expand(T, -1, -1, -1)
+        return {
+            "copy last frame": Prediction((self._given(transition)[-1],) * T, copied, felt),
+            "tokenizer round trip": Prediction(true, self._round_trips([transition])[0], felt_after),
+        }
+
+    def explain(self, prediction: Prediction | Malformed, transition: Transition) -> str | Picture:
+        """Truth, prediction and error (three times as bright): side by side for one frame, else in three rows."""
+        if isinstance(prediction, Malformed):
+            return f"- {prediction.reason}"
+        truth = read_frames(transition.next_state, self.cache.size)
+        rows = [truth, prediction.frames, error_map(prediction.frames, truth)]
+        return Picture(strip(rows if len(truth) > 1 else [torch.cat(rows)]))
+
+
+def _proprio(clip: Clip, where: str) -> np.ndarray:
+    """float32 [T, P]; InputError where the data set has none."""
+    felt = clip.proprio()
+    if felt is None:
+        raise InputError(
+            f"{where}: the model was trained with proprioception, the data set {clip.episodes.name} has none; "
+            "use another data set or model"
+        )
+    return felt
