@@ -17,12 +17,20 @@ from rlvr_world.errors import InputError
 class Episodes(Protocol):
     """A data set of episodes: actions are at hand, frames are read when asked for."""
 
-    name: str
-    """Names the data set in errors, row ids and results."""
-    ids: Sequence[str]
-    """The name of each episode, sorted: what splits and results speak of."""
-    lengths: Sequence[int]
-    """Frames of each episode."""
+    @property
+    def name(self) -> str:
+        """Names the data set in errors, row ids and results."""
+        ...
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """The name of each episode, sorted: what splits and results speak of."""
+        ...
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        """Frames of each episode."""
+        ...
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
         """The frames at these steps, uint8 [len(steps), H, W, 3], RGB, at the size they are stored in.

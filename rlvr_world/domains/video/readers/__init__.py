@@ -12,7 +12,7 @@ KINDS = ("npz", "lerobot", "dino_wm", "folder")
 
 
 def open_episodes(kind: str, path: Path | str, split: str = "", camera: str = "") -> Episodes:
-    """The episodes at ``path``, stored as ``kind``, one of ``KINDS``.
+    """The episodes at ``path``, stored as ``kind``, one of ``KINDS``; what a layout needs is imported only for it.
 
     ``split`` is for dino_wm ('train' or 'val'), ``camera`` for lerobot (one of its picture features).
     """
@@ -20,4 +20,16 @@ def open_episodes(kind: str, path: Path | str, split: str = "", camera: str = ""
         from rlvr_world.domains.video.readers.npz import NpzEpisodes
 
         return NpzEpisodes(path)
+    if kind == "lerobot":
+        from rlvr_world.domains.video.readers.lerobot import LeRobotEpisodes
+
+        return LeRobotEpisodes(path, camera)
+    if kind == "dino_wm":
+        from rlvr_world.domains.video.readers.dino_wm import DinoEpisodes
+
+        return DinoEpisodes(path, split)
+    if kind == "folder":
+        from rlvr_world.domains.video.readers.folder import FolderEpisodes
+
+        return FolderEpisodes(path)
     raise InputError(f"the episodes at {path}: unknown kind {kind!r}; take one of {', '.join(KINDS)}")

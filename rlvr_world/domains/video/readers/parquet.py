@@ -1,0 +1,39 @@
+"""Parquet tables of steps: what the readers of LeRobot data sets and of plain folders share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rlvr_world.errors import InputError
+
+
+def read_table(file: Path, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
+    """The table, or some columns and rows of it. Raises InputError for a broken file or a missing column."""
+    try:
+        with pq.ParquetFile(file) as parquet:
+            names = parquet.schema_arrow.names
+        missing = [column for column in columns or () if column not in names]
+        if missing:
+            raise InputError(f"{file}: expected the columns {', '.join(missing)}, found {', '.join(names)}; add them")
+        return pq.read_table(file, columns=columns and list(columns), filters=filters)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file}: not a readable parquet file ({error}); download or export it again") from None
+
+
+def matrix(column: pa.ChunkedArray, where: str) -> np.ndarray:
+    """A column of lists of numbers (or of numbers) as [rows, width]. Raises InputError for rows of different width."""
+    if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
+        return column.to_numpy()[:, None]
+    widths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    odd = np.flatnonzero(widths != widths[:1])
+    if len(odd):
+        step = odd[0]
+        raise InputError(f"{where}, step {step}: expected {widths[0]} numbers as before, got {widths[step]}; repair it")
+    return pc.list_flatten(column).to_numpy().reshape(len(widths), -1)

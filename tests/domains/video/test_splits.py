@@ -1,0 +1,177 @@
+"""Splits keep episodes apart, and clips hold the frames and actions that their layout says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlvr_world.domains.video.splits import Clips, SplitRule, split_episodes
+from rlvr_world.errors import InputError
+
+
+class Recorded:
+    """Episodes whose actions say where they come from: row t of episode e is (100 e + t, -t)."""
+
+    name = "made"
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        self.ids: Sequence[str] = [f"e{i:03d}" for i in range(len(lengths))]
+        self.lengths: Sequence[int] = list(lengths)
+
+    def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
+        return np.array([np.full((4, 4, 3), step) for step in steps], np.uint8)
+
+    def actions(self, episode: int) -> np.ndarray:
+        steps = np.arange(self.lengths[episode], dtype=np.float32)
+        return np.stack([100 * episode + steps, -steps], axis=1)
+
+    def proprio(self, episode: int) -> None:
+        return None
+
+
+def names(count: int) -> list[str]:
+    return [f"train_eps_{i:08d}" for i in range(count)]
+
+
+def test_the_published_rule_gives_the_published_test_set() -> None:
+    split = split_episodes(names(87_212), SplitRule("every_nth"))
+    assert len(split["test"]) == 873
+    assert split["test"][:3] == [0, 100, 200]
+    assert split["valid"][:2] == [50, 150]
+
+
+@given(st.integers(30, 200), st.sampled_from([SplitRule("every_nth", every=7), SplitRule(test=0.2, valid=0.2)]))
+def test_every_episode_is_in_one_part(count: int, rule: SplitRule) -> None:
+    split = split_episodes(names(count), rule)
+    assert sorted(split["train"] + split["valid"] + split["test"]) == list(range(count))
+    assert split == split_episodes(names(count), rule)
+
+
+@given(st.sets(st.integers(0, 999), min_size=40), st.integers(0, 5))
+def test_more_episodes_move_none_of_the_old(kept: set[int], seed: int) -> None:
+    rule = SplitRule(test=0.3, valid=0.3, seed=seed)
+    more, all_names = sorted(kept), names(1000)
+    few = split_episodes([all_names[i] for i in more], rule)
+    for part, episodes in split_episodes(all_names, rule).items():
+        assert [more[i] for i in few[part]] == [i for i in episodes if i in kept]
+
+
+def test_shares_are_kept_and_seeds_differ() -> None:
+    split = split_episodes(names(5000), SplitRule(test=0.2, valid=0.1))
+    assert len(split["test"]) == pytest.approx(1000, abs=100)
+    assert len(split["valid"]) == pytest.approx(500, abs=80)
+    assert split != split_episodes(names(5000), SplitRule(test=0.2, valid=0.1, seed=1))
+
+
+def test_a_rule_describes_what_it_goes_by() -> None:
+    assert SplitRule("every_nth", every=10).describe() == {"kind": "every_nth", "every": 10}
+    assert SplitRule(seed=3).describe() == {"kind": "fraction", "test": 0.1, "valid": 0.1, "seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (SplitRule(test=0.6, valid=0.4), "expected shares"),
+        (SplitRule(test=-0.1), "expected shares"),
+        (SplitRule("every_nth", every=2), "expected every of at least 3, got 2"),
+        (SplitRule("every_nth"), "of 20 episodes none falls into valid"),
+        (SplitRule(test=1e-6), "of 20 episodes none falls into test"),
+    ],
+)
+def test_rules_that_cannot_be_followed(rule: SplitRule, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        split_episodes(names(20), rule)
+
+
+def test_a_share_of_zero_may_be_empty() -> None:
+    assert split_episodes(names(20), SplitRule(test=0.0, valid=0.0))["train"] == list(range(20))
+
+
+def test_single_step_clip() -> None:
+    """Two context frames and a target, two steps apart: each row holds the actions of both steps to the next frame."""
+    clips = Clips(Recorded([20, 7]), [1], context=2, horizon=1, frame_skip=2)
+    assert [clip.id for clip in clips] == ["made/e001:0", "made/e001:1", "made/e001:2"]
+    clip = clips[1]
+    assert clip.world == "e001"
+    assert clip.state.steps == (1, 3)
+    assert clip.next_state.steps == (5,)
+    assert clip.action.dtype == np.float32
+    assert clip.action.tolist() == [[101, -1, 102, -2], [103, -3, 104, -4], [105, -5, 106, -6]]
+    assert clip.state.read()[:, 0, 0, 0].tolist() == [1, 3]
+    assert clips[2].action[2].tolist() == [106, -6, 0, 0]  # the episode ends with step 6
+
+
+def test_multi_step_clip() -> None:
+    clips = Clips(Recorded([40]), [0], context=1, horizon=7, context_back=15)
+    assert len(clips) == 33
+    for clip, start in zip(clips, range(33), strict=True):
+        far, current = clip.state.steps
+        assert current == start
+        assert max(start - 15, 0) <= far <= start
+        assert clip.next_state.steps == tuple(range(start + 1, start + 8))
+        assert clip.action.tolist() == [[step, -step] for step in range(start, start + 8)]
+    backs = [clip.state.steps[1] - clip.state.steps[0] for clip in clips[15:]]
+    assert len(set(backs)) > 5
+    assert [clip.state.steps for clip in clips] == [clip.state.steps for clip in clips]
+    assert clips[20].state == clips[15:][5].state
+    other = Clips(Recorded([40]), [0], context=1, horizon=7, context_back=15, seed=1)
+    assert [clip.state for clip in other] != [clip.state for clip in clips]
+
+
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=5),
+    st.integers(1, 3),
+    st.integers(1, 4),
+    st.integers(1, 3),
+    st.integers(1, 4),
+)
+def test_windows_are_all_there_and_none_is_padded(
+    lengths: list[int], context: int, horizon: int, skip: int, every: int
+) -> None:
+    data = Recorded(lengths)
+    clips = Clips(data, range(len(lengths)), context, horizon, skip, every)
+    span = (context + horizon - 1) * skip
+    expected = [(data.ids[e], s) for e, length in enumerate(lengths) for s in range(0, length - span, every)]
+    assert [(clip.world, clip.state.steps[0]) for clip in clips] == expected
+    assert len(clips) == len(expected)
+    assert clips.too_short == sum(length <= span for length in lengths)
+    for clip in clips:
+        assert clip.next_state.steps[-1] < data.lengths[clip.next_state.episode]
+        assert clip.action.shape == (context + horizon, 2 * skip)
+
+
+def test_clips_slice_and_count_like_a_list() -> None:
+    clips = Clips(Recorded([9, 9]), [0, 1], context=1, horizon=1)
+    rows = list(clips)
+    assert len(clips) == len(rows) == 16
+    assert clips[-1].id == rows[-1].id
+    assert [clip.id for clip in clips[3:12:4]] == [clip.id for clip in rows[3:12:4]]
+    with pytest.raises(IndexError):
+        clips[16]
+
+
+def test_one_clip_an_episode_is_drawn_as_published() -> None:
+    """The item's number seeds numpy's legacy generator: first the start, then the far context frame."""
+    lengths = [30, 3, 41, 8, 25]
+    clips = Clips(Recorded(lengths), [0, 1, 2, 4], context=1, horizon=7, context_back=15).one_per_episode()
+    assert [clip.world for clip in clips] == ["e000", "e002", "e004"]
+    for clip, item in zip(clips, (0, 2, 3), strict=True):
+        np.random.seed(item)
+        start = np.random.randint(lengths[clip.state.episode] - 8 + 1)
+        assert clip.state.steps == (np.random.randint(max(start - 15, 0), start + 1), start)
+    assert [clip.id for clip in clips.one_per_episode()] == [clip.id for clip in clips]
+    assert len(Clips(Recorded([2]), [0], context=4, horizon=1).one_per_episode()) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"context": 0}, {"horizon": 0}, {"frame_skip": 0}, {"every": 0}, {"context_back": -1}]
+)
+def test_clips_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(InputError, match="clips of made: expected"):
+        Clips(Recorded([9]), [0], **{"context": 1, "horizon": 1, **wrong})
+    with pytest.raises(InputError, match="context 1 with a context_back above 0"):
+        Clips(Recorded([9]), [0], context=2, horizon=1, context_back=3)
