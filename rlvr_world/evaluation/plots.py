@@ -1,4 +1,4 @@
-"""Learning curves as inline SVG: colours are names of CSS variables, so that one picture suits light and dark pages."""
+"""Curves and heat maps as inline SVG: colours are names of CSS variables, which suits light and dark pages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import html
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +133,7 @@ def _dress(axes: Any, xlabel: str, percent: bool, ticks: int) -> None:
     axes.set_xlabel(xlabel, color=_COLOURS["ink"])
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.xaxis.set_major_locator(MaxNLocator(nbins=ticks, integer=True))
+    axes.ticklabel_format(useOffset=False)
     if xlabel.startswith("tokens"):
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     if percent:
@@ -147,3 +148,41 @@ def _inline(svg: str, label: str) -> str:
     for name, colour in _COLOURS.items():
         body = body.replace(colour, f"var(--{name})")
     return f'<svg {box}" role="img" aria-label="{html.escape(label)}" xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
+
+
+def heat_map(
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float]],
+    title: str,
+    lower: Collection[str] = (),
+) -> str:
+    """``values`` [rows, columns] as an ``<svg>`` grid with the numbers in its cells.
+
+    Each column is coloured for itself, from its worst value (blank) to its best (full); of the columns named in
+    ``lower``, less is better.
+    """
+    left, width, height = 12 + 8 * max(map(len, rows)), 96, 38
+    parts = []
+    for j, name in enumerate(columns):
+        parts.append(_svg_text(left + (j + 0.5) * width, 22, name, "middle", "ink"))
+        column = [row[j] for row in values]
+        worst, best = (max(column), min(column)) if name in lower else (min(column), max(column))
+        for i, value in enumerate(column):
+            x, y = left + j * width, 34 + i * height
+            share = (value - worst) / ((best - worst) or 1.0)
+            parts.append(
+                f'<rect x="{x + 1}" y="{y + 1}" width="{width - 2}" height="{height - 2}" rx="4" fill="var(--rl)" '
+                f'fill-opacity="{0.04 + 0.5 * share:.3f}"/>'
+            )
+            text = f"{value:.4g}".replace("-", "−")
+            parts.append(_svg_text(x + width / 2, y + height / 2 + 5, text, "middle", "text", share == 1))
+    parts += [_svg_text(left - 10, 34 + (i + 0.5) * height + 5, name, "end", "ink") for i, name in enumerate(rows)]
+    box = f"0 0 {left + width * len(columns)} {38 + height * len(rows)}"
+    head = f'<svg viewBox="{box}" role="img" aria-label="{html.escape(title)}" font-size="14">'
+    return f"{head}<title>{html.escape(title)}</title>{''.join(parts)}</svg>"
+
+
+def _svg_text(x: float, y: float, text: str, anchor: str, colour: str, strong: bool = False) -> str:
+    weight = ' font-weight="650"' if strong else ""
+    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="var(--{colour})"{weight}>{html.escape(text)}</text>'

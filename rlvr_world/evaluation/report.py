@@ -16,11 +16,24 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from ..errors import InputError
-from .figures import held_out_figures, more_figures, rl_figures, sft_figures
-from .findings import findings, flatten, headline_part, story, tables
-from .summary import OVERALL, Result, markdown_table, paper_table
+from .figures import held_out_figures, more_figures, rl_figures, sft_figures, tokenizer_figures
+from .findings import findings, story
+from .summary import (
+    OVERALL,
+    Column,
+    Result,
+    decimals_of,
+    layout,
+    markdown_table,
+    number_text,
+    table_rows,
+    title_of,
+    unit_of,
+)
+from .tables import flatten, tables
 
 PREDICTIONS = 5  # shown right, and shown wrong
+PICTURED = 6  # rows whose pictures are shown
 
 
 def write_report(run: Path) -> Path:
@@ -36,6 +49,9 @@ def write_report(run: Path) -> Path:
     metrics = _read_metrics(run / "metrics.jsonl")
     groups = _by_protocol([_read(path) for path in _results(run)])
     main = groups[0] if groups else {}
+    found = findings(main)
+    lower = next(iter(main.values()), {}).get("lower_is_better", ())
+    samples = _samples(run)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -43,17 +59,20 @@ def write_report(run: Path) -> Path:
         title=config.get("recipe") or run.name,
         purpose=config.get("summary") or "",
         run=run.name,
-        story=story(config, metrics, main),
-        **findings(main),
+        story=story(config, metrics, main, found["blocks"]),
+        **found,
         groups=[tables(group) for group in groups],
+        tokenizer=_tokenizer(run, metrics),
         sft_figures=sft_figures(metrics),
-        held_out_figures=held_out_figures(metrics, headline_part(main)),
+        sft_held_out_figures=held_out_figures(metrics, lower, "sft"),
+        held_out_figures=held_out_figures(metrics, lower, "rl", "control"),
         rl_figures=rl_figures(metrics),
         more_figures=more_figures(metrics),
         times=(times := _times(metrics)),
         phases=list(dict.fromkeys(phase for row in times for phase in row["phases"])),
         clock=_clock,
-        predictions=_predictions(run),
+        pictures=_pictures(samples),
+        predictions=_predictions(samples),
         config=flatten(config),
     )
     path = run / "report.html"
@@ -67,18 +86,30 @@ def text_report(run: Path) -> str:
     for group in _by_protocol([_read(path) for path in _results(run)]):
         first = next(iter(group.values()))
         lines.append(f"protocol {first['fingerprint']}, {first['protocol']['rows']} rows\n")
-        for part in [p for p in ("exact", "exact_published") if p in first["binary"]]:
+        for part in [p for p in ("exact", "exact_published") if p in first["binary"]] or [""]:
             found = findings(group, part)
-            lines += [f"{part}, mean [95% interval over rows]:\n", markdown_table(paper_table(group, part)), ""]
-            for finding in found["findings"]:
-                cells = [
-                    f"{c['slice']} {c['rows']}" + (f" (over seeds {c['seeds']})" if c["seeds"] else "")
-                    for c in finding["cells"]
-                ]
-                lines.append(f"- {finding['ours']} minus {finding['theirs']}: {'; '.join(cells)}")
-            lines += ["", found["verdict"], ""]
+            blocks = {block["title"]: block for block in found["blocks"]}
+            for title, columns in layout(group, part).items():
+                lines += [f"{title}, mean [95% interval over rows]:\n", markdown_table(table_rows(group, columns)), ""]
+                lines += [*_finding_lines(blocks[title]), ""] if title in blocks else []
+            lines += [found["verdict"], ""]
     times = [f"{row['stage']} {_clock(row['seconds'])}" for row in _times(_read_metrics(run / "metrics.jsonl"))]
     return "\n".join([*lines, "training time: " + ", ".join(times)])
+
+
+def _finding_lines(block: Mapping[str, Any]) -> list[str]:
+    """A bullet for each rival: slices in one line, parts below one another."""
+    lines = []
+    for finding in block["findings"]:
+        cells = [
+            f"{cell['title']} {', '.join(cell['rows'])}"
+            + (f" (over seeds {', '.join(cell['seeds'])})" if cell["seeds"] else "")
+            for cell in finding["cells"]
+            if cell
+        ]
+        head = f"- {finding['ours']} minus {finding['theirs']}:"
+        lines += [f"{head} {'; '.join(cells)}"] if block["by_slice"] else [head, *(f"  - {cell}" for cell in cells)]
+    return lines
 
 
 def _results(run: Path) -> list[Path]:
@@ -104,15 +135,19 @@ def _read_metrics(path: Path) -> list[dict[str, Any]]:
     return metrics
 
 
+def _training_order(name: str) -> tuple[int, str]:
+    order = {"base": 0, "sft": 1, "rl": 2, "control": 3}
+    return order.get(name.split("/")[0], 4), name
+
+
 def _by_protocol(results: Sequence[Result]) -> list[dict[str, Result]]:
     """Results that may be compared, by model in the order of training; the group with the most models first.
 
     The name of a best-of-N result is ``best-of-N/`` and the model's; its protocol keeps it apart from the greedy one.
     """
     groups: dict[str, dict[str, Result]] = defaultdict(dict)
-    order = {"base": 0, "sft": 1, "rl": 2, "control": 3}
     named = [(re.sub(r"^best-of-\d+/", "", result["name"]), result) for result in results]
-    for name, result in sorted(named, key=lambda pair: (order.get(pair[0].split("/")[0], 4), pair[0])):
+    for name, result in sorted(named, key=lambda pair: _training_order(pair[0])):
         groups[result["fingerprint"]][name] = result
     return sorted(groups.values(), key=lambda g: (-len(g), max(r["slices"][OVERALL]["samples"] for r in g.values())))
 
@@ -120,7 +155,7 @@ def _by_protocol(results: Sequence[Result]) -> list[dict[str, Result]]:
 def _times(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Seconds, steps and tokens of each stage, which the log counts on, and seconds of its phases where logged."""
     output = []
-    for stage in sorted({line["stage"] for line in metrics}, key=lambda name: (name != "sft", name)):
+    for stage in sorted({line["stage"] for line in metrics}, key=lambda n: (n != "tokenizer", n != "sft", n)):
         lines = [line for line in metrics if line["stage"] == stage]
         names = dict.fromkeys(key for line in lines for key in line if key.startswith("time/"))
         phases = {name[5:]: sum(float(line.get(name, 0)) for line in lines) for name in names}
@@ -141,12 +176,47 @@ def _clock(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def _predictions(run: Path) -> dict[str, Any]:
+def _tokenizer(run: Path, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Curves of the visual tokenizer, and how well it gives frames back where that was measured."""
+    path = run / "tokenizer" / "reconstruction.json"
+    measured: dict[str, Any] = _read(path) if path.is_file() else {"rows": 0, "metrics": {}, "pictures": []}
+    cells = []
+    for part, cell in measured["metrics"].items():
+        unit = unit_of(part)
+        column = Column(title_of(part), OVERALL, part, unit, decimals_of(unit, cell["mean"]))
+        cells.append((column.heading, column.text(cell)))
+    if "code_usage" in measured:
+        cells.append(("codes in use (%)", number_text(100 * measured["code_usage"], 1)))
+    pictures = [picture for picture in measured["pictures"] if picture.startswith("data:image/")]
+    return {"figures": tokenizer_figures(metrics), "rows": measured["rows"], "cells": cells, "pictures": pictures}
+
+
+def _samples(run: Path) -> dict[str, list[dict[str, Any]]]:
+    """The shown predictions of each model, in the order of training."""
+    stems = {path.stem.removeprefix("samples-"): path for path in (run / "eval").glob("samples-*.json")}
+    paths = {stem.replace("-", "/", 1): path for stem, path in stems.items() if not stem.startswith("best-of-")}
+    return {name: _read(paths[name]) for name in sorted(paths, key=_training_order)}
+
+
+def _pictures(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+    """Some rows, spread over the split, each with the pictures of the first run of every kind of model."""
+    firsts: dict[str, str] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for name, shown in samples.items():
+        for sample in shown if firsts.setdefault(name.split("/")[0], name) == name else ():
+            if sample.get("picture", "").startswith("data:image/"):
+                row = rows.setdefault(sample["id"], {**sample, "strips": []})
+                row["strips"].append((name, sample["value"], sample["picture"]))
+    spread = list(rows.values())
+    count = min(PICTURED, len(spread))
+    return [spread[i * (len(spread) - 1) // max(1, count - 1)] for i in range(count)]
+
+
+def _predictions(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
     """Predictions of the last trained model: right and wrong ones, those of different kinds in turn."""
-    found = {path.stem.removeprefix("samples-"): path for path in sorted((run / "eval").glob("samples-*.json"))}
-    name = next((n for family in ("rl", "sft", "base", "") for n in found if n.startswith(family)), "")
-    samples = _read(found[name]) if name else []
-    return {"model": name.replace("-", "/", 1), "right": _pick(samples, True), "wrong": _pick(samples, False)}
+    name = next((n for family in ("rl", "sft", "base", "") for n in samples if n.startswith(family)), "")
+    shown = [sample for sample in samples.get(name, ()) if "diff" in sample]
+    return {"model": name, "right": _pick(shown, True), "wrong": _pick(shown, False)}
 
 
 def _pick(samples: Sequence[Mapping[str, Any]], right: bool) -> list[dict[str, Any]]:

@@ -1,8 +1,9 @@
-"""From scored predictions to the figures a report may state: means by slice, paired comparisons, tables.
+"""From scored predictions to the figures a report may state: means by slice, and tables of them.
 
-    records (one for each row x sample) -> summarise -> result -> compare / across_seeds / paper_table
+    records (one for each row x sample) -> summarise -> result -> layout -> result_table -> markdown_table
 
-A *slice* is one kind of row (changed, unchanged) or ``overall``. A *result* is plain JSON. Knows no text or video.
+A *slice* is one kind of row (changed, unchanged) or ``overall``. A *part* is a named number of a prediction, the reward
+``value`` among them. A *result* is plain JSON. Knows no text or video.
 """
 
 from __future__ import annotations
@@ -11,16 +12,25 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from .intervals import Interval, bootstrap, paired_bootstrap, t_interval, wilson
+from .checks import by_row, same_protocol
+from .intervals import Interval, bootstrap, wilson
 
 OVERALL = "overall"
 Result = Mapping[str, Any]
+Cell = Mapping[str, Any]
+"""An interval as JSON, with ``std`` besides where a mean over rows was measured in several sampling runs."""
+
+UNITS = dict.fromkeys(("mse", "mae", "ssim", "lpips"), "×100") | {"psnr": "dB", "exact": "%", "repetition": "%"}
+"""How parts of these names are written, as in the paper's tables; ``lpips_alex`` is written as ``lpips`` is."""
+NAMES = {"value": "reward", **{part: part.upper() for part in ("mse", "mae", "ssim", "lpips", "psnr")}}
 
 
 def fingerprint(protocol: Mapping[str, Any]) -> str:
@@ -29,20 +39,25 @@ def fingerprint(protocol: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def summarise(records: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any]) -> dict[str, Any]:
+def summarise(
+    records: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any], lower_is_better: Collection[str] = ()
+) -> dict[str, Any]:
     """The result of one model over a split.
 
     ``records`` hold, for each row and sample: ``id``, ``kind``, ``world``, ``parts`` (name -> number), ``value``,
     ``malformed`` (reason or ""), ``baselines`` (name -> parts). Every record names the same parts, malformed or not,
-    so that a missing number can never pass for a good or a bad one. ``value`` is reported as one more part.
+    so that a missing number can never pass for a good or a bad one. ``value`` is reported as one more part. Where
+    ``lower_is_better`` names one of the parts, more is better of all others; where it names none, only ``value`` and
+    the 0/1 parts are taken to have a direction.
 
-    Returns ``protocol``, ``fingerprint``, ``binary`` (parts that are 0 or 1), ``slices`` (slice -> ``rows``,
-    ``samples``, ``parts``, ``malformed``, ``best_of``, ``baselines``), ``malformed_reasons`` and ``rows``, the
-    per-row means that ``compare`` pairs. The mean over samples is pass@1; ``best_of`` is the mean over rows of the
-    best sample, for ``value`` and the 0/1 parts (elsewhere smaller may be better).
+    Returns ``protocol``, ``fingerprint``, ``binary`` (parts that are 0 or 1), ``lower_is_better`` (of these parts),
+    ``slices`` (slice -> ``rows``, ``samples``, ``parts``, ``malformed``, ``best_of``, ``run_std``, ``baselines``),
+    ``malformed_reasons`` and ``rows``, the per-row means that comparisons pair. The mean over samples is pass@1;
+    ``best_of`` is the mean over rows of the best sample, for parts with a direction; ``run_std`` is the standard
+    deviation, over sampling runs (sample s of every row is run s), of the mean over rows.
     Raises InputError for records that do not fit together.
     """
-    rows = _group(records)
+    rows = by_row(records)
     names = list(rows[0][0]["numbers"])
     table = np.array([[[r["numbers"][name] for name in names] for r in row] for row in rows])  # [rows, samples, parts]
     malformed = np.array([[bool(r["malformed"]) for r in row] for row in rows], dtype=np.float64).mean(axis=1)
@@ -54,13 +69,15 @@ def summarise(records: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any])
     }
     seen = {n: [table[:, :, i].ravel(), *(b[n] for b in base.values() if n in b)] for i, n in enumerate(names)}
     binary = [n for n in names if n != "value" and np.isin(np.concatenate(seen[n]), (0.0, 1.0)).all()]
+    lower = [n for n in names if n in lower_is_better]
+    signs = {n: -1 if n in lower else 1 for n in names if lower or n in ("value", *binary)}
     slices = {}
     for slice_ in [*sorted({kind for kind in kinds if kind}), OVERALL]:
         pick = np.array([slice_ in (OVERALL, kind) for kind in kinds])
         slices[slice_] = {
             "rows": int(pick.sum()),
             "samples": table.shape[1],
-            **_means(table[pick], names, binary),
+            **_means(table[pick], names, binary, signs),
             "malformed": _interval(malformed[pick], True),
             "baselines": {
                 name: {part: _interval(values[pick], part in binary) for part, values in parts.items()}
@@ -71,6 +88,7 @@ def summarise(records: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any])
         "protocol": dict(protocol),
         "fingerprint": fingerprint(protocol),
         "binary": binary,
+        "lower_is_better": lower,
         "slices": slices,
         "malformed_reasons": dict(reasons.most_common(8)),
         "rows": {
@@ -83,135 +101,19 @@ def summarise(records: Sequence[Mapping[str, Any]], protocol: Mapping[str, Any])
     }
 
 
-def compare(result_a: Result, result_b: Result) -> dict[str, dict[str, dict[str, Any]]]:
-    """Paired differences a - b on the same rows: slice -> part -> interval, with ``n`` rows.
-
-    Raises InputError when the two were not measured in the same way.
-    """
-    differences = seed_differences([result_a], [result_b])
-    return {slice_: {part: both["rows"] for part, both in parts.items()} for slice_, parts in differences.items()}
-
-
-def compare_baseline(results: Sequence[Result], baseline: str) -> dict[str, dict[str, dict[str, Any]]]:
-    """Paired differences of the seed-averaged model - ``baseline``: slice -> part -> interval over rows."""
-    _same_protocol(results)
-    base = results[0]["rows"]["baselines"][baseline]
-    return {
-        slice_: {
-            part: paired_bootstrap(_mean_rows(results, part)[pick], np.array(values)[pick]).as_dict()
-            for part, values in base.items()
-        }
-        for slice_, pick in _slices(results[0]).items()
-    }
-
-
-def seed_differences(
-    results_a: Sequence[Result], results_b: Sequence[Result]
-) -> dict[str, dict[str, dict[str, dict[str, Any]]]]:
-    """Differences a - b over several runs: slice -> part -> ``{"rows": interval, "seeds": interval}``.
-
-    ``rows`` resamples rows of the seed-averaged difference (what other rows would change); ``seeds`` is the t interval
-    of the per-seed differences (what other seeds would change). Runs are paired in the order given; a single
-    ``results_b``, such as the SFT start, is compared with every run of ``results_a``.
-    """
-    _same_protocol([*results_a, *results_b])
-    if len(results_b) not in (1, len(results_a)):
-        raise InputError(
-            f"runs are compared seed by seed: expected {len(results_a)} runs on the second side or one for all, "
-            f"got {len(results_b)}; evaluate the missing seeds"
-        )
-    output: dict[str, dict[str, dict[str, dict[str, Any]]]] = {}
-    for slice_, pick in _slices(results_a[0]).items():
-        output[slice_] = {}
-        for part in results_a[0]["rows"]["parts"]:
-            a, b = _part_rows(results_a, part)[:, pick], _part_rows(results_b, part)[:, pick]
-            output[slice_][part] = {
-                "rows": paired_bootstrap(a.mean(axis=0), b.mean(axis=0)).as_dict(),
-                "seeds": t_interval((a - b).mean(axis=1)).as_dict(),
-            }
-    return output
-
-
-def across_seeds(results: Sequence[Result]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Means over runs that differ only in their seed: slice -> part -> t interval, with ``n`` seeds.
-
-    The difference to the start of training is ``seed_differences(results, [sft])``.
-    """
-    _same_protocol(results)
-    return {
-        slice_: {
-            part: t_interval([r["slices"][slice_]["parts"][part]["mean"] for r in results]).as_dict() for part in parts
-        }
-        for slice_, parts in ((s, v["parts"]) for s, v in results[0]["slices"].items())
-    }
-
-
-def paper_table(results: Mapping[str, Result], part: str = "exact") -> list[dict[str, Any]]:
-    """Rows in the layout of the paper's table 1: model | unchanged | changed | overall, trivial baselines last.
-
-    Each row: ``model``, ``baseline`` (bool), ``percent`` (the part is 0/1) and ``slices`` (slice -> interval or None).
-    Raises InputError when the results do not share a protocol or none has the part.
-    """
-    if not results:
-        return []
-    _same_protocol(list(results.values()))
-    first = next(iter(results.values()))
-    known = list(first["slices"][OVERALL]["parts"])
-    if part not in known:
-        raise InputError(
-            f'the table asks for part "{part}", but the results have {", ".join(known)}; name one of these'
-        )
-    percent = all(part in result["binary"] for result in results.values())
-    columns = columns_of(first)
-    rows = [
-        {"model": name, "baseline": False, "percent": percent}
-        | {"slices": {s: result["slices"][s]["parts"][part] for s in columns}}
-        for name, result in results.items()
-    ]
-    for name, parts in first["slices"][OVERALL]["baselines"].items():
-        if part in parts:
-            cells = {s: first["slices"][s]["baselines"][name][part] for s in columns}
-            rows.append({"model": name, "baseline": True, "percent": percent, "slices": cells})
-    return rows
-
-
-def columns_of(result: Result) -> list[str]:
-    """The slices of a result in the order of the paper: unchanged, changed, any others, overall."""
-    order = {"unchanged": 0, "changed": 1, OVERALL: 3}
-    return sorted(result["slices"], key=lambda name: (order.get(name, 2), name))
-
-
-def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """``paper_table`` rows as Markdown, each cell ``mean [low, high]``: percent for 0/1 parts, else plain numbers."""
-    if not rows:
-        return ""
-    columns = list(rows[0]["slices"])
-    unit = " (%)" if rows[0]["percent"] else ""
-    lines = ["| model | " + " | ".join(f"{c}{unit}" for c in columns) + " |", "|---" + "|---:" * len(columns) + "|"]
-    for row in rows:
-        name = f"*{row['model']}*" if row["baseline"] else row["model"]
-        cells = [cell_text(row["slices"][c], row["percent"]) for c in columns]
-        lines.append("| " + " | ".join([name, *cells]) + " |")
-    return "\n".join(lines)
-
-
-def cell_text(interval: Mapping[str, Any], percent: bool, sign: bool = False) -> str:
-    """``38.9 [37.1, 40.7]``: a mean with its interval, times 100 for percent."""
-    values = [interval[key] for key in ("mean", "low", "high") if interval[key] is not None]
-    plus = "+" if sign else ""
-    texts = [f"{100 * v:{plus}.1f}" if percent else f"{v:{plus}.3f}" for v in values]
-    texts = [t.lstrip("+-") if float(t) == 0 else t.replace("-", "−") for t in texts]
-    return texts[0] if len(texts) < 3 else f"{texts[0]} [{texts[1]}, {texts[2]}]"
-
-
-def _means(table: np.ndarray, names: Sequence[str], binary: Sequence[str]) -> dict[str, Any]:
-    """``parts`` and ``best_of`` of a table [rows, samples, parts]."""
-    means, best = table.mean(axis=1), table.max(axis=1)
-    ranked = [name for name in names if table.shape[1] > 1 and name in ("value", *binary)]
-    return {
-        "parts": {name: _interval(means[:, i], name in binary) for i, name in enumerate(names)},
-        "best_of": {name: _interval(best[:, i], name in binary) for i, name in enumerate(names) if name in ranked},
-    }
+def _means(
+    table: np.ndarray, names: Sequence[str], binary: Collection[str], signs: Mapping[str, int]
+) -> dict[str, dict[str, Any]]:
+    """``parts``, ``best_of`` and ``run_std`` of a table [rows, samples, parts]."""
+    found: dict[str, dict[str, Any]] = {"parts": {}, "best_of": {}, "run_std": {}}
+    for name, values in zip(names, np.moveaxis(table, 2, 0), strict=True):  # [rows, samples]
+        found["parts"][name] = _interval(values.mean(axis=1), name in binary)
+        if table.shape[1] > 1:
+            found["run_std"][name] = float(values.mean(axis=0).std(ddof=1))
+            if name in signs:
+                best = signs[name] * (signs[name] * values).max(axis=1)
+                found["best_of"][name] = _interval(best, name in binary)
+    return found
 
 
 def _interval(values: np.ndarray, binary: bool) -> dict[str, Any]:
@@ -220,62 +122,168 @@ def _interval(values: np.ndarray, binary: bool) -> dict[str, Any]:
     return result.as_dict()
 
 
-def _group(records: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Records of each row together, in the order of first appearance, checked, with ``numbers`` = parts and value."""
-    if not records:
-        raise InputError("no predictions to summarise: the split is empty, so choose another split or a higher limit")
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for record in records:
-        rows.setdefault(record["id"], []).append({**record, "numbers": {**record["parts"], "value": record["value"]}})
-    first = next(iter(rows.values()))
-    for row_id, row in rows.items():
-        if len(row) != len(first):
-            raise InputError(f"row {row_id}: expected {len(first)} samples as for the first row, got {len(row)}")
-        for record in row:
-            _check(record, first[0])
-    return list(rows.values())
+_SHOWN = {"mean": "{}", "std": " ± {}", "low": " [{}", "high": ", {}]"}
 
 
-def _check(record: Mapping[str, Any], first: Mapping[str, Any]) -> None:
-    """Every record has the parts and baselines of the first, and only finite numbers."""
-    sets = {"parts": (record["numbers"], first["numbers"]), "baselines": (record["baselines"], first["baselines"])}
-    sets |= {f"baseline {name}": (record["baselines"].get(name, {}), p) for name, p in first["baselines"].items()}
-    for what, (got, expected) in sets.items():
-        if set(got) != set(expected):
-            raise InputError(
-                f"row {record['id']}, {what}: expected {sorted(expected)} as in row {first['id']}, got {sorted(got)}; "
-                "let score() name all parts for every prediction, malformed ones too"
-            )
-    for part, number in record["numbers"].items():
-        if not math.isfinite(number):
-            raise InputError(f"row {record['id']}, part {part}: expected a finite number, got {number}; mend score()")
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: a part on a slice, and how its numbers are written.
+
+    >>> Column("LPIPS", "overall", "lpips", "×100", 2, "↓").text({"mean": 0.122, "low": 0.121, "high": 0.1231})
+    '12.20 [12.10, 12.31]'
+    """
+
+    title: str
+    """What tells the columns of a table apart: the slice or the part."""
+    slice: str
+    part: str
+    unit: str = ""
+    decimals: int = 3
+    better: str = ""
+    """``↓`` where less is better, ``↑`` where more is, "" where the domain does not say."""
+
+    @property
+    def by_slice(self) -> bool:
+        """Whether it stands among the slices of one part, not among the parts of one slice."""
+        return self.title == self.slice
+
+    @property
+    def heading(self) -> str:
+        """``LPIPS (×100) ↓``, or ``unchanged (%)``."""
+        texts = (self.title, self.unit and f"({self.unit})", "" if self.by_slice else self.better)
+        return " ".join(text for text in texts if text)
+
+    def text(self, cell: Cell | None, sign: bool = False) -> str:
+        """``38.9 ± 0.4 [37.1, 40.7]``: mean, deviation over sampling runs and interval, as far as they are known."""
+        if cell is None:
+            return "–"
+        known = {key: scale_of(self.unit) * cell[key] for key in _SHOWN if cell.get(key) is not None}
+        texts = {key: number_text(value, self.decimals, sign) for key, value in known.items()}
+        return "".join(_SHOWN[key].format(text) for key, text in texts.items())
 
 
-def _same_protocol(results: Sequence[Result]) -> None:
-    first = results[0]
-    for other in results[1:]:
-        pair = f"results {first.get('name', '?')} and {other.get('name', '?')}"
-        if other["fingerprint"] != first["fingerprint"]:
-            keys = sorted(set(first["protocol"]) | set(other["protocol"]))
-            differ = [key for key in keys if first["protocol"].get(key) != other["protocol"].get(key)]
-            raise InputError(
-                f"{pair} were measured under different protocols ({first['fingerprint']}, {other['fingerprint']}; "
-                f"fields that differ: {', '.join(differ)}); evaluate both in the same way"
-            )
-        if other["rows"]["id"] != first["rows"]["id"]:
-            raise InputError(f"{pair} hold different rows under one protocol; evaluate both on the same split")
+PERCENT = Column("", OVERALL, "", "%", 1)
 
 
-def _slices(result: Result) -> dict[str, np.ndarray]:
-    """Slice -> bool [rows]."""
-    kinds = result["rows"]["kind"]
-    return {slice_: np.array([slice_ in (OVERALL, kind) for kind in kinds]) for slice_ in columns_of(result)}
+def number_text(value: float, decimals: int, sign: bool = False) -> str:
+    text = f"{value:{'+' if sign else ''}.{decimals}f}"
+    return text.lstrip("+-") if float(text) == 0 else text.replace("-", "−")
 
 
-def _part_rows(results: Sequence[Result], part: str) -> np.ndarray:
-    """[runs, rows]."""
-    return np.array([result["rows"]["parts"][part] for result in results])
+def scale_of(unit: str) -> int:
+    return 100 if unit in ("%", "×100") else 1
 
 
-def _mean_rows(results: Sequence[Result], part: str) -> np.ndarray:
-    return _part_rows(results, part).mean(axis=0)
+def unit_of(part: str) -> str:
+    return UNITS.get(part.split("_")[0], "")
+
+
+def decimals_of(unit: str, level: float) -> int:
+    """Decimals that show three or four digits of a number of about ``level``."""
+    digits, least = (4, 2) if unit == "×100" else (3, 3)
+    size = math.floor(math.log10(abs(level) * scale_of(unit) or 1))
+    return {"%": 1, "dB": 2}.get(unit) or min(4, max(least, digits - 1 - size))
+
+
+def title_of(part: str) -> str:
+    """``reward``, ``LPIPS``, ``LPIPS alex``, and other names as they are."""
+    first, _, rest = part.partition("_")
+    return f"{NAMES[first]} {rest}".strip() if first in NAMES else part
+
+
+def arrow(part: str, lower: Collection[str]) -> str:
+    """``↓`` where less is better, ``↑`` elsewhere; nothing where the domain does not tell parts apart."""
+    return ("↓" if part in lower else "↑") if lower else ""
+
+
+def headline(parts: Iterable[str]) -> list[str]:
+    """The parts that tables, findings and curves are about: ``exact`` alone where it is measured, else all.
+
+    One part gets a table with slices as columns; several get a table a slice, with parts as columns.
+    """
+    parts = list(parts)
+    return ["exact"] if "exact" in parts else parts
+
+
+def slice_order(names: Iterable[str]) -> list[str]:
+    """The slices in the order of the paper: unchanged, changed, any others, overall."""
+    order = {"unchanged": 0, "changed": 1, OVERALL: 3}
+    return sorted(names, key=lambda name: (order.get(name, 2), name))
+
+
+def layout(results: Mapping[str, Result], part: str = "") -> dict[str, list[Column]]:
+    """The tables that show these results, by title: the columns of each. ``part`` asks for the slices of one part.
+
+    Raises InputError when the results do not share a protocol or have no such part.
+    """
+    if not results:
+        return {}
+    same_protocol(list(results.values()))
+    first = next(iter(results.values()))["slices"]
+    known = list(first[OVERALL]["parts"])
+    if part and part not in known:
+        raise InputError(
+            f'the table asks for part "{part}", but the results have {", ".join(known)}; name one of these'
+        )
+    parts = [part] if part else headline(known)
+    if len(parts) == 1:
+        return {parts[0]: [column(results, s, parts[0], s) for s in slice_order(first)]}
+    apart = [s for s in slice_order(first) if first[s]["rows"] < first[OVERALL]["rows"]]
+    return {s: [column(results, s, p) for p in parts] for s in (OVERALL, *apart)}
+
+
+def column(results: Mapping[str, Result], slice_: str, part: str, title: str = "") -> Column:
+    """Percent for 0/1 parts, else the part's unit; as many decimals as the models' median asks for."""
+    lower = next(iter(results.values())).get("lower_is_better", [])  # results written before parts had a direction
+    unit = "%" if all(part in result["binary"] for result in results.values()) else unit_of(part)
+    level = median(abs(r["slices"][slice_]["parts"][part]["mean"]) for r in results.values())
+    return Column(title or title_of(part), slice_, part, unit, decimals_of(unit, level), arrow(part, lower))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: a model or a trivial baseline, and its cells by column; None where it lacks the part."""
+
+    model: str
+    cells: Mapping[Column, Cell | None]
+    baseline: bool = False
+
+
+def result_table(results: Mapping[str, Result]) -> list[Row]:
+    """The first table of ``layout``: slices of the one headline part, or all parts over all rows."""
+    return table_rows(results, next(iter(layout(results).values()), []))
+
+
+def paper_table(results: Mapping[str, Result], part: str = "exact") -> list[Row]:
+    """Rows in the layout of the paper's table 1: model | unchanged | changed | overall, trivial baselines last."""
+    return table_rows(results, layout(results, part).get(part, []))
+
+
+def table_rows(results: Mapping[str, Result], columns: Sequence[Column]) -> list[Row]:
+    """Models in the order given, then baselines."""
+    rows = []
+    for name, result in results.items():
+        cells = {}
+        for c in columns:
+            of_slice = result["slices"][c.slice]
+            std = {"std": of_slice["run_std"][c.part]} if of_slice.get("run_std") else {}
+            cells[c] = {**of_slice["parts"][c.part], **std}
+        rows.append(Row(name, cells))
+    slices = next(iter(results.values()))["slices"] if results else {}
+    for name in slices[OVERALL]["baselines"] if slices else ():
+        trivial = {c: slices[c.slice]["baselines"][name].get(c.part) for c in columns}
+        if any(trivial.values()):
+            rows.append(Row(name, trivial, baseline=True))
+    return rows
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Rows as Markdown, each cell ``mean [low, high]``."""
+    if not rows:
+        return ""
+    columns = list(rows[0].cells)
+    lines = ["| model | " + " | ".join(c.heading for c in columns) + " |", "|---" + "|---:" * len(columns) + "|"]
+    for row in rows:
+        name = f"*{row.model}*" if row.baseline else row.model
+        lines.append("| " + " | ".join([name, *(c.text(row.cells[c]) for c in columns)]) + " |")
+    return "\n".join(lines)

@@ -1,15 +1,20 @@
+import base64
+import io
 import json
 import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib.image import imsave
 
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.findings import findings, reading
-from rlvr_world.evaluation.plots import mean_curve, smooth
-from rlvr_world.evaluation.report import write_report
+from rlvr_world.evaluation.plots import heat_map, mean_curve, smooth
+from rlvr_world.evaluation.report import text_report, write_report
 from rlvr_world.evaluation.summary import summarise
+from rlvr_world.evaluation.tables import tables
 
 ROWS = 40
 
@@ -68,8 +73,8 @@ def write_run(run: Path, results: list[dict[str, Any]], stages: tuple[str, ...])
 FULL = ("sft", "rl/seed0", "rl/seed1", "control/seed0", "control/seed1")
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     results = [
         result("base", 0, 0),
         result("sft", 20, 10),
@@ -79,7 +84,7 @@ def page(tmp_path: Path) -> str:
         result("control/seed1", 21, 12),
         result("best-of-2/sft", 20, 10, samples=2),
     ]
-    return write_report(write_run(tmp_path / "run", results, FULL)).read_text()
+    return write_report(write_run(tmp_path_factory.mktemp("text") / "run", results, FULL)).read_text()
 
 
 def test_page_says_what_came_out(page: str) -> None:
@@ -91,13 +96,13 @@ def test_page_says_what_came_out(page: str) -> None:
     ) in text
     assert "rl, mean of 2 seeds" in text
     assert "Results with 2 samples a row" in text
-    assert "exact (best of 2)" in text
+    assert "best of 2: " in text
     assert "rl.kl" in text
     assert page.count("<svg") >= 5
 
 
 def test_page_is_whole_and_loads_nothing(page: str) -> None:
-    assert not re.search(r"""(src|href)=["'](?!#)|@import|url\((?!#)|<script""", page)
+    assert not re.search(r"""(src|href)=["'](?!#|data:image/)|@import|url\((?!#)|<script""", page)
     names = re.findall(r'id="([^"]+)"', page)
     svgs = [set(re.findall(r'<clipPath id="([^"]+)"', svg)) for svg in re.findall(r"<svg.*?</svg>", page, re.S)]
     assert names
@@ -145,13 +150,202 @@ def test_reading_needs_every_interval() -> None:
     assert reading({"rows": above, "seeds": across}) == "no difference shown"
     assert reading({"rows": below}) == "worse"
     assert reading({"rows": unknown}) == "no difference shown"
+    assert reading({"rows": below, "relative": above}, lower=True) == "better"
+    assert reading({"rows": above, "seeds": above}, lower=True) == "worse"
 
 
 def test_control_is_compared_seed_by_seed() -> None:
     runs = {name: result(name, n, n) for name, n in (("rl/seed0", 9), ("rl/seed1", 20), ("control/seed1", 20))}
-    [control, trivial] = findings(runs)["findings"]
-    assert control["cells"][-1]["rows"].startswith("0.0 [")  # seed 1 with seed 1 alone
+    [control, trivial] = findings(runs)["blocks"][0]["findings"]
+    assert control["cells"][-1]["rows"][0].startswith("0.0 [")  # seed 1 with seed 1 alone
     assert trivial["theirs"] == "the trivial answer “no_change”"
+
+
+def strip(error: float) -> str:
+    """Truth and prediction side by side, with the error beside them: a square that the model puts somewhere else."""
+    frames = np.full((3, 64, 64, 3), 235, np.uint8)
+    at = int(12 + 200 * error)
+    frames[0, 24:40, 12:28] = frames[1, 24:40, at : at + 16] = (40, 90, 190)
+    frames[2] = np.abs(frames[0].astype(int) - frames[1])
+    imsave(buffer := io.BytesIO(), np.concatenate(frames, axis=1), format="png")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+LOWER = ("mse", "mae", "lpips", "repetition")
+DISTANCES = {"base": 0.65, "sft": 0.14, "control/seed0": 0.139, "rl/seed0": 0.129, "rl/seed1": 0.131, "rl/seed2": 0.13}
+DISTANCES |= {"control/seed1": 0.1385, "control/seed2": 0.14}
+
+
+def measured(distance: float, repeats: bool = False) -> dict[str, float]:
+    """What frames at this perceptual distance measure; SSIM hardly follows it."""
+    parts = {"mae": distance / 8, "mse": distance**2 / 5, "psnr": 28 - 20 * distance, "ssim": 0.85 - distance / 1000}
+    return {**parts, "lpips": distance, "repetition": float(repeats)}
+
+
+def video_result(name: str, kinds: tuple[str, ...] = ("",), samples: int = 3, clips: int = 60) -> dict[str, Any]:
+    draw, own = np.random.default_rng(5), np.random.default_rng(len(name) + round(1000 * DISTANCES[name]))
+    records = []
+    for clip in range(clips):
+        hard, copied = 1 + 0.5 * draw.random(), measured(0.17 + 0.05 * draw.random(), True)
+        for _ in range(samples):
+            parts = measured(DISTANCES[name] * hard * (1 + 0.03 * own.normal()), own.random() < 2 * DISTANCES[name])
+            parts["ssim"] += 0.003 * own.normal()
+            floor = measured(0.05 * hard)
+            baselines = {"copy last frame": copied, "tokenizer round trip": floor}
+            records.append(
+                {
+                    "id": f"pusht/{clip:03d}:0",
+                    "kind": kinds[clip % len(kinds)],
+                    "world": "",
+                    "parts": parts,
+                    "value": -parts["lpips"] - parts["mae"],
+                    "malformed": "",
+                    "baselines": {k: {**p, "value": -p["lpips"] - p["mae"]} for k, p in baselines.items()},
+                }
+            )
+    protocol = {"domain": "video", "rows": clips, "samples": samples, "temperature": 1.0, "top_k": 100}
+    return {"name": name, **summarise(records, protocol, LOWER)}
+
+
+def write_video_run(run: Path, names: tuple[str, ...] = tuple(DISTANCES)) -> Path:
+    """A run folder of a video world: measures instead of right answers, pictures instead of diffs, a tokenizer."""
+    (run / "eval").mkdir(parents=True)
+    (run / "tokenizer").mkdir()
+    (run / "config.json").write_text(json.dumps({"recipe": "pusht", "model": {"source": "scratch"}, "rl": {"kl": 0}}))
+    draw, lines = np.random.default_rng(0), []
+    for stage in ("tokenizer", *(name for name in names if name != "base")):
+        for step in range(0, 60, 2):
+            gone, noise = step / 60, draw.normal()
+            line = {"stage": stage, "step": step, "tokens": 1000 * step, "seconds": 2.0 * step, "loss": 3 - 2 * gone}
+            if stage == "tokenizer":
+                line |= {
+                    "l1": 0.1 - 0.08 * gone + 0.003 * noise,
+                    "lpips": 0.4 - 0.3 * gone,
+                    "code_usage": 0.5 + gone / 3,
+                }
+                line |= {"eval/lpips": 0.42 - 0.3 * gone, "eval/psnr": 20 + 8 * gone} if step % 10 == 0 else {}
+            elif stage.startswith("rl"):
+                line |= {"reward": -0.15 + 0.02 * gone + 0.003 * noise, "kl": 0.1 * gone, "malformed": 0.0}
+                line |= {"response_length": 64, "time/rollout": 1.0, "time/update": 0.6}
+            if stage != "tokenizer" and step % 10 == 0:
+                start = 0.5 if stage == "sft" else DISTANCES["sft"]
+                parts = measured(start + (DISTANCES[stage] - start) * gone**0.5)
+                line |= {f"eval/overall/{p}": v for p, v in (parts | {"value": -parts["lpips"]}).items()}
+                line["eval/overall/malformed"] = 0.0
+            lines.append(json.dumps(line))
+    (run / "metrics.jsonl").write_text("\n".join(lines))
+    for name in names:
+        stem = name.replace("/", "-")
+        (run / "eval" / f"{stem}.json").write_text(json.dumps(video_result(name)))
+        about = {"kind": "", "action": "[0.31, −0.25]", "right": None, "reason": "", "value": -DISTANCES[name]}
+        pictures = [about | {"id": f"pusht/{i:03d}:0", "picture": strip(DISTANCES[name] / 5)} for i in range(0, 60, 3)]
+        (run / "eval" / f"samples-{stem}.json").write_text(json.dumps(pictures))
+    (run / "tokenizer" / "reconstruction.json").write_text(
+        json.dumps(
+            {
+                "rows": 200,
+                "metrics": {p: {"mean": v, "low": 0.97 * v, "high": 1.03 * v} for p, v in measured(0.05).items()},
+                "code_usage": 0.873,
+                "pictures": [strip(0.02)],
+            }
+        )
+    )
+    return run
+
+
+@pytest.fixture(scope="module")
+def video_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_video_run(tmp_path_factory.mktemp("video") / "run")
+
+
+@pytest.fixture(scope="module")
+def video_page(video_run: Path) -> str:
+    return write_report(video_run).read_text()
+
+
+def test_page_of_several_measures(video_page: str) -> None:
+    text = re.sub(r"\s+", " ", video_page)
+    assert (
+        "RL beats SFT and the compute-matched control on MAE, MSE, PSNR, LPIPS and reward, "
+        "but shows no difference on SSIM and repetition. It beats “copy last frame” on MAE"
+    ) in text
+    assert "It does worse than “tokenizer round trip” on MAE, MSE, PSNR, LPIPS, repetition and reward" in text
+    assert re.search(r"RL differs from SFT in MAE by −7\.\d % \[−\d\.\d, −\d\.\d\], MSE by −1\d\.\d %", text)
+    assert re.search(r"<th>LPIPS ↓<small>×100</small></th>", text)
+    assert "best of 3: " in text
+    assert "small transformer" in text
+    assert "On changed rows" not in text
+    assert "<dt>changed</dt>" not in text
+    assert "trivial answer “" not in text
+
+
+def test_a_table_for_each_kind_of_row() -> None:
+    results = {name: video_result(name, ("near", "near", "far"), samples=1) for name in ("sft", "rl/seed0")}
+    panels, found = tables(results)["panels"], findings(results)
+    assert [(panel["title"], panel["rows"]) for panel in panels] == [("overall", 60), ("far", 20), ("near", 40)]
+    assert [block["title"] for block in found["blocks"]] == ["overall", "far", "near"]
+    assert found["one_seed"]
+    assert not found["blocks"][0]["findings"][0]["cells"][0]["seeds"]  # one seed says nothing about others
+    assert tables(results)["details"]["title"] == ""  # nothing that the tables leave out
+
+
+def test_pictures_of_every_kind_of_model(video_page: str) -> None:
+    assert re.findall(r"pusht/\d+:0", video_page) == [f"pusht/{i:03d}:0" for i in (0, 9, 21, 33, 45, 57)]
+    strips = re.findall(r'<div class="strips">(.*?)</div>', video_page, re.S)
+    assert len(strips) == 6
+    for one in strips:
+        assert re.findall(r"<span>(.*?)<small>", one) == ["base", "sft", "rl/seed0", "control/seed0"]
+        assert len(re.findall(r'<img src="data:image/png;base64,', one)) == 4
+    assert "0 right" not in video_page
+
+
+def test_a_picture_is_nothing_but_a_picture(tmp_path: Path) -> None:
+    run = write_video_run(tmp_path / "run", ("sft",))
+    (run / "metrics.jsonl").unlink()
+    sample = {"id": "a", "kind": "", "action": "", "right": None, "reason": "", "value": 0.0}
+    samples = [sample | {"picture": "https://example.org/x.png"}, sample | {"picture": 'data:image/png,"><script>'}]
+    (run / "eval" / "samples-sft.json").write_text(json.dumps(samples))
+    page = write_report(run).read_text()
+    assert "example.org" not in page
+    assert "data:image/png,&#34;&gt;&lt;script&gt;" in page
+
+
+def test_the_tokenizer_has_its_section(video_page: str, page: str) -> None:
+    section = video_page[video_page.index("The visual tokenizer</h2>") :]
+    section = section[: section.index("<h2>")]
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", section) == ["Loss", "L1", "LPIPS", "Codes in use", "PSNR"]
+    assert "validation" in section
+    assert "5.000 [4.850, 5.150]" in section  # LPIPS ×100
+    assert "87.3" in section
+    assert section.count("<img") == 1
+    assert "visual tokenizer" not in page
+
+
+def test_held_out_curves_of_every_measure(video_page: str) -> None:
+    section = video_page[video_page.index("Held-out measures") : video_page.index("<h2>Reinforcement")]
+    titles = re.findall(r"<figcaption>(.*?)</figcaption>", section)
+    assert titles[:4] == ["MAE (×100) ↓", "MSE (×100) ↓", "PSNR (dB) ↑", "SSIM (×100) ↑"]
+    assert titles[4:] == ["LPIPS (×100) ↓", "repetition ↓", "reward ↑"]
+    assert ">Malformed answers<" not in video_page  # nothing to see
+    assert ">Response length, tokens<" not in video_page
+
+
+def test_text_report_of_several_measures(video_run: Path) -> None:
+    text = text_report(video_run)
+    assert (
+        "| model | MAE (×100) ↓ | MSE (×100) ↓ | PSNR (dB) ↑ | SSIM (×100) ↑ | LPIPS (×100) ↓ | repetition (%) ↓ |"
+        in text
+    )
+    assert re.search(r"- RL minus SFT:\n  - MAE −7\.\d % \[.*\], −0\.\d+ \[.*\] \(over seeds −7", text)
+    assert "training time: tokenizer 1 min 56 s, sft" in text
+
+
+def test_heat_map_colours_each_column_from_worst_to_best() -> None:
+    svg = heat_map(["LPIPS", "PSNR"], ["lpips", "psnr"], [[12.2, 25.1], [13.0, 25.9]], "reward <x> metric", {"lpips"})
+    opacity = [float(value) for value in re.findall(r'fill-opacity="([\d.]+)"', svg)]
+    assert [value > 0.5 for value in opacity] == [True, False, False, True]  # column by column
+    assert re.findall(r">([\d.]+)</text>", svg) == ["12.2", "13", "25.1", "25.9"]
+    assert "<x>" not in svg
 
 
 def test_curves_by_hand() -> None:

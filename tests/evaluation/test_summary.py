@@ -2,19 +2,22 @@ import copy
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation.intervals import wilson
+from rlvr_world.evaluation.differences import across_seeds, difference, relative_bootstrap
+from rlvr_world.evaluation.intervals import paired_bootstrap, wilson
 from rlvr_world.evaluation.summary import (
-    across_seeds,
-    compare,
-    compare_baseline,
+    Column,
+    decimals_of,
     fingerprint,
+    layout,
     markdown_table,
     paper_table,
-    seed_differences,
+    result_table,
     summarise,
+    title_of,
 )
 
 PROTOCOL = {"rows": "abc", "sampling": "greedy", "samples": 1, "max_tokens": 512}
@@ -85,41 +88,125 @@ def test_fingerprint_ignores_order_and_sees_every_value() -> None:
     assert len({fingerprint(PROTOCOL | {key: "other"}) for key in PROTOCOL} | {fingerprint(PROTOCOL)}) == 5
 
 
-def test_compare_pairs_rows() -> None:
-    difference = compare(result(1, 1, *[1] * 20), result(1, 1, *[0] * 10, *[1] * 10))
-    assert difference["changed"]["exact"]["mean"] == 0.5
-    assert difference["changed"]["exact"]["low"] == pytest.approx(0.3, abs=0.06)  # 10 of 20 rows gained
-    assert difference["unchanged"]["exact"]["mean"] == 0
-    assert difference["unchanged"]["exact"]["low"] is None  # two rows
+def test_differences_pair_rows() -> None:
+    ours, theirs = result(1, 1, *[1] * 20), result(1, 1, *[0] * 10, *[1] * 10)
+    changed = difference([ours], [theirs], "changed", "exact")
+    assert changed["rows"]["mean"] == 0.5
+    assert changed["rows"]["low"] == pytest.approx(0.3, abs=0.06)  # 10 of 20 rows gained
+    assert changed["relative"]["mean"] == 1  # twice as many
+    assert difference([ours], [theirs], "unchanged", "exact")["rows"]["low"] is None  # two rows
 
 
-def test_compare_refuses_another_protocol_and_other_rows() -> None:
+def test_differences_refuse_another_protocol_and_other_rows() -> None:
     ours, theirs = result(1, 1, 1, 1), result(1, 1, 0, 0)
     moved = copy.deepcopy(theirs)
     moved["rows"]["id"].reverse()
     with pytest.raises(InputError, match="different rows"):
-        compare(ours, moved)
+        difference([ours], [moved], "overall", "exact")
     theirs |= {"protocol": PROTOCOL | {"max_tokens": 64}, "fingerprint": "f" * 12}
     with pytest.raises(InputError, match="fields that differ: max_tokens"):
-        compare(ours, theirs)
+        difference([ours], [theirs], "overall", "exact")
     with pytest.raises(InputError, match="max_tokens"):
         paper_table({"a": ours, "b": theirs})
 
 
 def test_seeds_by_hand() -> None:
     runs, start = [result(1, 1, 0, 0), result(1, 1, 1, 0), result(1, 1, 1, 1)], result(1, 1, 0, 0)
-    changed = across_seeds(runs)["changed"]["exact"]
+    changed = across_seeds(runs, "changed", "exact")
     # per-seed means 0, 0.5, 1: mean 0.5, standard deviation 0.5, 4.3027 * 0.5 / sqrt(3) = 1.2421
     assert (changed["mean"], changed["low"], changed["n"]) == pytest.approx((0.5, 0.5 - 1.2421, 3), abs=1e-4)
-    difference = seed_differences(runs, [start])["overall"]["exact"]
-    assert difference["seeds"]["mean"] == difference["rows"]["mean"] == 0.25
-    assert (difference["seeds"]["n"], difference["rows"]["n"]) == (3, 4)
+    found = difference(runs, [start], "overall", "exact")
+    assert found["seeds"]["mean"] == found["rows"]["mean"] == 0.25
+    assert found["relative"]["mean"] == found["relative_seeds"]["mean"] == 0.5
+    assert (found["seeds"]["n"], found["rows"]["n"]) == (3, 4)
     with pytest.raises(InputError, match="seed by seed"):
-        seed_differences(runs, runs[:2])
+        difference(runs, runs[:2], "overall", "exact")
 
 
 def test_a_constant_answer_can_win() -> None:
-    assert compare_baseline([result(0, 1, 0, 0)], "no_change")["unchanged"]["exact"]["mean"] == -0.5
+    found = difference([result(0, 1, 0, 0)], "no_change", "unchanged", "exact")
+    assert found["rows"]["mean"] == found["relative"]["mean"] == -0.5
+    assert set(found) == {"rows", "relative"}
+    assert set(difference([result(0, 1, 0, 0)], "no_change", "changed", "exact")) == {"rows"}  # nothing to relate to
+
+
+@pytest.mark.parametrize("shift", [-0.3, -0.02, 0.0, 0.02, 0.3])
+def test_relative_and_absolute_intervals_leave_out_0_together(shift: float) -> None:
+    draw = np.random.default_rng(3)
+    theirs = draw.normal(-1.0, 0.2, 40)  # a reward: its relative change has the sign of its change
+    ours = theirs + draw.normal(shift, 0.1, 40)
+    relative, absolute = relative_bootstrap(ours, theirs), paired_bootstrap(ours, theirs)
+    assert relative is not None
+    assert relative.mean == pytest.approx(absolute.mean / abs(theirs.mean()))
+    signs = [[b > 0 for b in (i.low, i.mean, i.high) if b is not None] for i in (relative, absolute)]
+    assert signs[0] == signs[1]
+
+
+def frames(*lpips: tuple[float, ...], lower: tuple[str, ...] = ("lpips", "repetition")) -> dict[str, Any]:
+    """A row for each tuple, with as many samples, measured in a distance and in its opposite."""
+    records = [
+        {
+            "id": f"clip:{i}",
+            "kind": ("fast", "slow")[i % 2],
+            "world": "",
+            "parts": {"lpips": distance, "psnr": 20 - distance, "repetition": 0.0},
+            "value": -distance,
+            "malformed": "",
+            "baselines": {"copy last frame": {"lpips": 0.2, "psnr": 19.8, "value": -0.2}},
+        }
+        for i, samples in enumerate(lpips)
+        for distance in samples
+    ]
+    return summarise(records, {"samples": len(lpips[0])}, lower)
+
+
+def test_best_of_knows_which_way_is_better() -> None:
+    overall = frames((0.1, 0.3), (0.4, 0.2))["slices"]["overall"]
+    assert {part: cell["mean"] for part, cell in overall["best_of"].items()} == pytest.approx(
+        {"lpips": 0.15, "psnr": 19.85, "repetition": 0.0, "value": -0.15}
+    )
+    undirected = frames((0.1, 0.3), (0.4, 0.2), lower=("mse",))
+    assert undirected["lower_is_better"] == []
+    assert set(undirected["slices"]["overall"]["best_of"]) == {"value", "repetition"}
+
+
+def test_deviation_over_sampling_runs() -> None:
+    slices = frames((0.1, 0.3), (0.2, 0.2))["slices"]
+    assert slices["overall"]["run_std"]["lpips"] == pytest.approx(0.05 * 2**0.5)  # run means 0.15 and 0.25
+    assert slices["slow"]["run_std"]["lpips"] == 0
+    assert frames((0.1,), (0.2,))["slices"]["overall"]["run_std"] == {}
+
+
+def test_table_of_several_parts() -> None:
+    results = {"sft": frames(*[(0.12, 0.14)] * 10), "rl/seed0": frames(*[(0.11, 0.11)] * 10)}
+    assert list(layout(results)) == ["overall", "fast", "slow"]
+    assert markdown_table(result_table(results)).splitlines() == [
+        "| model | LPIPS (×100) ↓ | PSNR (dB) ↑ | repetition (%) ↓ | reward ↑ |",
+        "|---|---:|---:|---:|---:|",
+        "| sft | 13.00 ± 1.41 [13.00, 13.00] | 19.87 ± 0.01 [19.87, 19.87] | 0.0 ± 0.0 [0.0, 27.8] |"
+        " −0.130 ± 0.014 [−0.130, −0.130] |",
+        "| rl/seed0 | 11.00 ± 0.00 [11.00, 11.00] | 19.89 ± 0.00 [19.89, 19.89] | 0.0 ± 0.0 [0.0, 27.8] |"
+        " −0.110 ± 0.000 [−0.110, −0.110] |",
+        "| *copy last frame* | 20.00 [20.00, 20.00] | 19.80 [19.80, 19.80] | – | −0.200 [−0.200, −0.200] |",
+    ]
+    assert [c.title for c in layout(results, "lpips")["lpips"]] == ["fast", "slow", "overall"]
+    assert result_table({}) == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "level", "text"),
+    [("×100", 0.00287, "0.2870"), ("×100", 0.122, "12.20"), ("dB", 25.31, "25.31"), ("", -0.0312, "−0.0312")],
+)
+def test_as_many_digits_as_a_number_deserves(unit: str, level: float, text: str) -> None:
+    assert Column("", "overall", "", unit, decimals_of(unit, level)).text({"mean": level}) == text
+
+
+def test_names_of_parts() -> None:
+    assert [title_of(part) for part in ("value", "lpips_alex", "exact_published")] == [
+        "reward",
+        "LPIPS alex",
+        "exact_published",
+    ]
 
 
 def test_table_in_the_layout_of_the_paper() -> None:
