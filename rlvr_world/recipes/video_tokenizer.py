@@ -1,0 +1,102 @@
+"""The first stage of a video run: its visual tokenizer, and how well that shows what it has not seen."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rlvr_world.config import Config
+from rlvr_world.domains.video.config import VideoConfig
+from rlvr_world.domains.video.episodes import Episodes
+from rlvr_world.domains.video.pictures import error_map, strip
+from rlvr_world.domains.video.segments import Segments
+from rlvr_world.domains.video.tokens import TokenCache, read_frames, whole_clip
+from rlvr_world.evaluation.intervals import bootstrap
+from rlvr_world.models import check_device, compute_dtype
+from rlvr_world.training import checkpoint
+from rlvr_world.training.checkpoint import Counters
+from rlvr_world.training.loop import run_stage
+from rlvr_world.training.tracking import Log
+from rlvr_world.types import Transition
+from rlvr_world.vision.lpips import LPIPS
+from rlvr_world.vision.metrics import FrameMetrics
+from rlvr_world.vision.train import TokenizerTraining, create_tokenizer
+
+Part = tuple[Episodes, Sequence[int]]
+"""A data set and the numbers of some of its episodes."""
+CLIPS = 128
+"""Test clips, spread over the split, that the tokenizer's own table is made of."""
+SHOWN = 4
+"""Of them, those whose pictures are kept."""
+VALIDATED = 4
+"""Batches that validation during training looks at."""
+
+
+def train_tokenizer(config: Config, train: Part, valid: Part, folder: Path, log: Log, lpips: LPIPS | None) -> None:
+    """Train, or finish, the tokenizer in ``folder/tokenizer/step-*``."""
+    data: VideoConfig = config.data
+    settings, size, stage_folder = data.tokenizer, (data.height, data.width), folder / "tokenizer"
+
+    def progress_of(counters: Counters) -> float:
+        return counters.step / settings.steps
+
+    last = checkpoint.latest(stage_folder)
+    if last is not None and progress_of(checkpoint.read_counters(last)) >= 1:
+        return
+    device = check_device(config.model.device)
+    plain = replace(settings, jitter=False, crop=1.0)
+    held = Segments(*valid, size, data.frame_skip, plain, config.seed)
+    stage = TokenizerTraining(
+        create_tokenizer(settings, *size, config.seed).to(device),
+        settings,
+        Segments(*train, size, data.frame_skip, settings, config.seed),
+        lpips,
+        config.seed,
+        compute_dtype(config.model.precision, device),
+    )
+    validate = partial(stage.validate, [held(i) for i in range(VALIDATED)], FrameMetrics(lpips))
+    intervals = (settings.save_every, settings.eval_every)
+    run_stage("tokenizer", stage, stage, stage_folder, log, progress_of, validate, *intervals)
+
+
+def write_reconstruction(folder: Path, cache: TokenCache, metrics: FrameMetrics, rows: Sequence[Transition]) -> None:
+    """``folder/tokenizer/reconstruction.json``: each metric with its interval over clips, code usage, pictures.
+
+    Of frames that were never trained on, decoded from their tokens (the round trip that bounds every prediction).
+    """
+    file = folder / "tokenizer" / "reconstruction.json"
+    if file.exists():
+        return
+    values: dict[str, list[float]] = {}
+    pictures: list[str] = []
+    used: set[int] = set()
+    chosen = range(0, len(rows), max(1, len(rows) // CLIPS))
+    for number, i in enumerate(chosen):
+        clip = whole_clip(rows[i])
+        context, tokens = cache.lookup(clip)
+        used |= set(tokens.flatten().tolist())
+        [made] = cache.decode([context], [tokens])
+        real = read_frames(clip, cache.size)[-len(tokens) :]
+        measured = metrics.measure(made[None].to(cache.device), metrics.truth(real.to(cache.device)))
+        for name, value in measured.items():
+            values.setdefault(name, []).append(value.mean().item())
+        if number % max(1, len(chosen) // SHOWN) == 0 and len(pictures) < SHOWN:
+            png = strip([torch.cat([real[-1:], made[-1:], error_map(made[-1:], real[-1:])])])
+            pictures.append(f"data:image/png;base64,{base64.b64encode(png).decode()}")
+    table: dict[str, Any] = {
+        "rows": len(chosen),
+        "metrics": {name: bootstrap(values[name]).as_dict() for name in values},
+        "code_usage": len(used) / cache.codebook,
+        "pictures": pictures,
+    }
+    file.parent.mkdir(exist_ok=True)
+    partial_file = file.with_suffix(".partial")
+    partial_file.write_text(json.dumps(table))
+    partial_file.replace(file)
