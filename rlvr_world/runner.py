@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from rlvr_world.training.learner import Learner
 from rlvr_world.training.loop import Stage, run_stage
 from rlvr_world.training.sft import SFT, Encoded
 from rlvr_world.training.tracking import Log
-from rlvr_world.types import Domain
+from rlvr_world.types import Domain, Transition
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,21 @@ def stored_config(folder: Path) -> Config:
     return overrides.from_json(recipes.find(data["recipe"]).config(), data, str(path))
 
 
-def evaluate_model(model_folder: str, config: Config, run: Path | None = None) -> dict[str, Any]:
-    """Evaluate any model folder or hub id on a recipe's test split; the result. ``run``: the run it belongs to."""
+def opened(model_folder: str | Path, config: Config, run: Path | None) -> tuple[Learner, Domain, Sequence[Transition]]:
+    """Any model folder or hub id, ready to use: with its domain, and the test rows of the recipe.
+
+    ``run`` is the run folder that the model belongs to, if any.
+    """
     recipe = recipes.find(config.recipe)
     learner = _learner(config, model_folder)
     domain = recipe.domain(config, learner.model, learner.tokenizer, run)
-    rows = recipe.splits(config).test[: config.eval.rows or None]
-    return evaluate(learner.policy, domain, rows, _plan(config), recipe.protocol(config))[0]
+    return learner, domain, recipe.splits(config).test[: config.eval.rows or None]
+
+
+def evaluate_model(model_folder: str | Path, config: Config, run: Path | None = None) -> dict[str, Any]:
+    """The result of a model (see ``opened``) on a recipe's test split."""
+    learner, domain, rows = opened(model_folder, config, run)
+    return evaluate(learner.policy, domain, rows, plan(config), recipes.find(config.recipe).protocol(config))[0]
 
 
 def _scratch_model(run: Run) -> str:
@@ -208,7 +216,7 @@ def _stage(
     rows = run.splits.valid[: run.config.eval.valid_rows]
 
     def validate() -> dict[str, float]:
-        result, _ = evaluate(learner.policy, domain, rows, replace(_plan(run.config), samples=1), {})
+        result, _ = evaluate(learner.policy, domain, rows, replace(plan(run.config), samples=1), {})
         numbers: dict[str, float] = {}
         for slice_, summed in result["slices"].items():
             means = {**summed["parts"], "malformed": summed["malformed"]}
@@ -229,18 +237,19 @@ def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
     learner = _learner(run.config, model_folder)
     domain = run.recipe.domain(run.config, learner.model, learner.tokenizer, run.folder)
     settings, protocol = run.config.eval, run.recipe.protocol(run.config)
-    plan = _plan(run.config)
+    once = plan(run.config)
     if settings.samples:
         rows = run.splits.test[: settings.sample_rows]
-        best = replace(plan, sampling=replace(plan.sampling, temperature=1.0), samples=settings.samples, reject="")
+        best = replace(once, sampling=replace(once.sampling, temperature=1.0), samples=settings.samples, reject="")
         save_result(
             run.folder, f"best-of-{settings.samples}/{name}", *evaluate(learner.policy, domain, rows, best, protocol)
         )
     rows = run.splits.test[: settings.rows or None]
-    save_result(run.folder, name, *evaluate(learner.policy, domain, rows, plan, protocol))
+    save_result(run.folder, name, *evaluate(learner.policy, domain, rows, once, protocol))
 
 
-def _plan(config: Config) -> Plan:
+def plan(config: Config) -> Plan:
+    """How a recipe has its test rows predicted."""
     settings = config.eval
     return Plan(
         Sampling(settings.temperature, settings.top_k),

@@ -1,0 +1,64 @@
+"""Does a model listen to the action? The same states under several actions, judged against what really happened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from rlvr_world.errors import InputError
+from rlvr_world.evaluation.evaluate import Plan
+from rlvr_world.evaluation.intervals import bootstrap
+from rlvr_world.models import Model
+from rlvr_world.sampling.engine import sample
+from rlvr_world.scoring import judge
+from rlvr_world.types import Domain, Rollout, Transition
+
+
+def action_following(
+    model: Model, domain: Domain, rows: Sequence[Transition], actions: int, plan: Plan
+) -> dict[str, Any]:
+    """Every row under its own action and ``actions`` - 1 of other rows, drawn with ``plan.seed``.
+
+    All draw from the same random stream, so predictions differ by the action alone. Each is scored against what
+    followed the row's own action. Returns means with intervals over rows: ``closest``, the share of rows whose own
+    action's prediction scores best (ties share the point; chance is 1 / ``actions``); ``gain``, its score minus the
+    mean of the others; ``tokens_changed``, the share of written tokens that another action changes.
+    Raises InputError for fewer than two actions, or fewer rows than actions.
+    """
+    if not 2 <= actions <= len(rows):
+        raise InputError(f"actions: expected 2 to {len(rows)}, the number of test rows, got {actions}")
+    rng = np.random.default_rng(plan.seed)
+    asked: list[Transition] = []
+    for i, row in enumerate(rows):
+        others = rng.choice([j for j in range(len(rows)) if j != i], actions - 1, replace=False)
+        asked += [row, *(replace(row, action=rows[j].action) for j in others)]
+    scripts = [domain.encode(row) for row in asked]
+    streams = [(plan.seed, i // actions) for i in range(len(asked))]
+    groups = sample(model, scripts, 1, plan.sampling, streams, max_rows=plan.max_rows)
+    scores = judge(domain, [[rollout.written for rollout in group] for group in groups], asked)
+    values_RK = np.array([scored.value for [(_, scored)] in scores]).reshape(-1, actions)
+    best_R = values_RK.max(1)
+    closest_R = (values_RK[:, 0] == best_R) / (values_RK == best_R[:, None]).sum(1)
+    gain_R = values_RK[:, 0] - values_RK[:, 1:].mean(1)
+    rollouts = [group[0] for group in groups]
+    changed_R = [
+        np.mean([_changed(rollouts[start], other) for other in rollouts[start + 1 : start + actions]])
+        for start in range(0, len(rollouts), actions)
+    ]
+    measured = {"closest": closest_R, "gain": gain_R, "tokens_changed": np.array(changed_R)}
+    return {
+        "rows": len(rows),
+        "actions": actions,
+        "chance": 1 / actions,
+        **{name: bootstrap(values).as_dict() for name, values in measured.items()},
+    }
+
+
+def _changed(one: Rollout, other: Rollout) -> float:
+    """Share of written tokens that differ; where lengths do too, what only one has counts as changed."""
+    a, b = ([t for segment in rollout.written for t in segment] for rollout in (one, other))
+    longest = max(len(a), len(b), 1)
+    return 1 - sum(x == y for x, y in zip(a, b, strict=False)) / longest
