@@ -63,7 +63,6 @@ class LPIPS(nn.Module):
         features = []
         for stage in self.trunk:
             x = stage(x)
-            # Unlike the root of a sum of squares, this has a gradient (zero) where no channel of a position is active.
             features.append(F.normalize(x, dim=1, eps=1e-10))
         return features
 

@@ -49,15 +49,6 @@ def test_gradients_reach_the_first_picture_and_no_weight(lpips: LPIPS) -> None:
     assert all(weight.grad is None and not weight.requires_grad for weight in lpips.parameters())
 
 
-def test_gradient_is_finite_where_no_channel_is_active() -> None:
-    lpips = LPIPS("alex")
-    lpips.trunk[1][1].bias.fill_(-1e4)  # every position of the second map is dead
-    a = frames(2).requires_grad_()
-    lpips(a, frames(2, seed=1)).sum().backward()
-    assert a.grad is not None
-    assert a.grad.isfinite().all()
-
-
 def test_descending_the_gradient_brings_a_picture_nearer(lpips: LPIPS) -> None:
     a, b = frames(1).requires_grad_(), frames(1, seed=1)
     before = lpips(a, b)
