@@ -31,12 +31,14 @@ class VisualTokenizer(ModelMixin, ConfigMixin):
     """A tokenizer on disk as the published ones: ``config.json`` and ``diffusion_pytorch_model.safetensors``."""
 
     config_name: Any = "config.json"
+    to: Any = nn.Module.to  # that of ModelMixin warns of layers to be kept in float32 even where there are none
     published_name: ClassVar[str]
     """The ``_class_name`` in ``config.json``, by which the published code knows the folder too."""
 
     def to_json_string(self) -> str:
-        """The text of ``config.json``; fields that only this code knows are left out where they are unset."""
+        """The text of ``config.json``, without where it was loaded from and without fields that are unset."""
         fields = {name: value for name, value in json.loads(super().to_json_string()).items() if value is not None}
+        fields.pop("_name_or_path", None)
         return json.dumps({**fields, "_class_name": self.published_name}, indent=2, sort_keys=True) + "\n"
 
     @property
