@@ -59,6 +59,8 @@ class VisualTokenizer(ModelMixin, ConfigMixin):
 
 def check_shape(widths: Sequence[int], groups: int, norm_type: str, down: Sequence[str], up: Sequence[str]) -> None:
     """Raises InputError that names the config field these halves cannot be built from."""
+    if not widths:
+        raise InputError("tokenizer config block_out_channels: expected at least one width, got none")
     for field, types, known in (
         ("down_block_types", down, "DownEncoderBlock2D"),
         ("up_block_types", up, "UpDecoderBlock2D"),

@@ -126,6 +126,7 @@ def test_frames_that_do_not_divide() -> None:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
+        ({"block_out_channels": []}, "at least one width"),
         ({"block_out_channels": [16, 24, 32]}, r"multiples of norm_num_groups \(16\), got 24"),
         ({"down_block_types": ["DownEncoderBlock2D"]}, "down_block_types: expected 3 times"),
         ({"up_block_types": ["A", "B", "C"]}, "up_block_types: expected 3 times"),
