@@ -26,8 +26,12 @@ from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
 from rlvr_world.vision.frame_tokenizer import FrameTokenizer
 from rlvr_world.vision.loading import Tokenizer, fingerprint
 
-PIXELS = 2**21
-"""Pixels of frames that are worked on at once (memory, not results): 512 frames of 64x64, 25 of 256x320."""
+PIXELS = {"cpu": 2**16, "cuda": 2**22}
+"""Pixels of frames that are worked on at once: 16 frames of 64x64 on a CPU, whose caches more would leave (decoding
+took twice as long a frame with 64), 51 of 256x320 on a GPU."""
+
+READ_AT_ONCE = 256
+"""Frames that are read together when tokens are built: a video file is opened once for many of its frames."""
 
 Key = tuple[int, ...]
 """What a record of tokens belongs to: an episode and the steps whose frames it holds."""
@@ -55,9 +59,15 @@ class TokenCache:
     depend on the context frame. A stopped ``build`` goes on where it was, and one with more rows adds what is new.
     """
 
-    def __init__(self, tokenizer: Tokenizer, size: tuple[int, int], folder: Path) -> None:
-        """``size``: height and width of frames. Raises InputError where the tokenizer does not divide it evenly."""
+    def __init__(
+        self, tokenizer: Tokenizer, size: tuple[int, int], folder: Path, dtype: torch.dtype = torch.float32
+    ) -> None:
+        """``size``: height and width of frames. ``dtype``: what ``decode`` computes in; tokens are always float32's.
+
+        Raises InputError where the tokenizer does not divide the size evenly.
+        """
         self.tokenizer, self.size, self.folder = tokenizer.requires_grad_(False).eval(), size, folder
+        self.dtype = dtype
         self.fingerprint = fingerprint(tokenizer)
         self.codebook, self.grid = tokenizer.codebook_size, tokenizer.grid(*size)
         self.context_codebook, self.context_tokens = 0, 0
@@ -66,7 +76,8 @@ class TokenCache:
             self.context_codebook, self.context_tokens = tokenizer.context_codebook_size, tokenizer.context_tokens
         self.tokens = self.grid[0] * self.grid[1]
         self.device = next(tokenizer.parameters()).device
-        self.at_once = max(1, PIXELS // (size[0] * size[1]))
+        self.at_once = max(1, PIXELS[self.device.type] // (size[0] * size[1]))
+        """Frames that go through the tokenizer together."""
         self._tables: dict[tuple[int, int], _Table] = {}
 
     def build(self, rows: Iterable[Transition], label: str = "tokens") -> None:
@@ -76,11 +87,10 @@ class TokenCache:
             clip, keys = whole_clip(row), self._keys(whole_clip(row))
             wanted.setdefault((id(clip.episodes), len(keys[0])), (clip.episodes, set()))[1].update(keys)
         for name, (episodes, found) in wanted.items():
-            if name not in self._tables:
-                self._tables[name] = self._open(episodes, next(iter(found)))
-            table = self._tables[name]
+            table = self._table(episodes, next(iter(found)), create=True)
+            assert table is not None
             missing = sorted(found - table.place.keys())
-            size = max(1, self.at_once // (name[1] - 1))
+            size = max(1, READ_AT_ONCE // (name[1] - 1))
             batches = [missing[i : i + size] for i in range(0, len(missing), size)]
             for batch in track(batches, f"{label} of {episodes.name}", disable=not batches):
                 table.append(batch, self._encode(episodes, batch))
@@ -88,18 +98,22 @@ class TokenCache:
     def lookup(self, clip: Clip) -> tuple[Tensor, Tensor]:
         """int64 tokens of the context frame [c] and of the frames [T, n] (compressive: of those after the first)."""
         keys = self._keys(clip)
-        table = self._tables.get((id(clip.episodes), len(keys[0])))
+        table = self._table(clip.episodes, keys[0], create=False)
         known = table is not None and all(key in table.place for key in keys)
         records_Kw = table.read(keys) if table and known else self._encode(clip.episodes, keys)
         context, frames = records_Kw[0, : self.context_tokens], records_Kw[:, self.context_tokens :]
         return context, frames.reshape(-1, self.tokens)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, contexts: Sequence[Tensor], groups: Sequence[Tensor]) -> list[Tensor]:
         """Frames of each group of tokens [U, n] with its context's tokens [c]: float32 [U, 3, H, W] in [0, 1], CPU.
 
         Each context is decoded once, and all groups together in batches.
         """
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            return self._decode(contexts, groups)
+
+    def _decode(self, contexts: Sequence[Tensor], groups: Sequence[Tensor]) -> list[Tensor]:
         tokenizer = self.tokenizer
         if isinstance(tokenizer, FrameTokenizer):
             grids_Uhw = torch.cat(list(groups)).unflatten(1, self.grid).to(self.device)
@@ -122,29 +136,37 @@ class TokenCache:
             return [(clip.episode, *clip.steps)]
         return [(clip.episode, step) for step in clip.steps]
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _encode(self, episodes: Episodes, keys: Sequence[Key]) -> Tensor:
         """int64 [K, w] on the CPU; keys of the same episode are read together."""
         tokenizer = self.tokenizer
         if isinstance(tokenizer, FrameTokenizer):
             runs = [(episode, tuple(step for _, step in run)) for episode, run in groupby(keys, key=lambda key: key[0])]
             frames = torch.cat([read_frames(Clip(episodes, *run), self.size) for run in runs])
-            return tokenizer.encode(frames.to(self.device)).flatten(1).cpu()
+            return torch.cat([tokenizer.encode(f.to(self.device)).flatten(1).cpu() for f in frames.split(self.at_once)])
         assert isinstance(tokenizer, CompressiveTokenizer)
-        clips = [read_frames(Clip(episodes, episode, tuple(steps)), self.size) for episode, *steps in keys]
-        context_Kc, frames_KTn = tokenizer.encode(torch.stack(clips).to(self.device))
-        return torch.cat([context_Kc, frames_KTn.flatten(1)], 1).cpu()
+        clips = torch.stack([read_frames(Clip(episodes, key[0], key[1:]), self.size) for key in keys])
+        encoded = [tokenizer.encode(f.to(self.device)) for f in clips.split(max(1, self.at_once // clips.shape[1]))]
+        return torch.cat([torch.cat([context, frames.flatten(1)], 1).cpu() for context, frames in encoded])
 
-    def _open(self, episodes: Episodes, key: Key) -> _Table:
-        """The file of a data set; its name changes with ids, lengths, the first picture, the tokenizer and the size."""
-        about = (episodes.name, list(episodes.ids), list(episodes.lengths), self.fingerprint, self.size, len(key))
+    def _table(self, episodes: Episodes, key: Key, create: bool) -> _Table | None:
+        """The file of a data set and a length of clips; None where there is none and none shall be."""
+        name = (id(episodes), len(key))
+        if name not in self._tables:
+            path = self._path(episodes, len(key))
+            if not create and not path.exists():
+                return None
+            width = self.tokens if not self.context_tokens else self.context_tokens + (len(key) - 2) * self.tokens
+            small = max(self.codebook, self.context_codebook) <= 2**16
+            record = np.dtype([("key", "<i4", (len(key),)), ("tokens", "<u2" if small else "<i4", (width,))])
+            self._tables[name] = _Table(path, record, episodes)
+        return self._tables[name]
+
+    def _path(self, episodes: Episodes, key_length: int) -> Path:
+        """Changes with names and lengths of the episodes, the very first frame, the tokenizer and the size."""
+        about = (episodes.name, list(episodes.ids), list(episodes.lengths), self.fingerprint, self.size, key_length)
         digest = hashlib.sha256(repr(about).encode() + episodes.frames(0, (0,)).tobytes()).hexdigest()[:16]
-        width = self.tokens if not self.context_tokens else self.context_tokens + (len(key) - 2) * self.tokens
-        small = max(self.codebook, self.context_codebook) <= 2**16
-        record = np.dtype([("key", "<i4", (len(key),)), ("tokens", "<u2" if small else "<i4", (width,))])
-        name = re.sub(r"[^\w.+-]+", "-", episodes.name)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return _Table(self.folder / f"{name}-{digest}.tokens", record, episodes)
+        return self.folder / f"{re.sub(r'[^0-9A-Za-z_.+-]+', '-', episodes.name)}-{digest}.tokens"
 
 
 class _Table:
@@ -153,6 +175,7 @@ class _Table:
     def __init__(self, path: Path, record: np.dtype, episodes: Episodes) -> None:
         self.path, self.record = path, record
         self.episodes = episodes  # held, so that its id, by which the table is found, stays its own
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as file:
             file.truncate(file.tell() // record.itemsize * record.itemsize)
         self._map: np.ndarray | None = None

@@ -100,6 +100,24 @@ def test_nothing_is_encoded_twice(tmp_path: Path, make: type) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("make", [frame_tokenizer, compressive_tokenizer])
+def test_what_another_run_built_is_looked_up(tmp_path: Path, make: type) -> None:
+    TokenCache(make(), (16, 16), tmp_path).build(Clips(Noise(), (0,), 1, 2))
+    episodes = Noise()
+    cache = TokenCache(make(), (16, 16), tmp_path)
+    for row in Clips(episodes, (0,), 1, 2):
+        cache.lookup(whole_clip(row))
+    assert episodes.read == 1  # the frame that names the file
+
+
+def test_decoding_in_bfloat16_is_nearly_the_same(tmp_path: Path) -> None:
+    groups = [torch.randint(64, (3, 16))]
+    [exact] = TokenCache(frame_tokenizer(), (16, 16), tmp_path).decode([], groups)
+    [fast] = TokenCache(frame_tokenizer(), (16, 16), tmp_path, torch.bfloat16).decode([], groups)
+    assert fast.dtype == torch.float32
+    assert 0 < (fast - exact).abs().mean() < 0.01
+
+
 def test_a_build_that_was_killed_goes_on(tmp_path: Path) -> None:
     rows = Clips(Noise(), (0, 1), 1, 1)
     TokenCache(frame_tokenizer(), (16, 16), tmp_path).build(rows)
@@ -137,7 +155,7 @@ def test_large_codebooks_are_kept_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 3, 1000])
 def test_decoding_in_batches_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(tokens_module, "PIXELS", at_once * 256)
+    monkeypatch.setitem(tokens_module.PIXELS, "cpu", at_once * 256)
     groups = [torch.randint(64, (n, 16)) for n in (1, 4, 2)]
     cache = TokenCache(tokenizer := frame_tokenizer(), (16, 16), tmp_path)
     for tokens, frames in zip(groups, cache.decode([], groups), strict=True):
