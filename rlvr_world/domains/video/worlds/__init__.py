@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from rlvr_world.domains.video.worlds import pusht
+from rlvr_world.domains.video.worlds import drawer, granular, pusht, rope, table
+from rlvr_world.domains.video.worlds.drawer import DrawerSpec
+from rlvr_world.domains.video.worlds.granular import GranularSpec
 from rlvr_world.domains.video.worlds.pusht import PushTSpec
+from rlvr_world.domains.video.worlds.rope import RopeSpec
 from rlvr_world.domains.video.worlds.write import write_episodes
 from rlvr_world.errors import InputError
 
-__all__ = ["PushTSpec", "Spec", "collect"]
+__all__ = ["SPECS", "DrawerSpec", "GranularSpec", "Kind", "PushTSpec", "RopeSpec", "Spec", "collect"]
 
-Spec = PushTSpec
+Kind = Literal["pusht", "rope", "granular", "drawer"]
+Spec = PushTSpec | RopeSpec | GranularSpec | DrawerSpec
 
 
-def collect(kind: Literal["pusht"], spec: Spec, cache: Path, workers: int = 0, progress: bool = True) -> Path:
+SPECS: Mapping[str, type[Spec]] = {"pusht": PushTSpec, "rope": RopeSpec, "granular": GranularSpec, "drawer": DrawerSpec}
+"""The settings of each world."""
+
+
+def collect(kind: Kind, spec: Spec, cache: Path, workers: int = 0, progress: bool = True) -> Path:
     """The folder with the episodes of ``spec``, played now or found in ``cache``; the same spec, the same arrays.
 
     workers: processes that play; 0 takes one for each processor.
-    Raises InputError for an unknown world, ModuleNotFoundError where its simulator is not installed.
+    Raises InputError for an unknown world, for a spec of another world, and where MuJoCo cannot render;
+    ModuleNotFoundError where the simulator is not installed.
     """
-    if kind == "pusht":
-        return write_episodes(pusht.play, spec, kind, _made_by(pusht.FORMAT, "gym_pusht"), cache, workers, progress)
-    raise InputError(f"world: {kind!r} is not known; expected pusht")
+    if kind not in SPECS:
+        raise InputError(f"world: {kind!r} is not known; expected one of {', '.join(SPECS)}")
+    if not isinstance(spec, SPECS[kind]):
+        raise InputError(f"world {kind}: the spec is a {type(spec).__name__}; expected a {SPECS[kind].__name__}")
+    world, package = {
+        "pusht": (pusht, "gym_pusht"),
+        "rope": (rope, "mujoco"),
+        "granular": (granular, "mujoco"),
+        "drawer": (drawer, "metaworld"),
+    }[kind]
+    made_by = f"{world.FORMAT} {package} {_version(package)}"
+    if kind != "pusht":
+        table.headless()
+    return write_episodes(world.play, spec, kind, made_by, cache, workers, progress)
 
 
-def _made_by(form: str, package: str) -> str:
+def _version(package: str) -> str:
     try:
-        return f"{form} {package} {metadata.version(package)}"
+        return metadata.version(package)
     except metadata.PackageNotFoundError as error:
         raise ModuleNotFoundError(f"No module named {package!r}", name=package) from error
