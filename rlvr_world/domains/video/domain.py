@@ -183,7 +183,7 @@ class VideoDomain:
         return self.cache.decode(contexts, [tokens[self.layout.context :] for tokens in frames])
 
     def _worst(self, malformed: Malformed) -> Score:
-        parts = {name: value for name, value in WORST.items() if name != "lpips" or self.metrics.lpips}
+        parts = {name: value for name, value in WORST.items() if name != "lpips" or self.metrics.lpips is not None}
         if self.codec.proprio:
             parts["proprio_mse"] = 1.0
         per_frame = {**WORST, "proprio_mse": 1.0, "repeated": 1.0}
