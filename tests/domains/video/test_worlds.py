@@ -115,6 +115,20 @@ def test_a_grain_in_the_way_is_pushed_to_the_end_and_the_board_leaves_the_pictur
     assert (image[..., 0] > image[..., 2] + 20).sum() < 12  # nothing but the grain on the table
 
 
+@needs_mujoco
+def test_a_simulation_that_blows_up_is_told_with_its_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlvr_world.domains.video.worlds import granular
+
+    def explode(scene: table.Table, *_: object) -> None:
+        scene.data.qvel[:] = 1e12
+        scene.rest()
+
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes a log here
+    monkeypatch.setattr(table.Table, "push", explode)
+    with pytest.raises(InputError, match=r"granular episode 3, seed 5: the simulation became unstable"):
+        granular.play(GranularSpec(pushes=1, size=8, grains=2, seed=5), 3)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_pushes_start_on_the_table_free_of_the_object_and_go_through_it(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -51,8 +51,8 @@ def play(spec: GranularSpec, episode: int) -> dict[str, np.ndarray]:
     headless()
     rng = np.random.default_rng((spec.seed, episode))
     table = Table(_xml(spec, rng), spec.size)
-    table.rest(steps=150)
-    return play_pushes(table, rng, spec.pushes, _BOARD, _REACH)
+    table.rest(steps=300)
+    return play_pushes(table, rng, spec.pushes, _BOARD, _REACH, f"granular episode {episode}, seed {spec.seed}")
 
 
 def _xml(spec: GranularSpec, rng: np.random.Generator) -> str:

@@ -60,7 +60,7 @@ def play(spec: RopeSpec, episode: int) -> dict[str, np.ndarray]:
     table = Table(_xml(spec), spec.size)
     table.data.qpos[:] = _lay(spec, rng)
     table.rest(steps=20)
-    return play_pushes(table, rng, spec.pushes, _STICK, _REACH)
+    return play_pushes(table, rng, spec.pushes, _STICK, _REACH, f"rope episode {episode}, seed {spec.seed}")
 
 
 def _xml(spec: RopeSpec) -> str:

@@ -23,6 +23,7 @@ _FINE = 4  # rendered so many times larger, then averaged: smooth edges, and sma
 _AWAY = np.array([0.0, 0.0, 99.0])  # behind the camera
 _CAMERA = 20.0  # m above the table: near to an orthographic view, which is set in another way in each MuJoCo
 _STEP = 0.004
+_FALLING = 15  # steps before it is asked whether things lie still: what is dropped is slow at first
 _SPEED = 0.6  # of the pusher, m/s
 
 
@@ -121,12 +122,16 @@ class Table:
         self.rest()
 
     def rest(self, steps: int = 100, still: float = 0.005) -> None:
-        """Until no body is faster than ``still`` (m/s), the pusher away; so many steps at most."""
-        for _ in range(steps):
-            before = self.places()
+        """Until no body is faster than ``still`` (m/s), the pusher away; so many steps at most.
+
+        What moves then is stopped: a frame and an action say all that there is to know of what follows.
+        """
+        for k in range(steps):
+            before = self.data.xpos[self.objects]
             self._step(_AWAY)
-            if np.abs(self.places() - before).max() < still * _STEP:
+            if k >= _FALLING and np.abs(self.data.xpos[self.objects] - before).max() < still * _STEP:
                 break
+        self.data.qvel[:] = 0
 
     def _step(self, pusher: Any) -> None:
         self.data.mocap_pos[0] = pusher
@@ -157,13 +162,18 @@ def choose_push(places: np.ndarray, rng: np.random.Generator, pusher: Pusher, re
 
 
 def play_pushes(
-    table: Table, rng: np.random.Generator, pushes: int, pusher: Pusher, reach: float
+    table: Table, rng: np.random.Generator, pushes: int, pusher: Pusher, reach: float, name: str
 ) -> dict[str, np.ndarray]:
     """``image`` uint8 [T, H, W, 3], ``action`` float32 [T, 4] and ``places`` float32 [T, N, 2], with T = pushes + 1;
-    the last action is drawn and not done. Closes the table. Raises InputError where the simulation becomes unstable.
+    the last action is drawn and not done. Closes the table. Raises InputError that starts with ``name`` where the
+    simulation becomes unstable.
     """
     try:
-        return _play_pushes(table, rng, pushes, pusher, reach)
+        episode = _play_pushes(table, rng, pushes, pusher, reach)
+        if any(warning.number for warning in table.data.warning):
+            # MuJoCo has started the scene anew after such a step, and gone on.
+            raise InputError(f"{name}: the simulation became unstable; take another seed")
+        return episode
     finally:
         table.close()
 
@@ -179,7 +189,4 @@ def _play_pushes(
         places.append(table.places())
         if k < pushes:
             table.push(action[:2].astype(float), action[2:].astype(float), pusher.height)
-    if any(warning.number for warning in table.data.warning):
-        # MuJoCo starts the scene anew after such a step and goes on.
-        raise InputError("a simulation became unstable; expected none to; take another seed")
     return {"image": np.stack(images), "action": np.stack(actions), "places": np.array(places, np.float32)}
