@@ -9,10 +9,13 @@ PIP_EXTRA ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_EXTRA)
 
-.PHONY: demo test lint docs clean
+.PHONY: demo pusht test lint docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rlvr-world train demo
+
+pusht: $(VENV)/.pusht
+	$(BIN)/rlvr-world train pusht
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
@@ -33,9 +36,15 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) --editable '.[textgame]'
 	@touch $@
 
+$(VENV)/.pusht: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing rlvr-world and PushT into $(VENV), and taking the weights of LPIPS (two or three minutes)"
+	$(PIP) --editable '.[pusht]'
+	$(BIN)/rlvr-world lpips
+	@touch $@
+
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "installing rlvr-world, the text games and the development tools into $(VENV) (a minute or two)"
-	$(PIP) --editable '.[textgame,dev]'
+	@echo "installing rlvr-world, the embedded worlds and the development tools into $(VENV) (a minute or two)"
+	$(PIP) --editable '.[textgame,pusht,mujoco,dev]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python

@@ -13,7 +13,7 @@ from typing import Any
 from rlvr_world.evaluation.summary import summarise
 from rlvr_world.models import Model
 from rlvr_world.sampling.engine import Sampling, sample
-from rlvr_world.scoring import about, judge, score
+from rlvr_world.scoring import AT_ONCE, about, judge, score
 from rlvr_world.types import Domain, Picture, Rollout, Score, Transition
 
 GREEDY = Sampling(temperature=0.0)
@@ -125,15 +125,18 @@ def _about(row: Transition, scored: Score) -> dict[str, Any]:
 
 def _baselines(domain: Domain, rows: Sequence[Transition]) -> list[dict[str, dict[str, float]]]:
     """For every row the numbers of each trivial prediction."""
-    trivial = []
-    for row in rows:
-        with about(row):
-            trivial.append(domain.baselines(row))
-    scores = score(domain, [list(named.values()) for named in trivial], rows)
-    return [
-        {name: {**s.parts, "value": s.value} for name, s in zip(named, of_row, strict=True)}
-        for named, of_row in zip(trivial, scores, strict=True)
-    ]
+    numbers: list[dict[str, dict[str, float]]] = []
+    for start in range(0, len(rows), AT_ONCE):
+        some, trivial = rows[start : start + AT_ONCE], []
+        for row in some:
+            with about(row):
+                trivial.append(domain.baselines(row))
+        scores = score(domain, [list(named.values()) for named in trivial], some)
+        numbers += [
+            {name: {**s.parts, "value": s.value} for name, s in zip(named, of_row, strict=True)}
+            for named, of_row in zip(trivial, scores, strict=True)
+        ]
+    return numbers
 
 
 def rows_hash(rows: Sequence[Transition]) -> str:

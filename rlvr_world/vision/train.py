@@ -82,7 +82,7 @@ def create_tokenizer(config: TokenizerConfig, height: int, width: int, seed: int
             dyn_fsq_levels=config.levels,
             patch_size=config.patch,
             max_att_resolution=config.attention,
-            grid=(height // step, width // step),
+            context_grid=(height // step, width // step),
         )
 
 
@@ -98,7 +98,6 @@ class TokenizerTraining:
         seed: int,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        tokenizer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # twice as fast on CPU
         self.tokenizer, self.config, self.batch_of, self.lpips = tokenizer, config, batch_of, lpips
         self.seed, self.dtype = seed, dtype
         self.device = next(tokenizer.parameters()).device
@@ -208,5 +207,5 @@ def reconstruct(tokenizer: Tokenizer, frames_BTCHW: Tensor) -> tuple[Tensor, Ten
 def _adamw(network: torch.nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
     betas = (config.beta1, config.beta2)
     return torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay
+        network.parameters(), lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay, fused=True
     )

@@ -43,6 +43,7 @@ class NpzEpisodes:
                 )
         # A clip asks for its state and its next state one after the other: the episode is inflated once.
         self._frames = lru_cache(maxsize=4)(lambda episode: _load(self._files[episode], "image"))
+        self._rows = lru_cache(maxsize=20_000)(self._read_rows)  # small, and asked for with every clip
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
         """uint8 [len(steps), H, W, 3]."""
@@ -57,7 +58,7 @@ class NpzEpisodes:
         """float32 [T, P], or None."""
         return self._rows(episode, "proprio") if "proprio" in self._widths else None
 
-    def _rows(self, episode: int, key: str) -> np.ndarray:
+    def _read_rows(self, episode: int, key: str) -> np.ndarray:
         file = self._files[episode]
         return checked_rows(_load(file, key), key, file, self.ids[episode], self.lengths[episode], self._widths[key])
 
