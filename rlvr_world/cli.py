@@ -268,12 +268,12 @@ def _collect(args: argparse.Namespace) -> None:
 def _inspect(args: argparse.Namespace) -> None:
     from rlvr_world.domains.video.config import VideoConfig
     from rlvr_world.domains.video.inspect import inspect
-    from rlvr_world.recipes.video import parts
+    from rlvr_world.recipes.video_run import parts
 
     config = _config(args)
     if not isinstance(config.data, VideoConfig):
         raise InputError(f"recipe {args.recipe}: expected a video recipe; `rlvr-world recipes` lists them")
-    episodes, _ = parts(config)["train"]
+    episodes, _ = parts(config.data)["train"]
     print(inspect(episodes, args.out))
 
 

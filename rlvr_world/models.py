@@ -294,6 +294,7 @@ def check_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
         raise InputError("device: cuda is asked for, but torch finds no GPU on this machine; set device=cpu or auto")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.allow_tf32 = False  # a visual token must not depend on the hardware more than it has to
     return torch.device(device)
 
 

@@ -216,7 +216,7 @@ def _stage(
     rows = run.splits.valid[: run.config.eval.valid_rows]
 
     def validate() -> dict[str, float]:
-        result, _ = evaluate(learner.policy, domain, rows, replace(plan(run.config), samples=1), {})
+        result, _ = evaluate(learner.policy, domain, rows, replace(plan(run.config), samples=1), {}, brief=True)
         numbers: dict[str, float] = {}
         for slice_, summed in result["slices"].items():
             means = {**summed["parts"], "malformed": summed["malformed"]}

@@ -9,16 +9,14 @@ from typing import Any
 
 from rlvr_world import runner
 from rlvr_world.config import Config
-from rlvr_world.domains.video.config import VideoConfig
-from rlvr_world.domains.video.rewards import RewardConfig
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.action_following import action_following
 from rlvr_world.evaluation.plots import heat_map
 from rlvr_world.evaluation.summary import OVERALL
 from rlvr_world.training.checkpoint import latest
-from rlvr_world.vision.metrics import LOWER_IS_BETTER
 
 METRICS = ("mae", "mse", "psnr", "ssim", "lpips")
+LOWER = ("mae", "mse", "lpips")
 PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
 <style>:root {{ --rl: #2f6fde; --ink: #555; --text: #222; }} body {{ font: 14px sans-serif; max-width: 44rem; }}</style>
 <p>{title}</p>{figure}
@@ -32,7 +30,9 @@ def study_actions(run: Path, actions: int, rows: int) -> dict[str, Any]:
     for name in ("sft", *(f"rl/seed{seed}" for seed in config.rl.seeds)):
         if model := latest(run / name):
             learner, domain, test = runner.opened(model, config, run)
-            answers[name] = action_following(learner.policy, domain, test[:rows], actions, runner.plan(config))
+            swaps = {"swap": domain.swap_action} if hasattr(domain, "swap_action") else {}
+            some = test[: rows or None]
+            answers[name] = action_following(learner.policy, domain, some, actions, runner.plan(config), **swaps)
     if not answers:
         raise InputError(f"{run}: holds no trained model yet; `rlvr-world resume {run}` goes on with it")
     _write(run / "studies" / "actions.json", answers)
@@ -45,6 +45,8 @@ def study_metrics(run: Path, steps: int) -> Path:
     Each is a run folder of its own under ``RUN/studies/metrics``, and is resumed when cut short. Returns the heat map's
     page: the change of each metric (column) under each reward (row), relative to the start. Paper, figure 4c.
     """
+    from rlvr_world.domains.video.config import VideoConfig
+
     config, start = runner.stored_config(run), latest(run / "sft")
     if not isinstance(config.data, VideoConfig) or start is None:
         raise InputError(f"{run}: expected a video run with a finished sft stage; give the folder of one")
@@ -58,12 +60,12 @@ def study_metrics(run: Path, steps: int) -> Path:
     _write(folder / "changes.json", {"rewards": METRICS, "metrics": METRICS, "relative_change": table})
     title = "Relative change of each metric (columns) under each reward (rows), against the likelihood start"
     page = folder / "heat_map.html"
-    page.write_text(PAGE.format(title=title, figure=heat_map(METRICS, METRICS, table, title, LOWER_IS_BETTER)))
+    page.write_text(PAGE.format(title=title, figure=heat_map(METRICS, METRICS, table, title, LOWER)))
     return page
 
 
 def _rewarded_by(config: Config, metric: str, run: Path, start: Path, steps: int) -> Config:
-    weights = {field.name: 0.0 for field in fields(RewardConfig) if isinstance(field.default, float)}
+    weights = {field.name: 0.0 for field in fields(config.data.reward) if isinstance(field.default, float)}
     reward = replace(config.data.reward, **{**weights, metric: 1.0})
     tokenizer = replace(config.data.tokenizer, source=config.data.tokenizer.source or str(latest(run / "tokenizer")))
     return replace(

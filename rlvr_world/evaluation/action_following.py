@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +16,20 @@ from rlvr_world.sampling.engine import sample
 from rlvr_world.scoring import judge
 from rlvr_world.types import Domain, Rollout, Transition
 
+Swap = Callable[[Transition, Transition], Transition]
+
 
 def action_following(
-    model: Model, domain: Domain, rows: Sequence[Transition], actions: int, plan: Plan
+    model: Model,
+    domain: Domain,
+    rows: Sequence[Transition],
+    actions: int,
+    plan: Plan,
+    swap: Swap = lambda row, other: replace(row, action=other.action),
 ) -> dict[str, Any]:
     """Every row under its own action and ``actions`` - 1 of other rows, drawn with ``plan.seed``.
+
+    ``swap`` gives a row the action of another one.
 
     All draw from the same random stream, so predictions differ by the action alone. Each is scored against what
     followed the row's own action. Returns means with intervals over rows: ``closest``, the share of rows whose own
@@ -34,7 +43,7 @@ def action_following(
     asked: list[Transition] = []
     for i, row in enumerate(rows):
         others = rng.choice([j for j in range(len(rows)) if j != i], actions - 1, replace=False)
-        asked += [row, *(replace(row, action=rows[j].action) for j in others)]
+        asked += [row, *(swap(row, rows[j]) for j in others)]
     scripts = [domain.encode(row) for row in asked]
     streams = [(plan.seed, i // actions) for i in range(len(asked))]
     groups = sample(model, scripts, 1, plan.sampling, streams, max_rows=plan.max_rows)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..errors import InputError
 from .checks import same_protocol
-from .intervals import FEWEST, RESAMPLES, Interval, paired_bootstrap, t_interval
+from .intervals import FEWEST, RESAMPLES, Interval, paired_bootstrap, t_interval, units
 from .summary import OVERALL, Result
 
 
@@ -18,7 +18,7 @@ def difference(
 ) -> dict[str, dict[str, Any]]:
     """``ours`` - ``theirs`` in one part on one slice, over several runs: the intervals of
 
-    ``rows``: the seed-averaged difference, rows resampled (what other rows would change);
+    ``rows``: the seed-averaged difference, rows (or worlds, see ``summarise``) resampled: what others would change;
     ``seeds``: the per-seed differences, Student t (what other seeds would change);
     ``relative`` and ``relative_seeds``: the same in units of the other side's mean, where that is not 0.
 
@@ -38,10 +38,10 @@ def difference(
             f"got {len(b)}; evaluate the missing seeds"
         )
     a = _part(ours, part, pick)
-    found: dict[str, Interval | None] = {
-        "rows": paired_bootstrap(a.mean(axis=0), b.mean(axis=0)),
-        "relative": relative_bootstrap(a.mean(axis=0), b.mean(axis=0)),
-    }
+    together = ours[0]["protocol"].get("resample") == "world"
+    worlds = np.array(rows["world"])[pick] if together else None
+    one, two = units(a.mean(axis=0), worlds), units(b.mean(axis=0), worlds)
+    found: dict[str, Interval | None] = {"rows": paired_bootstrap(one, two), "relative": relative_bootstrap(one, two)}
     if not trivial:
         gaps, scale = (a - b).mean(axis=1), np.abs(b.mean(axis=1))
         found["seeds"] = t_interval(gaps)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rlvr_world.errors import InputError
 from rlvr_world.evaluation.summary import summarise
 from rlvr_world.models import Model
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.scoring import AT_ONCE, about, judge, score
-from rlvr_world.types import Domain, Picture, Rollout, Score, Transition
+from rlvr_world.types import BatchDomain, Domain, Picture, Rollout, Score, Transition
 
 GREEDY = Sampling(temperature=0.0)
 
@@ -39,27 +40,35 @@ class Plan:
 
 
 def evaluate(
-    model: Model, domain: Domain, rows: Sequence[Transition], plan: Plan, settings: dict[str, Any]
+    model: Model,
+    domain: Domain,
+    rows: Sequence[Transition],
+    plan: Plan,
+    settings: dict[str, Any],
+    brief: bool = False,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Result (see ``summarise``) and one shown prediction a row (its first sample).
+    """Result (see ``summarise``) and one shown prediction a row (its first sample); pictures of some rows only.
+
+    ``brief`` leaves out baselines and shown predictions, for validation during training.
 
     ``settings`` are the domain's settings that a number depends on; with the rows and the plan they make
     the protocol, whose fingerprint stands in the result.
     """
-    records: list[dict[str, Any]] = []
-    shown: list[dict[str, Any]] = []
-    stride = max(1, len(rows) // PICTURES)
-    answers = zip(rows, _predict(model, domain, rows, plan), _baselines(domain, rows), strict=True)
-    for number, (row, answer, trivial) in enumerate(answers):
-        for scored in answer.scores:
-            numbers = {"parts": dict(scored.parts), "value": scored.value, "malformed": scored.malformed}
-            records.append({"id": row.id, "kind": row.kind, "world": row.world, **numbers, "baselines": trivial})
-        if isinstance(answer.explanation, str):
-            shown.append({**_about(row, answer.scores[0]), "diff": answer.explanation})
-        elif number % stride == 0:
-            data = base64.b64encode(answer.explanation.data).decode()
-            picture = f"data:{answer.explanation.media};base64,{data}"
-            shown.append({**_about(row, answer.scores[0]), "picture": picture})
+    shown = set() if brief else set(range(0, len(rows), max(1, len(rows) // PICTURES)))
+    if not brief and not isinstance(domain, BatchDomain):
+        shown = set(range(len(rows)))
+    answers = _predict(model, domain, rows, plan, shown)
+    trivial = [{} for _ in rows] if brief else _baselines(domain, rows)
+    records = [
+        {**_row(row), "parts": dict(s.parts), "value": s.value, "malformed": s.malformed, "baselines": baselines}
+        for row, answer, baselines in zip(rows, answers, trivial, strict=True)
+        for s in answer.scores
+    ]
+    samples = [
+        {**_row(row), **_first(row, answer.scores[0]), **_explained(answer.explanation)}
+        for row, answer in zip(rows, answers, strict=True)
+        if answer.explanation is not None
+    ]
     protocol = {
         "rows": len(rows),
         "rows_hash": rows_hash(rows),
@@ -67,9 +76,10 @@ def evaluate(
         **asdict(plan.sampling),
         **({"reject": plan.reject, "attempts": plan.attempts} if plan.reject else {}),
         "seed": plan.seed,
+        "precision": str(next(model.parameters()).dtype).removeprefix("torch."),
         **settings,
     }
-    return summarise(records, protocol, domain.lower_is_better), shown
+    return summarise(records, protocol, domain.lower_is_better), samples
 
 
 @dataclass
@@ -77,18 +87,24 @@ class _Answer:
     """What a model predicts for a row: the score of each sample, and the first sample explained."""
 
     scores: list[Score]
-    explanation: str | Picture
+    explanation: str | Picture | None
 
 
-def _predict(model: Model, domain: Domain, rows: Sequence[Transition], plan: Plan) -> list[_Answer]:
+def _predict(
+    model: Model, domain: Domain, rows: Sequence[Transition], plan: Plan, shown: Collection[int]
+) -> list[_Answer]:
     """Answers with ``plan.samples`` samples a row; rejected samples are drawn again from further streams."""
     scripts = [domain.encode(row) for row in rows]
     streams: list[tuple[int, ...]] = [(plan.seed, i) for i in range(len(rows))]
     groups = sample(model, scripts, plan.samples, plan.sampling, streams, max_rows=plan.max_rows)
     answers = []
-    for row, judged in zip(rows, _judged(domain, groups, rows), strict=True):
+    for i, (row, judged) in enumerate(zip(rows, _judged(domain, groups, rows), strict=True)):
         with about(row):
-            answers.append(_Answer([score for _, score in judged], domain.explain(judged[0][0], row)))
+            explanation = domain.explain(judged[0][0], row) if i in shown else None
+        answers.append(_Answer([score for _, score in judged], explanation))
+    if plan.reject and answers and plan.reject not in answers[0].scores[0].parts:
+        known = ", ".join(answers[0].scores[0].parts)
+        raise InputError(f"eval.reject={plan.reject}: no such part of the score; there are: {known}")
     for attempt in range(1, plan.attempts if plan.reject else 1):
         again = [
             (i, k) for i, answer in enumerate(answers) for k, s in enumerate(answer.scores) if s.parts[plan.reject]
@@ -100,7 +116,7 @@ def _predict(model: Model, domain: Domain, rows: Sequence[Transition], plan: Pla
         fresh = _judged(domain, groups, [rows[i] for i, _ in again])
         for (i, k), [(prediction, scored)] in zip(again, fresh, strict=True):
             answers[i].scores[k] = scored
-            if k == 0:
+            if k == 0 and i in shown:
                 with about(rows[i]):
                     answers[i].explanation = domain.explain(prediction, rows[i])
     return answers
@@ -112,15 +128,19 @@ def _judged(
     return judge(domain, [[rollout.written for rollout in group] for group in groups], rows)
 
 
-def _about(row: Transition, scored: Score) -> dict[str, Any]:
-    return {
-        "id": row.id,
-        "kind": row.kind,
-        "action": str(row.action),
-        "right": scored.parts.get("exact") == 1,
-        "reason": scored.malformed,
-        "value": scored.value,
-    }
+def _row(row: Transition) -> dict[str, Any]:
+    return {"id": row.id, "kind": row.kind, "world": row.world}
+
+
+def _first(row: Transition, scored: Score) -> dict[str, Any]:
+    right = scored.parts.get("exact") == 1
+    return {"action": str(row.action), "right": right, "reason": scored.malformed, "value": scored.value}
+
+
+def _explained(explanation: str | Picture | None) -> dict[str, str]:
+    if isinstance(explanation, Picture):
+        return {"picture": f"data:{explanation.media};base64,{base64.b64encode(explanation.data).decode()}"}
+    return {"diff": explanation or ""}
 
 
 def _baselines(domain: Domain, rows: Sequence[Transition]) -> list[dict[str, dict[str, float]]]:

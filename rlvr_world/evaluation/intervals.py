@@ -70,6 +70,18 @@ def bootstrap(values: Sequence[float] | np.ndarray, confidence: float = 0.95, se
     return Interval(float(array.mean()), float(low), float(high), len(array), "bootstrap")
 
 
+def units(values: np.ndarray, worlds: Sequence[str] | np.ndarray | None) -> np.ndarray:
+    """What a bootstrap resamples: the rows, or where ``worlds`` names each row's own, whole worlds.
+
+    A world counts as the sum over its rows, scaled so that the mean over worlds is the mean over rows.
+    """
+    if worlds is None:
+        return values
+    _, index = np.unique(worlds, return_inverse=True)
+    sums = np.bincount(index, weights=values)
+    return sums * (len(sums) / len(values))
+
+
 def paired_bootstrap(
     first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, confidence: float = 0.95, seed: int = 0
 ) -> Interval:

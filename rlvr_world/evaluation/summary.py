@@ -21,7 +21,7 @@ import numpy as np
 
 from ..errors import InputError
 from .checks import by_row, same_protocol
-from .intervals import Interval, bootstrap, wilson
+from .intervals import Interval, bootstrap, units, wilson
 
 OVERALL = "overall"
 Result = Mapping[str, Any]
@@ -55,9 +55,11 @@ def summarise(
     ``malformed_reasons`` and ``rows``, the per-row means that comparisons pair. The mean over samples is pass@1;
     ``best_of`` is the mean over rows of the best sample, for parts with a direction; ``run_std`` is the standard
     deviation, over sampling runs (sample s of every row is run s), of the mean over rows.
+    Intervals are over rows; over worlds where the protocol says ``"resample": "world"``, because its rows are alike.
     Raises InputError for records that do not fit together.
     """
     rows = by_row(records)
+    worlds = np.array([row[0]["world"] for row in rows]) if protocol.get("resample") == "world" else None
     names = list(rows[0][0]["numbers"])
     table = np.array([[[r["numbers"][name] for name in names] for r in row] for row in rows])  # [rows, samples, parts]
     malformed = np.array([[bool(r["malformed"]) for r in row] for row in rows], dtype=np.float64).mean(axis=1)
@@ -74,13 +76,14 @@ def summarise(
     slices = {}
     for slice_ in [*sorted({kind for kind in kinds if kind}), OVERALL]:
         pick = np.array([slice_ in (OVERALL, kind) for kind in kinds])
+        within = None if worlds is None else worlds[pick]
         slices[slice_] = {
             "rows": int(pick.sum()),
             "samples": table.shape[1],
-            **_means(table[pick], names, binary, signs),
-            "malformed": _interval(malformed[pick], True),
+            **_means(table[pick], names, binary, signs, within),
+            "malformed": _interval(malformed[pick], True, within),
             "baselines": {
-                name: {part: _interval(values[pick], part in binary) for part, values in parts.items()}
+                name: {part: _interval(values[pick], part in binary, within) for part, values in parts.items()}
                 for name, parts in base.items()
             },
         }
@@ -102,23 +105,28 @@ def summarise(
 
 
 def _means(
-    table: np.ndarray, names: Sequence[str], binary: Collection[str], signs: Mapping[str, int]
+    table: np.ndarray,
+    names: Sequence[str],
+    binary: Collection[str],
+    signs: Mapping[str, int],
+    worlds: np.ndarray | None,
 ) -> dict[str, dict[str, Any]]:
     """``parts``, ``best_of`` and ``run_std`` of a table [rows, samples, parts]."""
     found: dict[str, dict[str, Any]] = {"parts": {}, "best_of": {}, "run_std": {}}
     for name, values in zip(names, np.moveaxis(table, 2, 0), strict=True):  # [rows, samples]
-        found["parts"][name] = _interval(values.mean(axis=1), name in binary)
+        found["parts"][name] = _interval(values.mean(axis=1), name in binary, worlds)
         if table.shape[1] > 1:
             found["run_std"][name] = float(values.mean(axis=0).std(ddof=1))
             if name in signs:
                 best = signs[name] * (signs[name] * values).max(axis=1)
-                found["best_of"][name] = _interval(best, name in binary)
+                found["best_of"][name] = _interval(best, name in binary, worlds)
     return found
 
 
-def _interval(values: np.ndarray, binary: bool) -> dict[str, Any]:
-    """Wilson over rows for shares of right samples, else bootstrap over rows; samples of a row are not independent."""
-    result: Interval = wilson(float(values.sum()), len(values)) if binary else bootstrap(values)
+def _interval(values: np.ndarray, binary: bool, worlds: np.ndarray | None) -> dict[str, Any]:
+    """Wilson over rows for shares of right samples, else bootstrap; samples of a row are not independent."""
+    alone = binary and worlds is None
+    result: Interval = wilson(float(values.sum()), len(values)) if alone else bootstrap(units(values, worlds))
     return result.as_dict()
 
 

@@ -66,10 +66,13 @@ def train_tokenizer(config: Config, train: Part, valid: Part, folder: Path, log:
     run_stage("tokenizer", stage, stage, stage_folder, log, progress_of, validate, *intervals)
 
 
-def write_reconstruction(folder: Path, cache: TokenCache, metrics: FrameMetrics, rows: Sequence[Transition]) -> None:
+def write_reconstruction(
+    folder: Path, cache: TokenCache, metrics: FrameMetrics, rows: Sequence[Transition], trunk: str
+) -> None:
     """``folder/tokenizer/reconstruction.json``: each metric with its interval over clips, code usage, pictures.
 
     Of frames that were never trained on, decoded from their tokens (the round trip that bounds every prediction).
+    ``trunk`` is that of LPIPS.
     """
     file = folder / "tokenizer" / "reconstruction.json"
     if file.exists():
@@ -92,6 +95,7 @@ def write_reconstruction(folder: Path, cache: TokenCache, metrics: FrameMetrics,
             pictures.append(f"data:image/png;base64,{base64.b64encode(png).decode()}")
     table: dict[str, Any] = {
         "rows": len(chosen),
+        "lpips": trunk,
         "metrics": {name: bootstrap(values[name]).as_dict() for name in values},
         "code_usage": len(used) / cache.codebook,
         "pictures": pictures,

@@ -122,10 +122,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, checkpoint: Path, name: str
     """The counterpart of ``save_optimizer``."""
     where = checkpoint / TRAINER / f"{name}.safetensors"
     parameters = _parameters(optimizer)
+    fused = any(group["fused"] for group in optimizer.param_groups)  # only then are step counts kept on the device
     for key, value in load_file(str(where)).items():
         number, kind = key.split(".", 1)
         if int(number) >= len(parameters):
             raise InputError(f"{where}: optimizer state for parameter {number}, but the model has {len(parameters)}")
         parameter = parameters[int(number)]
-        home = value if kind == "step" else value.to(parameter.device)
+        home = value if kind == "step" and not fused else value.to(parameter.device)
         optimizer.state[parameter][kind] = home

@@ -71,5 +71,9 @@ def equal_token_weights(groups: Sequence[Group]) -> list[Group]:
 def rows_of_step(rows: int, batch: int, step: int, seed: int) -> list[int]:
     """The rows that a step takes: each epoch is a fresh permutation, steps run across its end."""
     positions = range(step * batch, (step + 1) * batch)
-    orders = {e: np.random.default_rng([seed, e]).permutation(rows) for e in {p // rows for p in positions}}
-    return [int(orders[p // rows][p % rows]) for p in positions]
+    return [int(_order(rows, seed, p // rows)[p % rows]) for p in positions]
+
+
+@lru_cache(maxsize=2)
+def _order(rows: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(rows)

@@ -9,54 +9,23 @@ Shape legend: B segments, T frames of a segment, M = B * T, H height, W width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlvr_world.config import OptimizerConfig, what
+from rlvr_world.config import OptimizerConfig
 from rlvr_world.training.checkpoint import TRAINER, load_optimizer, save_optimizer
 from rlvr_world.training.learner import learning_rate
 from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
+from rlvr_world.vision.config import TokenizerConfig
 from rlvr_world.vision.discriminator import PatchDiscriminator, gradient_penalty, hinge_loss
 from rlvr_world.vision.frame_tokenizer import FrameTokenizer
 from rlvr_world.vision.loading import WEIGHTS, Tokenizer
 from rlvr_world.vision.lpips import LPIPS
 from rlvr_world.vision.metrics import FrameMetrics
-
-
-@dataclass(frozen=True)
-class TokenizerConfig:
-    source: str = what("", "a trained tokenizer: a folder or hub id; empty trains one in the run folder")
-    kind: Literal["frame", "compressive"] = what("frame", "each frame for itself, or conditioned on a context frame")
-    widths: tuple[int, ...] = what((128, 256, 256, 512, 768), "channels of each stage; size halves between", "channels")
-    layers: int = what(2, "residual blocks a stage", "blocks")
-    latent: int = what(64, "channels before the code", "channels")
-    groups: int = what(32, "groups of the group norms", "groups")
-    levels: tuple[int, ...] = what((7, 5, 5, 5, 5), "FSQ levels of each code channel; their product is the codebook")
-    patch: int = what(4, "compressive: latent positions a side that one token of a later frame covers", "positions")
-    attention: int = what(32, "compressive: later frames look at the context where the grid is at most this high")
-    steps: int = what(300_000, "generator updates", "steps")
-    batch: int = what(16, "segments a step", "segments")
-    segment: int = what(8, "frames of a segment; compressive: one context frame and later ones", "frames")
-    reach: int = what(0, "compressive: later frames are drawn from this many after the context; 0 takes the next ones")
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(5e-4, "cosine", warmup=0.0167, weight_decay=0.0)
-    )
-    perceptual: float = what(1.0, "weight of LPIPS beside L1")
-    gan: float = what(0.1, "weight of the discriminator's verdict; 0 trains without one")
-    gan_start: float = what(0.0333, "when the discriminator starts", "fraction of the stage")
-    penalty: float = what(10.0, "weight of the discriminator's gradient penalty")
-    discriminator_depth: int = what(6, "halvings of the discriminator", "stages")
-    discriminator_width: int = what(64, "channels of its first stage", "channels")
-    jitter: bool = what(True, "colour jitter: brightness, contrast, saturation within 10 %, hue within 5 %")
-    crop: float = what(0.8, "smallest share of the area that random crops keep; 1 turns them off", "fraction")
-    save_every: int = what(5000, "checkpoint interval", "steps")
-    eval_every: int = what(5000, "validation interval; 0 never", "steps")
-
 
 Batch = Callable[[int], Tensor]
 """The frames of a step, float32 [B, T, 3, H, W] in [0, 1]: a function of its number alone."""
@@ -113,24 +82,33 @@ class TokenizerTraining:
     def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:
         """One update of each network; metrics, and the tokens that the frames came to."""
         frames_BTCHW = self.batch_of(step).to(self.device)
-        self.tokenizer.train()
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(self.seed * 1_000_003 + step)  # dropout of the cross-attention
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                made_BTCHW, indices = reconstruct(self.tokenizer, frames_BTCHW)
-        real, made = frames_BTCHW.flatten(0, 1), made_BTCHW.flatten(0, 1).float()
-        losses = self._reconstruction_losses(frames_BTCHW, made_BTCHW.float())
         judged = self.discriminator is not None and progress >= self.config.gan_start
+        self.tokenizer.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        made: list[Tensor] = []
+        indices: list[Tensor] = []
+        metrics: dict[str, float] = {}
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.seed * 1_000_003 + step)  # dropout of the cross-attention
+            for real in frames_BTCHW.split(self.config.at_once):
+                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                    made_BTCHW, found = reconstruct(self.tokenizer, real)
+                losses = self._losses(real, made_BTCHW.float(), judged)
+                share = len(real) / len(frames_BTCHW)
+                (share * torch.stack(list(losses.values())).sum()).backward()
+                for name, value in losses.items():
+                    metrics[name] = metrics.get(name, 0.0) + share * value.item()
+                made.append(made_BTCHW.detach().float().flatten(0, 1))
+                indices.append(found)
+        metrics["loss"] = sum(metrics.values())
+        metrics["grad_norm"] = self._update(
+            self.optimizer, self.tokenizer, learning_rate(self.config.optimizer, progress)
+        )
         if judged:
-            assert self.discriminator is not None
-            losses["gan"] = -self.config.gan * self.discriminator(made).mean()
-        loss = torch.stack(list(losses.values())).sum()
-        norm = self._update(self.optimizer, self.tokenizer, loss, learning_rate(self.config.optimizer, progress))
-        metrics = {name: value.item() for name, value in losses.items()}
-        if judged:
-            metrics |= self._judge(real, made.detach(), progress)
-        used = torch.unique(indices).numel() / self.tokenizer.codebook_size
-        return {"loss": loss.item(), "grad_norm": norm, "code_usage": used, **metrics}, indices.numel()
+            metrics |= self._judge(frames_BTCHW.flatten(0, 1), torch.cat(made), progress)
+        tokens = torch.cat(indices)
+        metrics["code_usage"] = tokens.unique().numel() / self.tokenizer.codebook_size
+        return metrics, tokens.numel()
 
     @torch.inference_mode()
     def validate(self, batches: Sequence[Tensor], metrics: FrameMetrics) -> dict[str, float]:
@@ -148,8 +126,9 @@ class TokenizerTraining:
         means = {name: torch.stack(values).mean().item() for name, values in sums.items()}
         return means | {"eval/code_usage": torch.cat(used).unique().numel() / self.tokenizer.codebook_size}
 
-    def _reconstruction_losses(self, real_BTCHW: Tensor, made_BTCHW: Tensor) -> dict[str, Tensor]:
-        """L1 and LPIPS; of a compressive tokenizer the context frame and the later ones count the same."""
+    def _losses(self, real_BTCHW: Tensor, made_BTCHW: Tensor, judged: bool) -> dict[str, Tensor]:
+        """L1, LPIPS and the discriminator's verdict; of a compressive tokenizer the context frame and the later ones
+        count the same."""
         parts = [slice(None)] if self.config.kind == "frame" else [slice(0, 1), slice(1, None)]
         losses: dict[str, Tensor] = {}
         pairs = [(real_BTCHW[:, part].flatten(0, 1), made_BTCHW[:, part].flatten(0, 1)) for part in parts]
@@ -157,21 +136,30 @@ class TokenizerTraining:
         if self.lpips is not None and self.config.perceptual:
             distances = [self.lpips(made, real).mean() for real, made in pairs]
             losses["lpips"] = self.config.perceptual * torch.stack(distances).sum()
+        if judged:
+            assert self.discriminator is not None
+            losses["gan"] = -self.config.gan * self.discriminator(made_BTCHW.flatten(0, 1)).mean()
         return losses
 
     def _judge(self, real: Tensor, made: Tensor, progress: float) -> dict[str, float]:
         """One update of the discriminator."""
         assert self.discriminator is not None
         self.discriminator_optimizer.zero_grad(set_to_none=True)  # the tokenizer's loss left gradients here
-        verdict = hinge_loss(self.discriminator(real), self.discriminator(made))
-        penalty = self.config.penalty * gradient_penalty(self.discriminator, real)
-        warmed = learning_rate(replace(self.config.optimizer, schedule="constant"), progress)  # as published
-        self._update(self.discriminator_optimizer, self.discriminator, verdict + penalty, warmed)
-        return {"discriminator": verdict.item(), "penalty": penalty.item()}
+        metrics = {"discriminator": 0.0, "penalty": 0.0}
+        size = self.config.at_once * self.config.segment
+        for some_real, some_made in zip(real.split(size), made.split(size), strict=True):
+            share = len(some_real) / len(real)
+            verdict = hinge_loss(self.discriminator(some_real), self.discriminator(some_made))
+            penalty = self.config.penalty * gradient_penalty(self.discriminator, some_real)
+            (share * (verdict + penalty)).backward()
+            metrics["discriminator"] += share * verdict.item()
+            metrics["penalty"] += share * penalty.item()
+        since = max(0.0, progress - self.config.gan_start)
+        rate = learning_rate(replace(self.config.optimizer, schedule="constant"), since)
+        self._update(self.discriminator_optimizer, self.discriminator, rate)
+        return metrics
 
-    def _update(self, optimizer: torch.optim.Optimizer, network: torch.nn.Module, loss: Tensor, rate: float) -> float:
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+    def _update(self, optimizer: torch.optim.Optimizer, network: torch.nn.Module, rate: float) -> float:
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), self.config.optimizer.clip_norm)
         for settings in optimizer.param_groups:
             settings["lr"] = rate

@@ -220,3 +220,26 @@ def test_table_in_the_layout_of_the_paper() -> None:
     ]
     with pytest.raises(InputError, match="name one of these"):
         paper_table({"sft": result(1, 0, 0, 0)}, "lpips")
+
+
+def test_rows_of_a_world_are_one_unit_where_the_protocol_says_so() -> None:
+    rng = np.random.default_rng(0)
+    level = np.repeat(rng.normal(0, 1, 20), 5)  # five rows of each of twenty worlds, all alike
+
+    def run(values: np.ndarray, **protocol: str) -> dict[str, Any]:
+        records = [
+            {"id": f"r{i}", "kind": "", "world": f"w{i // 5}", "parts": {"mae": float(v)}, "value": -float(v)}
+            | {"malformed": "", "baselines": {}}
+            for i, v in enumerate(values)
+        ]
+        return summarise(records, PROTOCOL | protocol, ("mae",))
+
+    alike, apart = run(level, resample="world"), run(level)
+    one, other = (r["slices"]["overall"]["parts"]["mae"] for r in (alike, apart))
+    assert one["mean"] == pytest.approx(other["mean"])
+    assert (one["n"], other["n"]) == (20, 100)
+    assert one["high"] - one["low"] == pytest.approx(5**0.5 * (other["high"] - other["low"]), rel=0.15)
+    worse = run(level + 1, resample="world")
+    gap = difference([worse], [alike], "overall", "mae")["rows"]
+    assert gap["mean"] == pytest.approx(1)
+    assert gap["n"] == 20

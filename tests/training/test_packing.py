@@ -73,7 +73,8 @@ def test_legal_ranges_follow_what_was_written() -> None:
     assert legal_ranges(free, [2]) is None
     aimed = Script((Given((1,)), Write(4, stop=(9,), allowed=range(3, 12), target=(5, 9)), Given((1,))))
     legal = example(aimed).branches[0].legal
-    assert legal is not None and [tuple(pair) for pair in legal.tolist()] == [(3, 12)] * 2 + [ALL]
+    assert legal is not None
+    assert [tuple(pair) for pair in legal.tolist()] == [(3, 12)] * 2 + [ALL]
 
 
 sizes = st.lists(st.tuples(st.integers(1, 9), st.lists(st.integers(1, 7), min_size=1, max_size=3)), max_size=12)

@@ -12,10 +12,11 @@ from torch import Tensor
 from rlvr_world.config import OptimizerConfig
 from rlvr_world.training.loop import run_stage
 from rlvr_world.training.tracking import Log
+from rlvr_world.vision.config import TokenizerConfig
 from rlvr_world.vision.loading import load_tokenizer
 from rlvr_world.vision.lpips import LPIPS
 from rlvr_world.vision.metrics import FrameMetrics
-from rlvr_world.vision.train import TokenizerConfig, TokenizerTraining, create_tokenizer, reconstruct
+from rlvr_world.vision.train import TokenizerTraining, create_tokenizer, reconstruct
 
 STEPS = 4
 SMALL: dict[str, Any] = {
@@ -24,7 +25,7 @@ SMALL: dict[str, Any] = {
     "groups": 4,
     "levels": (5, 5),
     "patch": 2,
-    "attention": 8,
+    "attention": 16,
     "steps": STEPS,
     "optimizer": OptimizerConfig(1e-2, "cosine", weight_decay=0.0),
     "discriminator_depth": 2,
@@ -72,12 +73,24 @@ def test_the_perceptual_distance_and_the_context_frame_count() -> None:
     training = stage("compressive", lpips, gan=0.0, perceptual=2.0)
     frames = batch_of(0)
     made, _ = reconstruct(training.tokenizer, frames)
-    losses = training._reconstruction_losses(frames, made)
+    losses = training._losses(frames, made, judged=False)
     assert losses["l1"].item() == pytest.approx(
         ((made - frames)[:, 0].abs().mean() + (made - frames)[:, 1:].abs().mean()).item(), rel=1e-5
     )
     both = lpips(made[:, 0], frames[:, 0]).mean() + lpips(made[:, 1:].flatten(0, 1), frames[:, 1:].flatten(0, 1)).mean()
     assert losses["lpips"].item() == pytest.approx(2 * both.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["frame", "compressive"])
+def test_how_many_segments_go_forward_at_once_changes_nothing(kind: str) -> None:
+    one, two = (stage(kind, at_once=n, gan=0.0) for n in (1, 2))
+    for training in (one, two):  # dropout draws in another order
+        for module in training.tokenizer.modules():
+            if isinstance(module, torch.nn.Dropout | torch.nn.MultiheadAttention):
+                module.p = module.dropout = 0.0
+    for step in range(2):
+        first, second = (training.step(step, 0.5)[0] for training in (one, two))
+        assert first == pytest.approx(second, rel=1e-3, abs=1e-5)
 
 
 class Cut(Exception):

@@ -10,7 +10,7 @@ from rlvr_world.domains.video.rewards import RewardConfig
 from rlvr_world.domains.video.splits import SplitRule
 from rlvr_world.domains.video.worlds import Spec
 from rlvr_world.domains.video.worlds.pusht import PushTSpec
-from rlvr_world.vision.train import TokenizerConfig
+from rlvr_world.vision.config import TokenizerConfig
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,9 @@ class VideoConfig:
         "pusht", "an embedded world, played with data.world; or the layout of the episodes at data.path"
     )
     path: str = what("", "episodes: a folder, or for lerobot a hub id")
+    camera: str = what("", "lerobot: which of several cameras")
     world: Spec = field(default_factory=PushTSpec)
-    cache: str = what("~/.cache/rlvr_world/video", "embedded worlds: where played episodes are kept")
+    cache: str = what("~/.cache/rlvr_world/video", "where played episodes are kept, and the tokens of all clips")
     split: SplitRule = field(default_factory=SplitRule)
     height: int = what(64, "frames are brought to this height", "pixels")
     width: int = what(64, "frames are brought to this width", "pixels")

@@ -7,7 +7,7 @@ proprioception.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlvr_world.domains.video.episodes import Clip
 from rlvr_world.domains.video.layout import Codec, Frames
-from rlvr_world.domains.video.pictures import error_map, strip
+from rlvr_world.domains.video.pictures import error_map, gif, strip
 from rlvr_world.domains.video.rewards import RewardConfig, reward
 from rlvr_world.domains.video.tokens import TokenCache, read_frames, whole_clip
 from rlvr_world.errors import InputError
@@ -208,12 +208,19 @@ class VideoDomain:
         }
 
     def explain(self, prediction: Prediction | Malformed, transition: Transition) -> str | Picture:
-        """Truth, prediction and error (three times as bright): side by side for one frame, else in three rows."""
+        """Truth, prediction and error (three times as bright) side by side: a PNG, for several frames a GIF."""
         if isinstance(prediction, Malformed):
             return f"- {prediction.reason}"
         truth = read_frames(transition.next_state, self.cache.size)
-        rows = [truth, prediction.frames, error_map(prediction.frames, truth)]
-        return Picture(strip(rows if len(truth) > 1 else [torch.cat(rows)]))
+        columns = [truth, prediction.frames, error_map(prediction.frames, truth)]
+        if len(truth) == 1:
+            return Picture(strip([torch.cat(columns)]))
+        return Picture(gif(torch.cat(columns, -1)), "image/gif")
+
+    def swap_action(self, row: Transition, other: Transition) -> Transition:
+        """``row`` under the action of ``other``, from the last given frame on: what was done before has been seen."""
+        seen = self.layout.context - 1
+        return replace(row, action=np.concatenate([row.action[:seen], other.action[seen:]]))
 
 
 def _proprio(clip: Clip, where: str) -> np.ndarray:

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 from rlvr_world.domains.video.episodes import Clip, Episodes
 from rlvr_world.domains.video.tokens import read_frames, recolour
 from rlvr_world.errors import InputError
-from rlvr_world.vision.train import TokenizerConfig
+from rlvr_world.vision.config import TokenizerConfig
 
-ASPECT = (1.0, 1.4)
-"""Width over height of a random crop (published)."""
+ASPECT = (0.8, 1.12)
+"""Width over height of a random crop, in units of the frame's own (published: 1.0 to 1.4 at 320 x 256)."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Segments:
 def _crop(frames_T3HW: Tensor, rng: np.random.Generator, least: float) -> Tensor:
     """A random box of at least this share of the area, brought back to the whole size."""
     height, width = frames_T3HW.shape[-2:]
-    area, aspect = rng.uniform(least, 1) * height * width, np.exp(rng.uniform(*np.log(ASPECT)))
+    area, aspect = rng.uniform(least, 1) * height * width, width / height * np.exp(rng.uniform(*np.log(ASPECT)))
     h, w = min(height, round((area / aspect) ** 0.5)), min(width, round((area * aspect) ** 0.5))
     top, left = int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1))
     box = frames_T3HW[..., top : top + h, left : left + w]

@@ -6,7 +6,9 @@ tokenizer), U frames to decode, K records of w tokens each.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from rlvr_world.domains.video.episodes import Clip, Episodes
+from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
 from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
 from rlvr_world.vision.frame_tokenizer import FrameTokenizer
@@ -59,15 +62,12 @@ class TokenCache:
     depend on the context frame. A stopped ``build`` goes on where it was, and one with more rows adds what is new.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, size: tuple[int, int], folder: Path, dtype: torch.dtype = torch.float32
-    ) -> None:
-        """``size``: height and width of frames. ``dtype``: what ``decode`` computes in; tokens are always float32's.
+    def __init__(self, tokenizer: Tokenizer, size: tuple[int, int], folder: Path) -> None:
+        """``size``: height and width of frames.
 
         Raises InputError where the tokenizer does not divide the size evenly.
         """
         self.tokenizer, self.size, self.folder = tokenizer.requires_grad_(False).eval(), size, folder
-        self.dtype = dtype
         self.fingerprint = fingerprint(tokenizer)
         self.codebook, self.grid = tokenizer.codebook_size, tokenizer.grid(*size)
         self.context_codebook, self.context_tokens = 0, 0
@@ -110,10 +110,6 @@ class TokenCache:
 
         Each context is decoded once, and all groups together in batches.
         """
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            return self._decode(contexts, groups)
-
-    def _decode(self, contexts: Sequence[Tensor], groups: Sequence[Tensor]) -> list[Tensor]:
         tokenizer = self.tokenizer
         if isinstance(tokenizer, FrameTokenizer):
             grids_Uhw = torch.cat(list(groups)).unflatten(1, self.grid).to(self.device)
@@ -170,14 +166,13 @@ class TokenCache:
 
 
 class _Table:
-    """Records of tokens in a file that only grows. A record that was cut short at the end is dropped on opening."""
+    """Records of tokens in a file that only grows. A record that was cut short at the end does not count."""
 
     def __init__(self, path: Path, record: np.dtype, episodes: Episodes) -> None:
         self.path, self.record = path, record
         self.episodes = episodes  # held, so that its id, by which the table is found, stays its own
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            file.truncate(file.tell() // record.itemsize * record.itemsize)
+        path.touch()
         self._map: np.ndarray | None = None
         keys = self._records()["key"].tolist()
         self.place: dict[Key, int] = {tuple(key): i for i, key in enumerate(keys)}
@@ -186,6 +181,9 @@ class _Table:
         records = np.empty(len(keys), self.record)
         records["key"], records["tokens"] = keys, tokens_Kw.numpy()
         with self.path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # processes that build the same tokens take turns
+            file.seek(0, os.SEEK_END)
+            file.truncate(file.tell() // self.record.itemsize * self.record.itemsize)  # of a writer that was killed
             file.write(records.tobytes())
             end = file.tell() // self.record.itemsize  # another process may have added some before these
         self.place |= zip(keys, range(end - len(keys), end), strict=True)
@@ -193,12 +191,15 @@ class _Table:
 
     def read(self, keys: Sequence[Key]) -> Tensor:
         """int64 [K, w]."""
-        return torch.from_numpy(self._records()["tokens"][[self.place[key] for key in keys]].astype(np.int64))
+        records = self._records()[[self.place[key] for key in keys]]
+        if [tuple(key) for key in records["key"].tolist()] != list(keys):
+            raise InputError(f"{self.path}: its records are out of order; delete the file, it is made anew")
+        return torch.from_numpy(records["tokens"].astype(np.int64))
 
     def _records(self) -> np.ndarray:
         if self._map is None:
-            empty = not self.path.stat().st_size
-            self._map = np.empty(0, self.record) if empty else np.memmap(self.path, self.record, "r")
+            whole = self.path.stat().st_size // self.record.itemsize
+            self._map = np.memmap(self.path, self.record, "r", shape=(whole,)) if whole else np.empty(0, self.record)
         return self._map
 
 

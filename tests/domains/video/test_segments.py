@@ -10,7 +10,7 @@ import torch
 
 from rlvr_world.domains.video.segments import Segments
 from rlvr_world.errors import InputError
-from rlvr_world.vision.train import TokenizerConfig
+from rlvr_world.vision.config import TokenizerConfig
 
 
 class Counting:

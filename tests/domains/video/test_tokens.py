@@ -110,14 +110,6 @@ def test_what_another_run_built_is_looked_up(tmp_path: Path, make: type) -> None
     assert episodes.read == 1  # the frame that names the file
 
 
-def test_decoding_in_bfloat16_is_nearly_the_same(tmp_path: Path) -> None:
-    groups = [torch.randint(64, (3, 16))]
-    [exact] = TokenCache(frame_tokenizer(), (16, 16), tmp_path).decode([], groups)
-    [fast] = TokenCache(frame_tokenizer(), (16, 16), tmp_path, torch.bfloat16).decode([], groups)
-    assert fast.dtype == torch.float32
-    assert 0 < (fast - exact).abs().mean() < 0.01
-
-
 def test_a_build_that_was_killed_goes_on(tmp_path: Path) -> None:
     rows = Clips(Noise(), (0, 1), 1, 1)
     TokenCache(frame_tokenizer(), (16, 16), tmp_path).build(rows)
