@@ -149,7 +149,8 @@ def _by_protocol(results: Sequence[Result]) -> list[dict[str, Result]]:
     named = [(re.sub(r"^best-of-\d+/", "", result["name"]), result) for result in results]
     for name, result in sorted(named, key=lambda pair: _training_order(pair[0])):
         groups[result["fingerprint"]][name] = result
-    return sorted(groups.values(), key=lambda g: (-len(g), max(r["slices"][OVERALL]["samples"] for r in g.values())))
+    best_of = {result["fingerprint"] for result in results if result["name"].startswith("best-of-")}
+    return sorted(groups.values(), key=lambda g: (next(iter(g.values()))["fingerprint"] in best_of, -len(g)))
 
 
 def _times(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -79,7 +79,7 @@ def _clips(config: Config, part: Part, every: int) -> Clips:
         data.horizon,
         data.frame_skip,
         every,
-        0 if single else data.context_back,
+        None if single else data.context_back,
         config.seed,
     )
     if not len(clips):

@@ -84,7 +84,7 @@ class Clips(Sequence[Transition]):
     frame k + 1, one after the other: float32 [F, A * frame_skip]. The last row leads out of the window and is unused
     or a placeholder; where the episode ends within it, the rest is zeros.
 
-    With ``context_back`` > 0 (multi-step: ``context`` is 1, the current frame) the state begins with one frame more,
+    With ``context_back`` (multi-step: ``context`` is 1, the current frame) the state begins with one frame more,
     drawn from up to so many steps before the start, the start included; it has no action. The same clip has the same
     frame always.
     """
@@ -100,14 +100,15 @@ class Clips(Sequence[Transition]):
         horizon: int,
         frame_skip: int = 1,
         every: int = 1,
-        context_back: int = 0,
+        context_back: int | None = None,
         seed: int = 0,
     ) -> None:
         """``every``: steps from one start to the next; ``seed`` is for the frames of ``context_back``."""
-        if min(context, horizon, frame_skip, every) < 1 or context_back < 0 or (context_back and context != 1):
+        far = context_back is not None
+        if min(context, horizon, frame_skip, every) < 1 or (context_back or 0) < 0 or (far and context != 1):
             raise InputError(
                 f"clips of {episodes.name}: expected context, horizon, frame_skip and every above 0, and context 1 "
-                f"with a context_back above 0, got {context}, {horizon}, {frame_skip}, {every} and {context_back}"
+                f"with a context_back of at least 0, got {context}, {horizon}, {frame_skip}, {every} and {context_back}"
             )
         # Clips are mostly read in order, and a reader may have to open a file for the actions.
         self._rows = lru_cache(maxsize=64)(episodes.actions)
@@ -139,7 +140,7 @@ class Clips(Sequence[Transition]):
         steps = range(start, start + self._frames * self._skip, self._skip)
         row_id = f"{self._episodes.name}/{name}:{start}"
         before: tuple[int, ...] = ()
-        if self._back:
+        if self._back is not None:
             first = max(start - self._back, 0)
             before = (far if far >= 0 else first + _hash(f"{self._seed}:{row_id}") % (start - first + 1),)
         return Transition(
@@ -161,7 +162,7 @@ class Clips(Sequence[Transition]):
         for episode, begin, windows in zip(episodes.tolist(), first, count, strict=True):
             draw = np.random.RandomState(seed + self._place[episode])
             row = self._windows_N3[begin + draw.randint(windows)].copy()
-            if self._back:
+            if self._back is not None:
                 row[2] = draw.randint(max(row[1] - self._back, 0), row[1] + 1)
             rows.append(row)
         return self._with(np.array(rows, np.int32).reshape(-1, 3))

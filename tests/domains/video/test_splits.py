@@ -173,5 +173,10 @@ def test_one_clip_an_episode_is_drawn_as_published() -> None:
 def test_clips_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(InputError, match="clips of made: expected"):
         Clips(Recorded([9]), [0], **{"context": 1, "horizon": 1, **wrong})
-    with pytest.raises(InputError, match="context 1 with a context_back above 0"):
+    with pytest.raises(InputError, match="context 1 with a context_back of at least 0"):
         Clips(Recorded([9]), [0], context=2, horizon=1, context_back=3)
+
+
+def test_without_reach_the_context_frame_is_the_current_one() -> None:
+    for clip in Clips(Recorded([12]), [0], context=1, horizon=3, context_back=0):
+        assert clip.state.steps[0] == clip.state.steps[1]
