@@ -14,8 +14,8 @@ import numpy as np
 
 from rlvr_world.errors import InputError
 
-OUTSIDE_LIMIT = 0.1
-"""Ranges do not fit where more than this share of a field's values lies beyond them: quantile ranges leave out 2 %."""
+OUTSIDE_LIMIT = 0.5
+"""Ranges do not fit where more than this share of a field's values lies beyond them: that is another unit."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ActionBins:
     def check_fit(self, actions: Mapping[str, np.ndarray]) -> None:
         """Refuse ranges that are not those of the data: ``actions`` holds float32 [T, A] by name of episode.
 
-        Raises InputError naming the worst episode, step and field where a tenth of a field's values lies outside.
+        Raises InputError naming the worst episode, step and field where half of a field's values lie outside.
         """
         share_A = self.outside(np.concatenate([self._checked(a, name) for name, a in actions.items()]))
         if share_A.max() <= OUTSIDE_LIMIT:

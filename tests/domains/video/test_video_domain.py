@@ -93,7 +93,7 @@ def domain(
 
 def clips(world: VideoDomain) -> Clips:
     layout = world.layout
-    back = 2 if layout.context_tokens else 0
+    back = 2 if layout.context_tokens else None
     return Clips(Noise(), (0, 1), layout.context, layout.horizon, context_back=back)
 
 
