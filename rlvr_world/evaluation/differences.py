@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError
 from .checks import same_protocol
 from .intervals import FEWEST, RESAMPLES, Interval, paired_bootstrap, t_interval, units
-from .summary import OVERALL, Result
+from .summary import OVERALL, Result, resampled
 
 
 def difference(
@@ -38,8 +38,7 @@ def difference(
             f"got {len(b)}; evaluate the missing seeds"
         )
     a = _part(ours, part, pick)
-    together = ours[0]["protocol"].get("resample") == "world"
-    worlds = np.array(rows["world"])[pick] if together else None
+    worlds = np.array(rows["world"])[pick] if resampled(ours[0]["protocol"]) == "worlds" else None
     one, two = units(a.mean(axis=0), worlds), units(b.mean(axis=0), worlds)
     found: dict[str, Interval | None] = {"rows": paired_bootstrap(one, two), "relative": relative_bootstrap(one, two)}
     if not trivial:

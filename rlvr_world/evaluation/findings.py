@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .differences import across_seeds, difference, runs_of
-from .summary import OVERALL, PERCENT, Column, Result, layout, title_of
+from .summary import OVERALL, PERCENT, Column, Result, layout, resampled, title_of
 
 TITLES = {"rl": "RL", "sft": "SFT", "control": "the compute-matched control", "base": "the base model"}
 SAME = "no difference shown"
@@ -178,7 +178,8 @@ def _outcome(results: Mapping[str, Result], blocks: Sequence[Mapping[str, Any]])
         if not said:
             return f"It was measured on {held_out}."
         differs = f"{finding['ours']} differs from {finding['theirs']} in {', '.join(said)}"
-        return f"Measured on {held_out}, {differs}: relative to the latter, with 95 % intervals over rows."
+        over = resampled(next(iter(results.values()))["protocol"])
+        return f"Measured on {held_out}, {differs}: relative to the latter, with 95 % intervals over {over}."
     overall, said = columns[-1], []
     for family in ("rl", "sft", "control", "base"):
         runs = list(runs_of(results, family).values())

@@ -26,6 +26,7 @@ from .summary import (
     layout,
     markdown_table,
     number_text,
+    resampled,
     table_rows,
     title_of,
     unit_of,
@@ -90,7 +91,11 @@ def text_report(run: Path) -> str:
             found = findings(group, part)
             blocks = {block["title"]: block for block in found["blocks"]}
             for title, columns in layout(group, part).items():
-                lines += [f"{title}, mean [95% interval over rows]:\n", markdown_table(table_rows(group, columns)), ""]
+                lines += [
+                    f"{title}, mean [95% interval over {resampled(first['protocol'])}]:\n",
+                    markdown_table(table_rows(group, columns)),
+                    "",
+                ]
                 lines += [*_finding_lines(blocks[title]), ""] if title in blocks else []
             lines += [found["verdict"], ""]
     times = [f"{row['stage']} {_clock(row['seconds'])}" for row in _times(_read_metrics(run / "metrics.jsonl"))]

@@ -59,7 +59,7 @@ def summarise(
     Raises InputError for records that do not fit together.
     """
     rows = by_row(records)
-    worlds = np.array([row[0]["world"] for row in rows]) if protocol.get("resample") == "world" else None
+    worlds = np.array([row[0]["world"] for row in rows]) if resampled(protocol) == "worlds" else None
     names = list(rows[0][0]["numbers"])
     table = np.array([[[r["numbers"][name] for name in names] for r in row] for row in rows])  # [rows, samples, parts]
     malformed = np.array([[bool(r["malformed"]) for r in row] for row in rows], dtype=np.float64).mean(axis=1)
@@ -102,6 +102,11 @@ def summarise(
             "baselines": {name: {part: v.tolist() for part, v in parts.items()} for name, parts in base.items()},
         },
     }
+
+
+def resampled(protocol: Mapping[str, Any]) -> str:
+    """What intervals are over: ``worlds`` or ``rows``."""
+    return "worlds" if protocol.get("resample") == "world" else "rows"
 
 
 def _means(
