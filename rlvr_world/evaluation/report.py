@@ -193,6 +193,8 @@ def _tokenizer(run: Path, metrics: Sequence[Mapping[str, Any]]) -> dict[str, Any
         cells.append((column.heading, column.text(cell)))
     if "code_usage" in measured:
         cells.append(("codes in use (%)", number_text(100 * measured["code_usage"], 1)))
+    if measured.get("restless") is not None:
+        cells.append(("tokens that change where no pixel does (%)", number_text(100 * measured["restless"], 1)))
     pictures = [picture for picture in measured["pictures"] if picture.startswith("data:image/")]
     return {"figures": tokenizer_figures(metrics), "rows": measured["rows"], "cells": cells, "pictures": pictures}
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rlvr_world.config import Config
 from rlvr_world.domains.video.config import VideoConfig
@@ -69,7 +70,8 @@ def train_tokenizer(config: Config, train: Part, valid: Part, folder: Path, log:
 def write_reconstruction(
     folder: Path, cache: TokenCache, metrics: FrameMetrics, rows: Sequence[Transition], trunk: str
 ) -> None:
-    """``folder/tokenizer/reconstruction.json``: each metric with its interval over clips, code usage, pictures.
+    """``folder/tokenizer/reconstruction.json``: each metric with its interval over clips, code usage, pictures, and
+    ``restless``: of the places where no pixel changes from one frame to the next, the share whose token does.
 
     Of frames that were never trained on, decoded from their tokens (the round trip that bounds every prediction).
     ``trunk`` is that of LPIPS.
@@ -80,6 +82,7 @@ def write_reconstruction(
     values: dict[str, list[float]] = {}
     pictures: list[str] = []
     used: set[int] = set()
+    still, restless = 0, 0
     chosen = range(0, len(rows), max(1, len(rows) // CLIPS))
     for number, i in enumerate(chosen):
         clip = whole_clip(rows[i])
@@ -90,6 +93,8 @@ def write_reconstruction(
         measured = metrics.measure(made[None].to(cache.device), metrics.truth(real.to(cache.device)))
         for name, value in measured.items():
             values.setdefault(name, []).append(value.mean().item())
+        same_pixels, same_tokens = _unchanged(real, tokens, cache.grid)
+        still, restless = still + int(same_pixels.sum()), restless + int((same_pixels & ~same_tokens).sum())
         if number % max(1, len(chosen) // SHOWN) == 0 and len(pictures) < SHOWN:
             png = strip([torch.cat([real[-1:], made[-1:], error_map(made[-1:], real[-1:])])])
             pictures.append(f"data:image/png;base64,{base64.b64encode(png).decode()}")
@@ -98,9 +103,19 @@ def write_reconstruction(
         "lpips": trunk,
         "metrics": {name: bootstrap(values[name]).as_dict() for name in values},
         "code_usage": len(used) / cache.codebook,
+        "restless": restless / still if still else None,
         "pictures": pictures,
     }
     file.parent.mkdir(exist_ok=True)
     partial_file = file.with_suffix(".partial")
     partial_file.write_text(json.dumps(table))
     partial_file.replace(file)
+
+
+def _unchanged(frames_T3HW: Tensor, tokens_Tn: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Whether the pixels, and the token, of each place are those of the frame before: bool [T - 1, n] each."""
+    rows, columns = grid
+    T, _, H, W = frames_T3HW.shape
+    places = frames_T3HW.reshape(T, 3, rows, H // rows, columns, W // columns).permute(0, 2, 4, 1, 3, 5)
+    flat_TnP = places.reshape(T, rows * columns, -1)
+    return (flat_TnP[1:] == flat_TnP[:-1]).all(-1), tokens_Tn[1:] == tokens_Tn[:-1]

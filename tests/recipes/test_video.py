@@ -20,6 +20,7 @@ from rlvr_world.models import load_model
 from rlvr_world.overrides import override
 from rlvr_world.recipes import find, from_scratch
 from rlvr_world.recipes.video_run import parts
+from rlvr_world.recipes.video_tokenizer import _unchanged
 from rlvr_world.studies import study_actions
 from rlvr_world.training.checkpoint import latest
 
@@ -104,6 +105,7 @@ def test_from_episodes_to_a_report(tmp_path: Path, recipe: str) -> None:
     table = json.loads((tmp_path / "run" / "tokenizer" / "reconstruction.json").read_text())
     assert table["metrics"]["mse"]["mean"] > 0
     assert 0 < table["code_usage"] <= 1
+    assert table["restless"] is None or 0 <= table["restless"] <= 1
     answers = study_actions(tmp_path / "run", actions=2, rows=4)
     assert set(answers) == {"sft", "rl/seed0"}
     model, tokenizer = load_model(str(latest(tmp_path / "run" / "rl" / "seed0")))
@@ -190,3 +192,12 @@ def test_published_models_have_the_published_sizes(recipe: str, layout: VideoLay
     with torch.device("meta"):
         model = from_scratch(find(recipe).config(), layout.vocabulary, layout.max_length)
     assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_restless_tokens_are_those_that_change_where_no_pixel_does() -> None:
+    frames = torch.zeros(2, 3, 4, 4)
+    frames[1, 0, 0, 3] = 1.0  # in the place at the upper right
+    tokens = torch.tensor([[5, 5, 5, 5], [5, 9, 7, 5]])
+    same_pixels, same_tokens = _unchanged(frames, tokens, (2, 2))
+    assert same_pixels.tolist() == [[True, False, True, True]]
+    assert (same_pixels & ~same_tokens).tolist() == [[False, False, True, False]]
