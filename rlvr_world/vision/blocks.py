@@ -10,6 +10,7 @@ N = H * W positions, K heads, D channels of a head.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, cast
 
@@ -124,7 +125,7 @@ class CrossAttention(nn.Module):
         return tokens.unflatten(-1, (self.att.num_heads, -1)).transpose(1, 2)
 
 
-class Half(nn.Module):
+class Half(nn.Module, ABC):
     """conv_in, stages (some followed by cross-attention), GroupNorm, SiLU, conv_out: an encoder or a decoder."""
 
     conv_in: nn.Conv2d
@@ -135,8 +136,9 @@ class Half(nn.Module):
     scales: tuple[int, ...]
     """Size a side that each stage gives, in sizes of the latent grid."""
 
+    @abstractmethod
     def stages(self) -> list[nn.Module]:
-        raise NotImplementedError
+        """What stands between conv_in and conv_norm_out, in order."""
 
     def add_cross_attention(self, grid: tuple[int, int], at: Sequence[int]) -> None:
         """Give the stages ``at`` a cross-attention each, for a latent grid of these rows and columns."""
