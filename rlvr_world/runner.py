@@ -24,13 +24,14 @@ from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.evaluate import Plan, evaluate, save_result
 from rlvr_world.evaluation.report import text_report, write_report
+from rlvr_world.files import write_whole
 from rlvr_world.recipes import Recipe, Splits
 from rlvr_world.sampling.engine import Sampling
 from rlvr_world.training import checkpoint
 from rlvr_world.training.checkpoint import Counters
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner
-from rlvr_world.training.loop import Stage, run_stage
+from rlvr_world.training.loop import Stage, finished, run_stage
 from rlvr_world.training.sft import SFT, Encoded
 from rlvr_world.training.tracking import Log
 from rlvr_world.types import Domain, Transition
@@ -68,9 +69,7 @@ def train(config: Config, folder: Path) -> Path:
         if tokenizer is not None:
             recipe.domain(config, model, tokenizer, None).encode(splits.sft[0])
     folder.mkdir(parents=True, exist_ok=True)
-    partial_config = folder / ".partial-config.json"
-    partial_config.write_text(json.dumps(overrides.to_json(config), indent=2))
-    partial_config.replace(stored)
+    write_whole(stored, json.dumps(overrides.to_json(config), indent=2))
     run = Run(folder, config, recipe, splits, Log(folder, config.trackers, overrides.to_json(config)))
     recipe.prepare(config, splits, folder, run.log)
     base = _scratch_model(run) if config.model.source == "scratch" else config.model.source
@@ -176,7 +175,7 @@ def _control(run: Run, start: str | Path, seed: int, tokens: int) -> Path:
 def _likelihood(
     run: Run, name: str, start: str | Path, config: Config, progress_of: Callable[[Counters], float], seed: int
 ) -> tuple[Path, Counters]:
-    if (done := _finished(run, name, progress_of)) is not None:
+    if (done := finished(run.folder / name, progress_of)) is not None:
         return done
     learner = _learner(config, start, config.sft.optimizer)
     domain = run.recipe.domain(config, learner.model, learner.tokenizer, run.folder)
@@ -188,19 +187,12 @@ def _rl(run: Run, start: str | Path, seed: int) -> tuple[Path, Counters]:
     config = run.config.rl
     name = f"rl/seed{seed}"
     progress_of = lambda c: c.step / config.steps  # noqa: E731
-    if (done := _finished(run, name, progress_of)) is not None:
+    if (done := finished(run.folder / name, progress_of)) is not None:
         return done
     learner = _learner(run.config, start, config.optimizer)
     domain = run.recipe.domain(run.config, learner.model, learner.tokenizer, run.folder)
     stage = GRPO(learner, config, domain, partial(run.splits.rl_epoch, seed), seed)
     return _stage(run, name, stage, learner, domain, progress_of, config.save_every, config.eval_every)
-
-
-def _finished(run: Run, name: str, progress_of: Callable[[Counters], float]) -> tuple[Path, Counters] | None:
-    last = checkpoint.latest(run.folder / name)
-    if last is None or progress_of(counters := checkpoint.read_counters(last)) < 1:
-        return None
-    return last, counters
 
 
 def _stage(
@@ -224,7 +216,7 @@ def _stage(
         return numbers
 
     run_stage(name, stage, learner, run.folder / name, run.log, progress_of, validate, save_every, eval_every)
-    done = _finished(run, name, progress_of)
+    done = finished(run.folder / name, progress_of)
     assert done is not None
     return done
 

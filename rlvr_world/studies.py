@@ -14,9 +14,9 @@ from rlvr_world.evaluation.action_following import action_following
 from rlvr_world.evaluation.plots import heat_map
 from rlvr_world.evaluation.summary import OVERALL
 from rlvr_world.training.checkpoint import latest
+from rlvr_world.vision.metrics import LOWER_IS_BETTER
 
 METRICS = ("mae", "mse", "psnr", "ssim", "lpips")
-LOWER = ("mae", "mse", "lpips")
 PAGE = """<!doctype html><meta charset="utf-8"><title>{title}</title>
 <style>:root {{ --rl: #2f6fde; --ink: #555; --text: #222; }} body {{ font: 14px sans-serif; max-width: 44rem; }}</style>
 <p>{title}</p>{figure}
@@ -60,7 +60,7 @@ def study_metrics(run: Path, steps: int) -> Path:
     _write(folder / "changes.json", {"rewards": METRICS, "metrics": METRICS, "relative_change": table})
     title = "Relative change of each metric (columns) under each reward (rows), against the likelihood start"
     page = folder / "heat_map.html"
-    page.write_text(PAGE.format(title=title, figure=heat_map(METRICS, METRICS, table, title, LOWER)))
+    page.write_text(PAGE.format(title=title, figure=heat_map(METRICS, METRICS, table, title, LOWER_IS_BETTER)))
     return page
 
 

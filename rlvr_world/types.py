@@ -9,6 +9,7 @@ and how long a rollout can be all follow from the script.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -169,6 +170,11 @@ class Picture:
 
     data: bytes
     media: str = "image/png"
+
+    @property
+    def uri(self) -> str:
+        """The picture as a ``data:`` address, for a page that loads nothing."""
+        return f"data:{self.media};base64,{base64.b64encode(self.data).decode()}"
 
 
 Written = Sequence[Sequence[int]]

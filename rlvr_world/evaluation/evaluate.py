@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
 from collections.abc import Collection, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.summary import summarise
+from rlvr_world.files import write_whole
 from rlvr_world.models import Model
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.scoring import AT_ONCE, about, judge, score
@@ -139,7 +139,7 @@ def _first(row: Transition, scored: Score) -> dict[str, Any]:
 
 def _explained(explanation: str | Picture | None) -> dict[str, str]:
     if isinstance(explanation, Picture):
-        return {"picture": f"data:{explanation.media};base64,{base64.b64encode(explanation.data).decode()}"}
+        return {"picture": explanation.uri}
     return {"diff": explanation or ""}
 
 
@@ -172,11 +172,5 @@ def save_result(run: Path, name: str, result: dict[str, Any], shown: list[dict[s
     folder = run / "eval"
     folder.mkdir(exist_ok=True)
     stem = name.replace("/", "-")
-    _write_json(folder / f"samples-{stem}.json", shown)
-    _write_json(folder / f"{stem}.json", {"name": name, **result})
-
-
-def _write_json(path: Path, value: Any) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(value))
-    partial.replace(path)
+    write_whole(folder / f"samples-{stem}.json", json.dumps(shown))
+    write_whole(folder / f"{stem}.json", json.dumps({"name": name, **result}))

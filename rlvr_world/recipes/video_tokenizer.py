@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,15 +19,15 @@ from rlvr_world.domains.video.pictures import error_map, strip
 from rlvr_world.domains.video.segments import Segments
 from rlvr_world.domains.video.tokens import TokenCache, read_frames, whole_clip
 from rlvr_world.evaluation.intervals import bootstrap
+from rlvr_world.files import write_whole
 from rlvr_world.models import check_device, compute_dtype
-from rlvr_world.training import checkpoint
 from rlvr_world.training.checkpoint import Counters
-from rlvr_world.training.loop import run_stage
+from rlvr_world.training.loop import finished, run_stage
+from rlvr_world.training.tokenizer import TokenizerTraining, create_tokenizer
 from rlvr_world.training.tracking import Log
-from rlvr_world.types import Transition
+from rlvr_world.types import Picture, Transition
 from rlvr_world.vision.lpips import LPIPS
 from rlvr_world.vision.metrics import FrameMetrics
-from rlvr_world.vision.train import TokenizerTraining, create_tokenizer
 
 Part = tuple[Episodes, Sequence[int]]
 """A data set and the numbers of some of its episodes."""
@@ -48,8 +47,7 @@ def train_tokenizer(config: Config, train: Part, valid: Part, folder: Path, log:
     def progress_of(counters: Counters) -> float:
         return counters.step / settings.steps
 
-    last = checkpoint.latest(stage_folder)
-    if last is not None and progress_of(checkpoint.read_counters(last)) >= 1:
+    if finished(stage_folder, progress_of) is not None:
         return
     device = check_device(config.model.device)
     plain = replace(settings, jitter=False, crop=1.0)
@@ -96,8 +94,7 @@ def write_reconstruction(
         same_pixels, same_tokens = _unchanged(real, tokens, cache.grid)
         still, restless = still + int(same_pixels.sum()), restless + int((same_pixels & ~same_tokens).sum())
         if number % max(1, len(chosen) // SHOWN) == 0 and len(pictures) < SHOWN:
-            png = strip([torch.cat([real[-1:], made[-1:], error_map(made[-1:], real[-1:])])])
-            pictures.append(f"data:image/png;base64,{base64.b64encode(png).decode()}")
+            pictures.append(Picture(strip([torch.cat([real[-1:], made[-1:], error_map(made[-1:], real[-1:])])])).uri)
     table: dict[str, Any] = {
         "rows": len(chosen),
         "lpips": trunk,
@@ -107,9 +104,7 @@ def write_reconstruction(
         "pictures": pictures,
     }
     file.parent.mkdir(exist_ok=True)
-    partial_file = file.with_suffix(".partial")
-    partial_file.write_text(json.dumps(table))
-    partial_file.replace(file)
+    write_whole(file, json.dumps(table))
 
 
 def _unchanged(frames_T3HW: Tensor, tokens_Tn: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,14 @@ class Stage(Protocol):
         ...
 
 
+def finished(folder: Path, progress_of: Callable[[Counters], float]) -> tuple[Path, Counters] | None:
+    """The last checkpoint of a stage that has come to its end; None where there is more to do."""
+    last = checkpoint.latest(folder)
+    if last is None or progress_of(counters := checkpoint.read_counters(last)) < 1:
+        return None
+    return last, counters
+
+
 def run_stage(
     name: str,
     stage: Stage,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import json
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rlvr_world.errors import InputError
+from rlvr_world.files import write_whole
 from rlvr_world.training.checkpoint import Counters
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
@@ -35,9 +35,7 @@ class Log:
                 continue  # the last line of a run that was killed while writing it
             if row["stage"] != stage or 0 < row["step"] <= step or (step > 0 and row["step"] == 0):
                 kept.append(line + "\n")
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(kept))
-        os.replace(partial, self.path)
+        write_whole(self.path, "".join(kept))
 
     def write(self, stage: str, counters: Counters, metrics: dict[str, float]) -> None:
         finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}

@@ -84,7 +84,8 @@ class TokenCache:
         """Encode all clips of ``rows`` that are not on disk yet; a progress bar says ``label``."""
         wanted: dict[tuple[int, int], tuple[Episodes, set[Key]]] = {}
         for row in rows:
-            clip, keys = whole_clip(row), self._keys(whole_clip(row))
+            clip = whole_clip(row)
+            keys = self._keys(clip)
             wanted.setdefault((id(clip.episodes), len(keys[0])), (clip.episodes, set()))[1].update(keys)
         for name, (episodes, found) in wanted.items():
             table = self._table(episodes, next(iter(found)), create=True)

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from rlvr_world.config import OptimizerConfig
 from rlvr_world.training.loop import run_stage
+from rlvr_world.training.tokenizer import TokenizerTraining, create_tokenizer, reconstruct
 from rlvr_world.training.tracking import Log
 from rlvr_world.vision.config import TokenizerConfig
 from rlvr_world.vision.loading import load_tokenizer
 from rlvr_world.vision.lpips import LPIPS
 from rlvr_world.vision.metrics import FrameMetrics
-from rlvr_world.vision.train import TokenizerTraining, create_tokenizer, reconstruct
 
 STEPS = 4
 SMALL: dict[str, Any] = {
