@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rlvr_world.domains.video.episodes import Clip, Episodes
-from rlvr_world.domains.video.tokens import read_frames, recolour
+from rlvr_world.domains.video.tokens import jitter, read_frames
 from rlvr_world.errors import InputError
 from rlvr_world.vision.config import TokenizerConfig
 
@@ -72,10 +72,7 @@ class Segments:
         if self.config.crop < 1:
             frames_T3HW = _crop(frames_T3HW, rng, self.config.crop)
         if self.config.jitter:
-            brightness, contrast, saturation = (1 + rng.uniform(-0.1, 0.1, 3)).tolist()
-            frames_T3HW = recolour(
-                frames_T3HW.movedim(1, -1), brightness, contrast, saturation, rng.uniform(-0.05, 0.05)
-            ).movedim(-1, 1)
+            frames_T3HW = jitter(frames_T3HW.movedim(1, -1), rng).movedim(-1, 1)
         return frames_T3HW
 
 

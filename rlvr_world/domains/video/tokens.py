@@ -232,15 +232,21 @@ class Jittered:
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
         frames = torch.from_numpy(self.plain.frames(episode, steps)).float() / 255
-        draw = np.random.default_rng((self.seed, self.copy, episode)).uniform(-1, 1, 4)
-        brightness, contrast, saturation = (1 + 0.1 * draw[:3]).tolist()
-        return (recolour(frames, brightness, contrast, saturation, 0.05 * draw[3]) * 255).round().byte().numpy()
+        jittered = jitter(frames, np.random.default_rng((self.seed, self.copy, episode)))
+        return (jittered * 255).round().byte().numpy()
 
     def actions(self, episode: int) -> np.ndarray:
         return self.plain.actions(episode)
 
     def proprio(self, episode: int) -> np.ndarray | None:
         return self.plain.proprio(episode)
+
+
+def jitter(frames_THW3: Tensor, rng: np.random.Generator) -> Tensor:
+    """Frames in other colours, one draw for all: brightness, contrast and saturation within 10 %, hue within 5 %."""
+    draw = rng.uniform(-1, 1, 4)
+    brightness, contrast, saturation = (1 + 0.1 * draw[:3]).tolist()
+    return recolour(frames_THW3, brightness, contrast, saturation, 0.05 * draw[3])
 
 
 def recolour(frames_THW3: Tensor, brightness: float, contrast: float, saturation: float, turn: float) -> Tensor:
