@@ -10,18 +10,14 @@ Two layouts, one result:
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-
+from rlvr_world.domains.records import need, parse_json, read_records, take
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
 
@@ -37,14 +33,6 @@ JSONL_KEYS = (
 PARQUET_COLUMNS = ("prompt", "reward_model", "extra_info")
 SCORE_KEYS = {"score": float, "gameOver": bool, "gameWon": bool}
 
-_KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
-    dict: ("an object", (dict,)),
-    list: ("a list", (list,)),
-    str: ("a string", (str,)),
-    int: ("an integer", (int,)),
-    float: ("a number", (int, float)),
-    bool: ("true or false", (bool,)),
-}
 _UUID_BASE = re.compile(r"UUID base is:?\s*(\d+)")
 _TASK = re.compile(r"Task Description:\s*(\S[^\n]*)")
 
@@ -81,12 +69,10 @@ def read_rows(path: str | Path, reasoning_column: str = "") -> list[Transition]:
         raise InputError(f"{path}: no such file or folder of text-game rows; check the path")
     transitions: list[Transition] = []
     pool: dict[str, dict[str, Any]] = {}
-    for file in _files(path):
-        parse = _parquet_transition if file.suffix == ".parquet" else _jsonl_transition
-        for number, record in _parquet_records(file) if file.suffix == ".parquet" else _jsonl_records(file):
-            where = f"{file}, row {number}"
-            reasoning = _reasoning(record, reasoning_column, where)
-            transitions.append(_share_objects(parse(record, f"{file.name}:{number}", where, reasoning), pool))
+    for name, where, record in read_records(path):
+        parse = _parquet_transition if ".parquet:" in name else _jsonl_transition
+        reasoning = _reasoning(record, reasoning_column, where)
+        transitions.append(_share_objects(parse(record, name, where, reasoning), pool))
     if not transitions:
         raise InputError(f"{path}: expected at least one text-game row, got an empty file; give a file with rows")
     return transitions
@@ -114,61 +100,15 @@ def by_uuid(state: GameState) -> dict[int, dict[str, Any]]:
     return {obj["uuid"]: obj for obj in state.objects}
 
 
-# Files
-
-
-def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        if not path.name.endswith((".jsonl", ".jsonl.gz", ".parquet")):
-            raise InputError(f"{path}: expected a name that ends in .jsonl, .jsonl.gz or .parquet, got {path.name!r}")
-        return [path]
-    shards = sorted(path.glob("*.parquet"))
-    if not shards:
-        raise InputError(f"{path}: expected a folder with .parquet files, got none; name a file or another folder")
-    splits = sorted({shard.stem.split("-")[0] for shard in shards})
-    if len(splits) > 1:
-        raise InputError(f"{path}: expected the shards of one split, got {', '.join(splits)}; name one file instead")
-    return shards
-
-
-def _jsonl_records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    number = 0
-    with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
-        try:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield number, _json(line, f"{file}, row {number}", "the line")
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(
-                f"{file}, after row {number}: expected a whole gzip file, got one cut off or damaged ({error}); "
-                "copy or download it again"
-            ) from error
-
-
-def _parquet_records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    number = 0
-    try:
-        with pyarrow.parquet.ParquetFile(file) as parquet:
-            for batch in parquet.iter_batches(batch_size=256):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield number, record
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(
-            f"{file}, after row {number}: expected a whole parquet file, got one that cannot be read "
-            f"({str(error).splitlines()[0]}); copy or download it again"
-        ) from error
-
-
 # One row
 
 
 def _jsonl_transition(record: dict[str, Any], name: str, where: str, reasoning: str) -> Transition:
-    _need(record, JSONL_KEYS, where, "key")
+    need(record, JSONL_KEYS, where, "key")
     before = _state_record(record, "current_state", "current_score_state", where)
     after = _state_record(record, "tick_state", "next_score_state", where)
-    action = _take(_take(record, "action_state", dict, where), "lastAction", str, where, "action_state.")
-    game = _take(record, "game", str, where)
+    action = take(take(record, "action_state", dict, where), "lastAction", str, where, "action_state.")
+    game = take(record, "game", str, where)
     return Transition(
         id=f"{name} {game}/{record['state_id']}",
         state=before,
@@ -181,10 +121,10 @@ def _jsonl_transition(record: dict[str, Any], name: str, where: str, reasoning: 
 
 
 def _state_record(record: dict[str, Any], key: str, score_key: str, where: str) -> GameState:
-    state = _take(record, key, dict, where)
-    objects = _take(state, "objects", list, where, f"{key}.")
-    score = _take(record, score_key, dict, where)
-    next_uuid = _take(state, "max_UUID", int, where, f"{key}.")
+    state = take(record, key, dict, where)
+    objects = take(state, "objects", list, where, f"{key}.")
+    score = take(record, score_key, dict, where)
+    next_uuid = take(state, "max_UUID", int, where, f"{key}.")
     return _game_state(objects, score, next_uuid, where, f"{key}.objects", score_key)
 
 
@@ -198,12 +138,12 @@ def _share_objects(transition: Transition, pool: dict[str, dict[str, Any]]) -> T
 
 
 def _parquet_transition(record: dict[str, Any], name: str, where: str, reasoning: str) -> Transition:
-    _need(record, PARQUET_COLUMNS, where, "column")
-    extra = _take(record, "extra_info", dict, where)
-    action = _take(extra, "data_action", str, where, "extra_info.")
-    truth = _take(_take(record, "reward_model", dict, where), "ground_truth", str, where, "reward_model.")
+    need(record, PARQUET_COLUMNS, where, "column")
+    extra = take(record, "extra_info", dict, where)
+    action = take(extra, "data_action", str, where, "extra_info.")
+    truth = take(take(record, "reward_model", dict, where), "ground_truth", str, where, "reward_model.")
     prompt = _prompt_text(record, where)
-    objects, score = _state_list(_take(extra, "data_state", str, where, "extra_info."), where, "extra_info.data_state")
+    objects, score = _state_list(take(extra, "data_state", str, where, "extra_info."), where, "extra_info.data_state")
     new_objects, new_score = _state_list(truth, where, "reward_model.ground_truth")
     base, task = _UUID_BASE.findall(prompt), _TASK.findall(prompt)
     before = _game_state(objects, score, int(base[-1]) if base else None, where, "extra_info.data_state", "score")
@@ -221,15 +161,15 @@ def _parquet_transition(record: dict[str, Any], name: str, where: str, reasoning
 
 
 def _prompt_text(record: dict[str, Any], where: str) -> str:
-    messages = _take(record, "prompt", list, where)
+    messages = take(record, "prompt", list, where)
     if not messages or not isinstance(messages[-1], dict):
         raise InputError(f"{where}, field prompt: expected a list of messages, got {messages!r:.80}")
-    return str(_take(messages[-1], "content", str, where, "prompt[-1]."))
+    return str(take(messages[-1], "content", str, where, "prompt[-1]."))
 
 
 def _state_list(text: str, where: str, field: str) -> tuple[list[Any], dict[str, Any]]:
     """``{"game_state": [object, ..., score]}`` as objects and score."""
-    items = _take(_json(text, where, field), "game_state", list, where, f"{field}.")
+    items = take(parse_json(text, where, field), "game_state", list, where, f"{field}.")
     if not items or not isinstance(items[-1], dict) or "score" not in items[-1]:
         last = items[-1] if items else "an empty list"
         raise InputError(f"{where}, field {field}.game_state: expected the score as last element, got {last!r:.80}")
@@ -246,7 +186,7 @@ def _game_state(
         twice = next(uuid for uuid in uuids if uuids.count(uuid) > 1)
         raise InputError(f"{where}, field {field}: expected each uuid once, got {twice} again; make them unique")
     for key, kind in SCORE_KEYS.items():
-        _take(score, key, kind, where, f"{score_field}.")
+        take(score, key, kind, where, f"{score_field}.")
     if next_uuid is None:
         next_uuid = max(uuids, default=-1) + 1
     return GameState(tuple(objects), score, next_uuid)
@@ -256,45 +196,9 @@ def _check_object(obj: Any, where: str, field: str) -> None:
     if not isinstance(obj, dict):
         raise InputError(f"{where}, field {field}: expected an object, got {obj!r:.80}")
     for key, kind in (("name", str), ("uuid", int), ("type", str), ("properties", dict), ("contains", list)):
-        _take(obj, key, kind, where, f"{field}.")
+        take(obj, key, kind, where, f"{field}.")
     if not all(isinstance(name, str) for name in obj["contains"]):
         raise InputError(f"{where}, field {field}.contains: expected a list of names, got {obj['contains']!r:.80}")
-
-
-# Fields
-
-
-def _json(text: str | bytes, where: str, field: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:  # bad UTF-8 included
-        raise InputError(f"{where}: expected {field} to be JSON, got {text[:60]!r} ({error})") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: expected {field} to be a JSON object, got {value!r:.80}")
-    return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON, and never equal to itself")
-
-
-def _need(record: Mapping[str, Any], keys: tuple[str, ...], where: str, noun: str) -> None:
-    missing = [key for key in keys if key not in record]
-    if missing:
-        raise InputError(
-            f"{where}: expected the {noun}{'s' * (len(missing) > 1)} {', '.join(missing)}, "
-            f"got only {', '.join(record) or 'none'}; give rows in a published layout"
-        )
-
-
-def _take(record: Mapping[str, Any], key: str, kind: type, where: str, prefix: str = "") -> Any:
-    expected, types = _KINDS[kind]
-    if key not in record:
-        raise InputError(f"{where}, field {prefix}{key}: expected {expected}, got no such key")
-    value = record[key]
-    if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{where}, field {prefix}{key}: expected {expected}, got {value!r:.80}")
-    return value
 
 
 def _reasoning(record: Mapping[str, Any], column: str, where: str) -> str:
@@ -304,4 +208,4 @@ def _reasoning(record: Mapping[str, Any], column: str, where: str) -> str:
         raise InputError(
             f"{where}: expected a reasoning column {column!r}, got only {', '.join(record)}; choose one of these"
         )
-    return str(_take(record, column, str, where))
+    return str(take(record, column, str, where))
