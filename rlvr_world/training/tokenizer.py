@@ -39,6 +39,7 @@ def create_tokenizer(config: TokenizerConfig, height: int, width: int, seed: int
         "latent_channels": config.latent,
         "norm_num_groups": config.groups,
         "resolution": height,
+        "patch_encoder": config.patch_encoder or None,
     }
     step = 2 ** (len(config.widths) - 1)
     with torch.random.fork_rng(devices=[]):

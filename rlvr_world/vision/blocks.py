@@ -24,6 +24,8 @@ from torch import Tensor, nn
 from rlvr_world.errors import InputError
 
 EPS = 1e-6
+PATCH_BLOCKS = 3
+"""Blocks of a PatchEncoder."""
 KeysValues = tuple[Tensor, Tensor]
 """A context feature as a cross-attention reads it: keys and values, each [B, K, N, D]."""
 
@@ -77,13 +79,22 @@ def check_shape(widths: Sequence[int], groups: int, norm_type: str, down: Sequen
             )
 
 
+class PositionNorm(nn.LayerNorm):
+    """Normalises the channels of each position of [M, C, H, W] for itself; a group norm mixes all positions."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
+
+
 class CrossAttention(nn.Module):
     """Features of a later frame look at the context's features of the same size: SiLU(z + attention(z, context)).
 
     Both sides are normalised and get a learned position table of their own, zero at first.
     """
 
-    def __init__(self, channels: int, positions: int, groups: int = 32, dropout: float = 0.1) -> None:
+    def __init__(
+        self, channels: int, positions: int, groups: int = 32, dropout: float = 0.1, local: bool = False
+    ) -> None:
         super().__init__()
         if channels % groups:
             raise InputError(
@@ -93,8 +104,8 @@ class CrossAttention(nn.Module):
         self.kv_pos_emb = nn.Parameter(torch.zeros(positions, channels))
         self.q_pos_emb = nn.Parameter(torch.zeros(positions, channels))
         self.att = nn.MultiheadAttention(channels, num_heads=4, dropout=dropout, batch_first=True)
-        self.kv_norm = nn.GroupNorm(groups, channels)
-        self.q_norm = nn.GroupNorm(groups, channels)
+        self.kv_norm = PositionNorm(channels) if local else nn.GroupNorm(groups, channels)
+        self.q_norm = PositionNorm(channels) if local else nn.GroupNorm(groups, channels)
         self.dropout = nn.Dropout(dropout)
 
     def keys_values(self, context_BCHW: Tensor) -> KeysValues:
@@ -129,8 +140,10 @@ class Half(nn.Module, ABC):
     """conv_in, stages (some followed by cross-attention), GroupNorm, SiLU, conv_out: an encoder or a decoder."""
 
     conv_in: nn.Conv2d
-    conv_norm_out: nn.GroupNorm
+    conv_norm_out: nn.Module
     conv_out: nn.Conv2d
+    local = False
+    """Whether what a position becomes depends on its own pixels alone (and on the context)."""
     widths: tuple[int, ...]
     """Channels that each stage gives."""
     scales: tuple[int, ...]
@@ -144,7 +157,7 @@ class Half(nn.Module, ABC):
         """Give the stages ``at`` a cross-attention each, for a latent grid of these rows and columns."""
         self.cross_at = tuple(at)
         self.cross_att_blocks = nn.ModuleList(
-            CrossAttention(self.widths[i], grid[0] * grid[1] * self.scales[i] ** 2) for i in at
+            CrossAttention(self.widths[i], grid[0] * grid[1] * self.scales[i] ** 2, local=self.local) for i in at
         )
 
     def forward(
@@ -203,6 +216,36 @@ class Encoder(Half):
         return [*self.down_blocks, self.mid_block]
 
 
+class PatchEncoder(Half):
+    """Pixels to latents, each patch of ``size`` pixels a side for itself: the latent of a place where nothing moves
+    does not change when something moves elsewhere, so that what a world model has to predict is what happens."""
+
+    local = True
+
+    def __init__(self, channels: int, latent: int, width: int, size: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(channels, width, size, stride=size)
+        self.blocks = nn.ModuleList(PatchBlock(width) for _ in range(PATCH_BLOCKS))
+        self.conv_norm_out = PositionNorm(width)
+        self.conv_out = nn.Conv2d(width, latent, 1)
+        self.widths, self.scales = (width,) * PATCH_BLOCKS, (1,) * PATCH_BLOCKS
+
+    def stages(self) -> list[nn.Module]:
+        return list(self.blocks)
+
+
+class PatchBlock(nn.Module):
+    """x + MLP(norm(x)) at each position."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = PositionNorm(width)
+        self.up, self.down = nn.Conv2d(width, 2 * width, 1), nn.Conv2d(2 * width, width, 1)
+
+    def forward(self, x_MCHW: Tensor) -> Tensor:
+        return x_MCHW + self.down(F.silu(self.up(self.norm(x_MCHW))))
+
+
 class Decoder(Half):
     """Latents to pixels: a middle of ``start`` channels, then a stage a width, doubling the size where ``doubles``."""
 
@@ -240,6 +283,24 @@ class Decoder(Half):
 
     def stages(self) -> list[nn.Module]:
         return [self.mid_block, *self.up_blocks]
+
+
+class CodeNorm(nn.BatchNorm1d):
+    """Zero mean and unit variance of each code channel over the batch and all positions of [M, d, ...]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, affine=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.flatten(2)).view_as(input) if input.dim() > 2 else super().forward(input)
+
+
+def code_norm(channels: int, patch_encoder: int | None) -> nn.Module:
+    """What stands before FSQ: with patch encoders a batch norm, which keeps codes in use; published, nothing.
+
+    Takes [M, channels, ...]; in evaluation mode it is a fixed scale and shift of each channel.
+    """
+    return nn.Identity() if patch_encoder is None else CodeNorm(channels)
 
 
 def _mid_block(width: int, groups: int, act: str, attention: bool) -> UNetMidBlock2D:

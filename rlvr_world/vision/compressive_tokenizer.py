@@ -19,7 +19,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from rlvr_world.errors import InputError
-from rlvr_world.vision.blocks import Decoder, Encoder, KeysValues, VisualTokenizer, check_shape
+from rlvr_world.vision.blocks import Decoder, Encoder, KeysValues, PatchEncoder, VisualTokenizer, check_shape, code_norm
 from rlvr_world.vision.fsq import FSQ
 
 
@@ -40,7 +40,7 @@ class CompressiveTokenizer(VisualTokenizer):
     that any size works; None is the published rule, ``resolution`` pixels high and 5/4 of that wide. Halves look at
     the context wherever their feature is at most ``max_att_resolution`` high; ``context_length`` is always 1.
     ``lookup_from_codebook``, ``force_upcast``, ``sample_size`` and ``scaling_factor`` mean nothing, but published
-    folders have them.
+    folders have them. ``patch_encoder`` is that of FrameTokenizer, for both encoders.
 
     Raises InputError for fields that do not fit together.
     """
@@ -72,6 +72,7 @@ class CompressiveTokenizer(VisualTokenizer):
         sample_size: int = 32,
         scaling_factor: float = 0.18215,
         context_grid: Sequence[int] | None = None,
+        patch_encoder: int | None = None,
     ) -> None:
         super().__init__()
         widths, groups = tuple(block_out_channels), norm_num_groups
@@ -90,7 +91,9 @@ class CompressiveTokenizer(VisualTokenizer):
                 f"got {patch_size}"
             )
 
-        def encoder(attention: bool) -> Encoder:
+        def encoder(attention: bool) -> Encoder | PatchEncoder:
+            if patch_encoder is not None:
+                return PatchEncoder(in_channels, latent_channels, patch_encoder, self.downsampling)
             return Encoder(in_channels, latent_channels, widths, layers_per_block, groups, act_fn, attention)
 
         def decoder(attention: bool) -> Decoder:
@@ -125,6 +128,8 @@ class CompressiveTokenizer(VisualTokenizer):
         self.quant_conv = nn.Conv2d(latent_channels, len(self.context_fsq.levels), 1)
         self.post_quant_conv = nn.Conv2d(len(self.context_fsq.levels), latent_channels, 1)
         self.quant_linear = nn.Linear(patch, code)
+        self.quant_norm = code_norm(len(self.context_fsq.levels), patch_encoder)
+        self.dynamics_norm = code_norm(code, patch_encoder)
         self.post_quant_linear = nn.Linear(code, patch)
 
     @property
@@ -188,10 +193,11 @@ class CompressiveTokenizer(VisualTokenizer):
             )
         clip_BT3HW = clip_BT3HW.to(self.quant_conv.weight.dtype)
         latents_Bchw, features = self.encoder(clip_BT3HW[:, 0], keep=self.cond_encoder.cross_at)
-        context_codes, context_Bhw = self.context_fsq.quantize(self.quant_conv(latents_Bchw), dim=1)
+        context_codes, context_Bhw = self.context_fsq.quantize(self.quant_norm(self.quant_conv(latents_Bchw)), dim=1)
         later = clip_BT3HW[:, 1:]
         latents_Mchw, _ = self.cond_encoder(later.flatten(0, 1), self.cond_encoder.keys_values(features))
-        codes, indices = self.fsq.quantize(self.quant_linear(self._patches(latents_Mchw)))
+        changes_Mnd = self.quant_linear(self._patches(latents_Mchw))
+        codes, indices = self.fsq.quantize(self.dynamics_norm(changes_Mnd.flatten(0, 1)).view_as(changes_Mnd))
         return context_codes, context_Bhw, codes.unflatten(0, later.shape[:2]), indices.unflatten(0, later.shape[:2])
 
     def _decode_context(self, codes_Bdhw: Tensor) -> tuple[Tensor, ContextFeatures]:

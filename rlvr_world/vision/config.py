@@ -17,6 +17,9 @@ class TokenizerConfig:
     latent: int = what(64, "channels before the code", "channels")
     groups: int = what(32, "groups of the group norms", "groups")
     levels: tuple[int, ...] = what((7, 5, 5, 5, 5), "FSQ levels of each code channel; their product is the codebook")
+    patch_encoder: int = what(
+        0, "width of an encoder that sees each patch for itself; 0 is the published one", "channels"
+    )
     patch: int = what(4, "compressive: latent positions a side that one token of a later frame covers", "positions")
     attention: int = what(32, "compressive: later frames look at the context where the grid is at most this high")
     steps: int = what(300_000, "generator updates", "steps")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from rlvr_world.vision.blocks import Decoder, Encoder, VisualTokenizer, check_shape
+from rlvr_world.vision.blocks import Decoder, Encoder, PatchEncoder, VisualTokenizer, check_shape, code_norm
 from rlvr_world.vision.fsq import FSQ
 
 
@@ -22,6 +22,9 @@ class FrameTokenizer(VisualTokenizer):
 
     ``block_out_channels`` gives the width of each stage (the size halves between stages), ``fsq_levels`` a preset or
     a list. ``resolution`` is only a note of the size it was trained at. Raises InputError for fields that do not fit.
+
+    Not of the published ones is ``patch_encoder``: the width of a PatchEncoder in place of the convolutional encoder.
+    Its codes are normalised over the batch, without which one code takes all.
     """
 
     published_name = "CNNFSQModel256"
@@ -41,6 +44,7 @@ class FrameTokenizer(VisualTokenizer):
         norm_type: str = "group",
         resolution: int = 256,
         fsq_levels: int | Sequence[int] = 12,
+        patch_encoder: int | None = None,
     ) -> None:
         super().__init__()
         widths = tuple(block_out_channels)
@@ -50,9 +54,13 @@ class FrameTokenizer(VisualTokenizer):
         check_shape(widths, norm_num_groups, norm_type, down, up)
         self.fsq = FSQ(fsq_levels)
         code = len(self.fsq.levels)
-        self.encoder = Encoder(
-            in_channels, latent_channels, widths, layers_per_block, norm_num_groups, act_fn, attention=True
-        )
+        self.encoder: Encoder | PatchEncoder
+        if patch_encoder is None:
+            self.encoder = Encoder(
+                in_channels, latent_channels, widths, layers_per_block, norm_num_groups, act_fn, attention=True
+            )
+        else:
+            self.encoder = PatchEncoder(in_channels, latent_channels, patch_encoder, self.downsampling)
         # Unlike the decoder of diffusers: widths shifted by a stage, no extra residual block, doubling from the second.
         self.decoder = Decoder(
             out_channels,
@@ -66,6 +74,7 @@ class FrameTokenizer(VisualTokenizer):
             attention=True,
         )
         self.quant_linear = nn.Conv2d(latent_channels, code, 1)
+        self.quant_norm = code_norm(code, patch_encoder)
         self.post_quant_linear = nn.Conv2d(code, latent_channels, 1)
 
     @property
@@ -87,7 +96,7 @@ class FrameTokenizer(VisualTokenizer):
 
     def _latents(self, frames_B3HW: Tensor) -> Tensor:
         self.grid(*frames_B3HW.shape[-2:])
-        return self.quant_linear(self.encoder(frames_B3HW.to(self.quant_linear.weight.dtype))[0])
+        return self.quant_norm(self.quant_linear(self.encoder(frames_B3HW.to(self.quant_linear.weight.dtype))[0]))
 
     def _pixels(self, codes_Bdhw: Tensor) -> Tensor:
         latents = self.post_quant_linear(codes_Bdhw.to(self.post_quant_linear.weight.dtype))
