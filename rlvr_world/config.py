@@ -18,8 +18,10 @@ def what(default: Any, text: str, unit: str = "") -> Any:
 class ModelConfig:
     source: str = what("scratch", "'scratch', 'smollm2', a local folder, or a Hugging Face hub id")
     vocabulary: int = what(4096, "from scratch: size of the tokenizer trained on the rows", "tokens")
-    pieces: Literal["fields", "strings"] = what(
-        "strings", "from scratch: longest text that one token can hold: a 'key: value,' field, or a string of its own"
+    pieces: Literal["fields", "strings", "pages"] = what(
+        "strings",
+        "from scratch: longest text that one token can hold: a 'key: value,' field, a string of its own, or a word "
+        "or the properties of a web page's node",
     )
     hidden: int = what(256, "from scratch: hidden size", "features")
     layers: int = what(6, "from scratch: transformer layers", "layers")
@@ -115,6 +117,45 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
+class CheckpointConfig:
+    keep: int = what(2, "last checkpoints kept of each stage", "checkpoints")
+    best: str = what(
+        "eval/overall/value",
+        "also keep the checkpoint where validation found this highest (lowest, with a minus before it); empty: none",
+    )
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    finite: bool = what(True, "stop before an update whose loss, gradients or weights are not finite")
+    flat_steps: int = what(20, "stop after so many RL steps in a row without spread of rewards; 0 never", "steps")
+    still_steps: int = what(
+        20, "stop after so many steps in a row without a gradient, or without a change of weights; 0 never", "steps"
+    )
+    logp_gap: float = what(
+        2.0, "stop where trainer and sampler differ by more on the log-probability of a token; 0 never", "nats"
+    )
+    limits: tuple[str, ...] = what(
+        ("kl<=20", "malformed<=0.9"),
+        "collapse: a number of the log that leaves its limit after it has kept it, such as entropy>=0.01",
+    )
+    drop: float = what(
+        0.3, "collapse: checkpoints.best falls by more than this share of its best (at least 0.02); 0 never", "share"
+    )
+    patience: int = what(3, "collapse: so many in a row, of steps for limits and of validations for drop", "times")
+    collapse: Literal["stop", "rollback"] = what(
+        "stop", "what a collapse does: stop the run, or end the stage with its best verified checkpoint"
+    )
+
+
+@dataclass(frozen=True)
+class RecordConfig:
+    extremes: int = what(2, "rollouts of highest and of lowest reward kept of each RL step, so many each", "rollouts")
+    sample: int = what(4, "further rollouts kept of each RL step, chosen by the seed", "rollouts")
+    megabytes: float = what(64.0, "most that the kept rollouts of a stage take; beyond it every other step goes", "MB")
+
+
+@dataclass(frozen=True)
 class Config:
     recipe: str = what("", "the recipe this config came from")
     summary: str = what("", "what the recipe is for")
@@ -126,4 +167,7 @@ class Config:
     rl: RLConfig = field(default_factory=RLConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    guards: GuardConfig = field(default_factory=GuardConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
     trackers: tuple[str, ...] = what((), "also log to: tensorboard, trackio, wandb")

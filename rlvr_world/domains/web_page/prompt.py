@@ -1,0 +1,199 @@
+"""What a web-page model reads and what it writes, in two styles.
+
+``published``: one user message for a pretrained model, with the parts and their order of RLVR-World's prompt (the
+wording is this project's), and an answer in the published sections with the browser's ids.
+
+``compact``: for small models that see nothing but such pages. Nodes are numbered from 1 on each page, because browser
+ids are long and arbitrary, and the answer says what to edit:
+
+    1 RootWebArea 'Shop'           ~2 focused: True        node 2 has these properties now
+    2 textbox '' required: False   =3 StaticText 'x'       node 3 reads so now
+    3 StaticText 'y'               -4                      node 4 is gone
+    4 button 'Go'                  +StaticText 'Done'      a new node
+    click 4 button 'Go'            none                    nothing changes
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from typing import Literal
+
+from rlvr_world.domains.web_page.actions import target_of
+from rlvr_world.domains.web_page.change import Change, read_change, write_change
+from rlvr_world.domains.web_page.rows import PageState
+from rlvr_world.domains.web_page.scoring import bare
+from rlvr_world.domains.web_page.tree import Node, Page
+from rlvr_world.errors import InputError
+from rlvr_world.types import Malformed
+
+Style = Literal["published", "compact"]
+LEFT_OUT = "..."
+"""Stands where lines of a page that is too long are left out."""
+_UNCHANGED = "none"
+_EDIT = re.compile(r"([~=-])(\d+)(.*)|\+(\S.*)")
+
+INSTRUCTIONS = """\
+You predict how a web page changes when an agent acts on it.
+
+You are given the address and the agent's objective, its previous action, the page as an accessibility tree, and the \
+action that it takes now. A line of the tree is an element: [id] role 'name' and properties, indented below its parent.
+
+The agent's actions:
+click [id], hover [id]: click on the element, or move over it.
+type [id] [text] [1]: type the text into the element and press Enter; with [0] at the end Enter is not pressed.
+press [keys]: press a combination of keys, such as Control+v.
+scroll [up] or scroll [down]
+new_tab, tab_focus [number], close_tab: open a tab, go to one, close the present one.
+goto [url], go_back, go_forward: load a page, or move in the history.
+stop [answer]: the task is done.
+
+Answer with three sections in this order, with an empty line between them. New items are elements that the next page \
+has in addition, Deleted items are elements of this page that are gone, Updated items are elements of this page as \
+they read afterwards. Write each item as a line of the tree without its indent, and None in a section without items. \
+If nothing changes, answer only: Previous Action did not make any changes.
+
+An example of an answer:
+New items:
+[84] StaticText 'Your cart has 1 item'
+
+Deleted items:
+None
+
+Updated items:
+[31] button 'Added' focused: True disabled: True
+"""
+
+
+def build_prompt(state: PageState, action: str, style: Style, kept: Collection[int] | None = None) -> str:
+    """The prompt; of a long page only the nodes at the indices ``kept`` are shown."""
+    page = "\n".join(_shown(page_lines(state.page, style), kept))
+    acted = acted_node(state.page, action)
+    if style == "compact":
+        return f"{page}\n{_compact_action(action, state.page, acted)}\n"
+    verb = action.partition(" where [")[0]
+    where = "" if acted is None else f" where [{state.page.nodes[acted].id}] is {state.page.nodes[acted].text}"
+    return (
+        f"{INSTRUCTIONS}\nURL: {state.url}\nOBJECTIVE: {state.goal}\nPREVIOUS ACTION: {state.previous or 'None'}\n"
+        f"CURRENT OBSERVATION:\n{page}\n\nCURRENT ACTION: {verb}{where}\n"
+    )
+
+
+def page_lines(page: Page, style: Style) -> list[str]:
+    """A line for each node."""
+    if style == "compact":
+        return [f"{number} {node.text}" for number, node in enumerate(page.nodes, start=1)]
+    return ["\t" * node.depth + node.line for node in page.nodes]
+
+
+def acted_node(page: Page, action: str) -> int | None:
+    """The index of the node that the action names; None where it names none, or one that is not on the page."""
+    node = page.by_id.get(target_of(action))
+    return None if node is None else page.nodes.index(node)
+
+
+def nearest(sizes: Sequence[int], centre: int, room: int) -> set[int]:
+    """As many indices around ``centre`` as ``room`` holds, nearest first; ``centre`` always, then the first.
+
+    >>> sorted(nearest([1, 1, 1, 1, 1, 1], centre=3, room=4))
+    [0, 2, 3, 4]
+    """
+    kept: set[int] = set()
+    for i in dict.fromkeys([centre, 0, *sorted(range(len(sizes)), key=lambda i: (abs(i - centre), i))]):
+        room -= sizes[i]
+        if room < 0 and kept:
+            break
+        kept.add(i)
+    return kept
+
+
+def _shown(lines: Sequence[str], kept: Collection[int] | None) -> Iterator[str]:
+    for i, line in enumerate(lines):
+        if kept is None or i in kept:
+            yield line
+        elif i - 1 in kept or i == 0:
+            yield LEFT_OUT
+
+
+def _compact_action(action: str, page: Page, acted: int | None) -> str:
+    """The action with its number and line in the place of the id, brackets taken off."""
+    if acted is None:
+        return action
+    node = page.nodes[acted]
+    done = re.sub(rf"[\['\"]{node.id}[\]'\"]", str(acted + 1), action.partition(" where [")[0], count=1)
+    return f"{done} {node.text}"
+
+
+# Answers
+
+
+def build_answer(change: Change, page: Page, style: Style) -> str:
+    """The text that states this change."""
+    return write_edits(change, page) if style == "compact" else write_change(change)
+
+
+def read_answer(text: str, page: Page, style: Style) -> Change | Malformed:
+    """The change that an answer states. Never raises."""
+    return read_edits(text, page) if style == "compact" else read_change(text)
+
+
+def write_edits(change: Change, page: Page) -> str:
+    """A change of this page as edits: changed and deleted nodes in document order, then new ones.
+
+    Raises InputError for an item that is no node of the page, as published labels have them.
+    """
+    if not change:
+        return _UNCHANGED
+    by_line, edits = defaultdict(list), {}
+    for index in reversed(range(len(page.nodes))):
+        by_line[page.nodes[index].line].append(index)
+    for line in change.deleted:
+        edits[_index(by_line, line)] = ""
+    indices = {node.id: index for index, node in enumerate(page.nodes)}
+    for line in change.updated:
+        number = line[1:].partition("] ")[0] if line.startswith("[") else ""
+        if number not in indices:
+            raise InputError(f"item {line!r:.60}: it is not on the page; compact answers need data.label=aligned")
+        edits[indices[number]] = bare(line)
+    written = [_edit(page.nodes[i], i + 1, edits[i]) for i in sorted(edits)]
+    return "\n".join([*written, *(f"+{bare(line)}" for line in change.new)])
+
+
+def _index(by_line: dict[str, list[int]], line: str) -> int:
+    if not by_line[line]:
+        raise InputError(f"item {line!r:.60}: it is not on the page; compact answers need data.label=aligned")
+    return by_line[line].pop()
+
+
+def _edit(node: Node, number: int, text: str) -> str:
+    if not text:
+        return f"-{number}"
+    now = Node("", text).parts
+    return f"~{number}{now[2]}" if now[:2] == node.parts[:2] else f"={number} {text}"
+
+
+def read_edits(text: str, page: Page) -> Change | Malformed:
+    """The change that edits state. Never raises."""
+    new, deleted, updated = [], [], []
+    lines = text.strip().split("\n")
+    if lines == [_UNCHANGED]:
+        return Change()
+    for line in lines:
+        found = _EDIT.fullmatch(line.strip())
+        if not found:
+            return Malformed("a line that is no edit")
+        kind, number, rest, added = found.groups()
+        if added:
+            new.append(added)
+            continue
+        if not 0 < int(number[:9]) <= len(page.nodes):
+            return Malformed("an edit of a node that the page does not have")
+        node = page.nodes[int(number) - 1]
+        if kind == "-":
+            deleted.append(node.line)
+        else:
+            role, name, _ = node.parts
+            now = rest.strip() if kind == "=" else " ".join(filter(None, (role, name))) + rest
+            updated.append(Node(node.id, now).line)
+    return Change(tuple(new), tuple(deleted), tuple(updated))

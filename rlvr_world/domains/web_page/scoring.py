@@ -1,0 +1,50 @@
+"""How right a predicted page change is: micro-F1 over exact lines, in all three sections together.
+
+Strict, our default: no credit for ``None``, right that nothing changes is right (1), lines count as often as they
+stand, and *new* items are compared without their ids, which the browser makes up and no page tells.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import astuple
+
+from rlvr_world.domains.web_page.change import Change
+from rlvr_world.types import Malformed, Score
+
+Items = Counter[tuple[str, str]]
+SECTIONS = ("new", "deleted", "updated")
+
+
+def score_change(said: Change | Malformed, true: Change) -> Score:
+    """``f1`` (the value), ``precision``, ``recall`` and ``exact``, each in [0, 1]; 0 where malformed.
+
+    >>> score_change(Change(updated=("[3] tab 'A'",)), Change(updated=("[3] tab 'A'",), deleted=("[4] tab 'B'",))).value
+    0.6666666666666666
+    """
+    if isinstance(said, Malformed):
+        return make_score(0.0, 0.0, 0.0, said.reason)
+    predicted, wanted = items(said), items(true)
+    if not predicted and not wanted:
+        return make_score(1.0, 1.0, 1.0)
+    hits = (predicted & wanted).total()
+    return make_score(hits / max(1, predicted.total()), hits / max(1, wanted.total()), float(predicted == wanted))
+
+
+def make_score(precision: float, recall: float, exact: float, malformed: str = "") -> Score:
+    """The score of these parts."""
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return Score(f1, {"f1": f1, "precision": precision, "recall": recall, "exact": exact}, malformed)
+
+
+def items(change: Change) -> Items:
+    """(section, line) of every item, counted; new ones without their ids."""
+    found: Items = Counter()
+    for section, lines in zip(SECTIONS, astuple(change), strict=True):
+        found.update((section, bare(line) if section == "new" else line) for line in map(str.strip, lines))
+    return found
+
+
+def bare(line: str) -> str:
+    """An item without its id."""
+    return line.partition("] ")[2] if line.startswith("[") else line

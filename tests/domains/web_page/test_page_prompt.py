@@ -1,0 +1,92 @@
+"""Prompts and answers in both styles."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlvr_world.domains.web_page.change import Change
+from rlvr_world.domains.web_page.diff import page_change
+from rlvr_world.domains.web_page.prompt import build_prompt, nearest, read_edits, write_edits
+from rlvr_world.domains.web_page.rows import PageState, read_rows
+from rlvr_world.domains.web_page.scoring import items
+from rlvr_world.domains.web_page.tree import parse_page
+from rlvr_world.errors import InputError
+from rlvr_world.types import Malformed
+
+TEXT = "[70] RootWebArea 'Shop'\n\t[71] textbox '' required: False\n\t[72] StaticText 'y'\n\t[99] button 'Go'"
+PAGE = parse_page(TEXT)
+
+
+def test_compact_prompt():
+    prompt = build_prompt(PageState(TEXT), "type [71] [red shoes] [0] where [71] is textbox ''", "compact")
+    assert prompt == (
+        "1 RootWebArea 'Shop'\n2 textbox '' required: False\n3 StaticText 'y'\n4 button 'Go'\n"
+        "type 2 [red shoes] [0] textbox '' required: False\n"
+    )
+    assert build_prompt(PageState(TEXT), "fill('71', 'red')", "compact").splitlines()[-1] == (
+        "fill(2, 'red') textbox '' required: False"
+    )
+    assert build_prompt(PageState(TEXT), "scroll [up]", "compact").splitlines()[-1] == "scroll [up]"
+
+
+def test_published_prompt_holds_everything():
+    state = PageState(TEXT, "http://a/", "Buy shoes", "hover [71]")
+    prompt = build_prompt(state, "click [99]", "published")
+    end = prompt[prompt.index("URL: ") :]
+    assert end == (
+        f"URL: http://a/\nOBJECTIVE: Buy shoes\nPREVIOUS ACTION: hover [71]\nCURRENT OBSERVATION:\n{TEXT}\n\n"
+        "CURRENT ACTION: click [99] where [99] is button 'Go'\n"
+    )
+
+
+def test_lines_left_out():
+    prompt = build_prompt(PageState(TEXT), "click [99]", "compact", kept={0, 3})
+    assert prompt.splitlines() == ["1 RootWebArea 'Shop'", "...", "4 button 'Go'", "click 4 button 'Go'"]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(0, 19), st.integers(0, 60))
+def test_nearest_keeps_the_acted_line_and_the_room(sizes, centre, room):
+    centre %= len(sizes)
+    kept = nearest(sizes, centre, room)
+    assert centre in kept
+    assert kept == {centre} or sum(sizes[i] for i in kept) <= room
+    assert len(kept) == len(sizes) or room < sum(sizes)
+
+
+def test_edits():
+    change = Change(
+        new=("[120] StaticText 'Done'",),
+        deleted=("[72] StaticText 'y'",),
+        updated=("[71] textbox '' focused: True", "[99] button 'Gone' disabled: True"),
+    )
+    written = write_edits(change, PAGE)
+    assert written == "~2 focused: True\n-3\n=4 button 'Gone' disabled: True\n+StaticText 'Done'"
+    assert items(read_edits(written, PAGE)) == items(change)
+    assert write_edits(Change(), PAGE) == "none"
+    assert read_edits("none", PAGE) == Change()
+
+
+@pytest.mark.parametrize("text", ["", "nothing", "~9 x: 1", "-0", "none\n-1", "~", "-99999999999999999999"])
+def test_malformed_edits(text):
+    assert isinstance(read_edits(text, PAGE), Malformed)
+
+
+@given(st.text(alphabet="~=-+0123456789 \n'abn"))
+def test_edits_never_raise(text):
+    assert isinstance(read_edits(text, PAGE), Change | Malformed)
+
+
+@pytest.mark.parametrize("change", [Change(updated=("[5] link 'x'",)), Change(deleted=("[99] button 'x'",))])
+def test_edits_of_what_is_not_there(change):
+    with pytest.raises(InputError, match=r"data\.label=aligned"):
+        write_edits(change, PAGE)
+
+
+def test_edits_of_every_real_change(shared):
+    for name in ("real", "generated"):
+        for row in read_rows(shared / f"data/web/{name}.jsonl.gz"):
+            page, change = row.state.page, row.next_state.change
+            assert change == page_change(page, parse_page(row.next_state.text))
+            read = read_edits(write_edits(change, page), page)
+            assert isinstance(read, Change)
+            assert items(read) == items(change), row.id

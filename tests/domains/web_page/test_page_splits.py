@@ -1,0 +1,66 @@
+"""Rows kept apart by seed and by task."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rlvr_world.domains.web_page.change import Change
+from rlvr_world.domains.web_page.rows import PageResult, PageState
+from rlvr_world.domains.web_page.splits import mix_unchanged, question, split_rows
+from rlvr_world.errors import InputError
+from rlvr_world.types import Transition
+
+
+def rows(tasks=10, seeds=20, same=False):
+    return [
+        Transition(
+            f"{task}/{seed}/{step}",
+            PageState(f"[{seed + 1}] button 'of {task} {0 if same else seed} {step}'", episode=f"{task}/{seed}"),
+            f"click [{seed + 1}]",
+            PageResult(Change(new=("[9] link 'x'",) if step else ())),
+            kind="changed" if step else "unchanged",
+            world=str(task),
+        )
+        for task in range(tasks)
+        for seed in range(seeds)
+        for step in range(2)
+    ]
+
+
+@settings(max_examples=10)
+@given(st.integers(0, 99))
+def test_nothing_is_on_two_sides(seed):
+    train, valid, test = split_rows(rows(), 0.2, 0.2, 0.1, seed)
+    episodes = [{row.state.episode for row in part} for part in (train, valid, test)]
+    assert len(episodes[0] | episodes[1] | episodes[2]) == sum(map(len, episodes))
+    assert len(train) + len(valid) + len(test) == 400
+    kinds = Counter(row.kind for row in test)
+    assert kinds == {"changed, held-out tasks": 40, "unchanged, held-out tasks": 40,
+                     "changed, held-out seeds": 32, "unchanged, held-out seeds": 32}  # fmt: skip
+    unseen = {row.world for row in test if "tasks" in row.kind}
+    assert not unseen & {row.world for row in (*train, *valid)}
+    assert {row.world for row in test if "seeds" in row.kind} <= {row.world for row in train}
+
+
+def test_questions_that_are_trained_on_are_no_test():
+    train, valid, test = split_rows(rows(same=True), 0.2, 0.2, 0.1, 0)
+    assert not valid
+    assert {row.kind.split(", ")[1] for row in test} == {"held-out tasks"}
+    assert not {question(row) for row in train} & {question(row) for row in test}
+
+
+def test_rows_without_tasks_or_seeds():
+    bare = [Transition(str(i), PageState(f"[1] link '{i}'"), "click [1]", PageResult(Change())) for i in range(20)]
+    train, valid, test = split_rows(bare, 0.0, 0.2, 0.1, 0)
+    assert (len(train), len(valid), len(test)) == (14, 2, 4)
+    with pytest.raises(InputError, match="less than 1"):
+        split_rows(bare, 0.5, 0.9, 0.2, 0)
+
+
+def test_mixing():
+    some = rows(2, 10)
+    mixed = mix_unchanged(some, 50, seed=0, epoch=3)
+    assert Counter(row.kind for row in mixed) == {"changed": 20, "unchanged": 10}
+    assert mixed == mix_unchanged(some, 50, seed=0, epoch=3) != mix_unchanged(some, 50, seed=0, epoch=4)
