@@ -1,0 +1,198 @@
+"""Rows of web pages, collected here: seeded episodes in a real browser, kept as they come, and gone on with later."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gzip
+import hashlib
+import json
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from itertools import product
+from pathlib import Path
+from typing import IO, Any, Literal
+
+from rich.progress import Progress
+
+from rlvr_world.config import what
+from rlvr_world.domains.web_page.browser.explorer import choose_action
+from rlvr_world.domains.web_page.browser.session import PageFailure, Session
+from rlvr_world.domains.web_page.browser.sites import Site, folder, infinity, miniwob
+from rlvr_world.domains.web_page.browser.snapshot import NOTHING, Observation
+from rlvr_world.errors import InputError
+
+FORMAT = 1  # part of the cache key: raise it when the same spec gives other rows
+MINIWOB_TASKS: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WebSpec:
+    """What to collect.
+
+    >>> WebSpec()                                                    # MiniWoB, the tasks that suit
+    >>> WebSpec(site="infinity", path="webarena-infinity/apps/gmail", steps=10)
+    """
+
+    site: Literal["miniwob", "folder", "infinity"] = what(
+        "miniwob", "pages of the package miniwob, .html files of a folder, or one app of a WebArena-Infinity checkout"
+    )
+    path: str = what("", "folder: where the pages are; infinity: the app, such as CHECKOUT/apps/gmail")
+    tasks: tuple[str, ...] = what((), "tasks to play; empty takes all (of MiniWoB those whose trees show something)")
+    episodes: int = what(30, "episodes a task, each on a page made from a seed of its own", "episodes")
+    steps: int = what(4, "longest episode", "actions")
+    transitions: int = what(0, "stop when there are so many; 0 plays every episode", "rows")
+    seed: int = what(0, "seed of a task's first episode; the others follow on")
+    browser: str = what("", "path of a Chromium; empty looks for one")
+    allow: tuple[str, ...] = what((), "hosts that pages may reach, besides this machine")
+
+    def __post_init__(self) -> None:
+        for name, least in (("episodes", 1), ("steps", 1), ("transitions", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"web: {name} is {getattr(self, name)}; expected a whole number of at least {least}")
+        if (self.site == "miniwob") == bool(self.path):
+            raise InputError(
+                f"web: site={self.site} with path={self.path!r}; name the folder for folder and infinity only"
+            )
+
+
+def collect_rows(spec: WebSpec, cache: Path | str, progress: bool = True) -> Path:
+    """The ``.jsonl.gz`` of the rows of ``spec`` under ``cache``: found there, or collected, going on where it stopped.
+
+    The same spec gives the same rows where the pages are deterministic. A row has task, seed, step, url, goal,
+    observation, action, next_observation, error (empty where all went well), reward and done.
+    Raises InputError where there is no Chromium or no such page; ModuleNotFoundError without the extra ``web``.
+    """
+    cache = Path(cache).expanduser()
+    key = json.dumps([FORMAT, *_content(spec)], sort_keys=True)
+    path = cache / f"web-{spec.site}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.jsonl.gz"
+    if path.exists():
+        return path
+    cache.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix("").with_suffix(".part")
+    with _site(spec) as site, _locked(part) as out, Progress(disable=not progress) as bar:
+        asyncio.run(_stoppable(_collect(spec, site, out, bar)))
+        out.seek(0)
+        whole = part.with_suffix(".whole")
+        with whole.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
+            packed.writelines(out)
+        os.replace(whole, path)
+        part.unlink()
+    return path
+
+
+def _content(spec: WebSpec) -> tuple[Any, ...]:
+    """What the rows depend on."""
+    fields = {name: value for name, value in asdict(spec).items() if name != "browser"}
+    if spec.site != "miniwob":
+        return fields, str(Path(spec.path).resolve())
+    return fields, spec.tasks or MINIWOB_TASKS, metadata.version("miniwob")
+
+
+@contextmanager
+def _site(spec: WebSpec) -> Iterator[Site]:
+    path = Path(spec.path).expanduser()
+    if spec.site == "infinity":
+        with infinity(path) as site:
+            yield site
+    else:
+        yield folder(path) if spec.site == "folder" else miniwob()
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[IO[bytes]]:
+    """The rows so far, for this process alone."""
+    with part.open("a+b") as out:
+        try:
+            fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"{part}: another process is collecting these rows; wait for it, or stop it") from error
+        yield out
+
+
+async def _stoppable(work: Any) -> None:
+    """``work``, which the signal that asks a process to end cancels, so that the browser is closed."""
+    task = asyncio.ensure_future(work)
+    stopped = False
+
+    def stop() -> None:
+        nonlocal stopped
+        stopped = True
+        task.cancel()
+
+    if threading.current_thread() is threading.main_thread():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
+    try:
+        await task
+    except asyncio.CancelledError:
+        if stopped:
+            raise KeyboardInterrupt from None
+        raise
+
+
+async def _collect(spec: WebSpec, site: Site, out: IO[bytes], bar: Progress) -> None:
+    tasks = spec.tasks or (MINIWOB_TASKS if spec.site == "miniwob" else tuple(site.tasks))
+    if unknown := [task for task in tasks if task not in site.tasks]:
+        raise InputError(f"tasks: {spec.site} has no {unknown[0]!r}; it has {', '.join(site.tasks)}")
+    done, rows = _resume(out)
+    total = spec.transitions or len(tasks) * spec.episodes * spec.steps
+    line = bar.add_task(f"collecting {spec.site} pages", total=total, completed=rows)
+    async with Session(spec.browser, spec.allow) as session:
+        for seed, task in product(range(spec.seed, spec.seed + spec.episodes), tasks):
+            if spec.transitions and rows >= spec.transitions:
+                break
+            if (task, seed) not in done:
+                episode = await play(session, site, task, seed, spec.steps)
+                out.write(b"".join(json.dumps(row).encode() + b"\n" for row in episode))
+                out.flush()
+                rows += len(episode)
+                bar.update(line, completed=rows)
+
+
+def _resume(out: IO[bytes]) -> tuple[set[tuple[str, int]], int]:
+    """Episodes that are kept, and the number of their rows; the last one can be half written and is taken away."""
+    out.seek(0)
+    lines = [line for line in out.read().splitlines(keepends=True) if line.endswith(b"\n")]
+    episodes = [(row["task"], row["seed"]) for row in map(json.loads, lines)]
+    kept = episodes.index(episodes[-1]) if episodes else 0
+    out.truncate(sum(map(len, lines[:kept])))
+    return set(episodes[:kept]), kept
+
+
+async def play(session: Session, site: Site, task: str, seed: int, steps: int) -> list[dict[str, Any]]:
+    """The rows of one episode. What goes wrong stands in a row's error; an episode whose page is lost ends there."""
+    rng = random.Random(f"{task}/{seed}")
+    rows: list[dict[str, Any]] = []
+    tried: dict[str, Any] = {}
+    try:
+        site.reset()
+        await session.open(site.root + site.tasks[task].page, fresh=not site.stateless)
+        goal = await session.run(site.start, seed) or site.tasks[task].goal
+        await session.settle()
+        page = await session.observation()
+        session.notes()
+        while len(rows) < steps and not (rows and rows[-1]["done"]):
+            action = choose_action(page.page, goal, [row["action"] for row in rows], rng)
+            url = session.page.url.removeprefix(site.root)
+            tried = {"task": task, "seed": seed, "step": len(rows), "url": url, "goal": goal}
+            tried |= {"observation": page.text, "action": action}
+            await session.act(action)
+            page = await session.observation()
+            over, reward = await session.run(site.outcome)
+            rows.append(tried | _came(page, session.notes(), reward, over))
+    except PageFailure as error:
+        if tried and tried["step"] == len(rows):
+            notes = "; ".join(filter(None, (session.notes(), str(error))))
+            rows.append(tried | _came(NOTHING, notes, 0, True))
+        await session.restart()
+    return rows
+
+
+def _came(page: Observation, error: str, reward: float, done: bool) -> dict[str, Any]:
+    return {"next_observation": page.text, "error": error, "reward": float(reward), "done": done}

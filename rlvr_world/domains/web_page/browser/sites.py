@@ -1,0 +1,112 @@
+"""Where pages come from: MiniWoB as its package ships it, a folder of static pages, or a WebArena-Infinity app."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+from urllib.request import Request, urlopen
+
+from rlvr_world.errors import InputError
+
+MINIWOB_START = """seed => {
+  const hidden = document.createElement('style');
+  hidden.textContent = '#reward-display, #click-canvas, #sync-task-cover { display: none !important }';
+  document.head.append(hidden);
+  core.EPISODE_MAX_TIME = 1e9;
+  core.countdownTimer = () => {};
+  Math.seedrandom(String(seed));
+  core.startEpisodeReal();
+  return core.getUtterance();
+}"""
+"""Starts an episode: its clock and its scores are no part of the page, and its time does not run out."""
+MINIWOB_OUTCOME = "() => [WOB_DONE_GLOBAL, WOB_RAW_REWARD_GLOBAL]"
+_SERVE = """
+import http.server, sys, threading
+sys.path.insert(0, '.')
+import server
+web = http.server.ThreadingHTTPServer(('127.0.0.1', 0), server.AppHandler)
+web.daemon_threads = True
+threading.Thread(target=web.serve_forever, daemon=True).start()
+print(web.server_address[1], flush=True)
+sys.stdin.read()
+"""  # ends with the process that started it, whose end closes its input
+
+
+@dataclass(frozen=True)
+class Task:
+    page: str
+    """The page on which it starts, relative to its site's root."""
+    goal: str = ""
+    """What is to be done; empty where nobody says, or where the page does when it starts."""
+
+
+@dataclass(frozen=True)
+class Site:
+    """Pages, and how an episode on one of them starts."""
+
+    root: str
+    """What the address of every page begins with."""
+    tasks: Mapping[str, Task]
+    start: str = "() => ''"
+    """JavaScript function of the seed that starts an episode on the loaded page; returns the goal, empty for none."""
+    outcome: str = "() => [false, 0]"
+    """JavaScript function that returns whether the episode is over, and its reward."""
+    reset: Callable[[], None] = lambda: None
+    """Called before an episode."""
+    stateless: bool = False
+    """Pages store nothing, so that one browser profile serves all episodes."""
+
+
+def miniwob() -> Site:
+    """The pages of the package ``miniwob``, straight from its files."""
+    spec = find_spec("miniwob")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("No module named 'miniwob'", name="miniwob")
+    pages = Path(spec.submodule_search_locations[0]) / "html" / "miniwob"
+    tasks = {page.stem: Task(page.name) for page in sorted(pages.glob("*.html"))}
+    return Site(pages.as_uri() + "/", tasks, MINIWOB_START, MINIWOB_OUTCOME, stateless=True)
+
+
+def folder(path: Path) -> Site:
+    """Every ``.html`` file of a folder and of the folders in it."""
+    pages = sorted(page.relative_to(path).as_posix() for page in path.rglob("*.html"))
+    if not pages:
+        raise InputError(f"path={path}: expected a folder with .html pages, got none; give one that has some")
+    return Site(path.resolve().as_uri() + "/", {page: Task(quote(page)) for page in pages})
+
+
+@contextmanager
+def infinity(path: Path) -> Iterator[Site]:
+    """One app of a WebArena-Infinity checkout, such as ``apps/gmail``, served on loopback by its own handler."""
+    for name in ("server.py", "real-tasks.json"):
+        if not (path / name).is_file():
+            raise InputError(
+                f"path={path}: expected an app of a WebArena-Infinity checkout, such as CHECKOUT/apps/gmail, "
+                f"got a folder without {name}; give the app's own folder"
+            )
+    known = json.loads((path / "real-tasks.json").read_text())
+    tasks = {task["id"]: Task("", task["instruction"]) for task in known}
+    command = [sys.executable, "-c", _SERVE]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=path, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as server:
+        try:
+            assert server.stdout
+            port = server.stdout.readline().strip()
+            if not port:
+                raise InputError(f"{path / 'server.py'}: does not start; expected a class AppHandler, as the apps have")
+            url = f"http://127.0.0.1:{port}/"
+            yield Site(url, tasks, reset=lambda: _post(url + "api/reset"))
+        finally:
+            server.kill()
+
+
+def _post(url: str) -> None:
+    with urlopen(Request(url, method="POST"), timeout=10) as answer:
+        answer.read()

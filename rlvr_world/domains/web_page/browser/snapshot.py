@@ -1,0 +1,186 @@
+"""A page as text: WebArena's accessibility tree, from one accessibility tree and one DOM snapshot of Chromium.
+
+WebArena asks Chromium for the box of every node by itself, which takes seconds on a large page; one snapshot has all
+boxes. Two things differ from WebArena on purpose, because without them typing and choosing would not show: what stands
+in a text field is never left out as a repetition, and a closed list keeps its options, which have no box.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
+from itertools import islice
+from typing import Any
+
+from rlvr_world.domains.web_page.tree import Node, Page, write_page
+
+MAX_LINES = 2000
+"""Lines kept of a page."""
+_HIDDEN_PROPERTIES = {
+    *("focusable", "editable", "readonly", "level", "settable", "multiline", "invalid"),  # as WebArena
+    "url",  # newer Chromium
+}
+_HIDDEN_ROLES = {"none", "InlineTextBox", "LineBreak", "MenuListPopup"}
+_HIDDEN_IF_BARE = {
+    *("generic", "img", "list", "strong", "paragraph", "banner", "navigation", "Section", "LabelText", "Legend"),
+    "listitem",
+}
+_FIELDS = {"textbox", "searchbox", "spinbutton", "combobox"}
+_IN_VIEW = 0.6  # share of a box that has to lie in the viewport
+_MANY_PAIRS = 200_000  # equal pairs of lines from which on difflib would take seconds
+
+Box = tuple[float, float, float, float]
+"""x, y, width, height in CSS pixels."""
+Keyed = tuple[int, Node]
+"""Chromium's number of a DOM node, and its line."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A page at one moment, and for each of its nodes Chromium's number of the DOM node behind it."""
+
+    page: Page
+    keys: tuple[int, ...]
+    cut: bool = False
+    """More lines than MAX_LINES: the rest is missing."""
+
+    @property
+    def text(self) -> str:
+        return write_page(self.page)
+
+    def key(self, number: str) -> int | None:
+        """The DOM node behind a number of the page."""
+        return next((key for key, node in zip(self.keys, self.page.nodes, strict=True) if node.id == number), None)
+
+
+NOTHING = Observation(Page("Tab 0 (current): ", (Node("1", "RootWebArea ''"),)), (0,))
+"""The page of a browser that shows none."""
+
+
+def observe(
+    title: str,
+    tree: Sequence[Mapping[str, Any]],
+    snapshot: Mapping[str, Any],
+    view: tuple[float, float],
+    before: Observation | None = None,
+) -> Observation:
+    """The page as it stands; nodes that were there ``before`` keep their numbers.
+
+    tree: the nodes of ``Accessibility.getFullAXTree``; snapshot: ``DOMSnapshot.captureSnapshot``;
+    view: width and height of the viewport in CSS pixels.
+    """
+    found = list(islice(_lines(tree, _boxes(snapshot), view), MAX_LINES + 1))
+    cut, found = len(found) > MAX_LINES, found[:MAX_LINES]
+    nodes = (replace(node, id=str(i)) for (_, node), i in zip(found, number(found, before), strict=True))
+    return Observation(Page(f"Tab 0 (current): {title}", tuple(nodes)), tuple(key for key, _ in found), cut)
+
+
+def number(found: Sequence[Keyed], before: Observation | None) -> list[int]:
+    """A number for every line: its old one where it was there before, else the next after the largest one there.
+
+    A node was there before if its DOM node was, or, where the page was rendered anew, if its line aligns with one
+    whose DOM node is gone. So the numbers of a page follow from its lines and the page before, and can be predicted.
+    """
+    old = (
+        {key: (int(node.id), node) for key, node in zip(before.keys, before.page.nodes, strict=True)} if before else {}
+    )
+    ids = [old[key][0] if key in old else 0 for key, _ in found]
+    fresh = [at for at, i in enumerate(ids) if not i]
+    stay = set(ids)
+    gone = [(i, node) for i, node in old.values() if i not in stay]
+    for a, b in _aligned([node for _, node in gone], [found[at][1] for at in fresh]):
+        ids[fresh[b]] = gone[a][0]
+    following = max((i for i, _ in old.values()), default=0)
+    for at in fresh:
+        if not ids[at]:
+            following += 1
+            ids[at] = following
+    return ids
+
+
+def _aligned(old: Sequence[Node], new: Sequence[Node]) -> Iterator[tuple[int, int]]:
+    """Index pairs of nodes that are taken for the same: equal role and name in order, else equal role
+    and depth in one place."""
+    a, b = ([node.parts[:2] for node in nodes] for nodes in (old, new))
+    count = Counter(b)
+    if sum(count[label] for label in a) > _MANY_PAIRS:
+        yield from _in_order(a, b, 0, 0)
+        return
+    for kind, i, i_end, j, j_end in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        if kind == "equal":
+            yield from zip(range(i, i_end), range(j, j_end), strict=True)
+        elif kind == "replace":
+            places = [[(node.role, node.depth) for node in part] for part in (old[i:i_end], new[j:j_end])]
+            yield from _in_order(places[0], places[1], i, j)
+
+
+def _in_order(a: Iterable[Any], b: Iterable[Any], i: int, j: int) -> Iterator[tuple[int, int]]:
+    """The first of ``a`` with the first of ``b`` that equals it, the second with the second, and so on."""
+    waiting: dict[Any, deque[int]] = defaultdict(deque)
+    for at, label in enumerate(a, i):
+        waiting[label].append(at)
+    for at, label in enumerate(b, j):
+        if waiting[label]:
+            yield waiting[label].popleft(), at
+
+
+def _lines(tree: Sequence[Mapping[str, Any]], boxes: Mapping[int, Box], view: tuple[float, float]) -> Iterator[Keyed]:
+    """The lines of WebArena's text, in document order; what is left out leaves its children to its parent."""
+    by_id = {node["nodeId"]: node for node in tree}
+    recent: deque[str] = deque(maxlen=3)
+    stack = [(tree[0]["nodeId"], 0, False)] if tree else []
+    while stack:
+        at, depth, in_field = stack.pop()
+        if at not in by_id:  # a child that Chromium has not made yet
+            continue
+        found = by_id[at]
+        key, text = found.get("backendDOMNodeId", 0), _text(found)
+        if text and (in_field or depth == 0 or _in_view(boxes.get(key), view)):
+            node = Node("", text, depth)
+            if in_field or node.role != "StaticText" or not _repeats(node, recent):
+                recent.append(text)
+                yield key, node
+                depth, in_field = depth + 1, in_field or node.role in _FIELDS
+        stack += [(child, depth, in_field) for child in reversed(found.get("childIds", ()))]
+
+
+def _text(found: Mapping[str, Any]) -> str:
+    """Role, name and properties of one accessibility node; empty where WebArena has no line."""
+    role, name = found["role"]["value"], found.get("name", {}).get("value")
+    if found["ignored"] or name is None or role in _HIDDEN_ROLES or "backendDOMNodeId" not in found:
+        return ""
+    properties = "".join(
+        f" {p['name']}: {' '.join(str(p['value']['value']).split())}"
+        for p in found.get("properties", ())
+        if p["name"] not in _HIDDEN_PROPERTIES and "value" in p["value"]
+    )
+    role = {"image": "img"}.get(role, role)
+    if not name.strip() and role in _HIDDEN_IF_BARE and (not properties or role == "listitem"):
+        return ""
+    return f"{role} {name!r}{properties}"
+
+
+def _repeats(node: Node, recent: Iterable[str]) -> bool:
+    name = node.parts[1][1:-1]
+    return not name or any(name in line for line in recent)
+
+
+def _in_view(box: Box | None, view: tuple[float, float]) -> bool:
+    if box is None or box[2] <= 0 or box[3] <= 0:
+        return False
+    x, y, width, height = box
+    inside = max(0.0, min(x + width, view[0]) - max(x, 0)) * max(0.0, min(y + height, view[1]) - max(y, 0))
+    return inside >= _IN_VIEW * width * height
+
+
+def _boxes(snapshot: Mapping[str, Any]) -> dict[int, Box]:
+    """The box of every laid-out DOM node of the main document, in viewport coordinates."""
+    page = snapshot["documents"][0]
+    keys, layout = page["nodes"]["backendNodeId"], page["layout"]
+    left, top = page.get("scrollOffsetX", 0), page.get("scrollOffsetY", 0)
+    return {
+        keys[at]: (x - left, y - top, width, height)
+        for at, (x, y, width, height) in zip(layout["nodeIndex"], layout["bounds"], strict=True)
+    }
