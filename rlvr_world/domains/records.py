@@ -1,4 +1,4 @@
-"""Files of rows, for every domain over text: records out of .jsonl, .jsonl.gz and .parquet, and their fields.
+"""Files of rows, for every domain over text: records out of .jsonl, .jsonl.gz, .json and .parquet, and their fields.
 
 Whatever is wrong with a file is raised as ``InputError`` naming file, row and field.
 """
@@ -30,15 +30,18 @@ _KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
 def read_records(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Every record of a file, or of a folder of parquet shards of one split: its name ``rows.jsonl:7``, where it
     stands (for errors), and the record."""
+    readers = {".parquet": _parquet_records, ".json": _json_records}
     for file in _files(path):
-        for number, record in _parquet_records(file) if file.suffix == ".parquet" else _jsonl_records(file):
+        for number, record in readers.get(file.suffix, _jsonl_records)(file):
             yield f"{file.name}:{number}", f"{file}, row {number}", record
 
 
 def _files(path: Path) -> list[Path]:
     if not path.is_dir():
-        if not path.name.endswith((".jsonl", ".jsonl.gz", ".parquet")):
-            raise InputError(f"{path}: expected a name that ends in .jsonl, .jsonl.gz or .parquet, got {path.name!r}")
+        if not path.name.endswith((".jsonl", ".jsonl.gz", ".json", ".parquet")):
+            raise InputError(
+                f"{path}: expected a name that ends in .jsonl, .jsonl.gz, .json or .parquet, got {path.name!r}"
+            )
         return [path]
     shards = sorted(path.glob("*.parquet"))
     if not shards:
@@ -63,6 +66,14 @@ def _jsonl_records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             ) from error
 
 
+def _json_records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """A list of objects."""
+    for number, record in enumerate(parse_json(file.read_bytes(), str(file), "the file", list), start=1):
+        if not isinstance(record, dict):
+            raise InputError(f"{file}, row {number}: expected a JSON object, got {record!r:.80}")
+        yield number, record
+
+
 def _parquet_records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     number = 0
     try:
@@ -78,14 +89,15 @@ def _parquet_records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         ) from error
 
 
-def parse_json(text: str | bytes, where: str, field: str) -> dict[str, Any]:
-    """The JSON object in ``text``; ``field`` names it in errors."""
+def parse_json(text: str | bytes, where: str, field: str, kind: type = dict) -> Any:
+    """The JSON object (or list) in ``text``; ``field`` names it in errors."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:  # bad UTF-8 included
         raise InputError(f"{where}: expected {field} to be JSON, got {text[:60]!r} ({error})") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{where}: expected {field} to be a JSON object, got {value!r:.80}")
+    if not isinstance(value, kind):
+        noun = "object" if kind is dict else "list"
+        raise InputError(f"{where}: expected {field} to be a JSON {noun}, got {value!r:.80}")
     return value
 
 

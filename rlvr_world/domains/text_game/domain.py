@@ -15,7 +15,7 @@ from rlvr_world.domains.text_game.prompt import PromptStyle, Rules, build_answer
 from rlvr_world.domains.text_game.scoring import score_answer
 from rlvr_world.domains.text_game.world import WorldSpec
 from rlvr_world.errors import InputError
-from rlvr_world.tokenizers import ANSWER
+from rlvr_world.tokenizers import turn_ids
 from rlvr_world.types import Given, Score, Script, Transition, Write
 
 NO_CHANGE = '{"modified": [], "removed": [], "score": {}}'
@@ -61,9 +61,7 @@ class TextGame:
             raise InputError("the model's tokenizer has no end-of-sequence token; text answers need one to stop at")
 
     def encode(self, transition: Transition) -> Script:
-        """Prompt as a chat turn where the tokenizer has a template, else followed by its answer mark."""
-        prompt = build_prompt(transition, self.config.style, self.rules)
-        ids = self._prompt_ids(prompt)
+        ids = turn_ids(self.tokenizer, build_prompt(transition, self.config.style, self.rules))
         if len(ids) > self.config.max_prompt:
             raise InputError(
                 f"row {transition.id}: the prompt has {len(ids)} tokens, expected at most {self.config.max_prompt}; "
@@ -73,13 +71,6 @@ class TextGame:
         target = (*self.tokenizer.encode(answer, add_special_tokens=False), self.tokenizer.eos_token_id)
         stop = (self.tokenizer.eos_token_id,)
         return Script((Given(tuple(ids)), Write(self.config.max_response, stop=stop, target=target)))
-
-    def _prompt_ids(self, prompt: str) -> list[int]:
-        if self.tokenizer.chat_template:
-            turn = [{"role": "user", "content": prompt}]
-            return list(self.tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False))
-        mark = ANSWER if ANSWER in self.tokenizer.get_vocab() else ""
-        return list(self.tokenizer.encode(prompt + mark))
 
     def decode(self, written: Sequence[Sequence[int]], transition: Transition) -> Prediction:
         text = self.tokenizer.decode(list(written[0]), clean_up_tokenization_spaces=False)
