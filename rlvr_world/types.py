@@ -32,7 +32,7 @@ class Transition:
     action: Any
     next_state: Any
     kind: str = ""
-    """The slice that evaluation reports apart, such as ``changed`` and ``unchanged``."""
+    """The slices that evaluation reports apart: ``changed``, or several with commas, ``changed, held-out tasks``."""
     world: str = ""
     """Where the row comes from (game, site, episode): the unit that splits hold out."""
     reasoning: str = ""

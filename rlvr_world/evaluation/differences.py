@@ -10,7 +10,7 @@ import numpy as np
 from ..errors import InputError
 from .checks import same_protocol
 from .intervals import FEWEST, RESAMPLES, Interval, paired_bootstrap, t_interval, units
-from .summary import OVERALL, Result, resampled
+from .summary import Result, in_slice, resampled
 
 
 def difference(
@@ -30,7 +30,7 @@ def difference(
     rivals: Sequence[Result] = () if isinstance(theirs, str) else theirs
     same_protocol([*ours, *rivals])
     rows = ours[0]["rows"]
-    pick = np.array([slice_ in (OVERALL, kind) for kind in rows["kind"]])
+    pick = in_slice(rows["kind"], slice_)
     b = np.array([rows["baselines"][theirs][part]])[:, pick] if trivial else _part(rivals, part, pick)
     if len(b) not in (1, len(ours)):
         raise InputError(

@@ -74,8 +74,8 @@ def summarise(
     lower = [n for n in names if n in lower_is_better]
     signs = {n: -1 if n in lower else 1 for n in names if lower or n in ("value", *binary)}
     slices = {}
-    for slice_ in [*sorted({kind for kind in kinds if kind}), OVERALL]:
-        pick = np.array([slice_ in (OVERALL, kind) for kind in kinds])
+    for slice_ in [*sorted({name for kind in kinds for name in kind.split(", ") if name}), OVERALL]:
+        pick = in_slice(kinds, slice_)
         within = None if worlds is None else worlds[pick]
         slices[slice_] = {
             "rows": int(pick.sum()),
@@ -102,6 +102,11 @@ def summarise(
             "baselines": {name: {part: v.tolist() for part, v in parts.items()} for name, parts in base.items()},
         },
     }
+
+
+def in_slice(kinds: Sequence[str], slice_: str) -> np.ndarray:
+    """bool [rows]: which rows belong to a slice; a kind names one or several, separated by commas."""
+    return np.array([slice_ == OVERALL or slice_ in kind.split(", ") for kind in kinds])
 
 
 def resampled(protocol: Mapping[str, Any]) -> str:
@@ -209,19 +214,23 @@ def arrow(part: str, lower: Collection[str]) -> str:
     return ("↓" if part in lower else "↑") if lower else ""
 
 
+BESIDE = {"f1": ("precision", "recall", "exact"), "exact": ()}
+"""Parts that speak for all where they are measured, and those that are shown beside them over all rows."""
+
+
 def headline(parts: Iterable[str]) -> list[str]:
-    """The parts that tables, findings and curves are about: ``exact`` alone where it is measured, else all.
+    """The parts that tables, findings and curves are about: ``f1`` or else ``exact`` alone where measured, else all.
 
     One part gets a table with slices as columns; several get a table a slice, with parts as columns.
     """
     parts = list(parts)
-    return ["exact"] if "exact" in parts else parts
+    return next(([part] for part in BESIDE if part in parts), parts)
 
 
 def slice_order(names: Iterable[str]) -> list[str]:
     """The slices in the order of the paper: unchanged, changed, any others, overall."""
-    order = {"unchanged": 0, "changed": 1, OVERALL: 3}
-    return sorted(names, key=lambda name: (order.get(name, 2), name))
+    order = {"unchanged": 0, "changed": 1, "navigation": 2, OVERALL: 4}
+    return sorted(names, key=lambda name: (order.get(name, 3), name))
 
 
 def layout(results: Mapping[str, Result], part: str = "") -> dict[str, list[Column]]:
@@ -240,7 +249,9 @@ def layout(results: Mapping[str, Result], part: str = "") -> dict[str, list[Colu
         )
     parts = [part] if part else headline(known)
     if len(parts) == 1:
-        return {parts[0]: [column(results, s, parts[0], s) for s in slice_order(first)]}
+        by_slice = {parts[0]: [column(results, s, parts[0], s) for s in slice_order(first)]}
+        beside = [] if part else [p for p in BESIDE.get(parts[0], ()) if p in known]
+        return by_slice | ({OVERALL: [column(results, OVERALL, p) for p in [parts[0], *beside]]} if beside else {})
     apart = [s for s in slice_order(first) if first[s]["rows"] < first[OVERALL]["rows"]]
     return {s: [column(results, s, p) for p in parts] for s in (OVERALL, *apart)}
 

@@ -243,3 +243,23 @@ def test_rows_of_a_world_are_one_unit_where_the_protocol_says_so() -> None:
     gap = difference([worse], [alike], "overall", "mae")["rows"]
     assert gap["mean"] == pytest.approx(1)
     assert gap["n"] == 20
+
+
+def test_rows_in_several_slices_and_a_headline_with_parts_beside_it() -> None:
+    kinds = ["changed, held-out seeds", "unchanged, held-out seeds", "changed, held-out tasks", "changed"]
+    parts = [{"f1": f1, "precision": f1, "recall": 1.0, "exact": 0.0} for f1 in (0.2, 0.4, 0.8, 0.6)]
+    rows = [
+        record(i, 0, kind=kind) | {"parts": part, "baselines": {"no change": part}}
+        for i, (kind, part) in enumerate(zip(kinds, parts, strict=True))
+    ]
+    results = {"sft": summarise(rows, PROTOCOL), "rl/seed0": summarise(rows, PROTOCOL)}
+    slices = results["sft"]["slices"]
+    assert {name: (s["rows"], s["parts"]["f1"]["mean"]) for name, s in slices.items()} == pytest.approx(
+        {"changed": (3, 1.6 / 3), "unchanged": (1, 0.4), "held-out seeds": (2, 0.3), "held-out tasks": (1, 0.8),
+         "overall": (4, 0.5)}
+    )  # fmt: skip
+    tables = layout(results)
+    assert [c.title for c in tables["f1"]] == ["unchanged", "changed", "held-out seeds", "held-out tasks", "overall"]
+    assert [c.part for c in tables["overall"]] == ["f1", "precision", "recall", "exact"]
+    gap = difference([results["rl/seed0"]], [results["sft"]], "held-out seeds", "f1")
+    assert gap["rows"]["mean"] == 0
