@@ -1,11 +1,13 @@
 """The command ``rlvr-world``: one verb a function. Nothing heavy is imported before a verb runs.
 
-Exit codes: 0 done, 2 the input is wrong (one line on stderr), 130 stopped by the user.
+Exit codes: 0 done, 1 what was checked is not as it should be, 2 the input is wrong, 3 a guard or a full disk stopped
+the run, 130 and 143 stopped by Ctrl-C or SIGTERM. From 2 on, one line on stderr says why.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_world import __version__
-from rlvr_world.errors import InputError
+from rlvr_world.errors import Halted, InputError
 from rlvr_world.overrides import describe, override
 
 if TYPE_CHECKING:
@@ -51,17 +53,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.verb(args)
     except InputError as error:
         return _fail(str(error))
+    except Halted as error:
+        return _fail(str(error), code=3)
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module not in EXTRAS:
             raise
         extra = EXTRAS[module]
         return _fail(f"this needs the package {module}, which is not installed; pip install 'rlvr-world[{extra}]'")
-    except KeyboardInterrupt:
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _fail(f"no room is left on the disk ({error}); make room and repeat the command", code=3)
+    except KeyboardInterrupt as stop:
         run: Path | None = getattr(args, "run", None)
         whole = run is not None and (run / "config.json").is_file()
         print(f"stopped; go on with: rlvr-world resume {run}" if whole else "stopped", file=sys.stderr)
-        return 130
+        return 128 + getattr(stop, "number", 2)
     return 0
 
 
@@ -320,6 +328,6 @@ def _config(args: argparse.Namespace) -> Config:
     return override(find(args.recipe).config(), args.settings)
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 2) -> int:
     print("rlvr-world: " + " ".join(message.split()), file=sys.stderr)
-    return 2
+    return code

@@ -1,4 +1,4 @@
-"""The one exception that means "the input is wrong", as opposed to "the program is wrong"."""
+"""The exceptions that are answers: "the input is wrong" and "the run stopped itself"; any other is a bug."""
 
 
 class InputError(ValueError):
@@ -6,4 +6,12 @@ class InputError(ValueError):
 
     The message is one sentence: what, where (file, row, field), expected, got, what to do.
     The command line prints it without a traceback and exits with code 2.
+    """
+
+
+class Halted(Exception):
+    """A run stopped itself before harm was done: a guard tripped, or the disk is full.
+
+    The message is one sentence with the reason and what to do. The command line prints it without a traceback and
+    exits with code 3.
     """

@@ -3,14 +3,20 @@
 Every step is skipped when its result stands in the run folder, and continued from its last checkpoint
 when it was cut short: starting a run and resuming it are the same function.
 
-    RUN/config.json  metrics.jsonl  base/  sft/step-*/  rl/seed0/step-*/  control/seed0/step-*/  eval/  report.html
+    RUN/config.json  metrics.jsonl  timings.jsonl  base/  sft/step-*/  rl/seed0/step-*/  rl/seed0/rollouts/
+        control/seed0/step-*/  eval/  report.html  faults/
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +24,11 @@ from typing import Any
 
 import torch
 from rich import print as say
+from safetensors import SafetensorError
 
 from rlvr_world import models, overrides, recipes
 from rlvr_world.config import Config
-from rlvr_world.errors import InputError
+from rlvr_world.errors import Halted, InputError
 from rlvr_world.evaluation.evaluate import Plan, evaluate, save_result
 from rlvr_world.evaluation.report import text_report, write_report
 from rlvr_world.files import write_whole
@@ -30,9 +37,12 @@ from rlvr_world.sampling.engine import Sampling
 from rlvr_world.training import checkpoint
 from rlvr_world.training.checkpoint import Counters
 from rlvr_world.training.grpo import GRPO
+from rlvr_world.training.guards import Guard
 from rlvr_world.training.learner import Learner
-from rlvr_world.training.loop import Stage, finished, run_stage
+from rlvr_world.training.loop import Done, Stage, finished, run_stage
+from rlvr_world.training.record import Recorder
 from rlvr_world.training.sft import SFT, Encoded
+from rlvr_world.training.stopping import stoppable
 from rlvr_world.training.tracking import Log
 from rlvr_world.types import Domain, Transition
 
@@ -48,10 +58,24 @@ class Run:
     log: Log
 
 
+@dataclass(frozen=True)
+class Job:
+    """A stage of training, before anything of it is loaded."""
+
+    name: str
+    start: str | Path
+    """The model that it starts from."""
+    open: Callable[[], tuple[Stage, Learner, Domain]]
+    progress_of: Callable[[Counters], float]
+    save_every: int
+    eval_every: int
+
+
 def train(config: Config, folder: Path) -> Path:
     """Carry out every stage of a recipe; the report page. A folder that holds another config is refused.
 
-    Data, device and model are checked before anything is written.
+    Data, device and model are checked before anything is written. Raises Halted where a guard or a full disk stops the
+    run, Stop where the user does; both leave a folder that ``resume`` goes on with.
     """
     stored = folder / "config.json"
     if stored.exists() and stored_config(folder) != config:
@@ -61,31 +85,75 @@ def train(config: Config, folder: Path) -> Path:
     _check(config)
     if config.threads:
         torch.set_num_threads(config.threads)
-    device = models.check_device(config.model.device)
-    recipe = recipes.find(config.recipe)
+    recipe, splits = _checked_parts(config)
+    with stoppable(at_once=True), _alone(folder), _room_on_disk(folder):
+        write_whole(stored, json.dumps(overrides.to_json(config), indent=2))
+        run = Run(folder, config, recipe, splits, Log(folder, config.trackers, overrides.to_json(config)))
+        return _carry_out(run)
+
+
+def _checked_parts(config: Config) -> tuple[Recipe, Splits]:
+    """The recipe with its rows, after a look at the device and at a model that is not made here."""
+    device, recipe = models.check_device(config.model.device), recipes.find(config.recipe)
     splits = recipe.splits(config)
     if config.model.source != "scratch":
         model, tokenizer = models.load_model(config.model.source, device=device)
         if tokenizer is not None:
             recipe.domain(config, model, tokenizer, None).encode(splits.sft[0])
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(stored, json.dumps(overrides.to_json(config), indent=2))
-    run = Run(folder, config, recipe, splits, Log(folder, config.trackers, overrides.to_json(config)))
-    recipe.prepare(config, splits, folder, run.log)
-    base = _scratch_model(run) if config.model.source == "scratch" else config.model.source
-    finals: dict[str, str | Path] = {"base": base}
+    return recipe, splits
+
+
+def _carry_out(run: Run) -> Path:
+    config = run.config
+    run.recipe.prepare(config, run.splits, run.folder, run.log)
+    base = _base(run)
     start: str | Path = base
+    finals: dict[str, str | Path] = {"base": base}
     if config.sft.steps:
-        start = finals["sft"] = _sft(run, base)
+        start = finals["sft"] = _train(run, _sft(run, base))[0]
     for seed in config.rl.seeds if config.rl.steps else ():
-        finals[f"rl/seed{seed}"], counters = _rl(run, start, seed)
+        finals[f"rl/seed{seed}"], counters = _train(run, _rl(run, start, seed))
         if config.control.enabled:
-            finals[f"control/seed{seed}"] = _control(run, start, seed, counters.tokens)
+            finals[f"control/seed{seed}"] = _train(run, _control(run, start, seed, counters.tokens))[0]
     for name, model_folder in finals.items():
         _evaluate(run, name, model_folder)
-    report = write_report(folder)
-    print(f"\n{text_report(folder)}\nreport: {report}")
+    report = write_report(run.folder)
+    print(f"\n{text_report(run.folder)}\nreport: {report}")
     return report
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Make the run folder, and hold it against any other process that would work in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another process works in this run folder; wait for it, or choose another --out"
+            ) from None
+        yield
+
+
+@contextmanager
+def _room_on_disk(folder: Path) -> Iterator[None]:
+    """A full disk ends the run in order: half-written folders go, and the last good checkpoint is named."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        # safetensors tells the number in its text alone
+        if getattr(error, "errno", None) not in numbers and not any(f"os error {n})" in str(error) for n in numbers):
+            raise
+        for partial in folder.rglob(".partial-*"):
+            shutil.rmtree(partial, ignore_errors=True)
+        saved = sorted(folder.rglob("step-*"), key=lambda path: path.stat().st_mtime)
+        good = next((path for path in reversed(saved) if not checkpoint.damage(path)), None)
+        raise Halted(
+            f"{folder}: no room is left on the disk ({error}); the last good checkpoint is {good or 'none yet'}; "
+            f"make room, then `rlvr-world resume {folder}`"
+        ) from error
 
 
 def _check(config: Config) -> None:
@@ -136,9 +204,37 @@ def evaluate_model(model_folder: str | Path, config: Config, run: Path | None = 
     return evaluate(learner.policy, domain, rows, plan(config), recipes.find(config.recipe).protocol(config))[0]
 
 
-def _scratch_model(run: Run) -> str:
-    """A new model, made once and kept in ``base/``."""
+def opened_run(folder: Path) -> Run:
+    """A run folder to look into; nothing is written."""
+    config = stored_config(folder)
+    recipe = recipes.find(config.recipe)
+    return Run(folder, config, recipe, recipe.splits(config), Log(folder))
+
+
+def job(run: Run, name: str) -> Job:
+    """A stage of a run by its name: ``sft``, ``rl/seed0``, ``control/seed0``. Raises InputError for another name."""
+    config = run.config
+    base = _base(run)
+    start = checkpoint.latest(run.folder / "sft") if config.sft.steps else base
+    jobs = [_sft(run, base)] if config.sft.steps else []
+    for seed in config.rl.seeds if config.rl.steps and start else ():
+        jobs.append(_rl(run, start or base, seed))
+        if config.control.enabled and (ended := checkpoint.latest(run.folder / jobs[-1].name)):
+            jobs.append(_control(run, start or base, seed, checkpoint.read_counters(ended).tokens))
+    known = {one.name: one for one in jobs}
+    if name not in known:
+        raise InputError(f"{run.folder}: expected a stage that it has come to ({', '.join(known)}), got {name!r}")
+    return known[name]
+
+
+def _base(run: Run) -> str:
+    """The model that training starts from; one from scratch is made once and kept in ``base/``."""
+    if run.config.model.source != "scratch":
+        return run.config.model.source
     base = run.folder / "base"
+    if base.exists() and (fault := checkpoint.damage(base)):
+        print(f"rlvr-world: {base} is damaged: {fault}; it is made again from the seed", file=sys.stderr)
+        os.replace(base, run.folder / "damaged-base")
     if not base.exists():
         model, tokenizer = run.recipe.new_model(run.config, run.splits, run.folder)
         parameters = sum(p.numel() for p in model.parameters())
@@ -159,52 +255,48 @@ def _learner(config: Config, source: str | Path, optimizer: Any = None) -> Learn
     return Learner(model, tokenizer, config.model, optimizer or config.sft.optimizer)
 
 
-def _sft(run: Run, base: str) -> Path:
-    return _likelihood(run, "sft", base, run.config, lambda c: c.step / run.config.sft.steps, run.config.seed)[0]
+def _sft(run: Run, base: str | Path) -> Job:
+    return _likelihood(run, "sft", base, run.config, lambda c: c.step / run.config.sft.steps, run.config.seed)
 
 
-def _control(run: Run, start: str | Path, seed: int, tokens: int) -> Path:
+def _control(run: Run, start: str | Path, seed: int, tokens: int) -> Job:
     """SFT from RL's start until it has processed as many tokens as RL did, sampling included."""
     sft = run.config.sft
     rate = replace(sft.optimizer, learning_rate=run.config.control.learning_rate)
     eval_every = sft.eval_every or max(1, sft.steps // 10)
     config = replace(run.config, sft=replace(sft, optimizer=rate, eval_every=eval_every))
-    return _likelihood(run, f"control/seed{seed}", start, config, lambda c: c.tokens / tokens, 1000 + seed)[0]
+    return _likelihood(run, f"control/seed{seed}", start, config, lambda c: c.tokens / tokens, 1000 + seed)
 
 
 def _likelihood(
     run: Run, name: str, start: str | Path, config: Config, progress_of: Callable[[Counters], float], seed: int
-) -> tuple[Path, Counters]:
-    if (done := finished(run.folder / name, progress_of)) is not None:
+) -> Job:
+    def open_() -> tuple[Stage, Learner, Domain]:
+        learner = _learner(config, start, config.sft.optimizer)
+        domain = run.recipe.domain(config, learner.model, learner.tokenizer, run.folder)
+        return SFT(learner, config.sft, Encoded(domain, run.splits.sft), seed), learner, domain
+
+    return Job(name, start, open_, progress_of, config.sft.save_every, config.sft.eval_every)
+
+
+def _rl(run: Run, start: str | Path, seed: int) -> Job:
+    config, name = run.config.rl, f"rl/seed{seed}"
+
+    def open_() -> tuple[Stage, Learner, Domain]:
+        learner = _learner(run.config, start, config.optimizer)
+        domain = run.recipe.domain(run.config, learner.model, learner.tokenizer, run.folder)
+        recorder = Recorder(run.folder / name, run.config.record, seed)
+        return GRPO(learner, config, domain, partial(run.splits.rl_epoch, seed), seed, recorder), learner, domain
+
+    return Job(name, start, open_, lambda c: c.step / config.steps, config.save_every, config.eval_every)
+
+
+def _train(run: Run, job: Job) -> Done:
+    """A stage to its end, from wherever it stands."""
+    folder = run.folder / job.name
+    if (done := finished(folder, job.progress_of)) is not None:
         return done
-    learner = _learner(config, start, config.sft.optimizer)
-    domain = run.recipe.domain(config, learner.model, learner.tokenizer, run.folder)
-    stage = SFT(learner, config.sft, Encoded(domain, run.splits.sft), seed)
-    return _stage(run, name, stage, learner, domain, progress_of, config.sft.save_every, config.sft.eval_every)
-
-
-def _rl(run: Run, start: str | Path, seed: int) -> tuple[Path, Counters]:
-    config = run.config.rl
-    name = f"rl/seed{seed}"
-    progress_of = lambda c: c.step / config.steps  # noqa: E731
-    if (done := finished(run.folder / name, progress_of)) is not None:
-        return done
-    learner = _learner(run.config, start, config.optimizer)
-    domain = run.recipe.domain(run.config, learner.model, learner.tokenizer, run.folder)
-    stage = GRPO(learner, config, domain, partial(run.splits.rl_epoch, seed), seed)
-    return _stage(run, name, stage, learner, domain, progress_of, config.save_every, config.eval_every)
-
-
-def _stage(
-    run: Run,
-    name: str,
-    stage: Stage,
-    learner: Learner,
-    domain: Domain,
-    progress_of: Callable[[Counters], float],
-    save_every: int,
-    eval_every: int,
-) -> tuple[Path, Counters]:
+    stage, learner, domain = job.open()
     rows = run.splits.valid[: run.config.eval.valid_rows]
 
     def validate() -> dict[str, float]:
@@ -215,10 +307,11 @@ def _stage(
             numbers |= {f"eval/{slice_}/{part}": interval["mean"] for part, interval in means.items()}
         return numbers
 
-    run_stage(name, stage, learner, run.folder / name, run.log, progress_of, validate, save_every, eval_every)
-    done = finished(run.folder / name, progress_of)
-    assert done is not None
-    return done
+    keep = run.config.checkpoints
+    guard = Guard(run.config.guards, keep, collapses=isinstance(stage, GRPO))
+    guard.watch(learner.optimizer, learner.model)
+    every = (job.save_every, job.eval_every)
+    return run_stage(job.name, stage, learner, folder, run.log, job.progress_of, validate, *every, keep, guard)
 
 
 def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:

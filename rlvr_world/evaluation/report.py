@@ -69,7 +69,7 @@ def write_report(run: Path) -> Path:
         held_out_figures=held_out_figures(metrics, lower, "rl", "control"),
         rl_figures=rl_figures(metrics),
         more_figures=more_figures(metrics),
-        times=(times := _times(metrics)),
+        times=(times := _times(metrics, _read_metrics(run / "timings.jsonl"))),
         phases=list(dict.fromkeys(phase for row in times for phase in row["phases"])),
         clock=_clock,
         pictures=_pictures(samples),
@@ -87,7 +87,8 @@ def text_report(run: Path) -> str:
     for group in _by_protocol([_read(path) for path in _results(run)]):
         first = next(iter(group.values()))
         lines.append(f"protocol {first['fingerprint']}, {first['protocol']['rows']} rows\n")
-        for part in [p for p in ("exact", "exact_published") if p in first["binary"]] or [""]:
+        asked = [] if "f1" in first["slices"][OVERALL]["parts"] else ["exact", "exact_published"]
+        for part in [p for p in asked if p in first["binary"]] or [""]:
             found = findings(group, part)
             blocks = {block["title"]: block for block in found["blocks"]}
             for title, columns in layout(group, part).items():
@@ -98,7 +99,8 @@ def text_report(run: Path) -> str:
                 ]
                 lines += [*_finding_lines(blocks[title]), ""] if title in blocks else []
             lines += [found["verdict"], ""]
-    times = [f"{row['stage']} {_clock(row['seconds'])}" for row in _times(_read_metrics(run / "metrics.jsonl"))]
+    logs = (_read_metrics(run / name) for name in ("metrics.jsonl", "timings.jsonl"))
+    times = [f"{row['stage']} {_clock(row['seconds'])}" for row in _times(*logs)]
     return "\n".join([*lines, "training time: " + ", ".join(times)])
 
 
@@ -158,17 +160,19 @@ def _by_protocol(results: Sequence[Result]) -> list[dict[str, Result]]:
     return sorted(groups.values(), key=lambda g: (next(iter(g.values()))["fingerprint"] in best_of, -len(g)))
 
 
-def _times(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Seconds, steps and tokens of each stage, which the log counts on, and seconds of its phases where logged."""
+def _times(metrics: Sequence[Mapping[str, Any]], timings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Seconds, steps and tokens of each stage, and seconds of its phases where logged."""
     output = []
-    for stage in sorted({line["stage"] for line in metrics}, key=lambda n: (n != "tokenizer", n != "sft", n)):
-        lines = [line for line in metrics if line["stage"] == stage]
+    for stage in sorted({line["stage"] for line in timings}, key=lambda n: (n != "tokenizer", n != "sft", n)):
+        lines, logged = ([line for line in log if line["stage"] == stage] for log in (timings, metrics))
         names = dict.fromkeys(key for line in lines for key in line if key.startswith("time/"))
         phases = {name[5:]: sum(float(line.get(name, 0)) for line in lines) for name in names}
-        seconds, known = lines[-1]["seconds"], sum(phases.values())
+        seconds, known = sum(float(line.get("seconds", 0)) for line in lines), sum(phases.values())
         if phases and seconds > known:
             phases["other"] = seconds - known
-        counters = {"tokens": lines[-1]["tokens"], "steps": lines[-1]["step"]}
+        counters = (
+            {"tokens": logged[-1]["tokens"], "steps": logged[-1]["step"]} if logged else {"tokens": 0, "steps": 0}
+        )
         output.append({"stage": stage, "seconds": seconds, "phases": phases, **counters})
     longest = max((row["seconds"] for row in output), default=0) or 1
     return [row | {"share": 100 * row["seconds"] / longest} for row in output]

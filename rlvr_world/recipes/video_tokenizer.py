@@ -22,6 +22,7 @@ from rlvr_world.evaluation.intervals import bootstrap
 from rlvr_world.files import write_whole
 from rlvr_world.models import check_device, compute_dtype
 from rlvr_world.training.checkpoint import Counters
+from rlvr_world.training.guards import Guard
 from rlvr_world.training.loop import finished, run_stage
 from rlvr_world.training.tokenizer import TokenizerTraining, create_tokenizer
 from rlvr_world.training.tracking import Log
@@ -61,8 +62,12 @@ def train_tokenizer(config: Config, train: Part, valid: Part, folder: Path, log:
         compute_dtype(config.model.precision, device),
     )
     validate = partial(stage.validate, [held(i) for i in range(VALIDATED)], FrameMetrics(lpips))
-    intervals = (settings.save_every, settings.eval_every)
-    run_stage("tokenizer", stage, stage, stage_folder, log, progress_of, validate, *intervals)
+    guard = Guard(config.guards, config.checkpoints)
+    guard.watch(stage.optimizer, stage.tokenizer)
+    if stage.discriminator is not None:
+        guard.watch(stage.discriminator_optimizer, stage.discriminator)
+    every, keep = (settings.save_every, settings.eval_every), config.checkpoints
+    run_stage("tokenizer", stage, stage, stage_folder, log, progress_of, validate, *every, keep, guard)
 
 
 def write_reconstruction(

@@ -1,15 +1,18 @@
 """Checkpoints: a model folder plus the trainer's state beside it. Safetensors and JSON, no pickle.
 
-A checkpoint is written under a temporary name, flushed to disk and renamed: a folder named
-``step-000120`` is always whole. Random streams and data order are functions of (seed, step), so
-weights, optimizer moments and counters are all there is to keep.
+A checkpoint is written under a temporary name with a manifest (SHA-256 of each file), flushed to disk and renamed:
+a folder named ``step-000120`` is whole, or its manifest says that it is not. Random streams and data order are
+functions of (seed, step), so weights, optimizer moments and counters are all there is to keep.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import sys
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -19,10 +22,14 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from rlvr_world.errors import InputError
+from rlvr_world.files import flush, write_whole
 from rlvr_world.models import Model, load_adapter
 
 TRAINER = "trainer"
 """The folder inside a checkpoint that holds what only training needs."""
+MANIFEST = "manifest.json"
+ENDED = "ended.json"
+"""In a stage's folder: the step whose checkpoint is its result although later ones were trained, and why."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +39,6 @@ class Counters:
     step: int = 0
     tokens: int = 0
     """Tokens that forwards have processed, sampling included."""
-    seconds: float = 0.0
 
 
 class State(Protocol):
@@ -47,9 +53,10 @@ class State(Protocol):
         ...
 
 
-def save(folder: Path, state: State, counters: Counters) -> Path:
-    """Write ``folder/step-NNNNNN`` whole or not at all; older checkpoints of the stage are removed after it stands."""
-    final = folder / f"step-{counters.step:06d}"
+def save(folder: Path, state: State, counters: Counters, keep: int = 2, spare: Collection[int] = ()) -> Path:
+    """Write ``folder/step-NNNNNN`` whole or not at all; after it stands, all but the last ``keep`` checkpoints and
+    those of the steps in ``spare`` are removed."""
+    final = folder / name_of(counters.step)
     partial = folder / f".partial-{counters.step:06d}"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -57,31 +64,100 @@ def save(folder: Path, state: State, counters: Counters) -> Path:
     (partial / TRAINER).mkdir(exist_ok=True)
     (partial / TRAINER / "counters.json").write_text(json.dumps(asdict(counters)))
     publish(partial, final)
-    for old in checkpoints(folder):
-        if old != final:
-            shutil.rmtree(old)
+    spared = {name_of(step) for step in spare} | {final.name}
+    for old in checkpoints(folder)[: -max(1, keep)]:
+        if old.name not in spared:
+            _remove(old)
     return final
 
 
+def name_of(step: int) -> str:
+    return f"step-{step:06d}"
+
+
 def publish(partial: Path, final: Path) -> None:
-    """Flush every file of ``partial`` to disk, then give it its name."""
+    """Add the manifest to ``partial``, flush all of it to disk, then give it its name."""
+    files = sorted(path for path in partial.rglob("*") if path.is_file())
+    (partial / MANIFEST).write_text(json.dumps({str(f.relative_to(partial)): _digest(f) for f in files}, indent=1))
     for path in [*partial.rglob("*"), partial]:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.close(descriptor)
+        flush(path)
     if final.exists():
-        shutil.rmtree(final)
+        _remove(final)
     os.replace(partial, final)
+    flush(final.parent)
+
+
+def _remove(folder: Path) -> None:
+    """In one instant for everybody who looks for it by its name."""
+    gone = folder.with_name(f".removed-{folder.name}")
+    shutil.rmtree(gone, ignore_errors=True)
+    os.replace(folder, gone)
+    shutil.rmtree(gone)
+
+
+def _digest(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def damage(folder: Path) -> str:
+    """What is wrong with a published folder, in a few words that name the file; "" where it is as it was written."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}"
+    except ValueError:
+        return f"its {MANIFEST} does not read"
+    for name, digest in manifest.items() if isinstance(manifest, dict) else [(MANIFEST, "")]:
+        file = folder / name
+        if not file.is_file():
+            return f"its file {name} is missing"
+        if _digest(file) != digest:
+            return f"its file {name} is not what {MANIFEST} says (SHA-256)"
+    return ""
+
+
+def sound(folder: Path) -> Path | None:
+    """The last checkpoint of a stage that is as it was written, where the stage goes on; None where there is none.
+
+    Damaged ones are named on stderr and put aside as ``damaged-step-NNNNNN``; what a killed writer left is removed.
+    """
+    for left in [*folder.glob(".partial-*"), *folder.glob(".removed-*")]:
+        shutil.rmtree(left)
+    while (last := latest(folder)) is not None and (fault := damage(last)):
+        aside = last.with_name(f"damaged-{last.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(last, aside)
+        (folder / ENDED).unlink(missing_ok=True)
+        before = latest(folder)
+        goes_on = f"going on from {before.name}" if before else "the stage starts anew"
+        print(f"rlvr-world: checkpoint {last} is damaged: {fault}; put aside, {goes_on}", file=sys.stderr, flush=True)
+    return last
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints of a stage, oldest first."""
+    """Checkpoints of a stage, oldest first."""
     return sorted(folder.glob("step-*"))
 
 
 def latest(folder: Path) -> Path | None:
+    """The result of a stage so far: its last checkpoint, or the one that it was ended with."""
+    if (folder / ENDED).is_file():
+        chosen = folder / name_of(json.loads((folder / ENDED).read_text())["step"])
+        if chosen.exists():
+            return chosen
+        return chosen
     found = checkpoints(folder)
     return found[-1] if found else None
+
+
+def end_with(folder: Path, step: int, reason: str) -> Path:
+    """Make the checkpoint of ``step`` the result of a stage, whatever came after it."""
+    write_whole(folder / ENDED, json.dumps({"step": step, "reason": reason}))
+    return folder / name_of(step)
 
 
 def read_counters(checkpoint: Path) -> Counters:

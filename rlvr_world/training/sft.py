@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rlvr_world.config import SFTConfig
+from rlvr_world.training.guards import finite
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.packing import Branch, Group, Packed, example
 from rlvr_world.types import Domain, Script, Transition
@@ -59,7 +60,7 @@ def whole_text(group: Group) -> Group:
 
 
 def negative_logp(logp_T: Tensor, entropy_T: Tensor, packed: Packed) -> Tensor:
-    return -logp_T
+    return finite(-logp_T, "loss")
 
 
 def equal_token_weights(groups: Sequence[Group]) -> list[Group]:

@@ -59,10 +59,7 @@ def call(*arguments: object) -> str:
 
 
 def metrics(run: Path) -> list[dict[str, float]]:
-    """The rows of metrics.jsonl without what the clock says."""
-    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    timed = ("seconds", "tokens_per_second")
-    return [{k: v for k, v in row.items() if k not in timed and not k.startswith("time/")} for row in rows]
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -132,11 +129,11 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole: Path, cache: Path, tmp_pa
     assert not (run / "report.html").exists()
     call("resume", run)
     final = sorted(path.relative_to(whole) for path in whole.rglob("*.safetensors"))
-    assert len(final) == 7  # base; SFT, RL and control, each with its optimizer's state
+    assert len(final) >= 7  # base; SFT, RL and control, each with its optimizer's state
     assert final == sorted(path.relative_to(run) for path in run.rglob("*.safetensors"))
     for path in final:
         assert (run / path).read_bytes() == (whole / path).read_bytes(), path
-    assert metrics(run) == metrics(whole)
+    assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     for path in (whole / "eval").glob("*.json"):
         assert (run / "eval" / path.name).read_text() == path.read_text()
 

@@ -2,6 +2,7 @@ import base64
 import io
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ def result(name: str, right: int, changed_right: int, samples: int = 1) -> dict[
     return {"name": name, **summarise(records, {"rows": 2 * ROWS, "samples": samples})}
 
 
+def write_timings(run: Path, stages: Iterable[str], steps: Iterable[int], row: dict[str, float]) -> None:
+    lines = [json.dumps({"stage": stage, "step": step} | (row if step else {})) for stage in stages for step in steps]
+    (run / "timings.jsonl").write_text("\n".join(lines))
+
+
 def write_run(run: Path, results: list[dict[str, Any]], stages: tuple[str, ...]) -> Path:
     (run / "eval").mkdir(parents=True)
     (run / "config.json").write_text(json.dumps({"recipe": "toy", "rl": {"kl": 0.001, "seeds": [0]}}))
@@ -48,15 +54,15 @@ def write_run(run: Path, results: list[dict[str, Any]], stages: tuple[str, ...])
                     "stage": stage,
                     "step": step,
                     "tokens": 100 * step,
-                    "seconds": 2.0 * step,
                     "loss": 1 / (1 + step),
                 }
                 if stage.startswith("rl"):
-                    line |= {"reward": 0.1 * step, "accuracy/changed": 0.1 * step, "kl": None, "time/rollout": 0.5}
+                    line |= {"reward": 0.1 * step, "accuracy/changed": 0.1 * step, "kl": None}
                 if stage != "sft":
                     line["eval/overall/exact"] = 0.2 * step
                 file.write(json.dumps(line) + "\n")
         file.write('{"stage": "rl/se')  # cut off while it was written
+    write_timings(run, stages, range(4), {"seconds": 2.0, "time/rollout": 0.5})
     for one in results:
         stem = one["name"].replace("/", "-")
         (run / "eval" / f"{stem}.json").write_text(json.dumps(one))
@@ -216,7 +222,7 @@ def write_video_run(run: Path, names: tuple[str, ...] = tuple(DISTANCES)) -> Pat
     for stage in ("tokenizer", *(name for name in names if name != "base")):
         for step in range(0, 60, 2):
             gone, noise = step / 60, draw.normal()
-            line = {"stage": stage, "step": step, "tokens": 1000 * step, "seconds": 2.0 * step, "loss": 3 - 2 * gone}
+            line = {"stage": stage, "step": step, "tokens": 1000 * step, "loss": 3 - 2 * gone}
             if stage == "tokenizer":
                 line |= {
                     "l1": 0.1 - 0.08 * gone + 0.003 * noise,
@@ -226,7 +232,7 @@ def write_video_run(run: Path, names: tuple[str, ...] = tuple(DISTANCES)) -> Pat
                 line |= {"eval/lpips": 0.42 - 0.3 * gone, "eval/psnr": 20 + 8 * gone} if step % 10 == 0 else {}
             elif stage.startswith("rl"):
                 line |= {"reward": -0.15 + 0.02 * gone + 0.003 * noise, "kl": 0.1 * gone, "malformed": 0.0}
-                line |= {"response_length": 64, "time/rollout": 1.0, "time/update": 0.6}
+                line |= {"response_length": 64}
             if stage != "tokenizer" and step % 10 == 0:
                 start = 0.5 if stage == "sft" else DISTANCES["sft"]
                 parts = measured(start + (DISTANCES[stage] - start) * gone**0.5)
@@ -235,6 +241,8 @@ def write_video_run(run: Path, names: tuple[str, ...] = tuple(DISTANCES)) -> Pat
                 line["eval/overall/malformed"] = 0.0
             lines.append(json.dumps(line))
     (run / "metrics.jsonl").write_text("\n".join(lines))
+    stages = ("tokenizer", *(name for name in names if name != "base"))
+    write_timings(run, stages, range(0, 60, 2), {"seconds": 4.0, "time/rollout": 1.0, "time/update": 0.6})
     for name in names:
         stem = name.replace("/", "-")
         (run / "eval" / f"{stem}.json").write_text(json.dumps(video_result(name)))

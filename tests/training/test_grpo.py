@@ -57,7 +57,7 @@ def grpo(learner: Learner, config: RLConfig, rows: Sequence[Transition] = LIVE, 
 
 def rollouts_of(stage: GRPO, step: int = 0) -> list[list[Rollout]]:
     """The rollouts that a step will draw, drawn again with the public sampler."""
-    rows, config = stage._prompts(step), stage.config
+    rows, config = stage.prompts(step), stage.config
     scripts = [stage.domain.encode(row) for row in rows]
     streams = [(stage.seed, step, i) for i in range(len(rows))]
     return sample(stage.learner.policy, scripts, config.group, Sampling(config.temperature), streams)
@@ -201,10 +201,8 @@ def test_minibatches_keep_the_log_probs_of_the_draw(learner_of: Callable[..., Le
     for old, logps in zip(used, drawn, strict=True):
         assert old is not None
         torch.testing.assert_close(old, logps)
-    assert metrics["logp_gap"] > 0.02  # the mean of none in the first and a lot in the second
-    assert metrics["clip_fraction"] > 0
-    one = learner_of(optimizer=OptimizerConfig(1e-2))
-    assert grpo(one, BASIC).step(0, 0.0)[0]["logp_gap"] < 1e-5
+    assert metrics["clip_fraction"] > 0, "the second has moved away from the draw"
+    assert metrics["logp_gap"] < 1e-5, "sampler against trainer, before an update"
 
 
 def test_the_constant_is_that_of_the_whole_step(learner_of: Callable[..., Learner]) -> None:
@@ -213,7 +211,7 @@ def test_the_constant_is_that_of_the_whole_step(learner_of: Callable[..., Learne
     groups, _ = spy(learner)
     stage.step(0, 0.0)
     weights = {round(1 / b.weight, 3) for part in groups for group in part for b in group.branches}
-    assert weights == {BASIC.group * max(2 + row.action + 4 for row in stage._prompts(0))}
+    assert weights == {BASIC.group * max(2 + row.action + 4 for row in stage.prompts(0))}
 
 
 def test_groups_without_variance_can_be_left_out(learner_of: Callable[..., Learner]) -> None:
@@ -241,7 +239,7 @@ def test_a_step_without_any_variance_leaves_the_model_alone(learner_of: Callable
 def test_prompts_come_from_the_epoch_they_belong_to(learner_of: Callable[..., Learner]) -> None:
     epochs = [[replace(row, world=f"epoch {epoch}") for row in LIVE] for epoch in range(3)]
     stage = GRPO(learner_of(), BASIC, Parity(), lambda epoch: epochs[epoch], 7)
-    seen = [row for step in range(4) for row in stage._prompts(step)][: 2 * len(LIVE)]
+    seen = [row for step in range(4) for row in stage.prompts(step)][: 2 * len(LIVE)]
     for epoch in range(2):
         part = seen[epoch * len(LIVE) : (epoch + 1) * len(LIVE)]
         assert sorted(row.id for row in part) == sorted(row.id for row in LIVE)

@@ -110,7 +110,7 @@ def run(training: TokenizerTraining, folder: Path, cut_at: int | None = None) ->
     metrics = FrameMetrics(None)
     validate = lambda: training.validate([batch_of(7)], metrics)  # noqa: E731
     progress_of = lambda counters: counters.step / STEPS  # noqa: E731
-    return run_stage("tokenizer", training, training, folder / "t", Log(folder), progress_of, validate, 1, 2)
+    return run_stage("tokenizer", training, training, folder / "t", Log(folder), progress_of, validate, 1, 2)[0]
 
 
 @pytest.mark.parametrize("kind", ["frame", "compressive"])

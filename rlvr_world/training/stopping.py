@@ -1,0 +1,44 @@
+"""SIGTERM and Ctrl-C: a stage stops at the end of its step and saves; a second signal stops at once."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Stop(KeyboardInterrupt):
+    """The user, or the machine's scheduler, asked the run to stop; ``number`` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+@contextmanager
+def stoppable(at_once: bool) -> Iterator[Callable[[], int]]:
+    """Inside, a signal raises ``Stop`` at once, or is noted: the function that is given says its number, 0 before.
+
+    A noted signal raises ``Stop`` at the end of the block, and a second one wherever the program is. Outside the main
+    thread signals are left alone.
+    """
+    asked: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if at_once or asked:
+            raise Stop(number)
+        asked.append(number)
+        print("rlvr-world: stopping after this step; once more stops at once", file=sys.stderr, flush=True)
+
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
+    try:
+        yield lambda: asked[0] if asked else 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        raise Stop(asked[0])
