@@ -73,8 +73,9 @@ def recipes() -> dict[str, Recipe]:
     """Every recipe by name."""
     from rlvr_world.recipes.text_game import TEXT_GAME_RECIPES
     from rlvr_world.recipes.video import VIDEO_RECIPES
+    from rlvr_world.recipes.web_page import WEB_PAGE_RECIPES
 
-    return {**TEXT_GAME_RECIPES, **VIDEO_RECIPES}
+    return {**TEXT_GAME_RECIPES, **VIDEO_RECIPES, **WEB_PAGE_RECIPES}
 
 
 def find(name: str) -> Recipe:

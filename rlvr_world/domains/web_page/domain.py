@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from transformers import PreTrainedTokenizerBase
 
 from rlvr_world.config import what
+from rlvr_world.domains.web_page.browser import WebSpec
 from rlvr_world.domains.web_page.change import Change, write_change
 from rlvr_world.domains.web_page.explain import explain_change
 from rlvr_world.domains.web_page.prompt import acted_node, build_answer, build_prompt, nearest, page_lines
@@ -23,8 +24,9 @@ from rlvr_world.types import Given, Malformed, Score, Script, Transition, Write
 
 @dataclass(frozen=True)
 class WebPageConfig:
-    source: Literal["miniwob", "files"] = what("miniwob", "play MiniWoB++ pages in a browser, or read row files")
-    cache: str = what("~/.cache/rlvr_world", "miniwob: folder where played rows are kept")
+    source: Literal["browser", "files"] = what("browser", "play pages in a browser, or read row files")
+    web: WebSpec = field(default_factory=WebSpec)
+    cache: str = what("~/.cache/rlvr_world", "browser: folder where played rows are kept")
     train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .json, .parquet, or a folder of parquet)")
     test: str = what("", "files: test rows, same layouts; empty splits data.train")
     label: Literal["aligned", "published"] = what("aligned", "the true change: ours, or as the published code finds it")

@@ -89,17 +89,23 @@ def read_rows(path: str | Path, label: Label = "aligned", reasoning_column: str 
     States are ``PageState``, next states ``PageResult``. ``kind`` is ``unchanged``, ``changed`` or ``navigation``,
     ``world`` the task or site. ``label`` chooses the true change: our alignment of the two pages, or the published
     rule (the labels that the row brings, else computed in the same way). ``reasoning_column`` names a column with a
-    chain of thought and its answer.
+    chain of thought and its answer. Rows with an error and no next page, where the browser lost it, are left out.
 
     Raises InputError, naming file, row and field, for anything that cannot be read as such rows.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder of web-page rows; check the path")
-    rows = [_transition(r, name, where, label, reasoning_column) for name, where, r in read_records(path)]
+    records = ((name, where, r) for name, where, r in read_records(path) if not _lost(r))
+    rows = [_transition(r, name, where, label, reasoning_column) for name, where, r in records]
     if not rows:
         raise InputError(f"{path}: expected at least one web-page row, got an empty file; give a file with rows")
     return rows
+
+
+def _lost(record: Mapping[str, Any]) -> bool:
+    after = str(record.get("next_observation"))
+    return bool(record.get("error")) and (not after or after.endswith("RootWebArea ''"))
 
 
 def change_kind(change: Change, page: Page) -> str:
