@@ -9,8 +9,6 @@ import hashlib
 import json
 import os
 import random
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -77,7 +75,7 @@ def collect_rows(spec: WebSpec, cache: Path | str, progress: bool = True) -> Pat
     cache.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix("").with_suffix(".part")
     with _site(spec) as site, _locked(part) as out, Progress(disable=not progress) as bar:
-        asyncio.run(_stoppable(_collect(spec, site, out, bar)))
+        asyncio.run(_collect(spec, site, out, bar))
         out.seek(0)
         whole = part.with_suffix(".whole")
         with whole.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
@@ -114,26 +112,6 @@ def _locked(part: Path) -> Iterator[IO[bytes]]:
         except OSError as error:
             raise InputError(f"{part}: another process is collecting these rows; wait for it, or stop it") from error
         yield out
-
-
-async def _stoppable(work: Any) -> None:
-    """``work``, which the signal that asks a process to end cancels, so that the browser is closed."""
-    task = asyncio.ensure_future(work)
-    stopped = False
-
-    def stop() -> None:
-        nonlocal stopped
-        stopped = True
-        task.cancel()
-
-    if threading.current_thread() is threading.main_thread():
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop)
-    try:
-        await task
-    except asyncio.CancelledError:
-        if stopped:
-            raise KeyboardInterrupt from None
-        raise
 
 
 async def _collect(spec: WebSpec, site: Site, out: IO[bytes], bar: Progress) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -194,7 +195,7 @@ class Session:
             )
         )
         await context.add_init_script(_WATCH)
-        await context.route(lambda url: not url.startswith(("file:", "data:", "blob:", "about:")), self._gate)
+        await context.route(re.compile("^(?!file:|data:|blob:|about:)"), self._gate)
         await context.route_web_socket(lambda url: is_outside(url, self.allow), lambda socket: socket.close())
         self.page = await context.new_page()
         self.page.on("dialog", self._dismiss)
@@ -275,7 +276,8 @@ class Session:
             await self.page.keyboard.press(action.text)
         elif action.verb == "scroll":
             pages = 1 if action.text == "down" else -1
-            await self.page.evaluate("pages => window.scrollBy(0, pages * innerHeight)", pages)
+            # In braces, because newer Chromium returns a promise that only a frame of the running clock fulfils.
+            await self.page.evaluate("pages => { window.scrollBy(0, pages * innerHeight) }", pages)
         elif action.verb == "goto":
             await self._navigate(self.page.goto(action.text))
         elif action.verb in ("go_back", "go_forward"):

@@ -23,7 +23,8 @@ MINIWOB_START = """seed => {
   core.countdownTimer = () => {};
   Math.seedrandom(String(seed));
   core.startEpisodeReal();
-  return core.getUtterance();
+  const goal = core.getUtterance();
+  return typeof goal === 'string' ? goal : goal.utterance;
 }"""
 """Starts an episode: its clock and its scores are no part of the page, and its time does not run out."""
 MINIWOB_OUTCOME = "() => [WOB_DONE_GLOBAL, WOB_RAW_REWARD_GLOBAL]"
