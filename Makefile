@@ -44,7 +44,7 @@ $(VENV)/.pusht: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing rlvr-world, the embedded worlds and the development tools into $(VENV) (a minute or two)"
-	$(PIP) --editable '.[textgame,pusht,mujoco,dev]'
+	$(PIP) --editable '.[textgame,pusht,mujoco,web,dev]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python

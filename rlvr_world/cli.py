@@ -38,9 +38,11 @@ EXTRAS = {
     "mujoco": "mujoco",
     "metaworld": "metaworld",
     "tensorflow_datasets": "rlds",
+    "playwright": "web",
+    "miniwob": "web",
 }
 """Which extra of this package brings an optional module."""
-EMBEDDED = ("textworld", "pusht", "rope", "granular", "drawer")
+EMBEDDED = ("textworld", "web", "pusht", "rope", "granular", "drawer")
 """Worlds that are played here."""
 
 
@@ -254,6 +256,10 @@ def _world(name: str) -> Any:
         from rlvr_world.domains.text_game.world import WorldSpec
 
         return WorldSpec()
+    if name == "web":
+        from rlvr_world.domains.web_page.browser import WebSpec
+
+        return WebSpec()
     if name not in EMBEDDED:
         raise InputError(f"world {name!r} does not exist; there are: {', '.join(EMBEDDED)}")
     from rlvr_world.domains.video.worlds import SPECS
@@ -267,6 +273,10 @@ def _collect(args: argparse.Namespace) -> None:
         from rlvr_world.domains.text_game.world import collect_rows
 
         print(collect_rows(spec, args.folder))
+    elif args.world == "web":
+        from rlvr_world.domains.web_page.browser import collect_rows as collect_pages
+
+        print(collect_pages(spec, args.folder))
     else:
         from rlvr_world.domains.video.worlds import collect
 

@@ -7,7 +7,6 @@ import fcntl
 import gzip
 import hashlib
 import json
-import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from rlvr_world.domains.web_page.browser.session import PageFailure, Session
 from rlvr_world.domains.web_page.browser.sites import Site, folder, infinity, miniwob
 from rlvr_world.domains.web_page.browser.snapshot import NOTHING, Observation
 from rlvr_world.errors import InputError
+from rlvr_world.files import write_whole
 
 FORMAT = 1  # part of the cache key: raise it when the same spec gives other rows
 MINIWOB_TASKS: tuple[str, ...] = ()
@@ -74,14 +74,14 @@ def collect_rows(spec: WebSpec, cache: Path | str, progress: bool = True) -> Pat
         return path
     cache.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix("").with_suffix(".part")
-    with _site(spec) as site, _locked(part) as out, Progress(disable=not progress) as bar:
-        asyncio.run(_collect(spec, site, out, bar))
-        out.seek(0)
-        whole = part.with_suffix(".whole")
-        with whole.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
-            packed.writelines(out)
-        os.replace(whole, path)
-        part.unlink()
+    with part.open("a+b") as out:
+        fcntl.flock(out, fcntl.LOCK_EX)  # processes that want the same rows take turns
+        if not path.exists():
+            with _site(spec) as site, Progress(disable=not progress) as bar:
+                asyncio.run(_collect(spec, site, out, bar))
+            out.seek(0)
+            write_whole(path, gzip.compress(out.read(), mtime=0))
+        part.unlink(missing_ok=True)
     return path
 
 
@@ -101,17 +101,6 @@ def _site(spec: WebSpec) -> Iterator[Site]:
             yield site
     else:
         yield folder(path) if spec.site == "folder" else miniwob()
-
-
-@contextmanager
-def _locked(part: Path) -> Iterator[IO[bytes]]:
-    """The rows so far, for this process alone."""
-    with part.open("a+b") as out:
-        try:
-            fcntl.flock(out, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"{part}: another process is collecting these rows; wait for it, or stop it") from error
-        yield out
 
 
 async def _collect(spec: WebSpec, site: Site, out: IO[bytes], bar: Progress) -> None:
