@@ -8,7 +8,7 @@ ids are long and arbitrary, and the answer says what to edit:
 
     1 RootWebArea 'Shop'           ~2 focused: True        node 2 has these properties now
     2 textbox '' required: False   =3 StaticText 'x'       node 3 reads so now
-    3 StaticText 'y'               -4                      node 4 is gone
+    3 StaticText 'y'               -4                      node 4 is gone (-4:9: nodes 4 to 9)
     4 button 'Go'                  +StaticText 'Done'      a new node
     click 4 button 'Go'            none                    nothing changes
 """
@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
 from typing import Literal
 
 from rlvr_world.domains.web_page.actions import target_of
@@ -32,7 +33,7 @@ Style = Literal["published", "compact"]
 LEFT_OUT = "..."
 """Stands where lines of a page that is too long are left out."""
 _UNCHANGED = "none"
-_EDIT = re.compile(r"([~=-])(\d+)(.*)|\+(\S.*)")
+_EDIT = re.compile(r"([~=])(\d+)(.*)|-(\d+)(?::(\d+))?|\+(\S.*)")
 
 INSTRUCTIONS = """\
 You predict how a web page changes when an agent acts on it.
@@ -139,36 +140,35 @@ def read_answer(text: str, page: Page, style: Style) -> Change | Malformed:
 
 
 def write_edits(change: Change, page: Page) -> str:
-    """A change of this page as edits: changed and deleted nodes in document order, then new ones.
+    """A change of this page as edits: updated nodes in document order, then runs of deleted ones, then new ones.
 
     Raises InputError for an item that is no node of the page, as published labels have them.
     """
-    if not change:
-        return _UNCHANGED
-    by_line, edits = defaultdict(list), {}
+    at = defaultdict(list)
     for index in reversed(range(len(page.nodes))):
-        by_line[page.nodes[index].line].append(index)
-    for line in change.deleted:
-        edits[_index(by_line, line)] = ""
-    indices = {node.id: index for index, node in enumerate(page.nodes)}
+        at[page.nodes[index].line].append(index)
+        at[page.nodes[index].id].append(index)
+    edits, gone = [], []
     for line in change.updated:
-        number = line[1:].partition("] ")[0] if line.startswith("[") else ""
-        if number not in indices:
-            raise InputError(f"item {line!r:.60}: it is not on the page; compact answers need data.label=aligned")
-        edits[indices[number]] = bare(line)
-    written = [_edit(page.nodes[i], i + 1, edits[i]) for i in sorted(edits)]
-    return "\n".join([*written, *(f"+{bare(line)}" for line in change.new)])
+        index = _place(at, line[1:].partition("] ")[0] if line.startswith("[") else "", line)
+        edits.append(_edit(page.nodes[index], index + 1, bare(line)))
+    for line in change.deleted:
+        gone.append(_place(at, line, line) + 1)
+    runs = groupby(enumerate(sorted(gone)), key=lambda item: item[1] - item[0])  # neighbours have one difference
+    for _, run in runs:
+        numbers = [number for _, number in run]
+        edits.append(f"-{numbers[0]}" + (f":{numbers[-1]}" if len(numbers) > 1 else ""))
+    return "\n".join([*edits, *(f"+{bare(line)}" for line in change.new)]) or _UNCHANGED
 
 
-def _index(by_line: dict[str, list[int]], line: str) -> int:
-    if not by_line[line]:
+def _place(at: dict[str, list[int]], name: str, line: str) -> int:
+    """The index of the first node of this id or line that has not been named yet."""
+    if not name or not at[name]:
         raise InputError(f"item {line!r:.60}: it is not on the page; compact answers need data.label=aligned")
-    return by_line[line].pop()
+    return at[name].pop()
 
 
 def _edit(node: Node, number: int, text: str) -> str:
-    if not text:
-        return f"-{number}"
     now = Node("", text).parts
     return f"~{number}{now[2]}" if now[:2] == node.parts[:2] else f"={number} {text}"
 
@@ -177,23 +177,21 @@ def read_edits(text: str, page: Page) -> Change | Malformed:
     """The change that edits state. Never raises."""
     new, deleted, updated = [], [], []
     lines = text.strip().split("\n")
-    if lines == [_UNCHANGED]:
-        return Change()
-    for line in lines:
+    for line in lines if lines != [_UNCHANGED] else ():
         found = _EDIT.fullmatch(line.strip())
         if not found:
             return Malformed("a line that is no edit")
-        kind, number, rest, added = found.groups()
+        kind, at, rest, start, end, added = found.groups()
         if added:
             new.append(added)
             continue
-        if not 0 < int(number[:9]) <= len(page.nodes):
-            return Malformed("an edit of a node that the page does not have")
-        node = page.nodes[int(number) - 1]
-        if kind == "-":
-            deleted.append(node.line)
-        else:
-            role, name, _ = node.parts
-            now = rest.strip() if kind == "=" else " ".join(filter(None, (role, name))) + rest
-            updated.append(Node(node.id, now).line)
+        first, last = (int((number or start)[:9]) for number in (at, at or end))
+        if not 0 < first <= last <= len(page.nodes):
+            return Malformed("an edit of nodes that the page does not have")
+        if start:
+            deleted += [node.line for node in page.nodes[first - 1 : last]]
+            continue
+        node = page.nodes[first - 1]
+        same = " ".join(filter(None, node.parts[:2]))
+        updated.append(Node(node.id, rest.strip() if kind == "=" else same + rest).line)
     return Change(tuple(new), tuple(deleted), tuple(updated))

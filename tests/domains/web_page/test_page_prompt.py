@@ -60,13 +60,17 @@ def test_edits():
         updated=("[71] textbox '' focused: True", "[99] button 'Gone' disabled: True"),
     )
     written = write_edits(change, PAGE)
-    assert written == "~2 focused: True\n-3\n=4 button 'Gone' disabled: True\n+StaticText 'Done'"
+    assert written == "~2 focused: True\n=4 button 'Gone' disabled: True\n-3\n+StaticText 'Done'"
     assert items(read_edits(written, PAGE)) == items(change)
+    assert write_edits(Change(deleted=tuple(n.line for n in PAGE.nodes[1:])), PAGE) == "-2:4"
+    assert read_edits("-2:4\n-1", PAGE).deleted == tuple(n.line for n in (*PAGE.nodes[1:], PAGE.nodes[0]))
     assert write_edits(Change(), PAGE) == "none"
     assert read_edits("none", PAGE) == Change()
 
 
-@pytest.mark.parametrize("text", ["", "nothing", "~9 x: 1", "-0", "none\n-1", "~", "-99999999999999999999"])
+@pytest.mark.parametrize(
+    "text", ["", "nothing", "~9 x: 1", "-0", "-3:2", "-3:9", "none\n-1", "~", "-99999999999999999999"]
+)
 def test_malformed_edits(text):
     assert isinstance(read_edits(text, PAGE), Malformed)
 
