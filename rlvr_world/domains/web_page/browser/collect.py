@@ -27,7 +27,20 @@ from rlvr_world.errors import InputError
 from rlvr_world.files import write_whole
 
 FORMAT = 1  # part of the cache key: raise it when the same spec gives other rows
-MINIWOB_TASKS: tuple[str, ...] = ()
+MINIWOB_TASKS = (
+    *("button-delay", "buy-ticket", "choose-list", "click-button", "click-button-sequence", "click-checkboxes"),
+    *("click-checkboxes-large", "click-checkboxes-soft", "click-checkboxes-transfer", "click-collapsible-nodelay"),
+    *("click-option", "click-scroll-list", "click-widget", "copy-paste", "copy-paste-2", "email-inbox-forward-nl-turk"),
+    *("email-inbox-nl-turk", "email-inbox-noscroll", "enter-password", "enter-text", "enter-text-2"),
+    *("enter-text-dynamic", "find-word", "form-sequence", "form-sequence-2", "form-sequence-3", "generate-number"),
+    *("guess-number", "login-user", "login-user-popup", "multi-layouts", "multi-orderings", "number-checkboxes"),
+    *("odd-or-even", "order-food", "phone-book", "read-table", "read-table-2", "simple-algebra", "simple-arithmetic"),
+    *("social-media-some", "text-transform", "unicode-test", "use-autocomplete-nodelay", "use-spinner"),
+    "visual-addition",
+)
+"""Tasks whose tree shows what an action does. Left out: what is drawn, dragged or coloured (a tree has no shapes),
+pages where the first click ends the episode or shows nothing, calendars of a hundred lines, and texts that stay
+hidden until a click, which nobody can predict."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ _WEIGHTS = {
     **dict.fromkeys(("textbox", "searchbox", "spinbutton"), 6.0),
     **dict.fromkeys(("slider", "menuitemcheckbox", "menuitemradio", "gridcell", "listitem", "heading"), 2.0),
     **dict.fromkeys(("option", "generic", "img", "cell"), 1.0),
-    "StaticText": 0.5,
+    "StaticText": 0.2,
 }
 """How often a role is acted on; every other role never is."""
 _TYPED = ("textbox", "searchbox", "spinbutton")
@@ -39,7 +39,8 @@ def choose_action(page: Page, goal: str, acted: Collection[str], rng: random.Ran
     weights = [_weight(node, goal, used) for node in nodes]
     node = rng.choices(nodes, weights)[0]
     if node.role in _TYPED and rng.random() < 0.85:
-        return f"type [{node.id}] [{_words(goal, page, rng)}] [{int(rng.random() < 0.1)}]"
+        text = str(rng.randrange(20)) if node.role == "spinbutton" else _words(goal, page, rng)
+        return f"type [{node.id}] [{text}] [{int(rng.random() < 0.1)}]"
     return f"{'hover' if rng.random() < 0.03 else 'click'} [{node.id}]"
 
 
@@ -51,7 +52,7 @@ def _weight(node: Node, goal: str, used: Collection[str]) -> float:
     if name[1:-1] == goal:  # the instruction itself, which pages show as text
         weight *= 0.1
     if _ENDS.fullmatch(name[1:-1]):
-        weight *= 0.25
+        weight *= 0.1
     return weight * (0.15 if f"[{node.id}]" in used else 1.0)
 
 

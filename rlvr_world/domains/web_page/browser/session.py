@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 VIEW = (1280, 720)
 """Width and height of the viewport in CSS pixels."""
+MAX_ELEMENTS = 10_000
+"""Elements of the largest page that is read: Chromium takes seconds to describe so many."""
 LIMIT = 10.0
 """Seconds that one step of a page may take."""
 _EPOCH = 1_718_452_800  # the first page's clock starts here: noon of a day in June 2024, UTC
@@ -98,6 +100,7 @@ class Session:
         self._context: BrowserContext | None = None
         self._notes: list[str] = []
         self._wound = asyncio.Event()
+        self._crash: asyncio.Future[None]
         self._cdp: Any = None
         self._last: Observation | None = None
 
@@ -173,7 +176,7 @@ class Session:
             )
         except Error as error:
             raise InputError(f"browser: {path} does not start: {_first_line(error)}") from error
-        self._context = None
+        self._context, self._crash = None, asyncio.get_running_loop().create_future()
 
     async def _close(self) -> None:
         from playwright.async_api import Error
@@ -199,6 +202,7 @@ class Session:
         await context.route_web_socket(lambda url: is_outside(url, self.allow), lambda socket: socket.close())
         self.page = await context.new_page()
         self.page.on("dialog", self._dismiss)
+        self.page.on("crash", self._crashed)
         context.on("page", self._close_tab)
         self._cdp = await context.new_cdp_session(self.page)
         self._cdp.on("Emulation.virtualTimeBudgetExpired", lambda _: self._wound.set())
@@ -206,11 +210,19 @@ class Session:
         await self._cdp.send("Emulation.setVirtualTimePolicy", {"policy": "pause", "initialVirtualTime": _EPOCH})
 
     async def _gate(self, route: Route) -> None:
-        # A stream of server events never ends, and virtual time would wait for it.
-        if is_outside(route.request.url, self.allow) or route.request.resource_type == "eventsource":
+        request = route.request
+        if is_outside(request.url, self.allow):
+            if request.is_navigation_request():
+                self._notes.append(f"stayed on the page: {request.url[:200]} is outside")
+            await route.abort("aborted")
+        elif request.resource_type == "eventsource":  # never ends, and virtual time would wait for it
             await route.abort()
         else:
             await route.continue_()
+
+    def _crashed(self, page: Page) -> None:
+        if not self._crash.done():
+            self._crash.set_result(None)
 
     async def _dismiss(self, dialog: Dialog) -> None:
         self._notes.append(f"dismissed a dialog ({dialog.type}): {dialog.message[:200]}")
@@ -221,14 +233,21 @@ class Session:
         await page.close()
 
     async def _bounded(self, work: Awaitable[T]) -> T:
+        """``work``, unless it takes too long or the renderer dies meanwhile, which Playwright does not report."""
         from playwright.async_api import Error
 
+        task = asyncio.ensure_future(work)
+        first: set[asyncio.Future[Any]] = {task, self._crash}
         try:
-            return await asyncio.wait_for(work, LIMIT)
-        except asyncio.TimeoutError:
-            raise PageFailure(f"the page did not answer within {LIMIT:g} s") from None
+            await asyncio.wait(first, timeout=LIMIT, return_when="FIRST_COMPLETED")
+            if task.done():
+                return await task
         except Error as error:
             raise PageFailure(f"the page failed: {_first_line(error)}") from error
+        finally:
+            task.cancel()
+        why = "its renderer crashed" if self._crash.done() else f"it did not answer within {LIMIT:g} s"
+        raise PageFailure(f"the page is lost: {why}")
 
     async def _navigate(self, navigation: Awaitable[Any]) -> None:
         """Wait for a navigation while the clock, without which it cannot end, is wound on in small steps."""
@@ -261,6 +280,9 @@ class Session:
         self._notes.append(f"the page was still changing after {_ROUND * _ROUNDS / 1000:g} s of its time")
 
     async def _observe(self) -> Observation:
+        count = await self.page.evaluate("() => document.getElementsByTagName('*').length")
+        if count > MAX_ELEMENTS:
+            raise PageFailure(f"the page has {count} elements; more than {MAX_ELEMENTS} are not read")
         tree = await self._cdp.send("Accessibility.getFullAXTree")
         snapshot = await self._cdp.send("DOMSnapshot.captureSnapshot", {"computedStyles": []})
         return observe(await self.page.title(), tree["nodes"], snapshot, VIEW, self._last)
@@ -278,12 +300,21 @@ class Session:
             pages = 1 if action.text == "down" else -1
             # In braces, because newer Chromium returns a promise that only a frame of the running clock fulfils.
             await self.page.evaluate("pages => { window.scrollBy(0, pages * innerHeight) }", pages)
-        elif action.verb == "goto":
-            await self._navigate(self.page.goto(action.text))
-        elif action.verb in ("go_back", "go_forward"):
-            await self._navigate(self.page.go_back() if action.verb == "go_back" else self.page.go_forward())
+        elif action.verb in ("goto", "go_back", "go_forward"):
+            await self._go(action)
         elif not action.id:
             raise Missing(f"{action.verb} is not for a browser of one tab")
+
+    async def _go(self, action: Action) -> None:
+        from playwright.async_api import Error
+
+        goto, back, forward = self.page.goto, self.page.go_back, self.page.go_forward
+        try:
+            await self._navigate(
+                goto(action.text) if action.verb == "goto" else back() if action.verb == "go_back" else forward()
+            )
+        except Error as error:
+            raise Missing(f"{action} leads nowhere: {_first_line(error)}") from error
 
     async def _point(self, action: Action) -> None:
         """Click the middle of a node, or go there; an option of a closed list, which has no place, is chosen."""
