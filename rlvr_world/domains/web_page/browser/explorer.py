@@ -17,7 +17,7 @@ _WEIGHTS = {
 }
 """How often a role is acted on; every other role never is."""
 _TYPED = ("textbox", "searchbox", "spinbutton")
-_ENDS = re.compile(r"submit|ok|done|cancel", re.IGNORECASE)
+_ENDS = re.compile(r"submit|ok|done|cancel|login", re.IGNORECASE)
 _KEYS = {"slider": ("ArrowRight", "ArrowLeft"), "spinbutton": ("ArrowUp", "ArrowDown"), "combobox": ("ArrowDown",)}
 
 
