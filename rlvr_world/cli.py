@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     args = parse(sys.argv[1:] if argv is None else argv)
     try:
-        args.verb(args)
+        return args.verb(args) or 0
     except InputError as error:
         return _fail(str(error))
     except Halted as error:
@@ -72,7 +72,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         whole = run is not None and (run / "config.json").is_file()
         print(f"stopped; go on with: rlvr-world resume {run}" if whole else "stopped", file=sys.stderr)
         return 128 + getattr(stop, "number", 2)
-    return 0
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -97,7 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"rlvr-world {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
 
-    def verb(name: str, run: Callable[[argparse.Namespace], None], text: str) -> argparse.ArgumentParser:
+    def verb(name: str, run: Callable[[argparse.Namespace], int | None], text: str) -> argparse.ArgumentParser:
         added = verbs.add_parser(name, help=text, description=text, add_help=False, allow_abbrev=False)
         added.add_argument("-h", "--help", action=_Help, help="show this, and every setting where a recipe is named")
         added.set_defaults(verb=run)
@@ -123,6 +122,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     report = verb("report", _report, "write the report of a run again from its files")
     report.add_argument("run", metavar="RUN", type=Path)
+
+    replay = verb("replay", _replay, "make a rollout of an RL step again and show it, or a step that failed")
+    replay.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a folder under RUN/faults")
+    replay.add_argument("rollout", metavar="STEP/GROUP/N", nargs="?", default="", help="such as 12/3/5, from 0")
+    replay.add_argument("--stage", metavar="NAME", default="", help="which RL stage (the first seed's)")
+    replay.add_argument("--redo", metavar="N", type=int, default=0, help="steps that may be trained again for it (0)")
 
     collect = verb("collect", _collect, "play an embedded world and keep its rows or episodes")
     collect.add_argument("world", metavar="WORLD", help=f"one of {', '.join(EMBEDDED)}")
@@ -248,6 +253,17 @@ def _report(args: argparse.Namespace) -> None:
 
     page = write_report(args.run)
     print(f"{text_report(args.run)}\nreport: {page}")
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from rlvr_world import replay
+
+    if not (args.run / "fault.json").is_file():
+        print(replay.replay(args.run, args.rollout, args.stage, args.redo))
+        return 0
+    again, text = replay.replay_fault(args.run)
+    print(text)
+    return 0 if again else 1
 
 
 def _world(name: str) -> Any:

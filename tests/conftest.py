@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 # Before torch is imported anywhere: these are read once, and subprocesses inherit them.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -25,3 +28,37 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no folder {folder}: it holds real rows and reference outputs that are not part of the project")
     return folder
+
+
+def house_rows(count: int) -> list[dict[str, Any]]:
+    """Rows in ByteSized32's layout: every other command opens a door, the others do nothing."""
+
+    def state(shut: bool, action: str, count: int) -> dict[str, Any]:
+        properties = {"isShut": shut, "knocks": count}
+        door = {"name": "door (ID: 1)", "uuid": 1, "type": "Door", "properties": properties, "contains": []}
+        agent = {"name": "agent (ID: 0)", "uuid": 0, "type": "Agent", "properties": {}, "contains": ["door (ID: 1)"]}
+        texts = {"observation": "", "look": "", "inventory": "", "taskDesc": "Open the door."}
+        return {**texts, "lastAction": action, "objects": [agent, door], "max_UUID": 2}
+
+    score = {"score": 0, "gameOver": False, "gameWon": False}
+    rows = []
+    for number in range(count):
+        action = "open door" if number % 2 else "look around"
+        after = state(not number % 2, action, number)
+        parts = {"current_state": state(True, "", number), "action_state": after, "tick_state": after}
+        scores = {"current_score_state": score, "next_score_state": score}
+        rows.append({**parts, **scores, "game": f"house-{number % 3}", "state_id": number})
+    return rows
+
+
+@pytest.fixture(scope="session")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A function that writes rows (see ``house_rows``) to a .jsonl.gz file: how many of them, or these rows."""
+
+    def write(rows: int | list[dict[str, Any]], name: str = "house.jsonl.gz") -> Path:
+        records = house_rows(rows) if isinstance(rows, int) else rows
+        path = tmp_path_factory.mktemp("house") / name
+        path.write_bytes(gzip.compress("".join(json.dumps(r) + "\n" for r in records).encode()))
+        return path
+
+    return write

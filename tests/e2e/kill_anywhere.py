@@ -6,8 +6,8 @@ Five stages are killed: collection, SFT, RL and evaluation of a text run, tokeni
 starts from the run folder as it was when its stage began; a child process, forked when all is imported, goes on with
 the run and gets SIGKILL after a delay that the seed draws; the next child resumes. When the stage has come to its end,
 the run folder (checkpoints with manifests, metrics.jsonl, kept rollouts, results and samples) and the collected rows
-must be those of the uninterrupted run. Only what the clock says may differ: timings.jsonl. The report is left out: every run
-makes it anew from these files.
+must be those of the uninterrupted run. Only what the clock says may differ: timings.jsonl. The report is left out:
+every run makes it anew from these files.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -30,11 +31,10 @@ if __name__ == "__main__":
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import numpy as np
-
-import textworld.generator  # children find it imported
+import textworld.generator  # noqa: F401 - children find it imported
 
 import rlvr_world.recipes.text_game as text_recipes
-import rlvr_world.recipes.video_run
+import rlvr_world.recipes.video_run  # noqa: F401 - as above
 import rlvr_world.recipes.video_tokenizer as tokenizer_stage
 from rlvr_world import runner
 from rlvr_world.config import Config
@@ -43,16 +43,18 @@ from rlvr_world.recipes import find
 
 SMALL = """threads=1 model.layers=1 model.hidden=32 model.heads=2 model.precision=float32 model.device=cpu sft.steps=6
 sft.batch=4 sft.save_every=2 sft.eval_every=3 rl.steps=5 rl.prompts=2 rl.group=3 rl.save_every=2 rl.eval_every=2
-rl.drop_zero_variance=false control.enabled=false eval.valid_rows=4 eval.rows=8 guards.still_steps=0""".split()
+rl.drop_zero_variance=false control.enabled=false eval.valid_rows=4 eval.rows=8 guards.still_steps=0"""
 TEXT = """data.world.games=1 data.world.rows_per_game=40 model.vocabulary=320 data.max_prompt=2000 data.max_response=12
-data.reward=task_specific""".split()
+data.reward=task_specific"""
 VIDEO = """data.source=npz data.height=16 data.width=16 data.frame_skip=1 data.test_every=3 data.split.test=0.3
 data.split.valid=0.3 data.lpips=none data.reward.lpips=0 data.tokenizer.widths=32,32 data.tokenizer.groups=8
 data.tokenizer.latent=8 data.tokenizer.steps=8 data.tokenizer.batch=2 data.tokenizer.save_every=2
 data.tokenizer.eval_every=4 data.tokenizer.gan=0.1 data.tokenizer.gan_start=0.5 data.tokenizer.discriminator_depth=2
-data.tokenizer.discriminator_width=8""".split()
+data.tokenizer.discriminator_width=8"""
 TEXT_STAGES, VIDEO_STAGES = ("collection", "sft", "rl/seed0", "evaluation"), ("tokenizer",)
 CLOCKED = {"timings.jsonl", "report.html", ".lock"}
+HALF = re.compile(r"^\.(partial|removed)-|\.(part|partial)$")
+"""Names of what is being written."""
 CHAIN = 4
 """Kills before a chain is let run to its end."""
 
@@ -191,8 +193,7 @@ def chain(config: Config, place: Path, saves: Path, stages: list[str], stage: st
         if not killed(config, place, stage, later, draw.uniform(0, 0.8 * took)):
             break
         tally.kills += 1
-        tally.in_writes += any(p.name.startswith((".partial", ".removed", ".")) and p.name != ".lock"
-                               or p.suffix == ".part" for p in place.rglob("*"))  # fmt: skip
+        tally.in_writes += any(HALF.search(path.name) for path in place.rglob("*"))
     killed(config, place, stage, later, None)
     following = [*later, "end"][0]
     tally.compared += 1
@@ -211,7 +212,7 @@ def run(kills: int, seed: int, folder: Path) -> dict[str, Tally]:
         if recipe == "pusht":
             write_square(home / "square")
             given.append(f"data.path={home / 'square'}")
-        config = override(find(recipe).config(), [*SMALL, *settings, *given])
+        config = override(find(recipe).config(), [*SMALL.split(), *settings.split(), *given])
         took = alone(config, place, saves)
         for stage in wanted:
             tally = tallies[stage] = Tally()
