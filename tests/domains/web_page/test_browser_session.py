@@ -1,0 +1,305 @@
+"""A real Chromium on pages that behave badly: bounded, told in the row, and gone at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from rlvr_world.domains.web_page.browser import collect, session, sites
+from rlvr_world.domains.web_page.browser.collect import WebSpec, collect_rows, play
+from rlvr_world.domains.web_page.browser.session import Session, find_chromium, is_outside, launch_arguments
+from rlvr_world.domains.web_page.rows import read_rows
+from rlvr_world.errors import InputError
+
+T = TypeVar("T")
+pytest.importorskip("playwright", reason="pip install 'rlvr-world[web]'")
+pytest.importorskip("miniwob", reason="pip install 'rlvr-world[web]'")
+try:
+    CHROMIUM = find_chromium("", "")
+except InputError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+PAGES = {
+    "dialog": "<button onclick=\"alert('hello'); document.title = 'after'\">Go</button>",
+    "spin": "<button>Go</button><script>onkeydown = () => { while (true) {} }</script>",
+    "restless": "<button>Go</button><p id=p>0</p><script>setInterval(() => p.textContent++, 20)</script>",
+    "huge": "<button onclick='for (let i = 0; i < 20000; i++) document.body.append(document.createElement(`p`), i)'>"
+    "Go</button>",
+    "tab": "<button onclick=\"window.open('dialog.html')\">Go</button>",
+    "leave": "<button onclick=\"location = 'http://example.com/'\">Go</button><img src='http://192.0.2.1/x.png'>",
+    "late": "<button onclick=\"setTimeout(() => { this.textContent = 'Went' }, 700)\">Go</button>",
+    "form": "<input><select><option>red<option>blue</select><a href='late.html'>next</a>",
+}
+
+
+def at_once(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(asyncio.wait_for(work, 60))
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> sites.Site:
+    folder = tmp_path_factory.mktemp("pages")
+    for name, body in PAGES.items():
+        (folder / f"{name}.html").write_text(f"<!doctype html><title>{name}</title>{body}")
+    return sites.folder(folder)
+
+
+@pytest.fixture
+def clicks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A visitor who clicks the first element, then one that is not there."""
+    monkeypatch.setattr(collect, "choose_action", lambda page, goal, acted, rng: f"click [{99 if acted else 2}]")
+
+
+def test_pages_that_misbehave_cost_a_row_and_not_the_collection(
+    site: sites.Site, clicks: None, monkeypatch: pytest.MonkeyPatch
+):
+    async def visit() -> dict[str, list[dict[str, Any]]]:
+        async with Session() as browser:
+            names = ("dialog", "restless", "huge", "tab", "leave")
+            rows = {name: await play(browser, site, f"{name}.html", 0, 2) for name in names}
+            with monkeypatch.context() as patch:
+                patch.setattr(collect, "choose_action", lambda *_: "press [Enter]")
+                patch.setattr(session, "LIMIT", 3.0)
+                rows["spin"] = await play(browser, site, "spin.html", 0, 2)
+            await browser.open(site.root + "late.html")
+            started = time.monotonic()
+            with pytest.raises(session.PageFailure, match="its renderer crashed"):
+                await browser._bounded(browser._cdp.send("Page.crash"))
+            assert time.monotonic() - started < 5
+            await browser.restart()
+            return rows | {"late": await play(browser, site, "late.html", 0, 2)}
+
+    rows = at_once(visit())
+    errors = {name: [row["error"] for row in of_page] for name, of_page in rows.items()}
+    missing = "no element [99] on the page"
+    assert errors["dialog"] == ["dismissed a dialog (alert): hello", missing]
+    assert errors["restless"][0] == "the page was still changing after 3 s of its time"
+    assert "more than 10000 are not read" in errors["huge"][0]
+    assert errors["tab"] == ["closed a new tab", missing]
+    assert errors["leave"] == ["stayed on the page: http://example.com/ is outside", missing]
+    assert errors["spin"] == ["the page is lost: it did not answer within 3 s"]
+    assert errors["late"] == ["", missing]
+    assert "button 'Went'" in rows["late"][0]["next_observation"]
+    assert "Tab 0 (current): after" in rows["dialog"][0]["next_observation"]
+    assert rows["spin"][0]["done"]
+    assert not rows["late"][1]["done"]
+
+
+def test_typing_choosing_and_following_a_link_show(site: sites.Site):
+    async def visit() -> list[str]:
+        texts = []
+        async with Session() as browser:
+            await browser.open(site.root + "form.html")
+            for action in (
+                "scroll [down]",
+                "type [2] [Go Go] [0]",
+                "click [5]",
+                "click [6]",
+                "go_back",
+                "goto [nowhere]",
+            ):
+                texts.append((await browser.observation()).text)
+                await browser.act(action)
+            texts.append(browser.notes())
+        return texts
+
+    start, _, typed, chosen, followed, back, notes = at_once(visit())
+    assert "[2] textbox ''" in start
+    assert "[4] option 'red' selected: True" in start
+    assert "\t[2] textbox '' focused: True required: False\n\t\t[7] StaticText 'Go Go'" in typed
+    assert "[4] option 'red' selected: False" in chosen
+    assert "[5] option 'blue' selected: True" in chosen
+    assert "button 'Go'" in followed
+    assert "option 'red'" in back
+    assert notes.startswith("goto [nowhere] leads nowhere: ")
+
+
+def test_the_wall_has_two_layers(site: sites.Site):
+    """Requests are stopped before they are made; and without that layer, no name and no address resolves."""
+    from playwright.async_api import async_playwright
+
+    urls = ("http://example.com/", "http://192.0.2.1/", "https://127.0.0.1.example.com/")
+    assert all(is_outside(url, ()) for url in (*urls, "ws://example.com/", "http://127.0.0.1@example.com/"))
+    assert not any(is_outside(url, ("example.com",)) for url in ("http://localhost:1/", "file:///x", urls[0]))
+
+    async def reach() -> list[str]:
+        ask = "url => fetch(url, {mode: 'no-cors'}).then(() => 'reached', () => 'stopped')"
+        async with async_playwright() as playwright:
+            bare = await playwright.chromium.launch(executable_path=CHROMIUM, args=launch_arguments(()))
+            page = await bare.new_page()
+            errors = []
+            for url in urls[:2]:
+                try:
+                    await page.goto(url)
+                except Exception as error:  # noqa: BLE001
+                    errors.append(str(error))
+            await bare.close()
+        async with Session() as browser:
+            await browser.open(site.root + "late.html")
+            with served() as port:
+                asked = [
+                    await browser.run(ask, f"http://127.0.0.1:{port}/"),
+                    *[await browser.run(ask, u) for u in urls],
+                ]
+        return [*errors, *asked]
+
+    *bare, loopback, first, second, third = at_once(reach())
+    assert len(bare) == 2
+    assert all("ERR_NAME_NOT_RESOLVED" in error for error in bare)
+    assert (loopback, first, second, third) == ("reached", "stopped", "stopped", "stopped")
+
+
+class served:
+    """A server on loopback, with its port."""
+
+    def __enter__(self) -> int:
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self.server.server_address[1]
+
+    def __exit__(self, *error: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def test_collecting_goes_on_where_it_stopped_and_the_same_spec_gives_the_same_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    spec = WebSpec(tasks=("click-option", "use-autocomplete"), episodes=2, steps=2)
+    whole = collect_rows(spec, tmp_path / "whole", progress=False)
+    assert collect_rows(spec, tmp_path / "whole", progress=False) == whole
+    played = []
+
+    async def stop(*args: Any) -> list[dict[str, Any]]:
+        if len(played) == 2:
+            raise KeyboardInterrupt
+        played.append(await play(*args))
+        return played[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(collect, "play", stop)
+        with pytest.raises(KeyboardInterrupt):
+            collect_rows(spec, tmp_path / "parts", progress=False)
+    (part,) = (tmp_path / "parts").iterdir()
+    with part.open("ab") as out:
+        out.write(b'{"task": "half a ro')
+    resumed = collect_rows(spec, tmp_path / "parts", progress=False)
+    assert resumed.read_bytes() == whole.read_bytes()
+    assert list((tmp_path / "parts").iterdir()) == [resumed]
+    rows = read(whole)
+    assert {row["task"] for row in rows} == set(spec.tasks)
+    assert all(row["goal"] and row["url"] == f"{row['task']}.html" and not row["error"] for row in rows)
+    assert len(read_rows(whole)) == len(rows)
+
+
+def test_an_app_of_an_infinity_checkout_is_served_on_loopback(tmp_path: Path):
+    (tmp_path / "index.html").write_text("<title>App</title><button>Star</button>")
+    (tmp_path / "real-tasks.json").write_text('[{"id": "e1", "instruction": "Star it."}]')
+    (tmp_path / "server.py").write_text(
+        "import http.server\nclass AppHandler(http.server.SimpleHTTPRequestHandler):\n"
+        "    def do_POST(self):\n        open('reset', 'a').write(self.path)\n"
+        "        self.send_response(200)\n        self.end_headers()\n"
+    )
+    spec = WebSpec(site="infinity", path=str(tmp_path), episodes=2, steps=1)
+    rows = read(collect_rows(spec, tmp_path / "rows", progress=False))
+    assert [(row["goal"], row["seed"]) for row in rows] == [("Star it.", 0), ("Star it.", 1)]
+    assert "button 'Star'" in rows[0]["observation"]
+    assert (tmp_path / "reset").read_text() == "/api/reset" * 2
+
+
+STAY = """
+import asyncio, sys
+from rlvr_world.domains.web_page.browser.session import Session
+async def stay():
+    async with Session() as browser:
+        await browser.open("about:blank")
+        print("open", flush=True)
+        if sys.argv[1] == "raise":
+            raise SystemExit(3)
+        await asyncio.sleep(60)
+asyncio.run(stay())
+"""
+
+
+@pytest.mark.parametrize("how", ["raise", signal.SIGINT, signal.SIGTERM])
+def test_no_browser_is_left_behind(how: str | signal.Signals):
+    command = [sys.executable, "-c", STAY, str(how)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"open\n"
+        family = set(descendants(process.pid))
+        if isinstance(how, signal.Signals):
+            os.kill(process.pid, how)
+        process.wait(20)
+    until = time.monotonic() + 10
+    while (left := family & set(alive())) and time.monotonic() < until:
+        time.sleep(0.2)
+    assert how == "raise" or len(family) > 3
+    assert not left
+
+
+def alive() -> Iterator[int]:
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if (folder / "stat").read_text().rpartition(")")[2].split()[0] != "Z":
+                yield int(folder.name)
+        except OSError:  # it ended meanwhile
+            continue
+
+
+def descendants(root: int) -> set[int]:
+    found = {root}
+    for pid in sorted(alive()):
+        try:
+            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+        if parent in found:
+            found.add(pid)
+    return found - {root}
+
+
+def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for path in (str(tmp_path / "chromium"), ""):
+        with pytest.raises(InputError, match="apt-get install chromium"):
+            find_chromium(path, "none")
+    with pytest.raises(InputError, match=r"has no 'click-buton'"):
+        collect_rows(WebSpec(tasks=("click-buton",)), tmp_path, progress=False)
+    with pytest.raises(InputError, match=r"no folder|\.html"):
+        collect_rows(WebSpec(site="folder", path=str(tmp_path)), tmp_path, progress=False)
+    with pytest.raises(InputError, match="apps/gmail"):
+        collect_rows(WebSpec(site="infinity", path=str(tmp_path)), tmp_path, progress=False)
+    with pytest.raises(InputError, match="steps is 0"):
+        WebSpec(steps=0)
+    with pytest.raises(InputError, match="name the folder"):
+        WebSpec(path="pages")
+    fake = tmp_path / "not-a-browser"
+    fake.write_text("#!/bin/sh\nexit 1\n")
+    fake.chmod(0o755)
+    with pytest.raises(InputError, match="does not start"):
+        collect_rows(WebSpec(tasks=("enter-text",), browser=str(fake)), tmp_path, progress=False)
+
+
+def test_the_default_tasks_are_pages_of_the_package():
+    assert set(collect.MINIWOB_TASKS) <= set(sites.miniwob().tasks)
+    assert len(set(collect.MINIWOB_TASKS)) == len(collect.MINIWOB_TASKS) >= 40
