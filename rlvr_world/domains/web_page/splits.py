@@ -19,12 +19,13 @@ def split_rows(
 ) -> tuple[list[Transition], list[Transition], list[Transition]]:
     """Training, validation and test rows, in order.
 
-    A share of the tasks is for testing alone; of the others, shares of the episodes are for testing and validation.
-    Test rows bear ``held-out tasks`` or ``held-out seeds`` in their kind beside the class of their change. A test or
+    A share of the tasks is for testing alone, variants of a task together; of the others, shares of the episodes are
+    for testing and validation. Test rows bear ``held-out tasks`` or ``held-out seeds`` in their kind beside the class of their change. A test or
     validation row whose question stands in the training rows word for word is left out: simple tasks look the same
     under every seed.
     """
-    held = set(_part(sorted({row.world for row in rows}), test_tasks, seed, "tasks"))
+    families = set(_part(sorted({family(row.world) for row in rows}), test_tasks, seed, "tasks"))
+    held = {row.world for row in rows if family(row.world) in families}
     episodes = sorted({_episode(row) for row in rows if row.world not in held})
     apart = _part(episodes, test_seeds + valid_seeds, seed, "episodes")
     first = round(len(apart) * test_seeds / max(1e-9, test_seeds + valid_seeds))
@@ -43,6 +44,15 @@ def split_rows(
     ]
     valid = [row for row in rows if row.world not in held and _episode(row) in validating]
     return train, _unseen(valid, seen), _unseen(test, seen)
+
+
+def family(task: str) -> str:
+    """What variants of a task have in common: the first two words of their names.
+
+    >>> family("click-tab-2-hard")
+    'click-tab'
+    """
+    return "-".join(task.split("-")[:2])
 
 
 def question(row: Transition) -> str:

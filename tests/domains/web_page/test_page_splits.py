@@ -1,6 +1,7 @@
 """Rows kept apart by seed and by task."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from rlvr_world.domains.web_page.change import Change
 from rlvr_world.domains.web_page.rows import PageResult, PageState
-from rlvr_world.domains.web_page.splits import mix_unchanged, question, split_rows
+from rlvr_world.domains.web_page.splits import family, mix_unchanged, question, split_rows
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
 
@@ -42,6 +43,15 @@ def test_nothing_is_on_two_sides(seed):
     unseen = {row.world for row in test if "tasks" in row.kind}
     assert not unseen & {row.world for row in (*train, *valid)}
     assert {row.world for row in test if "seeds" in row.kind} <= {row.world for row in train}
+
+
+def test_variants_of_a_task_go_together():
+    tasks = ["click-tab", "click-tab-2", "click-tab-2-hard", "email-inbox", "email-inbox-nl", "login", "site.org"]
+    assert len({family(task) for task in tasks}) == 4
+    some = [replace(row, world=tasks[int(row.world)]) for row in rows(7, 6)]
+    for seed in range(5):
+        train, _, test = split_rows(some, 0.4, 0.0, 0.0, seed)
+        assert not {family(row.world) for row in train} & {family(row.world) for row in test}
 
 
 def test_questions_that_are_trained_on_are_no_test():
