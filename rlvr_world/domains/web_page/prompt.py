@@ -31,7 +31,9 @@ from rlvr_world.types import Malformed
 
 Style = Literal["published", "compact"]
 LEFT_OUT = "..."
-"""Stands where lines of a page that is too long are left out."""
+"""Stands where lines of a page that is too long are left out, and for the end of a line that is."""
+LONGEST = 200
+"""Longest line that compact prompts show whole, in characters: what a paragraph says matters less than that it is."""
 _UNCHANGED = "none"
 _EDIT = re.compile(r"([~=])(\d+)(.*)|-(\d+)(?::(\d+))?|\+(\S.*)")
 
@@ -84,7 +86,7 @@ def build_prompt(state: PageState, action: str, style: Style, kept: Collection[i
 def page_lines(page: Page, style: Style) -> list[str]:
     """A line for each node."""
     if style == "compact":
-        return [f"{number} {node.text}" for number, node in enumerate(page.nodes, start=1)]
+        return [f"{number} {_short(node.text)}" for number, node in enumerate(page.nodes, start=1)]
     return ["\t" * node.depth + node.line for node in page.nodes]
 
 
@@ -123,7 +125,11 @@ def _compact_action(action: str, page: Page, acted: int | None) -> str:
         return action
     node = page.nodes[acted]
     done = re.sub(rf"[\['\"]{node.id}[\]'\"]", str(acted + 1), action.partition(" where [")[0], count=1)
-    return f"{done} {node.text}"
+    return f"{done} {_short(node.text)}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else text[:LONGEST] + LEFT_OUT
 
 
 # Answers

@@ -20,9 +20,9 @@ def split_rows(
     """Training, validation and test rows, in order.
 
     A share of the tasks is for testing alone, variants of a task together; of the others, shares of the episodes are
-    for testing and validation. Test rows bear ``held-out tasks`` or ``held-out seeds`` in their kind beside the class of their change. A test or
-    validation row whose question stands in the training rows word for word is left out: simple tasks look the same
-    under every seed.
+    for testing and validation. Test rows bear ``held-out tasks`` or ``held-out seeds`` in their kind beside the class
+    of their change. A test or validation row whose question stands in the training rows word for word is left out:
+    simple tasks look the same under every seed.
     """
     families = set(_part(sorted({family(row.world) for row in rows}), test_tasks, seed, "tasks"))
     held = {row.world for row in rows if family(row.world) in families}

@@ -39,6 +39,12 @@ def test_published_prompt_holds_everything():
     )
 
 
+def test_paragraphs_are_cut_in_compact_prompts_alone():
+    state = PageState(f"[1] RootWebArea 'A'\n[2] StaticText '{'word ' * 100}'")
+    assert len(build_prompt(state, "click [2]", "compact")) < 500
+    assert state.page.nodes[1].text in build_prompt(state, "click [2]", "published")
+
+
 def test_lines_left_out():
     prompt = build_prompt(PageState(TEXT), "click [99]", "compact", kept={0, 3})
     assert prompt.splitlines() == ["1 RootWebArea 'Shop'", "...", "4 button 'Go'", "click 4 button 'Go'"]
