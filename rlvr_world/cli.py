@@ -123,6 +123,16 @@ def build_parser() -> argparse.ArgumentParser:
     report = verb("report", _report, "write the report of a run again from its files")
     report.add_argument("run", metavar="RUN", type=Path)
 
+    check = verb("check", _check, "read every row of a recipe, and see that its reward knows the true answers")
+    recipe(check, "recipe", "whose rows and reward")
+    check.add_argument("--model", metavar="RUN|MODEL", type=Path, help="whose tokenizer to use (for video a run)")
+    check.add_argument("--rows", metavar="N", type=int, default=0, help="rows of each split to answer (all)")
+
+    doctor = verb("doctor", _doctor, "before RL: would it learn from this start, what would it cost, go or no-go")
+    recipe(doctor, "recipe", "whose prompts, reward and settings")
+    doctor.add_argument("--model", metavar="RUN|MODEL", type=Path, help="where RL would start; of a run its SFT")
+    doctor.add_argument("--prompts", metavar="N", type=int, default=200, help="prompts to sample (200)")
+
     replay = verb("replay", _replay, "make a rollout of an RL step again and show it, or a step that failed")
     replay.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a folder under RUN/faults")
     replay.add_argument("rollout", metavar="STEP/GROUP/N", nargs="?", default="", help="such as 12/3/5, from 0")
@@ -253,6 +263,34 @@ def _report(args: argparse.Namespace) -> None:
 
     page = write_report(args.run)
     print(f"{text_report(args.run)}\nreport: {page}")
+
+
+def _start(path: Path | None) -> tuple[str, Path | None]:
+    """The model that ``--model`` names, of a run the one that RL starts from, and the run folder it lies in."""
+    if path is None:
+        return "", None
+    run = _run_of(path)
+    if run != path:
+        return str(path), run
+    from rlvr_world.training.checkpoint import latest
+
+    return str(latest(run / "sft") or run / "base"), run
+
+
+def _check(args: argparse.Namespace) -> int:
+    from rlvr_world.check import check
+
+    good, text = check(_config(args), *_start(args.model), args.rows)
+    print(text)
+    return 0 if good else 1
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from rlvr_world.doctor import doctor
+
+    good, text = doctor(_config(args), *_start(args.model), args.prompts)
+    print(text)
+    return 0 if good else 1
 
 
 def _replay(args: argparse.Namespace) -> int:

@@ -52,6 +52,11 @@ class Recipe:
     prepare: Callable[[Config, Splits, Path, Log], None] = _nothing
     """(config, splits, folder, log): what has to stand in the run folder before there can be a model."""
 
+    @property
+    def prepares(self) -> bool:
+        """Whether something is trained before there can be a model, so that the rows alone do not make one."""
+        return self.prepare is not _nothing
+
 
 def from_scratch(config: Config, vocabulary: int, max_length: int, tokenizer: Tokenizer = None) -> Model:
     """The random model that ``config.model`` describes, over a vocabulary that the recipe knows."""

@@ -1,0 +1,149 @@
+"""Is a recipe's data sound, and does its reward tell right from wrong? Every row is read, asked and answered.
+
+rows -> encode -> the true answer's tokens -> decode -> score: the true answer must score as well as can be, and better
+than any trivial prediction.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.progress import track
+
+from rlvr_world import models, recipes
+from rlvr_world.config import Config
+from rlvr_world.errors import InputError
+from rlvr_world.recipes import Splits
+from rlvr_world.scoring import AT_ONCE, judge, score
+from rlvr_world.types import BatchDomain, Domain, Score, Script, Transition, Write
+
+LISTED = 10
+"""Faults that are told in full."""
+
+
+@dataclass
+class Split:
+    """What was found in one split."""
+
+    rows: int
+    kinds: Counter[str]
+    worlds: int
+    checked: int = 0
+    faults: list[str] = field(default_factory=list)
+    malformed: int = 0
+    gold: list[float] = field(default_factory=list)
+    baselines: dict[str, list[float]] = field(default_factory=dict)
+
+
+def check(config: Config, model: str = "", run: Path | None = None, limit: int = 0) -> tuple[bool, str]:
+    """Whether all is well, and a text of tables and faults.
+
+    ``model`` brings tokenizer and codec where the recipe does not make them from the rows alone; ``run`` is the run
+    folder that it belongs to. ``limit`` bounds the rows of each split whose answers are scored, spread evenly; 0 takes
+    all. Raises InputError for a file or row that does not read.
+    """
+    splits = recipes.find(config.recipe).splits(config)
+    domain = _domain(config, splits, model, run)
+    found: dict[str, Split] = {}
+    for name in ("sft", "train", "valid", "test"):
+        rows: Sequence[Transition] = getattr(splits, name)
+        if name == "train" and rows is splits.sft:
+            continue
+        counts = Counter(row.kind for row in rows)
+        split = found[name] = Split(len(rows), counts, len({row.world for row in rows}))
+        if domain is not None:
+            step = max(1, len(rows) // limit) if limit else 1
+            chosen = range(0, len(rows), step)
+            batch = AT_ONCE if isinstance(domain, BatchDomain) else 1
+            for start in track(range(0, len(chosen), batch), f"checking {name}"):
+                _check_rows(domain, [rows[i] for i in chosen[start : start + batch]], split)
+    return not any(split.faults for split in found.values()), _text(found, domain)
+
+
+def _domain(config: Config, splits: Splits, model: str, run: Path | None) -> Domain | None:
+    """The domain, with a tokenizer made from the rows where the recipe does so; None where it has to be trained."""
+    recipe, source = recipes.find(config.recipe), model or config.model.source
+    if source != "scratch":
+        loaded, tokenizer = models.load_model(source)
+        return recipe.domain(config, loaded, tokenizer, run)
+    if recipe.prepares:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        return recipe.domain(config, *recipe.new_model(config, splits, Path(folder)), None)
+
+
+def _check_rows(domain: Domain, rows: Sequence[Transition], split: Split) -> None:
+    """Ask, answer and score some rows; what is wrong with them goes to ``split.faults``."""
+    split.checked += len(rows)
+    asked: list[tuple[Transition, list[tuple[int, ...]]]] = []
+    for row in rows:
+        try:
+            asked.append((row, answer_of(domain.encode(row), row)))
+        except InputError as error:
+            split.faults.append(str(error))
+    try:
+        answered = list(judge(domain, [[written] for _, written in asked], [row for row, _ in asked]))
+        trivial = [dict(domain.baselines(row)) for row, _ in asked]
+        scored = score(domain, [list(named.values()) for named in trivial], [row for row, _ in asked])
+    except (InputError, RuntimeError) as error:
+        split.faults.append(str(error))
+        return
+    for (row, _), [(_, gold)], named, values in zip(asked, answered, trivial, scored, strict=True):
+        baselines = dict(zip(named, values, strict=True))
+        split.gold.append(gold.value)
+        split.malformed += bool(gold.malformed)
+        for name, one in baselines.items():
+            split.baselines.setdefault(name, []).append(one.value)
+        split.faults += faults(row, gold, {} if isinstance(domain, BatchDomain) else baselines)
+
+
+def answer_of(script: Script, row: Transition) -> list[tuple[int, ...]]:
+    """The true answer's tokens as a sampler would give them. Raises InputError where no model could write them."""
+    written = []
+    for segment in script.tail:
+        if isinstance(segment, Write):
+            ids = segment.target or ()
+            if len(ids) > segment.max_tokens:
+                raise InputError(
+                    f"row {row.id}: the true answer has {len(ids)} tokens, at most {segment.max_tokens} can be "
+                    "written; raise data.max_response"
+                )
+            written.append(ids[:-1] if ids and ids[-1] in segment.stop else ids)
+    return written
+
+
+def faults(row: Transition, gold: Score, baselines: dict[str, Score]) -> Iterator[str]:
+    """What is wrong with how a true answer scores. Pictures come through their tokens, so that a trivial prediction
+    may be nearer to a still scene: for them no ``baselines`` are given."""
+    if gold.malformed:
+        yield f"row {row.id}: the true answer reads as malformed ({gold.malformed})"
+    elif gold.parts.get("exact", 1.0) != 1.0:
+        yield f"row {row.id}: the true answer is not exactly right (exact {gold.parts['exact']:g})"
+    for name, one in baselines.items():
+        if one.value > gold.value + 1e-9:
+            yield f"row {row.id}: {name!r} scores {one.value:.4g}, more than the true answer's {gold.value:.4g}"
+
+
+def _text(found: dict[str, Split], domain: Domain | None) -> str:
+    lines = ["| split | rows | kinds | worlds |", "|---|--:|---|--:|"]
+    for name, split in found.items():
+        kinds = ", ".join(f"{kind or 'any'} {count}" for kind, count in sorted(split.kinds.items()))
+        lines.append(f"| {name} | {split.rows} | {kinds} | {split.worlds} |")
+    if domain is None:
+        return "\n".join([*lines, "", "every row reads; to prove the reward, name a run with --model: its tokenizer"])
+    names = dict.fromkeys(name for split in found.values() for name in split.baselines)
+    heads = ["split", "checked", "malformed", "true answer: least", "mean", *(f"{name}: mean" for name in names)]
+    lines += ["", "| " + " | ".join(heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
+    for name, split in found.items():
+        values = [split.gold, *(split.baselines.get(n, []) for n in names)]
+        means: list[Any] = [f"{sum(v) / len(v):.4g}" if v else "-" for v in values]
+        least = f"{min(split.gold):.4g}" if split.gold else "-"
+        lines.append("| " + " | ".join(map(str, [name, split.checked, split.malformed, least, *means])) + " |")
+    told = [fault for split in found.values() for fault in split.faults]
+    lines += ["", f"faults: {len(told) or 'none, every true answer scores as it should'}"]
+    return "\n".join([*lines, *(f"- {fault}" for fault in told[:LISTED])])

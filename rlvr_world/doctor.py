@@ -1,0 +1,170 @@
+"""Before the first expensive hour: would RL learn anything from this start, and what would it cost?
+
+A few hundred prompts are sampled as RL would sample them; what is found is held against fixed limits, each with the
+field that changes it. Then one step is really done, for its time and memory.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlvr_world import models, recipes
+from rlvr_world.config import Config
+from rlvr_world.errors import InputError
+from rlvr_world.scoring import judge, score
+from rlvr_world.training.grpo import GRPO
+from rlvr_world.training.learner import Learner
+from rlvr_world.types import BatchDomain, Domain, Score, Transition, Write
+
+FLAT, MALFORMED, UNFINISHED, FLIPS, STILL = 0.9, 0.5, 0.3, 0.3, 1.0
+"""Above these shares it is a no-go; the round trip may lose at most ``STILL`` of what copying loses."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    name: str
+    text: str
+    advice: str = ""
+    """What to change; empty where all is well."""
+
+
+def doctor(config: Config, model: str = "", run: Path | None = None, prompts: int = 200) -> tuple[bool, str]:
+    """Whether to go, and a table with the reasons.
+
+    ``model`` is where RL starts, by default ``config.model.source``; ``run`` is the run folder that it belongs to.
+    Raises InputError for a start with random weights.
+    """
+    source = model or config.model.source
+    if source == "scratch":
+        raise InputError(
+            f"recipe {config.recipe}: RL would start from random weights here; train sft first (rl.steps=0), then name "
+            "the run or its checkpoint with --model"
+        )
+    recipe = recipes.find(config.recipe)
+    splits = recipe.splits(config)
+    loaded: Any
+    loaded, tokenizer = models.load_model(source, device=models.check_device(config.model.device))
+    if config.model.lora_rank:
+        loaded = models.add_lora(loaded, config.model.lora_rank, config.model.lora_alpha)
+    learner = Learner(loaded, tokenizer, config.model, config.rl.optimizer)
+    domain = recipe.domain(config, learner.model, tokenizer, run)
+    epoch = partial(splits.rl_epoch, config.seed)
+    stage = GRPO(learner, replace(config.rl, prompts=min(prompts, len(epoch(0)))), domain, epoch, config.seed)
+    rows, groups = stage.rollouts(0)
+    judged = list(judge(domain, [[rollout.written for rollout in group] for group in groups], rows))
+    scores = [[one for _, one in group] for group in judged]
+    found = [*_rewards(scores), *_lengths(groups)]
+    if isinstance(domain, BatchDomain):
+        found += [*_codec(domain, rows), *_flips(config, domain, learner, run, judged, rows, scores)]
+    found += _cost(config, GRPO(learner, config.rl, domain, epoch, config.seed))
+    return not any(one.advice for one in found), _text(config, len(rows), found)
+
+
+def _rewards(scores: Sequence[Sequence[Score]]) -> list[Finding]:
+    values = np.array([[one.value for one in group] for group in scores])
+    flat = float((np.ptp(values, axis=1) == 0).mean())
+    bad = float(np.mean([bool(one.malformed) for group in scores for one in group]))
+    spread = f"mean {values.mean():.4g}, in-group deviation {values.std(axis=1).mean():.4g}, best of group "
+    spread += f"{values.max(axis=1).mean():.4g}"
+    return [
+        Finding("reward", spread),
+        Finding(
+            "groups without spread",
+            f"{flat:.0%}",
+            "nothing to learn from: more sft.steps, a larger rl.group or rl.temperature, or a finer data.reward"
+            if flat > FLAT
+            else "",
+        ),
+        Finding(
+            "malformed",
+            f"{bad:.0%}",
+            "the start does not know the format: more sft.steps, or a larger data.max_response"
+            if bad > MALFORMED
+            else "",
+        ),
+    ]
+
+
+def _lengths(groups: Sequence[Sequence[Any]]) -> list[Finding]:
+    lengths = [len(rollout.ids) for group in groups for rollout in group]
+    cut = float(np.mean([not rollout.finished for group in groups for rollout in group]))
+    most = max(sum(s.max_tokens for s in group[0].script.tail if isinstance(s, Write)) for group in groups)
+    low, middle, high = np.quantile(lengths, [0.05, 0.5, 0.95])
+    advice = "answers are cut off and cannot be right: raise data.max_response, or more sft.steps"
+    return [
+        Finding("response length", f"5 % {low:.0f}, median {middle:.0f}, 95 % {high:.0f} tokens, allowed {most}"),
+        Finding("cut off at the longest", f"{cut:.0%}", advice if cut > UNFINISHED else ""),
+    ]
+
+
+def _codec(domain: Domain, rows: Sequence[Transition]) -> list[Finding]:
+    """What the codec's round trip costs, beside what really moves: the reward of the last frame once more."""
+    trivial = [dict(domain.baselines(row)) for row in rows]
+    scored = score(domain, [list(named.values()) for named in trivial], rows)
+    means = {name: float(np.mean([group[i].value for group in scored])) for i, name in enumerate(next(iter(trivial)))}
+    copied, back = means.get("copy last frame"), means.get("tokenizer round trip")
+    if copied is None or back is None:
+        return []
+    advice = "tokens lose more than moves: train the tokenizer longer (data.tokenizer.steps), or give it more codes"
+    text = f"reward {back:.4g}; copying the last frame, which is as far off as things move, {copied:.4g}"
+    return [Finding("round trip of the codec", text, advice if back < STILL * copied else "")]
+
+
+def _flips(
+    config: Config,
+    domain: Any,
+    learner: Learner,
+    run: Path | None,
+    judged: Sequence[Sequence[tuple[Any, Score]]],
+    rows: Sequence[Transition],
+    scores: Sequence[Sequence[Score]],
+) -> list[Finding]:
+    """Of the pairs of a group, the share whose order depends on whether they are held against the true frames or
+    against what the tokenizer can show of them."""
+    now = config.data.reward.target
+    other = "frame" if now == "round_trip" else "round_trip"
+    data = replace(config.data, reward=replace(config.data.reward, target=other))
+    held = recipes.find(config.recipe).domain(replace(config, data=data), learner.model, learner.tokenizer, run)
+    again = score(held, [[prediction for prediction, _ in group] for group in judged], rows)
+    flips = pairs = 0
+    for ours, theirs in zip(scores, again, strict=True):
+        for i, j in combinations(range(len(ours)), 2):
+            one, two = ours[i].value - ours[j].value, theirs[i].value - theirs[j].value
+            if one or two:
+                pairs, flips = pairs + 1, flips + (one * two < 0)
+    share = flips / pairs if pairs else 0.0
+    advice = f"the codec decides who is better: train it longer, or data.reward.target={other}" if share > FLIPS else ""
+    return [Finding("pairs that the codec would order otherwise", f"{share:.0%} of {pairs}", advice)]
+
+
+def _cost(config: Config, stage: GRPO) -> list[Finding]:
+    """One step, done and thrown away."""
+    started = time.perf_counter()
+    stage.step(0, 0.5)
+    seconds = time.perf_counter() - started
+    if stage.learner.device.type == "cuda":
+        memory = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of GPU memory at most"
+    else:
+        memory = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB of memory at most"
+    hours = seconds * config.rl.steps * len(config.rl.seeds) / 3600
+    return [
+        Finding("a step", f"{seconds:.1f} s, {memory}"),
+        Finding("all of RL", f"{hours:.1f} h: {config.rl.steps} steps, {len(config.rl.seeds)} seeds, no validation"),
+    ]
+
+
+def _text(config: Config, prompts: int, found: Sequence[Finding]) -> str:
+    lines = [f"{config.recipe}: {prompts} prompts, {config.rl.group} rollouts each\n", "| | | |", "|---|---|---|"]
+    lines += [f"| {one.name} | {one.text} | {'NO: ' + one.advice if one.advice else 'ok'} |" for one in found]
+    bad = [one.name for one in found if one.advice]
+    return "\n".join([*lines, "", f"no-go: {', '.join(bad)}" if bad else "go"])

@@ -1,0 +1,122 @@
+"""``check`` and ``doctor``: rows that read, rewards that know the truth, and a verdict before RL."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlvr_world import cli, runner
+from rlvr_world.check import check
+from rlvr_world.doctor import doctor
+from rlvr_world.domains.text_game.domain import TextGame
+from rlvr_world.errors import InputError
+from rlvr_world.overrides import override
+from rlvr_world.recipes import find
+from rlvr_world.types import Score
+
+TINY = """model.vocabulary=300 model.layers=1 model.hidden=32 model.heads=2 model.precision=float32 model.device=cpu
+data.valid_fraction=0.2 threads=1 rl.prompts=3 rl.group=4 rl.steps=7 data.max_response=140""".split()  # noqa: SIM905
+
+
+@pytest.fixture
+def settings(house: Any) -> list[str]:
+    path = house(30)
+    return [*TINY, f"data.train={path}", f"data.test={path}"]
+
+
+def config(settings: list[str]) -> Any:
+    return override(find("bytesized32").config(), settings)
+
+
+def test_sound_rows_pass(settings: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "bytesized32", *settings]) == 0
+    said = capsys.readouterr().out
+    assert "| test | 30 | changed 15, unchanged 15 | 3 |" in said
+    assert "faults: none" in said
+    line = next(line for line in said.splitlines() if line.startswith("| test | 30 | 0 |"))
+    least, mean, no_change = (float(cell) for cell in line.split("|")[4:7])
+    assert (least, mean) == (0.3, pytest.approx((1.3 + 0.3) / 2))
+    assert no_change < mean
+
+
+def test_a_reward_that_prefers_no_change_is_found(
+    settings: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    score = TextGame.score
+    monkeypatch.setattr(TextGame, "score", lambda *a: Score(-score(*a).value, score(*a).parts))
+    assert cli.main(["check", "bytesized32", *settings]) == 1
+    said = capsys.readouterr().out
+    assert "'no change' scores -0.0" in said
+    assert "more than the true answer's -1.3" in said
+
+
+def test_answers_that_nobody_could_write_are_found(settings: list[str]) -> None:
+    good, said = check(config([*settings[:-3], "data.max_response=20", *settings[-2:]]))
+    assert not good
+    assert "tokens, at most 20 can be written; raise data.max_response" in said
+    assert said.count("\n- row") == 10, "no more are told than a person reads"
+
+
+def test_a_decoder_that_spoils_the_truth_is_found(settings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = TextGame.decode
+    monkeypatch.setattr(TextGame, "decode", lambda self, written, row: decode(self, [written[0][:-1]], row))
+    good, said = check(config(settings), limit=5)
+    assert good, "a missing bracket is repaired"
+    monkeypatch.setattr(TextGame, "decode", lambda self, written, row: decode(self, [written[0][5:]], row))
+    good, said = check(config(settings), limit=5)
+    assert not good
+    assert "the true answer reads as malformed" in said
+
+
+def test_a_row_that_does_not_read_is_named(house: Any, settings: list[str], capsys: Any) -> None:
+    path = Path(settings[-1].partition("=")[2])
+    rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    rows[6]["tick_state"]["objects"][1]["uuid"] = "one"
+    assert cli.main(["check", "bytesized32", *settings[:-1], f"data.test={house(rows)}"]) == 2
+    said = capsys.readouterr().err
+    assert "row 7" in said
+    assert "tick_state.objects[1].uuid: expected an integer, got 'one'" in said
+
+
+def test_doctor_wants_a_start_that_has_learned_something(settings: list[str]) -> None:
+    with pytest.raises(InputError, match="train sft first"):
+        doctor(config(settings))
+
+
+def test_doctor_measures_and_says_what_to_change(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "write_report", lambda folder: folder)
+    given = [*settings, "sft.steps=1", "sft.batch=2", "rl.steps=0", "eval.rows=2", "data.max_response=12"]
+    given = [g for g in given if g not in ("data.max_response=140", "rl.steps=7")]
+    runner.train(config(given), tmp_path / "run")
+    given[given.index("rl.steps=0")] = "rl.steps=7"
+    assert cli.main(["doctor", "bytesized32", *given, "--model", str(tmp_path / "run"), "--prompts", "9"]) == 1
+    said = capsys.readouterr().out
+    assert "9 prompts, 4 rollouts each" in said
+    assert "| groups without spread | 100% | NO: nothing to learn from" in said
+    assert "| malformed | 100% | NO: the start does not know the format" in said
+    assert "| cut off at the longest | " in said
+    assert "s, " in said.partition("| a step |")[2]
+    assert said.splitlines()[-1].startswith("no-go: groups without spread, malformed")
+
+
+def test_doctor_says_go_where_there_is_something_to_learn(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = runner._base(runner.Run(tmp_path, config(settings), find("bytesized32"), *_splits(settings), None))  # type: ignore[arg-type]
+    drawn = iter(torch.rand(10_000, generator=torch.Generator().manual_seed(0)).tolist())
+    monkeypatch.setattr(TextGame, "score", lambda *_: Score(next(drawn), {"exact": 0.0}))
+    good, said = doctor(config(settings), base, prompts=6)
+    assert "| groups without spread | 0% | ok |" in said
+    assert "NO" not in said.replace("NO: answers are cut off", "")
+    assert good == ("NO" not in said)
+
+
+def _splits(settings: list[str]) -> tuple[Any]:
+    return (find("bytesized32").splits(config(settings)),)
