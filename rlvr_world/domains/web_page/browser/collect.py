@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import fcntl
 import gzip
 import hashlib
@@ -14,17 +15,19 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from itertools import product
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from rich.progress import Progress
 
 from rlvr_world.config import what
 from rlvr_world.domains.web_page.browser.explorer import choose_action
-from rlvr_world.domains.web_page.browser.session import PageFailure, Session
 from rlvr_world.domains.web_page.browser.sites import Site, folder, infinity, miniwob
 from rlvr_world.domains.web_page.browser.snapshot import NOTHING, Observation
 from rlvr_world.errors import InputError
 from rlvr_world.files import write_whole
+
+if TYPE_CHECKING:
+    from rlvr_world.domains.web_page.browser.session import Session
 
 FORMAT = 1  # part of the cache key: raise it when the same spec gives other rows
 MINIWOB_TASKS = (
@@ -117,9 +120,12 @@ def _site(spec: WebSpec) -> Iterator[Site]:
 
 
 async def _collect(spec: WebSpec, site: Site, out: IO[bytes], bar: Progress) -> None:
+    from rlvr_world.domains.web_page.browser.session import Session
+
     tasks = spec.tasks or (MINIWOB_TASKS if spec.site == "miniwob" else tuple(site.tasks))
     if unknown := [task for task in tasks if task not in site.tasks]:
-        raise InputError(f"tasks: {spec.site} has no {unknown[0]!r}; it has {', '.join(site.tasks)}")
+        near = difflib.get_close_matches(unknown[0], site.tasks, 3, 0) or site.tasks
+        raise InputError(f"tasks: {spec.site} has no {unknown[0]!r}; the nearest are {', '.join(near)}")
     done, rows = _resume(out)
     total = spec.transitions or len(tasks) * spec.episodes * spec.steps
     line = bar.add_task(f"collecting {spec.site} pages", total=total, completed=rows)
@@ -147,6 +153,8 @@ def _resume(out: IO[bytes]) -> tuple[set[tuple[str, int]], int]:
 
 async def play(session: Session, site: Site, task: str, seed: int, steps: int) -> list[dict[str, Any]]:
     """The rows of one episode. What goes wrong stands in a row's error; an episode whose page is lost ends there."""
+    from rlvr_world.domains.web_page.browser.session import PageFailure
+
     rng = random.Random(f"{task}/{seed}")
     rows: list[dict[str, Any]] = []
     tried: dict[str, Any] = {}

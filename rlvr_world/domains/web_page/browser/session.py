@@ -10,20 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import shutil
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from typing import Any, TypeVar
+
+from playwright.async_api import BrowserContext, Dialog, Error, Page, Route, async_playwright
 
 from rlvr_world.domains.web_page.actions import Action, parse_action
+from rlvr_world.domains.web_page.browser.chromium import PROFILE, VIEW, find_chromium, is_outside, launch_arguments
 from rlvr_world.domains.web_page.browser.snapshot import MAX_LINES, Observation, observe
 from rlvr_world.errors import InputError
 
-if TYPE_CHECKING:
-    from playwright.async_api import BrowserContext, Dialog, Page, Route
-
-VIEW = (1280, 720)
-"""Width and height of the viewport in CSS pixels."""
 MAX_ELEMENTS = 10_000
 """Elements of the largest page that is read: Chromium takes seconds to describe so many."""
 LIMIT = 10.0
@@ -31,16 +27,17 @@ LIMIT = 10.0
 _EPOCH = 1_718_452_800  # the first page's clock starts here: noon of a day in June 2024, UTC
 _ROUND, _ROUNDS, _QUIET = 1000, 3, 100  # virtual ms of a round after an action; rounds; quiet ms at their end
 _TICK = 50  # virtual ms wound on at a time while a page loads
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _WATCH = """new MutationObserver(() => { window.__lastChange = performance.now() })
 .observe(document, {subtree: true, childList: true, attributes: true, characterData: true})"""
 _STATE = "() => [document.readyState, performance.now() - (window.__lastChange ?? -1e9)]"
 _CHOOSE = """function () {
   const list = this.closest('select');
-  if (!list || this.disabled || list.disabled) return;
-  this.selected = list.multiple ? !this.selected : true;
-  list.focus();
-  for (const kind of ['input', 'change']) list.dispatchEvent(new Event(kind, {bubbles: true}));
+  if (list && !this.disabled && !list.disabled) {
+    this.selected = list.multiple ? !this.selected : true;
+    list.focus();
+    for (const kind of ['input', 'change']) list.dispatchEvent(new Event(kind, {bubbles: true}));
+  }
+  return Boolean(list);
 }"""
 
 T = TypeVar("T")
@@ -52,39 +49,6 @@ class PageFailure(Exception):
 
 class Missing(Exception):
     """The action could not be done on this page; the message says why."""
-
-
-def find_chromium(path: str, playwrights: str) -> str:
-    """The Chromium to run: the one given, one on the PATH, or the one that Playwright installed."""
-    names = (path,) if path else ("chromium", "chromium-browser", "google-chrome", playwrights)
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found:
-        return found
-    raise InputError(
-        f"browser: no Chromium {f'at {path}' if path else 'on this machine'}; install one with `apt-get install "
-        "chromium` or `playwright install chromium`, or give the path of one"
-    )
-
-
-def is_outside(url: str, allow: tuple[str, ...]) -> bool:
-    """Whether a request leaves this machine for a host that the user has not named."""
-    parts = urlsplit(url)
-    return parts.scheme in ("http", "https", "ws", "wss") and parts.hostname not in (
-        "127.0.0.1",
-        "localhost",
-        "::1",
-        *allow,
-    )
-
-
-def launch_arguments(allow: tuple[str, ...]) -> list[str]:
-    """Switches that leave Chromium no name and no address but loopback, no proxy and no background traffic."""
-    rules = ["MAP * ~NOTFOUND", *(f"EXCLUDE {host}" for host in (*_LOOPBACK, "[::1]", *allow))]
-    return [
-        f"--host-resolver-rules={', '.join(rules)}",
-        *("--no-proxy-server", "--disable-quic", "--disable-gpu", "--disable-background-networking", "--disable-sync"),
-        "--force-webrtc-ip-handling-policy=disable_non_proxied_udp",
-    ]
 
 
 class Session:
@@ -105,8 +69,6 @@ class Session:
         self._last: Observation | None = None
 
     async def __aenter__(self) -> Session:
-        from playwright.async_api import async_playwright
-
         self._manager = async_playwright()
         self._playwright = await self._manager.__aenter__()
         try:
@@ -167,8 +129,6 @@ class Session:
         await self.settle()
 
     async def _launch(self) -> None:
-        from playwright.async_api import Error
-
         path = find_chromium(self.browser, self._playwright.chromium.executable_path)
         try:
             self._browser = await self._playwright.chromium.launch(
@@ -179,24 +139,13 @@ class Session:
         self._context, self._crash = None, asyncio.get_running_loop().create_future()
 
     async def _close(self) -> None:
-        from playwright.async_api import Error
-
         with contextlib.suppress(Error, asyncio.TimeoutError):
             await asyncio.wait_for(self._browser.close(), LIMIT)
 
     async def _new_page(self) -> None:
         if self._context:
             await self._bounded(self._context.close())
-        self._context = context = await self._bounded(
-            self._browser.new_context(
-                viewport={"width": VIEW[0], "height": VIEW[1]},
-                locale="en-US",
-                timezone_id="UTC",
-                service_workers="block",
-                accept_downloads=False,
-                reduced_motion="reduce",
-            )
-        )
+        self._context = context = await self._bounded(self._browser.new_context(**PROFILE))
         await context.add_init_script(_WATCH)
         await context.route(re.compile("^(?!file:|data:|blob:|about:)"), self._gate)
         await context.route_web_socket(lambda url: is_outside(url, self.allow), lambda socket: socket.close())
@@ -234,8 +183,6 @@ class Session:
 
     async def _bounded(self, work: Awaitable[T]) -> T:
         """``work``, unless it takes too long or the renderer dies meanwhile, which Playwright does not report."""
-        from playwright.async_api import Error
-
         task = asyncio.ensure_future(work)
         first: set[asyncio.Future[Any]] = {task, self._crash}
         try:
@@ -262,6 +209,8 @@ class Session:
         finally:
             winding.cancel()
             await asyncio.gather(winding, return_exceptions=True)
+        # No word of the last step's end is under way once this is answered: it would pass for that of the next.
+        await self._cdp.send("Emulation.setVirtualTimePolicy", {"policy": "pause"})
 
     async def _wind(self, milliseconds: int) -> None:
         """Wind the page's clock on; it stands while a request is on its way."""
@@ -274,7 +223,10 @@ class Session:
     async def _settle(self) -> None:
         for _ in range(_ROUNDS):
             await self._wind(_ROUND)
-            ready, quiet = await self.page.evaluate(_STATE)
+            try:
+                ready, quiet = await self.page.evaluate(_STATE)
+            except Error:  # a navigation has just taken the page away
+                continue
             if ready == "complete" and quiet >= _QUIET:
                 return
         self._notes.append(f"the page was still changing after {_ROUND * _ROUNDS / 1000:g} s of its time")
@@ -294,32 +246,29 @@ class Session:
             await self.page.keyboard.type(action.text)
             if action.enter:
                 await self.page.keyboard.press("Enter")
-        elif action.verb == "press":
-            await self.page.keyboard.press(action.text)
         elif action.verb == "scroll":
-            pages = 1 if action.text == "down" else -1
             # In braces, because newer Chromium returns a promise that only a frame of the running clock fulfils.
-            await self.page.evaluate("pages => { window.scrollBy(0, pages * innerHeight) }", pages)
-        elif action.verb in ("goto", "go_back", "go_forward"):
+            await self.page.evaluate(
+                "by => { window.scrollBy(0, by * innerHeight) }", 1 if action.text == "down" else -1
+            )
+        elif action.verb in ("press", "goto", "go_back", "go_forward"):
             await self._go(action)
         elif not action.id:
             raise Missing(f"{action.verb} is not for a browser of one tab")
 
     async def _go(self, action: Action) -> None:
-        from playwright.async_api import Error
-
-        goto, back, forward = self.page.goto, self.page.go_back, self.page.go_forward
+        page = self.page
         try:
-            await self._navigate(
-                goto(action.text) if action.verb == "goto" else back() if action.verb == "go_back" else forward()
-            )
+            if action.verb == "press":
+                await page.keyboard.press(action.text)
+            else:
+                back_or_on = page.go_back if action.verb == "go_back" else page.go_forward
+                await self._navigate(page.goto(action.text) if action.verb == "goto" else back_or_on())
         except Error as error:
             raise Missing(f"{action} leads nowhere: {_first_line(error)}") from error
 
     async def _point(self, action: Action) -> None:
         """Click the middle of a node, or go there; an option of a closed list, which has no place, is chosen."""
-        from playwright.async_api import Error
-
         key = self._last.key(action.id) if self._last else None
         if key is None or self._last is None:
             raise Missing(f"no element [{action.id}] on the page")
@@ -328,8 +277,8 @@ class Session:
             if action.verb == "click" and self._last.page.by_id[action.id].role == "option":
                 found = await cdp.send("DOM.resolveNode", target)
                 call = {"functionDeclaration": _CHOOSE, "objectId": found["object"]["objectId"]}
-                await cdp.send("Runtime.callFunctionOn", call)
-                return
+                if (await cdp.send("Runtime.callFunctionOn", call))["result"]["value"]:
+                    return
             await cdp.send("DOM.scrollIntoViewIfNeeded", target)
             quad = (await cdp.send("DOM.getContentQuads", target))["quads"][0]
         except (Error, IndexError) as error:
