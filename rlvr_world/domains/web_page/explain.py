@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 from rlvr_world.domains.web_page.change import Change
+from rlvr_world.domains.web_page.diff import match_nodes
 from rlvr_world.domains.web_page.prompt import acted_node, nearest
 from rlvr_world.domains.web_page.rows import PageResult, PageState
-from rlvr_world.domains.web_page.scoring import Items, bare, items
-from rlvr_world.domains.web_page.tree import Page, parse_page
+from rlvr_world.domains.web_page.scoring import Items, items
+from rlvr_world.domains.web_page.tree import Node, parse_page
 from rlvr_world.types import Malformed, Transition
 
 SHOWN = 24
@@ -21,7 +21,7 @@ def explain_change(said: Change | Malformed, text: str, true: Change, transition
     """The action, the change item by item, and the pages.
 
     An item starts with a space where the prediction is right, ``-`` where it was missed, ``+`` where it was said and
-    did not happen.
+    did not happen. A star marks the nodes that come, go or differ.
 
     >>> print(explain_change(said, text, true, transition))
       action: click [4] where [4] is button 'Go'
@@ -36,11 +36,15 @@ def explain_change(said: Change | Malformed, text: str, true: Change, transition
     if isinstance(said, Malformed):
         lines += [f"+ malformed: {said.reason}", f"+ text: {text[:_WIDTH]!r}"]
         said = Change()
-    lines += list(_item_lines(items(said), items(true))) or ["  nothing changes, as predicted"]
-    lines += ["  page before:", *_page_lines(state.page, centre, {*true.deleted, *true.updated})]
-    if result.text:
-        after = parse_page(result.text)
-        lines += ["  page after:", *_page_lines(after, centre, {*true.new, *true.updated})]
+    lines += list(_item_lines(items(said), items(true))) or ["  nothing changes"]
+    after = parse_page(result.text).nodes
+    if not after:
+        return "\n".join(_clean(line) for line in lines)
+    before = state.page.nodes
+    pairs = match_nodes(before, after)
+    kept = {i: j for i, j in pairs.items() if before[i].text == after[j].text}
+    lines += ["  page before:", *_page_lines(before, centre, kept)]
+    lines += ["  page after:", *_page_lines(after, pairs.get(centre, 0), kept.values())]
     return "\n".join(_clean(line) for line in lines)
 
 
@@ -50,16 +54,13 @@ def _item_lines(said: Items, true: Items) -> Iterator[str]:
         yield from (f"{mark} {section} {line}" for section, line in of_mark.elements())
 
 
-def _page_lines(page: Page, centre: int, changed: Collection[str]) -> Iterator[str]:
-    """The nodes around ``centre``; a star marks those of the change, found by their text where ids are others."""
-    texts = Counter(bare(line) for line in changed)
-    kept = nearest([1] * len(page.nodes), min(centre, len(page.nodes) - 1), SHOWN)
-    for i in sorted(kept):
-        node = page.nodes[i]
-        star = "*" if node.line in changed or texts[node.text] else " "
-        yield f"    {star} {'  ' * node.depth}{node.line}"
-    if len(kept) < len(page.nodes):
-        yield f"      ({len(page.nodes) - len(kept)} more)"
+def _page_lines(nodes: Sequence[Node], centre: int, kept: Collection[int]) -> Iterator[str]:
+    """The nodes around ``centre``, a star before those that are not at the indices ``kept``."""
+    shown = nearest([1] * len(nodes), centre, SHOWN)
+    for i in sorted(shown):
+        yield f"    {' ' if i in kept else '*'} {'  ' * nodes[i].depth}{nodes[i].line}"
+    if len(shown) < len(nodes):
+        yield f"      ({len(nodes) - len(shown)} more)"
 
 
 def _clean(line: str) -> str:
