@@ -225,6 +225,7 @@ def test_an_app_of_an_infinity_checkout_is_served_on_loopback(tmp_path: Path):
 
 STAY = """
 import asyncio, sys
+from rlvr_world.domains.web_page.browser.session import Session
 async def stay():
     async with Session() as browser:
         await browser.open("about:blank")
