@@ -17,6 +17,7 @@ from rich.progress import track
 
 from rlvr_world import models, recipes
 from rlvr_world.config import Config
+from rlvr_world.domains.video.episodes import Clip
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import Splits
 from rlvr_world.scoring import AT_ONCE, judge, score
@@ -56,7 +57,9 @@ def check(config: Config, model: str = "", run: Path | None = None, limit: int =
             continue
         counts = Counter(row.kind for row in rows)
         split = found[name] = Split(len(rows), counts, len({row.world for row in rows}))
-        if domain is not None:
+        if domain is None:
+            split.faults += _unreadable(rows, f"reading {name}")
+        else:
             step = max(1, len(rows) // limit) if limit else 1
             chosen = range(0, len(rows), step)
             batch = AT_ONCE if isinstance(domain, BatchDomain) else 1
@@ -75,6 +78,17 @@ def _domain(config: Config, splits: Splits, model: str, run: Path | None) -> Dom
         return None
     with tempfile.TemporaryDirectory() as folder:
         return recipe.domain(config, *recipe.new_model(config, splits, Path(folder)), None)
+
+
+def _unreadable(rows: Sequence[Transition], label: str) -> Iterator[str]:
+    """What is wrong with the frames that rows stand for; nothing else of a row waits to be read."""
+    for row in track(rows, label):
+        for side in (row.state, row.next_state):
+            try:
+                if isinstance(side, Clip):
+                    side.read()
+            except InputError as error:
+                yield str(error)
 
 
 def _check_rows(domain: Domain, rows: Sequence[Transition], split: Split) -> None:
@@ -135,7 +149,8 @@ def _text(found: dict[str, Split], domain: Domain | None) -> str:
         kinds = ", ".join(f"{kind or 'any'} {count}" for kind, count in sorted(split.kinds.items()))
         lines.append(f"| {name} | {split.rows} | {kinds} | {split.worlds} |")
     if domain is None:
-        return "\n".join([*lines, "", "every row reads; to prove the reward, name a run with --model: its tokenizer"])
+        lines += ["", "to prove the reward, name a run with --model: this recipe trains a tokenizer first"]
+        return "\n".join([*lines, *_faults(found, "none, every row and frame reads")])
     names = dict.fromkeys(name for split in found.values() for name in split.baselines)
     heads = ["split", "checked", "malformed", "true answer: least", "mean", *(f"{name}: mean" for name in names)]
     lines += ["", "| " + " | ".join(heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
@@ -144,6 +159,9 @@ def _text(found: dict[str, Split], domain: Domain | None) -> str:
         means: list[Any] = [f"{sum(v) / len(v):.4g}" if v else "-" for v in values]
         least = f"{min(split.gold):.4g}" if split.gold else "-"
         lines.append("| " + " | ".join(map(str, [name, split.checked, split.malformed, least, *means])) + " |")
-    told = [fault for split in found.values() for fault in split.faults]
-    lines += ["", f"faults: {len(told) or 'none, every true answer scores as it should'}"]
-    return "\n".join([*lines, *(f"- {fault}" for fault in told[:LISTED])])
+    return "\n".join([*lines, *_faults(found, "none, every true answer scores as it should")])
+
+
+def _faults(found: dict[str, Split], none: str) -> list[str]:
+    told = list(dict.fromkeys(fault for split in found.values() for fault in split.faults))
+    return ["", f"faults: {len(told) or none}", *(f"- {fault}" for fault in told[:LISTED])]

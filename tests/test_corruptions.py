@@ -1,0 +1,262 @@
+"""Kinds of damaged data, each told in one sentence that names the file, the row and what was expected: by ``check``."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rlvr_world import cli
+
+Rows = list[dict[str, Any]]
+Harm = Callable[[Any], Any]
+AT = 4
+"""The row that is harmed, counted from 1."""
+
+
+def at(*path: Any) -> Callable[[Any], Harm]:
+    """A value in the harmed row is replaced; by ``...`` it is removed."""
+
+    def by(value: Any) -> Harm:
+        def harm(rows: Rows) -> None:
+            inner = rows[AT - 1]
+            for key in path[:-1]:
+                inner = inner[key]
+            if value is ...:
+                del inner[path[-1]]
+            else:
+                inner[path[-1]] = value
+
+        return harm
+
+    return by
+
+
+DOOR = ("tick_state", "objects", 1)
+TEXT_ROWS: dict[str, tuple[Harm, str]] = {
+    "a column is missing": (at("tick_state")(...), "expected the key tick_state"),
+    "the state is a list": (at("current_state")([]), "current_state: expected an object, got []"),
+    "the objects are missing": (at("tick_state", "objects")(...), "tick_state.objects: expected a list, got no such"),
+    "the objects are text": (at("tick_state", "objects")("door"), "tick_state.objects: expected a list, got 'door'"),
+    "an object is a number": (at(*DOOR)(7), "tick_state.objects[1]: expected an object, got 7"),
+    "an object has no uuid": (at(*DOOR, "uuid")(...), "tick_state.objects[1].uuid: expected an integer"),
+    "a uuid is text": (at(*DOOR, "uuid")("1"), "objects[1].uuid: expected an integer, got '1'"),
+    "a uuid is true": (at(*DOOR, "uuid")(True), "objects[1].uuid: expected an integer, got True"),
+    "a uuid stands twice": (at(*DOOR, "uuid")(0), "expected each uuid once, got 0 again"),
+    "a name is null": (at(*DOOR, "name")(None), "objects[1].name: expected a string, got None"),
+    "properties are a list": (at(*DOOR, "properties")([]), "objects[1].properties: expected an object"),
+    "contents are objects": (at(*DOOR, "contains")([{}]), "objects[1].contains: expected a list of names"),
+    "the score is text": (at("next_score_state", "score")("1"), "next_score_state.score: expected a number, got '1'"),
+    "the end of the game is a number": (at("next_score_state", "gameOver")(1), "gameOver: expected true or false"),
+    "the action is missing": (at("action_state", "lastAction")(...), "action_state.lastAction: expected a string"),
+    "the next uuid is a decimal": (at("current_state", "max_UUID")(2.5), "max_UUID: expected an integer, got 2.5"),
+    "the game has no name": (at("game")(None), "game: expected a string, got None"),
+    "a property is NaN": (at(*DOOR, "properties", "knocks")(float("nan")), "NaN is not JSON"),
+    "a property is infinite": (at(*DOOR, "properties", "knocks")(float("-inf")), "-Infinity is not JSON"),
+}
+PAGE = "[1] RootWebArea 'Shop'\n\t[2] link 'Cart'"
+WEB_ROWS: dict[str, tuple[Harm, str]] = {
+    "a page is missing": (at("next_observation")(...), "expected the column next_observation"),
+    "a page is a number": (at("observation")(3), "observation: expected a string, got 3"),
+    "a page is empty": (at("observation")(""), "observation: expected an accessibility tree, got ''"),
+    "a line is no node": (at("next_observation")(PAGE + "\n\t[5]"), "field next_observation: line 3"),
+    "an action that nobody can take": (at("action")("fly [2]"), "action"),
+}
+TEXT_FILES: dict[str, tuple[Harm, str]] = {
+    "gzip cut off": (lambda data: data[:-20], "expected a whole gzip file"),
+    "gzip with a flipped byte": (lambda data: data[:-6] + bytes([data[-6] ^ 255]) + data[-5:], "gzip file"),
+    "no gzip at all": (lambda data: gzip.decompress(data), "expected a whole gzip file"),
+    "empty": (lambda data: gzip.compress(b""), "expected at least one text-game row"),
+    "a line cut off": (lambda data: gzip.compress(gzip.decompress(data)[:-30]), "row 12: expected the line to be JSON"),
+    "another encoding": (
+        lambda data: gzip.compress(gzip.decompress(data).replace(b"door", b"t\xfcr")),
+        "row 1: expected",
+    ),
+    "a list on a line": (lambda data: gzip.compress(b"[1]\n" + gzip.decompress(data)), "row 1: expected the line"),
+}
+
+
+def check(recipe: str, settings: list[str], file: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The verb refuses, in a sentence that names the file and says what is wrong and what to do or was expected."""
+    code = cli.main(["check", recipe, *settings])
+    captured = capsys.readouterr()
+    said = captured.err if code == 2 else captured.out
+    assert code in (1, 2), said
+    assert code == 1 or len(said.strip().splitlines()) == 1, said
+    assert words in said
+    assert file in said
+    assert "expected" in said or "does not read" in said or "not a readable" in said or "unpack" in said.lower()
+    assert "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def good(house: Any) -> Path:
+    return house(12)
+
+
+def read(file: Path) -> Rows:
+    return [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
+
+
+@pytest.mark.parametrize("kind", TEXT_ROWS)
+def test_text_rows(kind: str, good: Path, house: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    harm, words = TEXT_ROWS[kind]
+    rows = copy.deepcopy(read(good))
+    harm(rows)
+    bad = house(rows, "bad.jsonl.gz")
+    check("bytesized32", [f"data.train={good}", f"data.test={bad}"], f"bad.jsonl.gz, row {AT}", words, capsys)
+
+
+@pytest.mark.parametrize("kind", TEXT_FILES)
+def test_text_files(kind: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harm, words = TEXT_FILES[kind]
+    bad = tmp_path / "bad.jsonl.gz"
+    bad.write_bytes(harm(good.read_bytes()))
+    check("bytesized32", [f"data.train={good}", f"data.test={bad}"], "bad.jsonl.gz", words, capsys)
+
+
+def web_rows(count: int = 8) -> Rows:
+    return [
+        {"observation": PAGE, "action": "click [2]", "next_observation": PAGE + f"\n\t[{i}] link 'x'"}
+        for i in range(3, 3 + count)
+    ]
+
+
+@pytest.mark.parametrize("kind", WEB_ROWS)
+def test_web_rows(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harm, words = WEB_ROWS[kind]
+    rows = web_rows()
+    harm(rows)
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = [f"data.train={bad}", f"data.test={bad}", "data.reasoning_column="]
+    check("webarena-published", given, f"bad.jsonl, row {AT}", words, capsys)
+
+
+def parquet(path: Path, rows: Rows) -> Path:
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+def parquet_rows() -> Rows:
+    thing = {"name": "a", "uuid": 1, "type": "T", "properties": {"on": True}, "contains": []}
+    state = json.dumps({"game_state": [thing, {"score": 0, "gameOver": False, "gameWon": False}]})
+    row = {
+        "prompt": [{"role": "user", "content": "UUID base is 2\nTask Description: x"}],
+        "reward_model": {"ground_truth": state},
+        "extra_info": {"data_state": state, "data_action": "look"},
+    }
+    return [copy.deepcopy(row) for _ in range(6)]
+
+
+PARQUET: dict[str, tuple[Harm, str]] = {
+    "a truth that is no JSON": (at("reward_model", "ground_truth")("{"), "reward_model.ground_truth"),
+    "a state without its score": (at("extra_info", "data_state")('{"game_state": []}'), "expected the score as last"),
+    "a prompt without messages": (at("prompt")([]), "prompt: expected a list of messages"),
+    "no action": (at("extra_info", "data_action")(None), "extra_info.data_action: expected a string, got None"),
+}
+
+
+@pytest.mark.parametrize("kind", PARQUET)
+def test_parquet_rows(kind: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harm, words = PARQUET[kind]
+    rows = parquet_rows()
+    harm(rows)
+    bad = parquet(tmp_path / "bad.parquet", rows)
+    check("bytesized32", [f"data.train={good}", f"data.test={bad}"], f"bad.parquet, row {AT}", words, capsys)
+
+
+def test_a_parquet_file_cut_off(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = parquet(tmp_path / "bad.parquet", parquet_rows())
+    bad.write_bytes(bad.read_bytes()[:-9])
+    check("bytesized32", [f"data.train={good}", f"data.test={bad}"], "bad.parquet", "expected a whole parquet", capsys)
+
+
+def test_parquet_shards_of_two_splits(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train-0.parquet", "test-0.parquet"):
+        parquet(tmp_path / name, parquet_rows())
+    given = [f"data.train={good}", f"data.test={tmp_path}"]
+    check("bytesized32", given, str(tmp_path), "expected the shards of one split, got test, train", capsys)
+
+
+# Video
+
+
+def npz(change: Callable[[dict[str, np.ndarray]], Any]) -> Callable[[Path], None]:
+    def harm(file: Path) -> None:
+        with np.load(file) as stored:
+            arrays = dict(stored)
+        change(arrays)
+        np.savez_compressed(file, **arrays)
+
+    return harm
+
+
+def bad_number(value: float) -> Callable[[dict[str, np.ndarray]], None]:
+    def change(arrays: dict[str, np.ndarray]) -> None:
+        arrays["action"][3, 1] = value
+
+    return change
+
+
+def spoil_frames(file: Path) -> None:
+    """A byte in the middle of the packed frames: the archive's index stays whole."""
+    data = bytearray(file.read_bytes())
+    data[data.index(b"image.npy") + 400] ^= 255
+    file.write_bytes(data)
+
+
+VIDEO: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a file cut off": (lambda file: file.write_bytes(file.read_bytes()[:-200]), "not a readable .npz"),
+    "no archive": (lambda file: file.write_text("frames"), "not a readable .npz"),
+    "no actions": (npz(lambda a: a.pop("action")), "expected the arrays image and action, got no action"),
+    "frames as decimals": (npz(lambda a: a.update(image=a["image"] / 255)), "field image: expected uint8 [T, H, W, 3]"),
+    "frames without colours": (npz(lambda a: a.update(image=a["image"][..., 0])), "field image: expected uint8"),
+    "an action too few": (npz(lambda a: a.update(action=a["action"][:-1])), "expected as many rows as frames"),
+    "actions of another width": (npz(lambda a: a.update(action=a["action"][:, :1])), "expected as many rows as frames"),
+    "an action that is NaN": (npz(bad_number(np.nan)), "expected finite numbers, got nan at step 3, dimension 1"),
+    "an action that is infinite": (npz(bad_number(np.inf)), "expected finite numbers, got inf at step 3"),
+    "frames that do not unpack": (spoil_frames, "field image: does not read"),
+}
+
+
+@pytest.fixture(scope="module")
+def episodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("square")
+    for episode in range(12):
+        draw = np.random.default_rng(episode)
+        image = draw.integers(0, 255, (9, 16, 16, 3)).astype(np.uint8)
+        action = draw.normal(size=(9, 2)).astype(np.float32)
+        np.savez_compressed(folder / f"square_eps_{episode:08d}.npz", image=image, action=action)
+    return folder
+
+
+def video_settings(folder: Path) -> list[str]:
+    shape = ["data.height=16", "data.width=16", "data.frame_skip=1", "data.train_every=1", "data.test_every=1"]
+    return ["data.source=npz", f"data.path={folder}", *shape, "data.split.test=0.3", "data.split.valid=0.3"]
+
+
+@pytest.mark.parametrize("kind", VIDEO)
+def test_episodes(kind: str, episodes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harm, words = VIDEO[kind]
+    folder = Path(shutil.copytree(episodes, tmp_path / "square"))
+    harm(folder / "square_eps_00000007.npz")
+    check("pusht", video_settings(folder), "square_eps_00000007", words, capsys)
+
+
+def test_what_is_whole_passes(good: Path, episodes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["check", "pusht", *video_settings(episodes)]) == 0
+    assert "faults: none, every row and frame reads" in capsys.readouterr().out
+
+
+def test_there_are_forty_kinds() -> None:
+    assert sum(map(len, (TEXT_ROWS, TEXT_FILES, WEB_ROWS, PARQUET, VIDEO))) + 2 >= 40
