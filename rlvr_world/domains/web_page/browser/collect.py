@@ -105,7 +105,7 @@ def _content(spec: WebSpec) -> tuple[Any, ...]:
     """What the rows depend on."""
     fields = {name: value for name, value in asdict(spec).items() if name != "browser"}
     if spec.site != "miniwob":
-        return fields, str(Path(spec.path).resolve())
+        return fields, str(Path(spec.path).expanduser().resolve())
     return fields, spec.tasks or MINIWOB_TASKS, metadata.version("miniwob")
 
 
@@ -139,6 +139,8 @@ async def _collect(spec: WebSpec, site: Site, out: IO[bytes], bar: Progress) -> 
                 out.flush()
                 rows += len(episode)
                 bar.update(line, completed=rows)
+    if not rows:
+        raise InputError(f"web: no page of {site.root} could be opened and read; open one in a browser to see why")
 
 
 def _resume(out: IO[bytes]) -> tuple[set[tuple[str, int]], int]:
