@@ -250,10 +250,12 @@ def _run_of(path: Path) -> Path | None:
 
 
 def _last_model(run: Path) -> Path:
-    from rlvr_world.training.checkpoint import latest
+    from rlvr_world.training.checkpoint import damage, latest
 
     for stage in (*sorted((run / "rl").glob("seed*")), run / "sft"):
         if model := latest(stage):
+            if fault := damage(model):
+                raise InputError(f"{model}: it is damaged: {fault}; `rlvr-world resume {run}` puts it aside")
             return model
     raise InputError(f"{run}: holds no trained model yet; `rlvr-world resume {run}` goes on with it")
 

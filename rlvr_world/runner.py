@@ -46,6 +46,9 @@ from rlvr_world.training.stopping import stoppable
 from rlvr_world.training.tracking import Log
 from rlvr_world.types import Domain, Transition
 
+HALTED = "halted.json"
+"""In a run folder: why a guard stopped the run; gone when it goes on."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -89,7 +92,13 @@ def train(config: Config, folder: Path) -> Path:
     with stoppable(at_once=True), _alone(folder), _room_on_disk(folder):
         write_whole(stored, json.dumps(overrides.to_json(config), indent=2))
         run = Run(folder, config, recipe, splits, Log(folder, config.trackers, overrides.to_json(config)))
-        return _carry_out(run)
+        (folder / HALTED).unlink(missing_ok=True)
+        try:
+            return _carry_out(run)
+        except Halted as error:
+            write_whole(folder / HALTED, json.dumps({"said": str(error)}))
+            write_report(folder)
+            raise
 
 
 def _checked_parts(config: Config) -> tuple[Recipe, Splits]:

@@ -14,7 +14,7 @@ import pytest
 from rlvr_world import cli, runner
 from rlvr_world.config import RecordConfig
 from rlvr_world.domains.text_game.domain import TextGame
-from rlvr_world.errors import InputError
+from rlvr_world.errors import Halted, InputError
 from rlvr_world.overrides import override
 from rlvr_world.recipes import find
 from rlvr_world.replay import replay
@@ -114,6 +114,21 @@ def test_a_failed_step_fails_again_by_the_verb(
     monkeypatch.setattr(TextGame, "score", score)
     assert cli.main(["replay", str(fault)]) == 1
     assert "it does not fail here; it said: row" in capsys.readouterr().out
+
+
+def test_a_run_that_a_guard_stopped_tells_why_and_goes_on(
+    tiny: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(Halted, match=r"step 2: in 2 steps no group had two different rewards"):
+        runner.train(override(tiny, ["guards.flat_steps=2"]), folder)
+    assert cli.main(["resume", str(folder)]) == 3, "it comes to the same end"
+    assert "rlvr-world: step 2: in 2 steps no group" in capsys.readouterr().err
+    assert "guard</span> step 2: in 2 steps no group" in (folder / "report.html").read_text()
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(config.replace('"flat_steps": 2', '"flat_steps": 0'))
+    assert cli.main(["resume", str(folder)]) == 0
+    assert "guard</span>" not in (folder / "report.html").read_text()
 
 
 def test_the_extremes_and_a_sample_are_chosen() -> None:

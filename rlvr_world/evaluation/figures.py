@@ -27,6 +27,8 @@ MORE = [
     ("clip_fraction", "Clipped tokens", True),
     ("grad_norm", "Gradient norm", False),
     ("logp_gap", "Log-probability gap, sampler to trainer", False),
+    ("weight_change", "Largest change of a weight in a step", False),
+    ("repetition", "Repeated runs of eight tokens", True),
 ]
 TOKENIZER = {"loss": "Loss", "l1": "L1", "lpips": "LPIPS", "gan": "GAN loss", "code_usage": "Codes in use"}
 FAMILIES = {"sft": "SFT", "rl": "RL", "control": "control"}

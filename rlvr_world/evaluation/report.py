@@ -70,6 +70,7 @@ def write_report(run: Path) -> Path:
         rl_figures=rl_figures(metrics),
         more_figures=more_figures(metrics),
         times=(times := _times(metrics, _read_metrics(run / "timings.jsonl"))),
+        interventions=_interventions(run),
         phases=list(dict.fromkeys(phase for row in times for phase in row["phases"])),
         clock=_clock,
         pictures=_pictures(samples),
@@ -158,6 +159,18 @@ def _by_protocol(results: Sequence[Result]) -> list[dict[str, Result]]:
         groups[result["fingerprint"]][name] = result
     best_of = {result["fingerprint"] for result in results if result["name"].startswith("best-of-")}
     return sorted(groups.values(), key=lambda g: (next(iter(g.values()))["fingerprint"] in best_of, -len(g)))
+
+
+def _interventions(run: Path) -> list[str]:
+    """What guards did to the run: stopped it, ended a stage with an earlier checkpoint, put a damaged one aside."""
+    told = [_read(path)["said"] for path in run.glob("halted.json")]
+    for path in sorted(run.rglob("ended.json")):
+        ended = _read(path)
+        told.append(f"{path.parent.relative_to(run)} ended with step {ended['step']}: {ended['reason']}.")
+    for path in sorted(run.glob("faults/*/fault.json")):
+        fault = _read(path)
+        told.append(f"{fault['stage']}, step {fault['step']}: {fault['said']}; kept in faults/{path.parent.name}.")
+    return told + [f"{path.relative_to(run)} was put aside." for path in sorted(run.rglob("damaged-*"))]
 
 
 def _times(metrics: Sequence[Mapping[str, Any]], timings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

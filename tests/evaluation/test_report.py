@@ -360,3 +360,17 @@ def test_curves_by_hand() -> None:
     assert mean_curve([([0, 1, 2], [0, 2, 4]), ([0, 3], [2, 4])]) == ([0, 2], [1, 3])
     assert smooth([0, 3, 6, 9], 3) == [1.5, 3, 6, 7.5]
     assert smooth([0, 3], 0) == [0, 3]
+
+
+def test_what_guards_did_is_told(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", [result("sft", 20, 10)], ("sft", "rl/seed0"))
+    assert 'chip wrong">guard' not in write_report(run).read_text()
+    (run / "halted.json").write_text(json.dumps({"said": "step 9: <nothing> was learned"}))
+    (run / "rl" / "seed0" / "damaged-step-000004").mkdir(parents=True)
+    (run / "rl" / "seed0" / "ended.json").write_text(json.dumps({"step": 7, "reason": "kl is 30"}))
+    (run / "faults" / "sft-000003").mkdir(parents=True)
+    (run / "faults" / "sft-000003" / "fault.json").write_text(json.dumps({"stage": "sft", "step": 3, "said": "NaN"}))
+    page = write_report(run).read_text()
+    told = ["step 9: &lt;nothing&gt; was learned", "rl/seed0 ended with step 7: kl is 30."]
+    told += ["sft, step 3: NaN; kept in faults/sft-000003.", "rl/seed0/damaged-step-000004 was put aside."]
+    assert all(text in page for text in told)
