@@ -19,7 +19,7 @@ SPECIAL_TOKENS = (PAD, END, ANSWER)
 PIECES = {
     "fields": r"[^,]+,? ?|,",
     "strings": r'"[^"]*": [^",]*,? ?|"[^"]*"|, |[^",]+,? ?|,|"',
-    "pages": r"""(?: [A-Za-z]+: \w+)+| ?[A-Za-z]+ ['"]|['"]?\n|['"]|\d+| ?[^\s\d'"]+|\s""",
+    "pages": r"""(?: [A-Za-z]+: \w+)+|['"]? #| ?[A-Za-z]+ ['"]|['"]?\n|['"]|\d+| ?[^\s\d'"]+|\s""",
 }
 """Where a text is cut before merging; only what lies inside a piece can become one token.
 
@@ -27,7 +27,7 @@ States are JSON: the same ``"key": value, `` runs come back in every row. ``fiel
 such a run can become a single token: a real text-game prompt has 101 tokens, where the usual cut at spaces and
 punctuation makes 645. It suits worlds whose names recur. ``strings`` also sets string values apart (182 tokens),
 so that a name is the same tokens wherever it stands: worlds that combine names anew are learnt by copying.
-``pages`` is for lines such as ``4 button 'Go' focused: True``: number, role, each word of the name, all properties.
+``pages`` is for lines such as ``button 'Go' focused: True #4``: role, each word of the name, all properties, number.
 """
 
 

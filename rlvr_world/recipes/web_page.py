@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
+from rlvr_world.config import Config, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.domains.web_page.browser import WebSpec, collect_rows
 from rlvr_world.domains.web_page.domain import WebPage, WebPageConfig
 from rlvr_world.domains.web_page.prompt import build_answer, build_prompt
@@ -24,18 +24,20 @@ def miniwob() -> Config:
     return Config(
         recipe="miniwob",
         summary="MiniWoB++ pages in a real browser, a 2M-parameter model from scratch, then RL (2 cores, extra web)",
-        data=WebPageConfig(web=WebSpec(episodes=40), max_prompt=640, max_response=192, unchanged_per_hundred=40.0),
+        data=WebPageConfig(web=WebSpec(transitions=3600), max_prompt=400, max_response=128, unchanged_per_hundred=15.0),
         model=ModelConfig(vocabulary=1024, pieces="pages", hidden=192, layers=4, heads=4),
         sft=SFTConfig(
-            steps=400,
+            steps=500,
+            pretrain_steps=150,
             batch=32,
             optimizer=OptimizerConfig(2e-3, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98),
             save_every=50,
             eval_every=100,
         ),
         rl=RLConfig(
-            steps=24, prompts=32, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=8
+            steps=20, prompts=32, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=10
         ),
+        eval=EvalConfig(valid_rows=128),
     )
 
 
@@ -109,7 +111,7 @@ def new_model(config: Config, splits: Splits, folder: Path) -> tuple[Model, Toke
     """A tokenizer trained on prompts and answers of the training rows, and a model of its size."""
     style, settings = config.data.style, config.model
     texts = (
-        build_prompt(t.state, t.action, style) + build_answer(t.next_state.change, t.state.page, style)
+        build_prompt(t.state, t.action, style) + build_answer(t.next_state.change, t.state, t.action, style)
         for t in splits.train
     )
     tokenizer = train_tokenizer(texts, settings.vocabulary, settings.pieces)

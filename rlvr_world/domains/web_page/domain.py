@@ -12,8 +12,14 @@ from rlvr_world.config import what
 from rlvr_world.domains.web_page.browser import WebSpec
 from rlvr_world.domains.web_page.change import Change, write_change
 from rlvr_world.domains.web_page.explain import explain_change
-from rlvr_world.domains.web_page.prompt import acted_node, build_answer, build_prompt, nearest, page_lines
-from rlvr_world.domains.web_page.prompt import read_answer as read_text
+from rlvr_world.domains.web_page.prompt import (
+    acted_node,
+    build_answer,
+    build_prompt,
+    nearest,
+    page_lines,
+    read_answer,
+)
 from rlvr_world.domains.web_page.published import published_f1
 from rlvr_world.domains.web_page.rows import PageState
 from rlvr_world.domains.web_page.scoring import make_score, score_change
@@ -81,7 +87,7 @@ class WebPage:
     def encode(self, transition: Transition) -> Script:
         state: PageState = transition.state
         try:
-            answer = build_answer(self.true_change(transition), state.page, self.config.style)
+            answer = build_answer(self.true_change(transition), state, transition.action, self.config.style)
         except InputError as error:
             raise InputError(f"row {transition.id}: {error}") from error
         answer = transition.reasoning or answer
@@ -96,11 +102,12 @@ class WebPage:
         ids = turn_ids(self.tokenizer, build_prompt(state, transition.action, style))
         if len(ids) <= most:
             return tuple(ids)
-        lines = page_lines(state.page, style)
+        acted = acted_node(state.page, transition.action)
+        lines = page_lines(state.page, style, acted)
         sizes = [len(self.tokenizer.encode(f"{line}\n", add_special_tokens=False)) for line in lines]
         room = most - len(ids) + sum(sizes)
         while room > 0:
-            kept = nearest(sizes, acted_node(state.page, transition.action) or 0, room)
+            kept = nearest(sizes, acted or 0, room)
             ids = turn_ids(self.tokenizer, build_prompt(state, transition.action, style, kept))
             if len(ids) <= most:
                 return tuple(ids)
@@ -112,7 +119,7 @@ class WebPage:
 
     def decode(self, written: Sequence[Sequence[int]], transition: Transition) -> Prediction:
         text = str(self.tokenizer.decode(list(written[0]), clean_up_tokenization_spaces=False))
-        return Prediction(text, read_text(text, transition.state.page, self.config.style))
+        return Prediction(text, read_answer(text, transition.state, transition.action, self.config.style))
 
     def score(self, prediction: Prediction, transition: Transition) -> Score:
         true, said = self.true_change(transition), prediction.change

@@ -3,14 +3,15 @@
 ``published``: one user message for a pretrained model, with the parts and their order of RLVR-World's prompt (the
 wording is this project's), and an answer in the published sections with the browser's ids.
 
-``compact``: for small models that see nothing but such pages. Nodes are numbered from 1 on each page, because browser
-ids are long and arbitrary, and the answer says what to edit:
+``compact``: for small models that see nothing but such pages. Nodes are numbered on each page, because browser ids are
+long and arbitrary; the numbers stand at the end, where a causal model knows what they name. The acted node is ``@``. The
+answer says what to edit:
 
-    1 RootWebArea 'Shop'           ~2 focused: True        node 2 has these properties now
-    2 textbox '' required: False   =3 StaticText 'x'       node 3 reads so now
-    3 StaticText 'y'               -4                      node 4 is gone (-4:9: nodes 4 to 9)
-    4 button 'Go'                  +StaticText 'Done'      a new node
-    click 4 button 'Go'            none                    nothing changes
+    RootWebArea 'Shop' #1          ~2 focused: True        node 2 has these properties now
+    textbox '' required: False #2  =3 StaticText 'x'       node 3 reads so now
+    StaticText 'y' #3              -3                      node 3 is gone (-4:9: nodes 4 to 9)
+    button 'Go' #@                 +StaticText 'Done'      a new node
+    click @ button 'Go'            none                    nothing changes
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from typing import Literal
 
-from rlvr_world.domains.web_page.actions import target_of
+from rlvr_world.domains.web_page.actions import GRAMMAR, parse_action, target_of
 from rlvr_world.domains.web_page.change import Change, read_change, write_change
 from rlvr_world.domains.web_page.rows import PageState
 from rlvr_world.domains.web_page.scoring import bare
@@ -35,7 +36,7 @@ LEFT_OUT = "..."
 LONGEST = 200
 """Longest line that compact prompts show whole, in characters: what a paragraph says matters less than that it is."""
 _UNCHANGED = "none"
-_EDIT = re.compile(r"([~=])(\d+)(.*)|-(\d+)(?::(\d+))?|\+(\S.*)")
+_EDIT = re.compile(r"([~=])(@|\d+)(.*)|-(@|\d+)(?::(\d+))?|\+(\S.*)")
 
 INSTRUCTIONS = """\
 You predict how a web page changes when an agent acts on it.
@@ -71,8 +72,8 @@ Updated items:
 
 def build_prompt(state: PageState, action: str, style: Style, kept: Collection[int] | None = None) -> str:
     """The prompt; of a long page only the nodes at the indices ``kept`` are shown."""
-    page = "\n".join(_shown(page_lines(state.page, style), kept))
     acted = acted_node(state.page, action)
+    page = "\n".join(_shown(page_lines(state.page, style, acted), kept))
     if style == "compact":
         return f"{page}\n{_compact_action(action, state.page, acted)}\n"
     verb = action.partition(" where [")[0]
@@ -83,10 +84,10 @@ def build_prompt(state: PageState, action: str, style: Style, kept: Collection[i
     )
 
 
-def page_lines(page: Page, style: Style) -> list[str]:
+def page_lines(page: Page, style: Style, acted: int | None) -> list[str]:
     """A line for each node."""
     if style == "compact":
-        return [f"{number} {_short(node.text)}" for number, node in enumerate(page.nodes, start=1)]
+        return [f"{_short(node.text)} #{_number(i, acted)}" for i, node in enumerate(page.nodes)]
     return ["\t" * node.depth + node.line for node in page.nodes]
 
 
@@ -119,13 +120,18 @@ def _shown(lines: Sequence[str], kept: Collection[int] | None) -> Iterator[str]:
             yield LEFT_OUT
 
 
+def _number(index: int, acted: int | None) -> str:
+    return "@" if index == acted else str(index + 1)
+
+
 def _compact_action(action: str, page: Page, acted: int | None) -> str:
-    """The action with its number and line in the place of the id, brackets taken off."""
-    if acted is None:
-        return action
-    node = page.nodes[acted]
-    done = re.sub(rf"[\['\"]{node.id}[\]'\"]", str(acted + 1), action.partition(" where [")[0], count=1)
-    return f"{done} {_short(node.text)}"
+    """The action with its text as names are written, and the line of its node."""
+    node = "" if acted is None else f" @ {_short(page.nodes[acted].text)}"
+    if not action.startswith(tuple(f"{verb} [" for verb in GRAMMAR)):
+        return action + node  # BrowserGym's calls, and actions of one word
+    done = parse_action(action)
+    text = f" {done.text!r}" if done.text or done.verb == "type" else ""
+    return f"{done.verb}{text}{' 1' if done.enter else ''}{node}"
 
 
 def _short(text: str) -> str:
@@ -135,17 +141,19 @@ def _short(text: str) -> str:
 # Answers
 
 
-def build_answer(change: Change, page: Page, style: Style) -> str:
+def build_answer(change: Change, state: PageState, action: str, style: Style) -> str:
     """The text that states this change."""
-    return write_edits(change, page) if style == "compact" else write_change(change)
+    if style == "published":
+        return write_change(change)
+    return write_edits(change, state.page, acted_node(state.page, action))
 
 
-def read_answer(text: str, page: Page, style: Style) -> Change | Malformed:
+def read_answer(text: str, state: PageState, action: str, style: Style) -> Change | Malformed:
     """The change that an answer states. Never raises."""
-    return read_edits(text, page) if style == "compact" else read_change(text)
+    return read_change(text) if style == "published" else read_edits(text, state.page, acted_node(state.page, action))
 
 
-def write_edits(change: Change, page: Page) -> str:
+def write_edits(change: Change, page: Page, acted: int | None = None) -> str:
     """A change of this page as edits: updated nodes in document order, then runs of deleted ones, then new ones.
 
     Raises InputError for an item that is no node of the page, as published labels have them.
@@ -157,13 +165,13 @@ def write_edits(change: Change, page: Page) -> str:
     edits, gone = [], []
     for line in change.updated:
         index = _place(at, line[1:].partition("] ")[0] if line.startswith("[") else "", line)
-        edits.append(_edit(page.nodes[index], index + 1, bare(line)))
+        edits.append(_edit(page.nodes[index], _number(index, acted), bare(line)))
     for line in change.deleted:
         gone.append(_place(at, line, line) + 1)
     runs = groupby(enumerate(sorted(gone)), key=lambda item: item[1] - item[0])  # neighbours have one difference
     for _, run in runs:
         numbers = [number for _, number in run]
-        edits.append(f"-{numbers[0]}" + (f":{numbers[-1]}" if len(numbers) > 1 else ""))
+        edits.append(f"-{numbers[0]}:{numbers[-1]}" if len(numbers) > 1 else f"-{_number(numbers[0] - 1, acted)}")
     return "\n".join([*edits, *(f"+{bare(line)}" for line in change.new)]) or _UNCHANGED
 
 
@@ -174,12 +182,12 @@ def _place(at: dict[str, list[int]], name: str, line: str) -> int:
     return at[name].pop()
 
 
-def _edit(node: Node, number: int, text: str) -> str:
+def _edit(node: Node, number: str, text: str) -> str:
     now = Node("", text).parts
     return f"~{number}{now[2]}" if now[:2] == node.parts[:2] else f"={number} {text}"
 
 
-def read_edits(text: str, page: Page) -> Change | Malformed:
+def read_edits(text: str, page: Page, acted: int | None = None) -> Change | Malformed:
     """The change that edits state. Never raises."""
     new, deleted, updated = [], [], []
     lines = text.strip().split("\n")
@@ -191,7 +199,8 @@ def read_edits(text: str, page: Page) -> Change | Malformed:
         if added:
             new.append(added)
             continue
-        first, last = (int((number or start)[:9]) for number in (at, at or end))
+        here = "0" if acted is None else str(acted + 1)
+        first, last = (int((number or start).replace("@", here)[:9]) for number in (at, at or end))
         if not 0 < first <= last <= len(page.nodes):
             return Malformed("an edit of nodes that the page does not have")
         if start:

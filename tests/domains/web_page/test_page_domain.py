@@ -56,9 +56,9 @@ def test_long_pages_keep_the_acted_line():
     web, row = domain(max_prompt=120), transition()
     prompt = web.tokenizer.decode(web.encode(row).prompt)
     assert len(web.encode(row).prompt) <= 120
-    assert "40 link 'number 40'\n41 link" in prompt
-    assert "1 RootWebArea 'A'\n...\n" in prompt
-    assert prompt.endswith("click 40 link 'number 40'\n<|answer|>")
+    assert "link 'number 39' #39\nlink 'number 40' #@\nlink 'number 41' #41" in prompt
+    assert "RootWebArea 'A' #1\n...\n" in prompt
+    assert prompt.endswith("click @ link 'number 40'\n<|answer|>")
     with pytest.raises(InputError, match=r"row t:1.*data\.max_prompt"):
         domain(max_prompt=8).encode(row)
 
@@ -92,7 +92,7 @@ def test_explanation():
     assert "- new StaticText 'there'" in lines
     assert "+ updated [41] link 'x'" in lines
     assert any(line.split() == ["*", "[40]", "link", "'number", "40'", "focused:", "True"] for line in lines)
-    assert build_answer(true, row.state.page, "compact") == "~40 focused: True\n+StaticText 'there'"
+    assert build_answer(true, row.state, row.action, "compact") == "~@ focused: True\n+StaticText 'there'"
     assert "malformed: why" in domain().explain(Prediction("x", Malformed("why")), row)
     assert "nothing changes" in domain().explain(Prediction("", Change()), transition(BEFORE, "unchanged"))
 

@@ -6,7 +6,14 @@ from hypothesis import strategies as st
 
 from rlvr_world.domains.web_page.change import Change
 from rlvr_world.domains.web_page.diff import page_change
-from rlvr_world.domains.web_page.prompt import build_prompt, nearest, read_edits, write_edits
+from rlvr_world.domains.web_page.prompt import (
+    build_answer,
+    build_prompt,
+    nearest,
+    read_answer,
+    read_edits,
+    write_edits,
+)
 from rlvr_world.domains.web_page.rows import PageState, read_rows
 from rlvr_world.domains.web_page.scoring import items
 from rlvr_world.domains.web_page.tree import parse_page
@@ -18,15 +25,20 @@ PAGE = parse_page(TEXT)
 
 
 def test_compact_prompt():
-    prompt = build_prompt(PageState(TEXT), "type [71] [red shoes] [0] where [71] is textbox ''", "compact")
+    prompt = build_prompt(PageState(TEXT), "type [71] [it's red] [0] where [71] is textbox ''", "compact")
     assert prompt == (
-        "1 RootWebArea 'Shop'\n2 textbox '' required: False\n3 StaticText 'y'\n4 button 'Go'\n"
-        "type 2 [red shoes] [0] textbox '' required: False\n"
+        "RootWebArea 'Shop' #1\ntextbox '' required: False #@\nStaticText 'y' #3\nbutton 'Go' #4\n"
+        "type \"it's red\" @ textbox '' required: False\n"
     )
-    assert build_prompt(PageState(TEXT), "fill('71', 'red')", "compact").splitlines()[-1] == (
-        "fill(2, 'red') textbox '' required: False"
-    )
-    assert build_prompt(PageState(TEXT), "scroll [up]", "compact").splitlines()[-1] == "scroll [up]"
+    last = {
+        "type [99] []": "type '' 1 @ button 'Go'",
+        "fill('71', 'red')": "fill('71', 'red') @ textbox '' required: False",
+        "click [99]": "click @ button 'Go'",
+        "click [98]": "click",
+        "scroll [up]": "scroll 'up'",
+        "go_back": "go_back",
+    }
+    assert {a: build_prompt(PageState(TEXT), a, "compact").splitlines()[-1] for a in last} == last
 
 
 def test_published_prompt_holds_everything():
@@ -47,7 +59,7 @@ def test_paragraphs_are_cut_in_compact_prompts_alone():
 
 def test_lines_left_out():
     prompt = build_prompt(PageState(TEXT), "click [99]", "compact", kept={0, 3})
-    assert prompt.splitlines() == ["1 RootWebArea 'Shop'", "...", "4 button 'Go'", "click 4 button 'Go'"]
+    assert prompt.splitlines() == ["RootWebArea 'Shop' #1", "...", "button 'Go' #@", "click @ button 'Go'"]
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=20), st.integers(0, 19), st.integers(0, 60))
@@ -70,12 +82,15 @@ def test_edits():
     assert items(read_edits(written, PAGE)) == items(change)
     assert write_edits(Change(deleted=tuple(n.line for n in PAGE.nodes[1:])), PAGE) == "-2:4"
     assert read_edits("-2:4\n-1", PAGE).deleted == tuple(n.line for n in (*PAGE.nodes[1:], PAGE.nodes[0]))
+    assert write_edits(change, PAGE, acted=3).splitlines()[1] == "=@ button 'Gone' disabled: True"
+    assert items(read_edits(write_edits(change, PAGE, acted=3), PAGE, acted=3)) == items(change)
+    assert read_edits("-@", PAGE, acted=2).deleted == ("[72] StaticText 'y'",)
     assert write_edits(Change(), PAGE) == "none"
     assert read_edits("none", PAGE) == Change()
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nothing", "~9 x: 1", "-0", "-3:2", "-3:9", "none\n-1", "~", "-99999999999999999999"]
+    "text", ["", "nothing", "~9 x: 1", "-0", "-3:2", "-3:9", "-@", "~@ x: 1", "none\n-1", "~", "-99999999999999999999"]
 )
 def test_malformed_edits(text):
     assert isinstance(read_edits(text, PAGE), Malformed)
@@ -97,6 +112,7 @@ def test_edits_of_every_real_change(shared):
         for row in read_rows(shared / f"data/web/{name}.jsonl.gz"):
             page, change = row.state.page, row.next_state.change
             assert change == page_change(page, parse_page(row.next_state.text))
-            read = read_edits(write_edits(change, page), page)
+            answer = build_answer(change, row.state, row.action, "compact")
+            read = read_answer(answer, row.state, row.action, "compact")
             assert isinstance(read, Change)
             assert items(read) == items(change), row.id
