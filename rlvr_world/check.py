@@ -74,7 +74,7 @@ def _domain(config: Config, splits: Splits, model: str, run: Path | None) -> Dom
     if source != "scratch":
         loaded, tokenizer = models.load_model(source)
         return recipe.domain(config, loaded, tokenizer, run)
-    if recipe.prepares:
+    if recipe.prepared:
         return None
     with tempfile.TemporaryDirectory() as folder:
         return recipe.domain(config, *recipe.new_model(config, splits, Path(folder)), None)

@@ -29,10 +29,15 @@ def replay_fault(fault: Path) -> tuple[bool, str]:
     if broken := checkpoint.damage(fault):
         raise InputError(f"{fault}: it is damaged: {broken}; `rlvr-world resume RUN` comes to that step again")
     run = runner.opened_run(fault.parents[1])
-    job = runner.job(run, said["stage"])
-    stage, learner, _ = job.open()
-    Guard(run.config.guards, run.config.checkpoints).watch(learner.optimizer, learner.model)
-    error = repeat(fault, stage, learner)
+    stage: Any
+    state: Any
+    if said["stage"] == "tokenizer" and run.recipe.prepared:
+        stage, _ = run.recipe.prepared(run.config)
+        state = stage
+    else:
+        stage, state, _ = runner.job(run, said["stage"]).open()
+        Guard(run.config.guards, run.config.checkpoints).watch(state.optimizer, state.model)
+    error = repeat(fault, stage, state)
     where = f"{said['stage']}, step {said['step']}"
     if error is None:
         return False, f"{where}: it does not fail here; it said: {said['said']}"

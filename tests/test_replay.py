@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from rlvr_world import cli, runner
@@ -163,3 +164,33 @@ def test_what_is_kept_is_bounded_and_the_same_after_a_cut(cut_at: int | None, tr
     assert files == {path.name: path.read_bytes() for path in (cut / "rollouts").iterdir()}
     assert 2 <= len(files) < 20
     assert sum(map(len, files.values())) < 0.0062e6
+
+
+def test_a_failed_step_of_a_tokenizer_fails_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage = pytest.importorskip("rlvr_world.recipes.video_tokenizer")
+    (tmp_path / "noise").mkdir()
+    for episode in range(12):
+        draw = np.random.default_rng(episode)
+        image = draw.integers(0, 255, (5, 16, 16, 3)).astype(np.uint8)
+        np.savez(tmp_path / "noise" / f"noise_eps_{episode:08d}.npz", image=image, action=np.zeros((5, 2)))
+    shape = """data.source=npz data.height=16 data.width=16 data.frame_skip=1 data.lpips=none data.reward.lpips=0
+    data.split.test=0.3 data.split.valid=0.3 data.tokenizer.widths=32,32 data.tokenizer.groups=8
+    data.tokenizer.latent=8 data.tokenizer.steps=4 data.tokenizer.batch=2 data.tokenizer.eval_every=0 threads=1
+    model.device=cpu model.precision=float32"""
+    config = override(find("pusht").config(), [*shape.split(), f"data.path={tmp_path / 'noise'}"])
+    create = stage.create_tokenizer
+
+    def spoiled(*arguments: Any) -> Any:
+        tokenizer = create(*arguments)
+        next(tokenizer.parameters()).data.view(-1)[0] = math.nan
+        return tokenizer
+
+    with monkeypatch.context() as broken:
+        broken.setattr(stage, "create_tokenizer", spoiled)
+        with pytest.raises(Halted, match="stopped before the update: gradient not finite"):
+            runner.train(config, tmp_path / "run")
+    fault = tmp_path / "run" / "faults" / "tokenizer-000000"
+    assert cli.main(["replay", str(fault)]) == 0
+    assert "tokenizer, step 0: it fails again: gradient not finite" in capsys.readouterr().out

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.models import Model, create_model
+from rlvr_world.training.guards import Guard
 from rlvr_world.training.tracking import Log
 from rlvr_world.types import Domain, Transition
 
@@ -52,10 +53,8 @@ class Recipe:
     prepare: Callable[[Config, Splits, Path, Log], None] = _nothing
     """(config, splits, folder, log): what has to stand in the run folder before there can be a model."""
 
-    @property
-    def prepares(self) -> bool:
-        """Whether something is trained before there can be a model, so that the rows alone do not make one."""
-        return self.prepare is not _nothing
+    prepared: Callable[[Config], tuple[Any, Guard]] | None = None
+    """config -> the stage that ``prepare`` trains, as it begins, and its guard; None where nothing is trained."""
 
 
 def from_scratch(config: Config, vocabulary: int, max_length: int, tokenizer: Tokenizer = None) -> Model:

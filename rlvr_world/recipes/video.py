@@ -24,7 +24,7 @@ def _later(name: str) -> Callable[..., Any]:
 
 
 def _recipe(config: Callable[[], Config]) -> Recipe:
-    return Recipe(config, *map(_later, ("video_splits", "new_model", "video", "protocol", "prepare")))
+    return Recipe(config, *map(_later, ("video_splits", "new_model", "video", "protocol", "prepare", "prepared")))
 
 
 FAST = OptimizerConfig(1e-3, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98)

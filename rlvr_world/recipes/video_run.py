@@ -24,8 +24,10 @@ from rlvr_world.domains.video.worlds import collect
 from rlvr_world.errors import InputError
 from rlvr_world.models import CODEC, Model, check_device
 from rlvr_world.recipes import Splits, Tokenizer, from_scratch
-from rlvr_world.recipes.video_tokenizer import Part, train_tokenizer, write_reconstruction
+from rlvr_world.recipes.video_tokenizer import Part, tokenizer_stage, train_tokenizer, write_reconstruction
 from rlvr_world.training import checkpoint
+from rlvr_world.training.guards import Guard
+from rlvr_world.training.tokenizer import TokenizerTraining
 from rlvr_world.training.tracking import Log
 from rlvr_world.vision.loading import load_tokenizer
 from rlvr_world.vision.lpips import LPIPS
@@ -104,6 +106,11 @@ def prepare(config: Config, splits: Splits, folder: Path, log: Log) -> None:
     for name in ("sft", "valid", "test"):
         cache.build(getattr(splits, name), f"tokens: {name}")
     write_reconstruction(folder, cache, FrameMetrics(lpips), splits.test, config.data.lpips)
+
+
+def prepared(config: Config) -> tuple[TokenizerTraining, Guard]:
+    """The tokenizer's training as it begins."""
+    return tokenizer_stage(config, parts(config.data)["train"], _lpips(config))
 
 
 def _lpips(config: Config) -> LPIPS | None:

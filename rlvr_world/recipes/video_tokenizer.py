@@ -50,9 +50,18 @@ def train_tokenizer(config: Config, train: Part, valid: Part, folder: Path, log:
 
     if finished(stage_folder, progress_of) is not None:
         return
-    device = check_device(config.model.device)
     plain = replace(settings, jitter=False, crop=1.0)
     held = Segments(*valid, size, data.frame_skip, plain, config.seed)
+    stage, guard = tokenizer_stage(config, train, lpips)
+    validate = partial(stage.validate, [held(i) for i in range(VALIDATED)], FrameMetrics(lpips))
+    every, keep = (settings.save_every, settings.eval_every), config.checkpoints
+    run_stage("tokenizer", stage, stage, stage_folder, log, progress_of, validate, *every, keep, guard)
+
+
+def tokenizer_stage(config: Config, train: Part, lpips: LPIPS | None) -> tuple[TokenizerTraining, Guard]:
+    """The stage before its first step, and its guard."""
+    data: VideoConfig = config.data
+    settings, size, device = data.tokenizer, (data.height, data.width), check_device(config.model.device)
     stage = TokenizerTraining(
         create_tokenizer(settings, *size, config.seed).to(device),
         settings,
@@ -61,13 +70,11 @@ def train_tokenizer(config: Config, train: Part, valid: Part, folder: Path, log:
         config.seed,
         compute_dtype(config.model.precision, device),
     )
-    validate = partial(stage.validate, [held(i) for i in range(VALIDATED)], FrameMetrics(lpips))
     guard = Guard(config.guards, config.checkpoints)
     guard.watch(stage.optimizer, stage.tokenizer)
     if stage.discriminator is not None:
         guard.watch(stage.discriminator_optimizer, stage.discriminator)
-    every, keep = (settings.save_every, settings.eval_every), config.checkpoints
-    run_stage("tokenizer", stage, stage, stage_folder, log, progress_of, validate, *every, keep, guard)
+    return stage, guard
 
 
 def write_reconstruction(
