@@ -130,6 +130,20 @@ def test_typing_choosing_and_following_a_link_show(site: sites.Site):
     assert "press [Nope] leads nowhere: " in notes
 
 
+def test_the_clock_of_a_page_goes_as_far_as_it_is_wound(site: sites.Site):
+    async def visit() -> list[int]:
+        async with Session() as browser:
+            gone = []
+            for page in ("late.html", "form.html", "late.html", "form.html", "late.html"):
+                await browser.open(site.root + page)
+                before = await browser.run("() => Date.now()")
+                await browser._wind(1000)
+                gone.append(await browser.run("() => Date.now()") - before)
+            return gone
+
+    assert at_once(visit()) == [1000] * 5
+
+
 def test_the_wall_has_two_layers(site: sites.Site):
     """Requests are stopped before they are made; and without that layer, no name and no address resolves."""
     from playwright.async_api import async_playwright

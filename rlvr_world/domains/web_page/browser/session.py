@@ -198,19 +198,13 @@ class Session:
 
     async def _navigate(self, navigation: Awaitable[Any]) -> None:
         """Wait for a navigation while the clock, without which it cannot end, is wound on in small steps."""
-
-        async def wind_on() -> None:
-            while True:
-                await self._wind(_TICK)
-
-        winding = asyncio.ensure_future(wind_on())
+        going = asyncio.ensure_future(navigation)
         try:
-            await navigation
+            while not going.done():
+                await self._wind(_TICK)  # to its end: what is left of a step would cut the next one short
+            await going
         finally:
-            winding.cancel()
-            await asyncio.gather(winding, return_exceptions=True)
-        # No word of the last step's end is under way once this is answered: it would pass for that of the next.
-        await self._cdp.send("Emulation.setVirtualTimePolicy", {"policy": "pause"})
+            going.cancel()
 
     async def _wind(self, milliseconds: int) -> None:
         """Wind the page's clock on; it stands while a request is on its way."""
