@@ -4,8 +4,8 @@
 wording is this project's), and an answer in the published sections with the browser's ids.
 
 ``compact``: for small models that see nothing but such pages. Nodes are numbered on each page, because browser ids are
-long and arbitrary; the numbers stand at the end, where a causal model knows what they name. The acted node is ``@``. The
-answer says what to edit:
+long and arbitrary; the numbers stand at the end, where a causal model knows what they name. The acted node is ``@``.
+The answer says what to edit:
 
     RootWebArea 'Shop' #1          ~2 focused: True        node 2 has these properties now
     textbox '' required: False #2  =3 StaticText 'x'       node 3 reads so now
