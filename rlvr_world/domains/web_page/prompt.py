@@ -154,7 +154,7 @@ def read_answer(text: str, state: PageState, action: str, style: Style) -> Chang
 
 
 def write_edits(change: Change, page: Page, acted: int | None = None) -> str:
-    """A change of this page as edits: updated nodes in document order, then runs of deleted ones, then new ones.
+    """A change of this page as edits: updated nodes, the acted one first, then runs of deleted ones, then new ones.
 
     Raises InputError for an item that is no node of the page, as published labels have them.
     """
@@ -165,7 +165,8 @@ def write_edits(change: Change, page: Page, acted: int | None = None) -> str:
     edits, gone = [], []
     for line in change.updated:
         index = _place(at, line[1:].partition("] ")[0] if line.startswith("[") else "", line)
-        edits.append(_edit(page.nodes[index], _number(index, acted), bare(line)))
+        edit = _edit(page.nodes[index], _number(index, acted), bare(line))
+        edits.insert(0 if index == acted else len(edits), edit)
     for line in change.deleted:
         gone.append(_place(at, line, line) + 1)
     runs = groupby(enumerate(sorted(gone)), key=lambda item: item[1] - item[0])  # neighbours have one difference

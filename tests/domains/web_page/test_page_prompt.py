@@ -82,7 +82,7 @@ def test_edits():
     assert items(read_edits(written, PAGE)) == items(change)
     assert write_edits(Change(deleted=tuple(n.line for n in PAGE.nodes[1:])), PAGE) == "-2:4"
     assert read_edits("-2:4\n-1", PAGE).deleted == tuple(n.line for n in (*PAGE.nodes[1:], PAGE.nodes[0]))
-    assert write_edits(change, PAGE, acted=3).splitlines()[1] == "=@ button 'Gone' disabled: True"
+    assert write_edits(change, PAGE, acted=3).splitlines()[0] == "=@ button 'Gone' disabled: True"
     assert items(read_edits(write_edits(change, PAGE, acted=3), PAGE, acted=3)) == items(change)
     assert read_edits("-@", PAGE, acted=2).deleted == ("[72] StaticText 'y'",)
     assert write_edits(Change(), PAGE) == "none"
