@@ -162,7 +162,8 @@ def write_edits(change: Change, page: Page, acted: int | None = None) -> str:
     for index in reversed(range(len(page.nodes))):
         at[page.nodes[index].line].append(index)
         at[page.nodes[index].id].append(index)
-    edits, gone = [], []
+    edits: list[str] = []
+    gone: list[int] = []
     for line in change.updated:
         index = _place(at, line[1:].partition("] ")[0] if line.startswith("[") else "", line)
         edit = _edit(page.nodes[index], _number(index, acted), bare(line))
