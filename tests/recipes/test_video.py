@@ -119,10 +119,11 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, monkeypatch: pytest.M
     write = runner.Log.write
     for stage, step in (("tokenizer", 3), ("sft", 3), ("rl/seed0", 2)):
 
-        def stop(self: Any, name: str, counters: Any, metrics: Any, at: tuple[str, int] = (stage, step)) -> None:
-            write(self, name, counters, metrics)
+        def stop(self: Any, name: str, counters: Any, *rest: Any, at: tuple[str, int] = (stage, step)) -> Any:
+            row = write(self, name, counters, *rest)
             if (name, counters.step) == at:
                 raise KeyboardInterrupt
+            return row
 
         with monkeypatch.context() as cut:
             cut.setattr(runner.Log, "write", stop)
