@@ -32,12 +32,13 @@ def replay_fault(fault: Path) -> tuple[bool, str]:
     stage: Any
     state: Any
     if said["stage"] == "tokenizer" and run.recipe.prepared:
-        stage, _ = run.recipe.prepared(run.config)
+        stage, guard = run.recipe.prepared(run.config)
         state = stage
     else:
         stage, state, _ = runner.job(run, said["stage"]).open()
-        Guard(run.config.guards, run.config.checkpoints).watch(state.optimizer, state.model)
-    error = repeat(fault, stage, state)
+        guard = Guard(run.config.guards, run.config.checkpoints)
+        guard.watch(state.optimizer, state.model)
+    error = repeat(fault, stage, state, guard)
     where = f"{said['stage']}, step {said['step']}"
     if error is None:
         return False, f"{where}: it does not fail here; it said: {said['said']}"

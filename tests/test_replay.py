@@ -184,7 +184,7 @@ def test_a_failed_step_of_a_tokenizer_fails_again(
 
     def spoiled(*arguments: Any) -> Any:
         tokenizer = create(*arguments)
-        next(tokenizer.parameters()).data.view(-1)[0] = math.nan
+        next(tokenizer.parameters()).data *= 1e37
         return tokenizer
 
     with monkeypatch.context() as broken:

@@ -17,6 +17,7 @@ import torch
 
 from rlvr_world.training.checkpoint import Counters, State, publish
 from rlvr_world.training.grpo import GRPO, Pending
+from rlvr_world.training.guards import Guard
 from rlvr_world.training.record import from_json, to_json
 from rlvr_world.types import Score
 
@@ -52,11 +53,12 @@ def write_fault(
     return final
 
 
-def repeat(fault: Path, stage: Steps, state: State) -> Exception | None:
+def repeat(fault: Path, stage: Steps, state: State, guard: Guard) -> Exception | None:
     """Do the step of such a folder again, with the stage as it was opened; what it raises, None where it does not."""
     said = json.loads((fault / FAULT).read_text())
     state.restore(fault)
     try:
+        guard.check()
         if isinstance(stage, GRPO) and said.get("part"):
             stage.learn_on(_pending(fault, stage, said), said["progress"])
         else:

@@ -79,16 +79,22 @@ class Guard:
         self.kept: set[str] = set()
         self.counts: Counter[str] = Counter()
         self.change = 0.0
+        self._weights: list[tuple[str, Tensor]] = []
+
+    def check(self) -> None:
+        """Raise NonFinite where a watched weight is not finite: before a step, which would only spread it."""
+        if self.config.finite and self._weights:
+            _check(self._weights, "weights")
 
     def watch(self, optimizer: torch.optim.Optimizer, module: torch.nn.Module) -> None:
         """Look at every update of ``optimizer``, which trains ``module``."""
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        self._weights += named
         before: list[Tensor] = []
 
         def look(*_: Any) -> None:
             if self.config.finite:
                 _check(((name, p.grad) for name, p in named if p.grad is not None), "gradient")
-                _check(named, "weights")
             before[:] = [_probe(p for _, p in named)]
 
         def compare(*_: Any) -> None:

@@ -92,6 +92,7 @@ def run_stage(
         while (progress := progress_of(counters)) < 1:
             started = time.perf_counter()
             try:
+                guard.check()
                 metrics, tokens = stage.step(counters.step, progress)
             except (NonFinite, RuntimeError) as error:
                 _report_fault(error, write_fault(log.path.parent, stage, state, name, counters, progress, error))

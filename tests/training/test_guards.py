@@ -74,11 +74,18 @@ def spoil(learner: Learner, site: str) -> None:
     model: Any = learner.model
     with torch.no_grad():
         if site == "loss":
-            model.model.norm.weight[3] = math.nan
+            model.model.norm.weight *= 1e38  # finite weights, logits that are not
+            model.model.embed_tokens.weight *= 1e3
         elif site == "weights":  # of a token that stands in no row and is not legal anywhere
             model.model.embed_tokens.weight[200, 0] = math.inf
     if site == "gradient":
         model.model.layers[0].mlp.up_proj.weight.register_hook(lambda gradient: gradient * math.inf)
+
+
+def watching(learner: Learner) -> Guard:
+    guard = Guard(GuardConfig(), CheckpointConfig())
+    guard.watch(learner.optimizer, learner.model)
+    return guard
 
 
 SITES = ["loss", "gradient", "weights"]
@@ -105,11 +112,19 @@ def test_numbers_that_are_not_finite_stop_before_the_update_and_again(
     fresh = learner_of()
     if site == "gradient":
         spoil(fresh, site)
-    guard = Guard(GuardConfig(), CheckpointConfig())
-    guard.watch(fresh.optimizer, fresh.model)
-    error = repeat(fault, likelihood(fresh), fresh)
+    error = repeat(fault, likelihood(fresh), fresh, watching(fresh))
     assert str(error) == json.loads((fault / FAULT).read_text())["said"]
     assert str(error) in str(halted.value)
+
+
+def test_weights_that_are_not_finite_never_reach_the_sampler(
+    tmp_path: Path, learner_of: Callable[..., Learner]
+) -> None:
+    learner = learner_of()
+    with torch.no_grad():
+        next(learner.model.parameters())[5, 0] = math.nan
+    with pytest.raises(Halted, match=r"weights not finite in 1 of .* such as model\.embed_tokens\.weight"):
+        run(grpo(learner), learner, tmp_path)
 
 
 def test_a_reward_that_is_not_finite_names_its_row_and_happens_again(
@@ -126,7 +141,10 @@ def test_a_reward_that_is_not_finite_names_its_row_and_happens_again(
     if step == 0:
         assert all(map(torch.equal, before, weights(learner)))
     fresh = learner_of()
-    assert str(repeat(fault, grpo(fresh, domain), fresh)) == json.loads((fault / FAULT).read_text())["said"]
+    assert (
+        str(repeat(fault, grpo(fresh, domain), fresh, watching(fresh)))
+        == json.loads((fault / FAULT).read_text())["said"]
+    )
 
 
 def failing(learner: Learner, at: int) -> None:
@@ -150,9 +168,7 @@ def test_a_later_minibatch_fails_again_from_its_rollouts(tmp_path: Path, learner
     update = fresh.update
     fresh.update = lambda groups, *rest: met.append(groups) or update(groups, *rest)  # type: ignore[method-assign,func-returns-value]
     failing(fresh, at=0)
-    guard = Guard(GuardConfig(), CheckpointConfig())
-    guard.watch(fresh.optimizer, fresh.model)
-    assert str(repeat(fault, stage, fresh)) == said["said"]
+    assert str(repeat(fault, stage, fresh, watching(fresh))) == said["said"]
     assert len(met) == 1, "the first mini-batch had been learned from"
     assert met[0][0].prompt == stage.prompts(0)[2].state
     assert all(map(torch.equal, weights(learner), weights(fresh)))
