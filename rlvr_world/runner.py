@@ -9,14 +9,11 @@ when it was cut short: starting a run and resuming it are the same function.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +21,6 @@ from typing import Any
 
 import torch
 from rich import print as say
-from safetensors import SafetensorError
 
 from rlvr_world import models, overrides, recipes
 from rlvr_world.config import Config
@@ -33,6 +29,7 @@ from rlvr_world.evaluation.evaluate import Plan, evaluate, save_result
 from rlvr_world.evaluation.report import text_report, write_report
 from rlvr_world.files import write_whole
 from rlvr_world.recipes import Recipe, Splits
+from rlvr_world.run_folder import alone, room_on_disk
 from rlvr_world.sampling.engine import Sampling
 from rlvr_world.training import checkpoint
 from rlvr_world.training.checkpoint import Counters
@@ -89,7 +86,7 @@ def train(config: Config, folder: Path) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     recipe, splits = _checked_parts(config)
-    with stoppable(at_once=True), _alone(folder), _room_on_disk(folder):
+    with stoppable(at_once=True), alone(folder), room_on_disk(folder):
         write_whole(stored, json.dumps(overrides.to_json(config), indent=2))
         run = Run(folder, config, recipe, splits, Log(folder, config.trackers, overrides.to_json(config)))
         (folder / HALTED).unlink(missing_ok=True)
@@ -129,40 +126,6 @@ def _carry_out(run: Run) -> Path:
     report = write_report(run.folder)
     print(f"\n{text_report(run.folder)}\nreport: {report}")
     return report
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Make the run folder, and hold it against any other process that would work in it."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another process works in this run folder; wait for it, or choose another --out"
-            ) from None
-        yield
-
-
-@contextmanager
-def _room_on_disk(folder: Path) -> Iterator[None]:
-    """A full disk ends the run in order: half-written folders go, and the last good checkpoint is named."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-        # safetensors tells the number in its text alone
-        if getattr(error, "errno", None) not in numbers and not any(f"os error {n})" in str(error) for n in numbers):
-            raise
-        for partial in folder.rglob(".partial-*"):
-            shutil.rmtree(partial, ignore_errors=True)
-        saved = sorted(folder.rglob("step-*"), key=lambda path: path.stat().st_mtime)
-        good = next((path for path in reversed(saved) if not checkpoint.damage(path)), None)
-        raise Halted(
-            f"{folder}: no room is left on the disk ({error}); the last good checkpoint is {good or 'none yet'}; "
-            f"make room, then `rlvr-world resume {folder}`"
-        ) from error
 
 
 def _check(config: Config) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from rlvr_world.config import CheckpointConfig, GuardConfig
@@ -94,6 +95,8 @@ def run_stage(
             try:
                 guard.check()
                 metrics, tokens = stage.step(counters.step, progress)
+            except torch.OutOfMemoryError:  # nothing in a folder would make it happen again elsewhere
+                raise
             except (NonFinite, RuntimeError) as error:
                 _report_fault(error, write_fault(log.path.parent, stage, state, name, counters, progress, error))
                 raise

@@ -13,7 +13,7 @@ import pytest
 
 from rlvr_world import cli, runner
 from rlvr_world.errors import Halted, InputError
-from rlvr_world.runner import _alone, _room_on_disk
+from rlvr_world.run_folder import alone, room_on_disk
 from rlvr_world.training import checkpoint
 from rlvr_world.training.checkpoint import Counters
 from rlvr_world.training.learner import Learner
@@ -94,12 +94,12 @@ def test_the_command_says_how_to_go_on(
 def test_two_processes_do_not_share_a_run_folder(tmp_path: Path) -> None:
     run_folder = tmp_path / "run"
     with (
-        _alone(run_folder),
+        alone(run_folder),
         pytest.raises(InputError, match="another process works in this run folder"),
-        _alone(run_folder),
+        alone(run_folder),
     ):
         pass
-    with _alone(run_folder):
+    with alone(run_folder):
         pass
 
 
@@ -112,7 +112,7 @@ def test_a_full_disk_stops_in_order(tmp_path: Path, learner_of: Callable[..., Le
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
         try:
-            with _room_on_disk(tmp_path):
+            with room_on_disk(tmp_path):
                 checkpoint.save(tmp_path / "sft", learner, Counters(4))
         except Halted as error:
             expected = ("no room is left on the disk", f"the last good checkpoint is {good}", "rlvr-world resume")
@@ -123,7 +123,7 @@ def test_a_full_disk_stops_in_order(tmp_path: Path, learner_of: Callable[..., Le
 
 
 def test_other_errors_of_the_system_are_not_a_full_disk(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), _room_on_disk(tmp_path):
+    with pytest.raises(PermissionError), room_on_disk(tmp_path):
         raise PermissionError(13, "denied")
 
 
