@@ -24,7 +24,7 @@ def miniwob() -> Config:
     return Config(
         recipe="miniwob",
         summary="MiniWoB++ pages in a real browser, a 2M-parameter model from scratch, then RL (2 cores, extra web)",
-        data=WebPageConfig(web=WebSpec(transitions=3600), max_prompt=400, max_response=128, unchanged_per_hundred=15.0),
+        data=WebPageConfig(web=WebSpec(transitions=3600), max_prompt=400, max_response=128, unchanged_per_hundred=50.0),
         model=ModelConfig(vocabulary=1024, pieces="pages", hidden=192, layers=4, heads=4),
         sft=SFTConfig(
             steps=500,
@@ -35,8 +35,9 @@ def miniwob() -> Config:
             eval_every=100,
         ),
         rl=RLConfig(
-            steps=20, prompts=32, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=10
+            steps=40, prompts=32, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=10
         ),
+        control=ControlConfig(learning_rate=1e-4),
         eval=EvalConfig(valid_rows=128),
     )
 
