@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlvr_world.config import Config, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
+from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.domains.web_page.browser import WebSpec, collect_rows
 from rlvr_world.domains.web_page.domain import WebPage, WebPageConfig
 from rlvr_world.domains.web_page.prompt import build_answer, build_prompt
