@@ -18,7 +18,7 @@ def write_rows(path: Path, tasks: int, seeds: int) -> Path:
     for task in range(tasks):
         for seed in range(seeds):
             page = f"[1] RootWebArea 'task {task}'\n\t[2] button 'go {seed}'\n\t[3] button 'stop {seed}'"
-            after = page.replace(f"'go {seed}'", f"'go {seed}' focused: True") if seed % 3 else page
+            after = page.replace(f"'go {seed}'", f"'go {seed}' focused: True") if seed % 2 else page
             rows.append({"task": f"task{task}", "seed": seed, "step": 0, "observation": page, "action": "click [2]",
                          "next_observation": after, "error": ""})  # fmt: skip
     path.write_text("\n".join(map(json.dumps, rows)))
