@@ -45,7 +45,7 @@ def miniwob() -> Config:
 def webarena_published() -> Config:
     """The paper's web run (section 4.3; scripts ``run_web_agent_sft.sh``, ``run_web_agent_rl.sh``)."""
     return Config(
-        recipe="webarena_published",
+        recipe="webarena-published",
         summary="the published settings on webarena-world-model-cot (data.train, data.test; GPUs)",
         data=WebPageConfig(
             source="files",
@@ -129,4 +129,4 @@ def _recipe(config: Callable[[], Config]) -> Recipe:
     return Recipe(config, web_splits, new_model, web_page, protocol)
 
 
-WEB_PAGE_RECIPES = {"miniwob": _recipe(miniwob), "webarena_published": _recipe(webarena_published)}
+WEB_PAGE_RECIPES = {"miniwob": _recipe(miniwob), "webarena-published": _recipe(webarena_published)}

@@ -55,11 +55,11 @@ def test_own_test_rows(tmp_path):
 
 
 def test_published_settings():
-    config = find("webarena_published").config()
+    config = find("webarena-published").config()
     assert (config.data.label, config.data.scoring, config.data.style) == ("published",) * 3
     assert (config.data.max_prompt, config.data.max_response) == (5000, 7288)
     assert (config.rl.prompts, config.rl.group, config.rl.minibatches) == (64, 5, 4)
     assert (config.rl.optimizer.learning_rate, config.rl.kl) == (1e-6, 0.001)
     assert (config.model.lora_rank, config.model.lora_alpha) == (32, 16)
     with pytest.raises(InputError, match=r"data\.train"):
-        find("webarena_published").splits(config)
+        find("webarena-published").splits(config)
