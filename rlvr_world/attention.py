@@ -12,6 +12,7 @@ N packed tokens, H query heads, K key/value heads, d head size, n new tokens a r
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -47,6 +48,9 @@ class TreeLayout:
 
     def attend(self, q_HNd: Tensor, k_KNd: Tensor, v_KNd: Tensor, scale: float) -> Tensor:
         """Attention output [N, H, d]."""
+        repeat = q_HNd.shape[0] // k_KNd.shape[0]
+        if repeat > 1:
+            k_KNd, v_KNd = k_KNd.repeat_interleave(repeat, 0), v_KNd.repeat_interleave(repeat, 0)
         sizes = [size for tree in self.trees for size in (tree.prefix, *tree.members)]
         # Split, not slices: the backward of N slices is N full-size tensors, that of a split is one.
         q, k, v = (list(x.split(sizes, dim=1)) for x in (q_HNd, k_KNd, v_KNd))
@@ -59,21 +63,63 @@ class TreeLayout:
         for i, tree in zip(first, self.trees, strict=True):
             own = slice(i + 1, i + 1 + len(tree.members))
             if tree.members:
-                members = _attend_members(q[own], k[own], v[own], k[i], v[i], scale)
+                members = _attend_members(_stack(q[own]), _stack(k[own]), _stack(v[own]), k[i], v[i], scale)
                 outputs[own] = [out[:, :size] for out, size in zip(members.unbind(), tree.members, strict=True)]
         return torch.cat(outputs, 1).transpose(0, 1)
 
 
 def _attend_members(
-    q: list[Tensor], k: list[Tensor], v: list[Tensor], kp_KPd: Tensor, vp_KPd: Tensor, scale: float
+    q_GHRd: Tensor, k_GHRd: Tensor, v_GHRd: Tensor, kp_HPd: Tensor, vp_HPd: Tensor, scale: float
 ) -> Tensor:
-    """The members of one tree over its prefix; [G, H, R, d], R the longest member."""
-    G, R, P = len(q), max(x.shape[1] for x in q), kp_KPd.shape[1]
+    """The members of one tree over its prefix and themselves; [G, H, R, d]."""
+    if q_GHRd.device.type == "cpu" and q_GHRd.dtype == torch.float32:
+        return _Members.apply(q_GHRd, k_GHRd, v_GHRd, kp_HPd, vp_HPd, scale)
+    (G, _, R, _), P = q_GHRd.shape, kp_HPd.shape[1]
     keys, values = (
-        torch.cat([prefix.expand(G, -1, -1, -1), _stack(own)], 2) for prefix, own in ((kp_KPd, k), (vp_KPd, v))
+        torch.cat([prefix.expand(G, -1, -1, -1), own], 2) for prefix, own in ((kp_HPd, k_GHRd), (vp_HPd, v_GHRd))
     )
     mask = torch.ones(R, P + R, dtype=torch.bool, device=keys.device).tril(P)
-    return _sdpa(_stack(q), keys, values, scale, mask=mask)
+    return _sdpa(q_GHRd, keys, values, scale, mask=mask)
+
+
+class _Members(torch.autograd.Function):
+    """Attention over the prefix, where all members are one long list of queries, merged with attention over each
+    member's own tokens by log-sum-exp: the prefix is neither copied nor masked.
+
+    The gradient of each half is what the kernel gives for the output and log-sum-exp of the whole.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, kp_HPd: Tensor, vp_HPd: Tensor, scale: float) -> Tensor:
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        kp, vp = kp_HPd[None], vp_HPd[None]
+        on_prefix, lse_prefix = (_rows(x, len(q)) for x in flash(_side_by_side(q), kp, vp, 0.0, False, scale=scale))
+        on_own, lse_own = flash(q, k, v, 0.0, True, scale=scale)
+        lse = torch.logaddexp(lse_prefix, lse_own)
+        out = on_own.mul_((lse_own - lse).exp_()[..., None]).add_(on_prefix * (lse_prefix - lse).exp_()[..., None])
+        ctx.save_for_backward(q, k, v, kp, vp, out, lse)
+        ctx.scale = scale
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, kp, vp, out, lse = ctx.saved_tensors
+        flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+        sides = (_side_by_side(x) for x in (grad, q))
+        dq, dkp, dvp = flash(*sides, kp, vp, _side_by_side(out), _side_by_side(lse), 0.0, False, scale=ctx.scale)
+        dq_own, dk, dv = flash(grad, q, k, v, out, lse, 0.0, True, scale=ctx.scale)
+        return _rows(dq, len(q)) + dq_own, dk, dv, dkp[0], dvp[0], None
+
+
+def _side_by_side(x_GHR: Tensor) -> Tensor:
+    """[G, H, R, ...] to [1, H, G * R, ...]."""
+    return x_GHR.transpose(0, 1).flatten(1, 2)[None]
+
+
+def _rows(x_1HN: Tensor, groups: int) -> Tensor:
+    """[1, H, G * R, ...] back to [G, H, R, ...]."""
+    return x_1HN[0].unflatten(1, (groups, -1)).transpose(0, 1)
 
 
 def _stack(pieces: list[Tensor]) -> Tensor:
@@ -117,46 +163,52 @@ class GroupCache:
     size: int
     """Responses a group (G)."""
     prompt_lengths_B: Tensor
+    capacity: int
+    """Response tokens that there is room for."""
     length: int = -1
     """-1 until the prompts have been read (prefill)."""
     layers: dict[int, list[Tensor]] = field(default_factory=dict)
-    """Per layer: prompt keys, prompt values [B, K, P, d], response keys, response values [B, G, K, capacity, d]."""
-
-    CHUNK = 64
+    """Per layer: prompt keys, prompt values [B, K, P, d], response keys, response values [B, K, G, capacity, d]."""
+    _mask: tuple[tuple[int, ...], Tensor | None] = ((), None)
 
     def attend(self, layer: int, q_BHnd: Tensor, k_BKnd: Tensor, v_BKnd: Tensor, scale: float) -> Tensor:
         """Attention output [rows, n, H, d]; the new keys and values are stored."""
-        if self.length < 0:
-            empty = k_BKnd.new_empty(self.groups, self.size, k_BKnd.shape[1], 0, k_BKnd.shape[3])
-            self.layers[layer] = [k_BKnd.contiguous(), v_BKnd.contiguous(), empty, empty]
-            return _sdpa(q_BHnd, k_BKnd, v_BKnd, scale, causal=True).transpose(1, 2)
         B, G, n = self.groups, self.size, q_BHnd.shape[2]
         (K, d), H = (k_BKnd.shape[1], k_BKnd.shape[3]), q_BHnd.shape[1]
-        held = self.layers[layer]
-        end = self.length + n
-        if held[2].shape[3] < end:
-            room = max(self.CHUNK, held[2].shape[3], n)
-            held[2:] = [torch.cat([x, x.new_empty(B, G, K, room, d)], 3) for x in held[2:]]
-        held[2][:, :, :, self.length : end] = k_BKnd.unflatten(0, (B, G))
-        held[3][:, :, :, self.length : end] = v_BKnd.unflatten(0, (B, G))
-        kp, vp, ks, vs = held[0], held[1], held[2][:, :, :, :end], held[3][:, :, :, :end]
-        P = kp.shape[2]
-        q = q_BHnd.reshape(B, G, K, H // K * n, d)  # queries that share a key head lie side by side
-        on_prompt = (q.transpose(1, 2).flatten(2, 3) @ kp.transpose(2, 3)).view(B, K, G, -1, P).transpose(1, 2)
-        on_response = q @ ks.transpose(3, 4)
-        scores = torch.cat([on_prompt, on_response], -1).float() * scale  # [B, G, K, H/K·n, P+end]
-        scores = scores.masked_fill(self._hidden(P, n, end, H // K, q.device), float("-inf"))
+        if self.length < 0:
+            room = [k_BKnd.new_empty(B, K, G, self.capacity, d) for _ in range(2)]
+            self.layers[layer] = [k_BKnd.contiguous(), v_BKnd.contiguous(), *room]
+            return _sdpa(q_BHnd, k_BKnd, v_BKnd, scale, causal=True).transpose(1, 2)
+        kp, vp, ks, vs = self.layers[layer]
+        end, P, rows = self.length + n, kp.shape[2], H // K * n
+        for held, new in ((ks, k_BKnd), (vs, v_BKnd)):
+            held[:, :, :, self.length : end] = new.unflatten(0, (B, G)).transpose(1, 2)
+        # Queries of a group that share a key head lie side by side: the prompt is read once for all of them.
+        q = (q_BHnd * scale).reshape(B, G, K, rows, d).transpose(1, 2).reshape(B * K * G, rows, d)
+        on_prompt = q.view(B * K, G * rows, d) @ kp.flatten(0, 1).transpose(1, 2)
+        on_response = q @ ks.flatten(0, 2)[:, :end].transpose(1, 2)
+        scores = torch.cat([on_prompt.view(B * K * G, rows, P), on_response], -1).float()
+        if (hidden := self._hidden(n, P, end, q.device)) is not None:
+            scores.view(B, K * G, H // K, n, P + end).masked_fill_(hidden, float("-inf"))
         weights = torch.softmax(scores, -1).to(vp.dtype)
-        mixed = (weights[..., :P].transpose(1, 2).flatten(2, 3) @ vp).view(B, K, G, -1, d).transpose(1, 2)
-        mixed = mixed + weights[..., P:] @ vs
-        return mixed.reshape(B * G, H, n, d).transpose(1, 2)
+        on_prompt = weights[..., :P].view(B * K, G * rows, P) @ vp.flatten(0, 1)
+        mixed = torch.baddbmm(on_prompt.view_as(q), weights[..., P:], vs.flatten(0, 2)[:, :end])
+        mixed = mixed.view(B, K, G, H // K, n, d).permute(0, 2, 4, 1, 3, 5)
+        return mixed.reshape(B * G, n, H, d)
 
-    def _hidden(self, P: int, n: int, end: int, repeat: int, device: torch.device) -> Tensor:
-        """True where a query must not look: prompt padding, later tokens of its own run. [B, 1, 1, repeat·n, P+end]."""
-        padding_BP = torch.arange(P, device=device) >= self.prompt_lengths_B[:, None]
-        later_nE = ~torch.ones(n, end, dtype=torch.bool, device=device).tril(end - n)
-        rows = later_nE.repeat(repeat, 1).expand(self.groups, -1, -1)
-        return torch.cat([padding_BP[:, None].expand(-1, repeat * n, -1), rows], -1)[:, None, None]
+    def _hidden(self, n: int, P: int, end: int, device: torch.device) -> Tensor | None:
+        """True where a query must not look: prompt padding, later tokens of its own run; [B, 1, 1, n, P + end].
+
+        None where it may look everywhere. The same for every layer, so made once a forward.
+        """
+        if self._mask[0] != (self.groups, n, end):
+            padding_BP = torch.arange(P, device=device) >= self.prompt_lengths_B[:, None]
+            later_nE = ~torch.ones(n, end, dtype=torch.bool, device=device).tril(end - n)
+            mask = torch.cat([padding_BP[:, None].expand(-1, n, -1), later_nE.expand(self.groups, -1, -1)], -1)[
+                :, None, None
+            ]
+            self._mask = ((self.groups, n, end), mask if mask.any() else None)
+        return self._mask[1]
 
     def longest(self, new: int) -> int:
         """Tokens of the longest sequence once ``new`` tokens a row are read."""
@@ -168,11 +220,9 @@ class GroupCache:
         """Keep only these groups and, in each, these members (indices into the present ones)."""
         self.groups, self.size = members_BG.shape
         self.prompt_lengths_B = self.prompt_lengths_B[groups_B]
-        for layer, (kp, vp, ks, vs) in self.layers.items():
-            end = self.length
-            self.layers[layer] = [kp[groups_B], vp[groups_B]] + [
-                x[groups_B[:, None], members_BG, :, :end].contiguous() for x in (ks, vs)
-            ]
+        for held in self.layers.values():
+            held[:2] = [x[groups_B] for x in held[:2]]
+            held[2:] = [x[groups_B[:, None], :, members_BG].transpose(1, 2).contiguous() for x in held[2:]]
 
 
 def _attention(

@@ -73,7 +73,7 @@ def test_attention_of_another_kind_is_refused(config: PretrainedConfig, reason: 
     model = model_of(config)
     share_prefixes(model)
     positions = torch.arange(6)[None]
-    for layout in (TreeLayout((Tree(3, (3, 2)),)), GroupCache(1, 2, torch.tensor([6])), None):
+    for layout in (TreeLayout((Tree(3, (3, 2)),)), GroupCache(1, 2, torch.tensor([6]), 8), None):
         ids, at = (IDS, positions) if layout is None or isinstance(layout, GroupCache) else (
             torch.cat([IDS, IDS[:, :2]], 1), torch.cat([positions, positions[:, 3:5]], 1)
         )  # fmt: skip
@@ -87,7 +87,7 @@ def test_a_window_is_measured_along_one_sequence() -> None:
     layout = TreeLayout((Tree(3, (2, 1)), Tree(5, ())))  # 11 tokens, no sequence longer than 5
     ids, positions = torch.arange(11)[None], torch.tensor([[0, 1, 2, 3, 4, 3, 0, 1, 2, 3, 4]])
     assert hidden_states(model, ids, positions, layout).shape == (1, 11, 32)
-    cache = GroupCache(1, 2, torch.tensor([3]))
+    cache = GroupCache(1, 2, torch.tensor([3]), 8)
     hidden_states(model, IDS[:, :3], positions[:, :3], cache)
     cache.length = 0
     hidden_states(model, torch.tensor([[4, 5], [6, 7]]), torch.tensor([[3, 4], [3, 4]]), cache)

@@ -160,7 +160,8 @@ def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torc
     ids_BP = torch.zeros(len(grid), int(lengths_B.max()), dtype=torch.int64)
     for i, prompt in enumerate(prompts):
         ids_BP[i, : len(prompt)] = torch.tensor(prompt)
-    cache = GroupCache(len(grid), len(grid[0]), lengths_B)
+    longest = max(row[0].script.max_response for row in grid)
+    cache = GroupCache(len(grid), len(grid[0]), lengths_B, longest)
     positions = torch.arange(ids_BP.shape[1], device=device).expand_as(ids_BP)
     hidden_BPD = hidden_states(model, ids_BP.to(device), positions, cache)
     hidden_ND = hidden_BPD[torch.arange(len(grid)), lengths_B - 1].repeat_interleave(len(grid[0]), 0)
