@@ -21,6 +21,10 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 
 from rlvr_world.attention import share_prefixes
@@ -47,6 +51,8 @@ MODELS = {
     "qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 16}),
     "gemma3": (Gemma3ForCausalLM, Gemma3TextConfig, {"head_dim": 16, "sliding_window": 64}),
+    "smollm3": (SmolLM3ForCausalLM, SmolLM3Config, {}),
+    "mixture": (Qwen3MoeForCausalLM, Qwen3MoeConfig, {"num_experts": 4, "num_experts_per_tok": 2}),
 }
 PROMPTS = [(5,), (7, 8, 9, 10, 11, 12, 13), (50, 3, 20), tuple(range(30, 70))]
 

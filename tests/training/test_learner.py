@@ -11,7 +11,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, Qwen3Config, Qwen3ForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    Qwen2Config,
+    Qwen3Config,
+    Qwen3MoeConfig,
+    SmolLM3Config,
+)
 
 from rlvr_world.config import ModelConfig, OptimizerConfig
 from rlvr_world.training.learner import Learner, learning_rate
@@ -111,19 +118,25 @@ def other_model(name: str) -> Any:
         "pad_token_id": 0,
     }
     torch.manual_seed(0)
-    return {
-        "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**shape)),
-        "gemma3": lambda: Gemma3ForCausalLM(Gemma3TextConfig(**shape, sliding_window=64)),
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+    config = {
+        "qwen2": lambda: Qwen2Config(**shape),
+        "qwen3": lambda: Qwen3Config(**shape),
+        "gemma3": lambda: Gemma3TextConfig(**shape, sliding_window=64),
+        "smollm3": lambda: SmolLM3Config(**shape),
+        "mixture": lambda: Qwen3MoeConfig(**shape, **experts),
     }[name]()
+    return AutoModelForCausalLM.from_config(config)
 
 
-@pytest.mark.parametrize("kind", ["llama", "lora", "qwen3", "gemma3"])
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gemma3", "smollm3", "mixture"])
+@pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_log_probs_and_gradients_are_those_of_plain_sequences(
-    kind: str, temperature: float, learner_of: Callable[..., Learner]
+    kind: str, lora: bool, temperature: float, learner_of: Callable[..., Learner]
 ) -> None:
-    base = other_model(kind) if kind in ("qwen3", "gemma3") else None
-    learner = learner_of(lora=kind == "lora", moved=kind == "lora", base=base, optimizer=FREE_NORM)
+    base = None if kind == "llama" else other_model(kind)
+    learner = learner_of(lora=lora, moved=lora, base=base, optimizer=FREE_NORM)
     reference = copy.deepcopy(learner.model)
     reference.set_attn_implementation("eager")
     with torch.no_grad():
