@@ -21,18 +21,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlvr_world.domains.text_game.answer import read_prediction
-from rlvr_world.domains.text_game.explain import explain_prediction
+from rlvr_world.domains.text_game.domain import TextGame, TextGameConfig
 from rlvr_world.domains.text_game.rows import GameState
-from rlvr_world.domains.text_game.scoring import score_answer
 from rlvr_world.domains.video.layout import VideoLayout
-from rlvr_world.domains.web_page.change import write_change
 from rlvr_world.domains.web_page.diff import page_change
-from rlvr_world.domains.web_page.domain import Prediction, WebPage, WebPageConfig
-from rlvr_world.domains.web_page.prompt import build_answer, read_answer
+from rlvr_world.domains.web_page.domain import WebPage, WebPageConfig
 from rlvr_world.domains.web_page.rows import PageResult, PageState
 from rlvr_world.domains.web_page.tree import parse_page
-from rlvr_world.tokenizers import train_tokenizer
+from rlvr_world.recipes.text_game import COMPACT
 from rlvr_world.types import Malformed, Transition
 
 LONGEST = 65_536
@@ -56,6 +52,38 @@ class Codec:
 # The codecs
 
 
+class Spelled:
+    """A tokenizer whose tokens are characters, so that any text can be what a model wrote."""
+
+    eos_token_id, chat_template = 0x10FFFF, None
+
+    def encode(self, text: str, **_: Any) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return "".join(map(chr, ids))
+
+    def get_vocab(self) -> dict[str, int]:
+        return {}
+
+
+def of_text(name: str, domain: Any, row: Transition, more: list[str], most: float) -> Codec:
+    """A domain over text; ``more`` are other ways to write the true answer of ``row``."""
+    write = domain.encode(row).tail[0]
+    said = "".join(map(chr, write.target[:-1]))
+
+    def read(text: str) -> Any:
+        return domain.decode([[ord(letter) for letter in text]], row)
+
+    def judge(text: str) -> Verdict:
+        prediction = read(text)
+        scored = domain.score(prediction, row)
+        parts = vars(prediction).values()
+        return any(isinstance(part, Malformed) for part in parts), scored.malformed, scored.value
+
+    return Codec(name, [said, *more], judge, lambda text: domain.explain(read(text), row), (0.0, most))
+
+
 def text_game() -> Iterator[Codec]:
     off, lit = {"isOn": False, "flow": 1.5}, {"isOn": True, "flow": 1.5}
     sink = {"name": "sink (ID: 3)", "uuid": 3, "type": "Sink", "properties": off, "contains": []}
@@ -66,43 +94,21 @@ def text_game() -> Iterator[Codec]:
     won = {**score, "score": 1}
     row = Transition("t:1", GameState((sink, cup), score, 5), "turn on sink", GameState((on, new), won, 6), "changed")
     answer = {"modified": [on, new], "removed": [4], "score": won}
-    gold = [json.dumps(answer), f"<think>Hm.</think> The final answer is: {json.dumps(answer)}", repr(answer)]
+    gold = [f"<think>Hm.</think> The final answer is: {json.dumps(answer)}", repr(answer)]
     gold.append(f"```json\n{json.dumps(answer, indent=2)}\n```")
     for scoring in ("strict", "published"):
-
-        def judge(text: str, scoring: Any = scoring) -> Verdict:
-            prediction = read_prediction(text)
-            scored = score_answer(text, prediction, row, "task_specific", scoring)
-            return isinstance(prediction.diff, Malformed), scored.malformed, scored.value
-
-        def explain(text: str) -> str:
-            return explain_prediction(read_prediction(text), row)
-
-        yield Codec(f"text game, {scoring}", gold, judge, explain, (0.0, 1.3))
+        config = TextGameConfig(style=COMPACT, reward="task_specific", scoring=scoring)  # type: ignore[arg-type]
+        yield of_text(f"text game, {scoring}", TextGame(config, Spelled(), None), row, gold, 1.3)  # type: ignore[arg-type]
 
 
 def web_page() -> Iterator[Codec]:
     before = "[1] RootWebArea 'A'\n" + "\n".join(f"\t[{i}] link 'number {i}'" for i in range(2, 40))
     after = before.replace("number 20'", "number 20' focused: True") + "\n\t[60] StaticText 'there'"
-    page = parse_page(before)
-    change = page_change(page, parse_page(after))
+    change = page_change(parse_page(before), parse_page(after))
     row = Transition("w:1", PageState(before), "click [20]", PageResult(change, after), "changed", "task")
-    tokenizer = train_tokenizer([before, write_change(change)], 400, "pages")
     for style, scoring in (("compact", "strict"), ("published", "strict"), ("published", "published")):
-        domain = WebPage(WebPageConfig(style=style, scoring=scoring), tokenizer)  # type: ignore[arg-type]
-
-        def read(text: str, style: Any = style) -> Prediction:
-            return Prediction(text, read_answer(text, page, style))
-
-        def judge(text: str, read: Any = read, domain: WebPage = domain) -> Verdict:
-            prediction = read(text)
-            scored = domain.score(prediction, row)
-            return isinstance(prediction.change, Malformed), scored.malformed, scored.value
-
-        def explain(text: str, read: Any = read, domain: WebPage = domain) -> str:
-            return domain.explain(read(text), row)
-
-        yield Codec(f"web page, {style}, {scoring}", [build_answer(change, page, style)], judge, explain)  # type: ignore[arg-type]
+        config = WebPageConfig(style=style, scoring=scoring, max_prompt=100_000)  # type: ignore[arg-type]
+        yield of_text(f"web page, {style}, {scoring}", WebPage(config, Spelled()), row, [], 1.0)  # type: ignore[arg-type]
 
 
 def video() -> Iterator[Codec]:

@@ -16,8 +16,6 @@ from rlvr_world.domains.text_game.answer import parse_answer
 from rlvr_world.domains.text_game.published import _last_fence
 from rlvr_world.domains.video.layout import VideoLayout
 from rlvr_world.domains.web_page.change import read_change
-from rlvr_world.domains.web_page.prompt import read_edits
-from rlvr_world.domains.web_page.tree import parse_page
 from rlvr_world.types import Malformed
 
 
@@ -81,16 +79,19 @@ def test_the_harness_finds_faults() -> None:
 
 
 TEXTS = st.text(st.characters(), max_size=300) | st.text('{}[]":,\\ndmoierv0123 \n~=+-', max_size=300)
-PAGE = parse_page("[1] RootWebArea 'A'\n\t[2] link 'b'\n\t[3] button 'c' disabled: True")
 LAYOUT = VideoLayout("single_step", visual=8, tokens=3, action_width=1, horizon=2, action_bins=4, proprio_width=1)
 
 
 @settings(max_examples=300, deadline=None)
 @given(TEXTS)
 def test_any_text_reads_or_has_a_reason(text: str) -> None:
-    for read in (parse_answer(text), read_change(text), read_edits(text, PAGE)):
+    for read in (parse_answer(text), read_change(text)):
         assert not isinstance(read, Malformed) or read.reason
     assert _last_fence(text) == _last_fence(text + "```json")
+    for codec in CODECS.values():
+        if not codec.name.startswith("video"):
+            malformed, reason, _ = codec.judge(text)
+            assert malformed == bool(reason)
 
 
 @settings(max_examples=300, deadline=None)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import json_repair  # from 0.58.7: older ones can loop for ever on broken quotes
+import numpy as np
 
 from rlvr_world.domains.text_game.rows import GameState
 from rlvr_world.types import Malformed
@@ -24,6 +25,9 @@ MAX_ANSWER = 65_536
 """Longest answer that is read, in characters: after the marker, in the fence, or else the whole text."""
 MAX_REPAIR = 8_192
 """Longest broken JSON that is repaired, in characters: the time that repairing takes can grow with the square."""
+LOOKS = 4
+"""How often repairing may look at a character, on average (beyond 10,000 looks): broken quotes or a missing end need
+two or three, what a model wrote in a loop can need hundreds."""
 MAX_DEPTH = 64
 """Deepest nesting of brackets. Right answers have about 6."""
 REPAIR_ERRORS = (RecursionError, ValueError, AssertionError, TypeError, AttributeError, LookupError, ArithmeticError)
@@ -39,6 +43,7 @@ _STRING_OR_WORD = re.compile(
     r""""(?:[^"\\]+|\\.?)*(?:"|\Z)|'(?:[^'\\]+|\\.?)*(?:'|\Z)|\b(?:True|False|None)\b""", re.DOTALL
 )
 _BRACKET = re.compile(r"[\[\]{}()]")
+_BRACKETS = frozenset("[]{}")
 _WORDS = {"True": "true", "False": "false", "None": "null"}
 _DECODER = json.JSONDecoder()
 _KINDS = {
@@ -128,7 +133,8 @@ def too_deep(text: str) -> bool:
     """
     if sum(map(text.count, "[{(")) <= MAX_DEPTH:
         return False
-    return max(_depth(_STRING_OR_BRACKET, text), _depth(_BRACKET, text)) > MAX_DEPTH
+    outside = "".join(token for token in _STRING_OR_BRACKET.findall(text) if token in _BRACKETS)
+    return max(_depth(outside), _depth("".join(_BRACKET.findall(text)))) > MAX_DEPTH
 
 
 def read_json(text: str) -> Any:
@@ -145,12 +151,31 @@ def read_json(text: str) -> Any:
         return Malformed(f"broken JSON, and longer than the {MAX_REPAIR} characters that are repaired")
     text = _STRING_OR_WORD.sub(lambda match: _WORDS.get(match.group(), match.group()), text)  # Python's literals
     try:
-        data = json_repair.repair_json(text, return_objects=True, skip_json_loads=True)
+        data = repair(text)
     except REPAIR_ERRORS:
         return Malformed("broken JSON that cannot be repaired")
     if isinstance(data, list):  # one object and things after it
         return next((item for item in data if isinstance(item, dict)), data)
     return data
+
+
+class _Metered(str):
+    """A text that can be looked at so often: some broken quotes make json_repair read on to the end at every letter."""
+
+    left = 10_000
+
+    def __getitem__(self, place: Any) -> str:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("repairing takes too long")
+        return super().__getitem__(place)
+
+
+def repair(text: str) -> Any:
+    """What json_repair makes of broken JSON. Raises one of ``REPAIR_ERRORS`` where it cannot, or takes too long."""
+    metered = _Metered(text)
+    metered.left += LOOKS * len(text)
+    return json_repair.repair_json(metered, return_objects=True, skip_json_loads=True)
 
 
 def _answer_part(text: str) -> tuple[str, bool]:
@@ -165,16 +190,11 @@ def _answer_part(text: str) -> tuple[str, bool]:
     return text, True
 
 
-def _depth(pattern: re.Pattern[str], text: str) -> int:
-    depth = deepest = 0
-    for match in pattern.finditer(text):
-        token = match.group()
-        if token in "[{(":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif token in "]})":
-            depth = max(depth - 1, 0)
-    return deepest
+def _depth(brackets: str) -> int:
+    """How deep brackets nest; one that closes nothing does not count."""
+    opens = np.isin(np.frombuffer(brackets.encode(), np.uint8), np.frombuffer(b"[{(", np.uint8))
+    depth = np.cumsum(np.where(opens, 1, -1))
+    return int((depth - np.minimum(np.minimum.accumulate(depth), 0)).max(initial=0))
 
 
 def _fault(data: Any) -> str:

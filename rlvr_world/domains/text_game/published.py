@@ -14,9 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import json_repair
-
-from rlvr_world.domains.text_game.answer import MAX_ANSWER, REPAIR_ERRORS, too_deep
+from rlvr_world.domains.text_game.answer import MAX_ANSWER, REPAIR_ERRORS, repair, too_deep
 from rlvr_world.domains.text_game.rows import GameState, by_uuid
 
 MAX_PUBLISHED_REPAIR = 16_384
@@ -88,7 +86,7 @@ def _json(answer: str) -> Any:
     if len(answer) > MAX_PUBLISHED_REPAIR:
         raise _Unscorable
     try:
-        return json_repair.repair_json(answer, return_objects=True, skip_json_loads=True)
+        return repair(answer)
     except REPAIR_ERRORS as error:
         raise _Unscorable from error
 
