@@ -52,8 +52,11 @@ class Recorder:
             for g, i in (flat[n] for n in chosen(values, self.config, [self.seed, step]))
         ]
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / f"{step:06d}.jsonl.gz", gzip.compress("".join(lines).encode(), mtime=0))
-        while self._size() > self.config.megabytes * 1e6 and len(self._files()) > 1:
+        file = self.folder / f"{step:06d}.jsonl.gz"
+        self._bytes -= file.stat().st_size if file.exists() else 0
+        write_whole(file, gzip.compress("".join(lines).encode(), mtime=0))
+        self._bytes += file.stat().st_size
+        while self._bytes > self.config.megabytes * 1e6 and len(self._files()) > 1:
             self.stride *= 2
             write_whole(self.folder / STRIDE, json.dumps(self.stride))
             self._thin()
@@ -61,13 +64,11 @@ class Recorder:
     def _files(self) -> list[Path]:
         return sorted(self.folder.glob("*.jsonl.gz"))
 
-    def _size(self) -> int:
-        return sum(file.stat().st_size for file in self._files())
-
     def _thin(self) -> None:
         for file in self._files():
             if int(file.name.partition(".")[0]) % self.stride:
                 file.unlink()
+        self._bytes = sum(file.stat().st_size for file in self._files())
 
 
 def chosen(values: Sequence[float], config: RecordConfig, seed: Sequence[int]) -> list[int]:
