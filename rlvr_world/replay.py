@@ -38,6 +38,8 @@ def replay_fault(fault: Path) -> tuple[bool, str]:
         stage, state, _ = runner.job(run, said["stage"]).open()
         guard = Guard(run.config.guards, run.config.checkpoints)
         guard.watch(state.optimizer, state.model)
+    if isinstance(stage, GRPO):
+        stage.recorder = None
     error = repeat(fault, stage, state, guard)
     where = f"{said['stage']}, step {said['step']}"
     if error is None:
