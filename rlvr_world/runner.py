@@ -236,7 +236,7 @@ def _control(run: Run, start: str | Path, seed: int, tokens: int) -> Job:
     sft = run.config.sft
     rate = replace(sft.optimizer, learning_rate=run.config.control.learning_rate)
     eval_every = sft.eval_every or max(1, sft.steps // 10)
-    config = replace(run.config, sft=replace(sft, optimizer=rate, eval_every=eval_every))
+    config = replace(run.config, sft=replace(sft, pretrain_steps=0, optimizer=rate, eval_every=eval_every))
     return _likelihood(run, f"control/seed{seed}", start, config, lambda c: c.tokens / max(1, tokens), 1000 + seed)
 
 
