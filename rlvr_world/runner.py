@@ -132,6 +132,7 @@ def _check(config: Config) -> None:
     """Numbers that a later stage could not work with."""
     if not config.rl.steps:
         return
+    Guard(config.guards, config.checkpoints, collapses=True)
     for name, least in (("prompts", 1), ("group", 2), ("minibatches", 1)):
         if (got := getattr(config.rl, name)) < least:
             raise InputError(f"rl.{name}: expected at least {least}, got {got}; raise it, or set rl.steps=0")

@@ -138,7 +138,9 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole: Path, cache: Path, tmp_pa
         assert (run / "eval" / path.name).read_text() == path.read_text()
 
 
-@pytest.mark.parametrize("setting", ["rl.group=1", "rl.prompts=0", "rl.minibatches=0", "rl.temperature=0"])
+@pytest.mark.parametrize(
+    "setting", ["rl.group=1", "rl.prompts=0", "rl.minibatches=0", "rl.temperature=0", "guards.limits=kl<3"]
+)
 def test_what_rl_cannot_work_with_is_refused_before_sft(setting: str, tmp_path: Path) -> None:
     config = override(find("demo").config(), [setting])
     with pytest.raises(InputError, match=setting.partition("=")[0]):
