@@ -12,11 +12,13 @@ N packed tokens, H query heads, K key/value heads, d head size, n new tokens a r
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
@@ -48,6 +50,8 @@ class TreeLayout:
 
     def attend(self, q_HNd: Tensor, k_KNd: Tensor, v_KNd: Tensor, scale: float) -> Tensor:
         """Attention output [N, H, d]."""
+        if q_HNd.device.type == "cuda":
+            return self.flex(q_HNd, k_KNd, v_KNd, scale)
         repeat = q_HNd.shape[0] // k_KNd.shape[0]
         if repeat > 1:
             k_KNd, v_KNd = k_KNd.repeat_interleave(repeat, 0), v_KNd.repeat_interleave(repeat, 0)
@@ -66,6 +70,38 @@ class TreeLayout:
                 members = _attend_members(_stack(q[own]), _stack(k[own]), _stack(v[own]), k[i], v[i], scale)
                 outputs[own] = [out[:, :size] for out, size in zip(members.unbind(), tree.members, strict=True)]
         return torch.cat(outputs, 1).transpose(0, 1)
+
+    def flex(self, q_HNd: Tensor, k_KNd: Tensor, v_KNd: Tensor, scale: float) -> Tensor:
+        """``attend`` as one kernel over the whole row, which skips the blocks that nothing looks at (GPUs)."""
+        kernel = _compiled_flex() if q_HNd.device.type == "cuda" else flex_attention
+        gqa = q_HNd.shape[0] != k_KNd.shape[0]
+        out = kernel(
+            q_HNd[None], k_KNd[None], v_KNd[None], block_mask=self._blocks(q_HNd.device), scale=scale, enable_gqa=gqa
+        )
+        return out[0].transpose(0, 1)
+
+    def _blocks(self, device: torch.device) -> BlockMask:
+        """Who may look at whom, in blocks; made once and kept with the layout."""
+        if (kept := self.__dict__.get("blocks")) is not None:
+            return kept
+        sizes = [
+            (t, m, size) for t, tree in enumerate(self.trees) for m, size in enumerate((tree.prefix, *tree.members))
+        ]
+        counts = torch.tensor([size for _, _, size in sizes])
+        tree_N = torch.tensor([t for t, _, _ in sizes]).repeat_interleave(counts).to(device)
+        member_N = torch.tensor([m for _, m, _ in sizes]).repeat_interleave(counts).to(device)
+
+        def may_look(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            related = (member_N[key] == 0) | (member_N[key] == member_N[query])
+            return (tree_N[query] == tree_N[key]) & related & (key <= query)
+
+        N = len(tree_N)
+        return self.__dict__.setdefault("blocks", create_block_mask(may_look, None, None, N, N, device=device))
+
+
+@lru_cache(maxsize=1)
+def _compiled_flex() -> Any:
+    return torch.compile(flex_attention, dynamic=True)
 
 
 def _attend_members(
@@ -156,59 +192,82 @@ def _short_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool
 class GroupCache:
     """Keys and values of B·G growing responses over B prompts, the prompts stored once.
 
-    Rows of a forward are the B·G responses, group by group. ``length`` counts response tokens held.
+    Rows of a forward are the B·G responses, group by group; ``begin`` comes before it, and ``length`` counts the
+    response tokens held. All shapes of a forward follow from its tokens a row and from ``seen``, and where its tokens
+    go is a tensor, so that a CUDA graph of one forward serves as many steps as ``seen`` stays the same.
     """
 
     groups: int
     size: int
     """Responses a group (G)."""
     prompt_lengths_B: Tensor
-    capacity: int
-    """Response tokens that there is room for."""
+    stride: int = 1
+    """``seen`` grows in steps of so many tokens; what is not yet written is masked."""
     length: int = -1
     """-1 until the prompts have been read (prefill)."""
     layers: dict[int, list[Tensor]] = field(default_factory=dict)
     """Per layer: prompt keys, prompt values [B, K, P, d], response keys, response values [B, K, G, capacity, d]."""
-    _mask: tuple[tuple[int, ...], Tensor | None] = ((), None)
+    capacity: int = 0
+    moves: int = 0
+    """How often the stored tensors became others."""
+
+    CHUNK = 64
+
+    def __post_init__(self) -> None:
+        self.padded = bool((self.prompt_lengths_B != self.prompt_lengths_B[0]).any())
+        self.one = torch.zeros(1, dtype=torch.int64, device=self.prompt_lengths_B.device)
+        self.begin(0)
+
+    def begin(self, new: int) -> None:
+        """Make ready for a forward of ``new`` tokens a row after the prompts."""
+        end = self.length + new
+        self.seen = -(-end // self.stride) * self.stride
+        if self.seen > self.capacity:
+            room = max(self.CHUNK, self.stride, self.capacity, self.seen - self.capacity)
+            self.capacity, self.moves = self.capacity + room, self.moves + 1
+            for held in self.layers.values():
+                held[2:] = [F.pad(x, (0, 0, 0, room)) for x in held[2:]]
+        self.at_n = self.one.fill_(self.length) if new == 1 else torch.arange(self.length, end, device=self.one.device)
+        self.masked = self.padded or new > 1 or self.seen > end
+        self.mask: Tensor | None = None
 
     def attend(self, layer: int, q_BHnd: Tensor, k_BKnd: Tensor, v_BKnd: Tensor, scale: float) -> Tensor:
         """Attention output [rows, n, H, d]; the new keys and values are stored."""
         B, G, n = self.groups, self.size, q_BHnd.shape[2]
         (K, d), H = (k_BKnd.shape[1], k_BKnd.shape[3]), q_BHnd.shape[1]
         if self.length < 0:
-            room = [k_BKnd.new_empty(B, K, G, self.capacity, d) for _ in range(2)]
-            self.layers[layer] = [k_BKnd.contiguous(), v_BKnd.contiguous(), *room]
+            empty = k_BKnd.new_zeros(B, K, G, 0, d)
+            self.layers[layer] = [k_BKnd.contiguous(), v_BKnd.contiguous(), empty, empty]
             return _sdpa(q_BHnd, k_BKnd, v_BKnd, scale, causal=True).transpose(1, 2)
         kp, vp, ks, vs = self.layers[layer]
-        end, P, rows = self.length + n, kp.shape[2], H // K * n
+        P, rows = kp.shape[2], H // K * n
         for held, new in ((ks, k_BKnd), (vs, v_BKnd)):
-            held[:, :, :, self.length : end] = new.unflatten(0, (B, G)).transpose(1, 2)
+            held.index_copy_(3, self.at_n, new.unflatten(0, (B, G)).transpose(1, 2))
         # Queries of a group that share a key head lie side by side: the prompt is read once for all of them.
         q = (q_BHnd * scale).reshape(B, G, K, rows, d).transpose(1, 2).reshape(B * K * G, rows, d)
         on_prompt = q.view(B * K, G * rows, d) @ kp.flatten(0, 1).transpose(1, 2)
-        on_response = q @ ks.flatten(0, 2)[:, :end].transpose(1, 2)
+        on_response = q @ ks.flatten(0, 2)[:, : self.seen].transpose(1, 2)
         scores = torch.cat([on_prompt.view(B * K * G, rows, P), on_response], -1).float()
-        if (hidden := self._hidden(n, P, end, q.device)) is not None:
-            scores.view(B, K * G, H // K, n, P + end).masked_fill_(hidden, float("-inf"))
+        if self.masked:
+            scores.view(B, K * G, H // K, n, P + self.seen).masked_fill_(self._hidden(P), float("-inf"))
         weights = torch.softmax(scores, -1).to(vp.dtype)
         on_prompt = weights[..., :P].view(B * K, G * rows, P) @ vp.flatten(0, 1)
-        mixed = torch.baddbmm(on_prompt.view_as(q), weights[..., P:], vs.flatten(0, 2)[:, :end])
+        mixed = torch.baddbmm(on_prompt.view_as(q), weights[..., P:], vs.flatten(0, 2)[:, : self.seen])
         mixed = mixed.view(B, K, G, H // K, n, d).permute(0, 2, 4, 1, 3, 5)
         return mixed.reshape(B * G, n, H, d)
 
-    def _hidden(self, n: int, P: int, end: int, device: torch.device) -> Tensor | None:
-        """True where a query must not look: prompt padding, later tokens of its own run; [B, 1, 1, n, P + end].
+    def _hidden(self, P: int) -> Tensor:
+        """True where a query must not look: prompt padding, later tokens; [B, 1, 1, n, P + seen].
 
-        None where it may look everywhere. The same for every layer, so made once a forward.
+        The same for every layer, so made once a forward.
         """
-        if self._mask[0] != (self.groups, n, end):
+        if self.mask is None:
+            device = self.one.device
             padding_BP = torch.arange(P, device=device) >= self.prompt_lengths_B[:, None]
-            later_nE = ~torch.ones(n, end, dtype=torch.bool, device=device).tril(end - n)
-            mask = torch.cat([padding_BP[:, None].expand(-1, n, -1), later_nE.expand(self.groups, -1, -1)], -1)[
-                :, None, None
-            ]
-            self._mask = ((self.groups, n, end), mask if mask.any() else None)
-        return self._mask[1]
+            later_nE = torch.arange(self.seen, device=device) > self.at_n[:, None]
+            padding_BnP = padding_BP[:, None].expand(-1, len(later_nE), -1)
+            self.mask = torch.cat([padding_BnP, later_nE.expand(self.groups, -1, -1)], -1)[:, None, None]
+        return self.mask
 
     def longest(self, new: int) -> int:
         """Tokens of the longest sequence once ``new`` tokens a row are read."""
@@ -218,7 +277,7 @@ class GroupCache:
 
     def keep(self, groups_B: Tensor, members_BG: Tensor) -> None:
         """Keep only these groups and, in each, these members (indices into the present ones)."""
-        self.groups, self.size = members_BG.shape
+        (self.groups, self.size), self.moves = members_BG.shape, self.moves + 1
         self.prompt_lengths_B = self.prompt_lengths_B[groups_B]
         for held in self.layers.values():
             held[:2] = [x[groups_B] for x in held[:2]]

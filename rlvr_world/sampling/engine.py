@@ -160,8 +160,8 @@ def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torc
     ids_BP = torch.zeros(len(grid), int(lengths_B.max()), dtype=torch.int64)
     for i, prompt in enumerate(prompts):
         ids_BP[i, : len(prompt)] = torch.tensor(prompt)
-    longest = max(row[0].script.max_response for row in grid)
-    cache = GroupCache(len(grid), len(grid[0]), lengths_B, longest)
+    cache = GroupCache(len(grid), len(grid[0]), lengths_B, GRAPHED if device.type == "cuda" else 1)
+    read = _Reader(model, cache)
     positions = torch.arange(ids_BP.shape[1], device=device).expand_as(ids_BP)
     hidden_BPD = hidden_states(model, ids_BP.to(device), positions, cache)
     hidden_ND = hidden_BPD[torch.arange(len(grid)), lengths_B - 1].repeat_interleave(len(grid[0]), 0)
@@ -172,11 +172,64 @@ def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torc
         if all(row.done for row in rows):
             return
         grid, fed = _compact(cache, grid, fed)
-        ids_Nn = fed.to(device)
+        hidden_ND = read(fed.to(device))
+
+
+GRAPHED = 128
+"""Response tokens that one CUDA graph serves."""
+
+
+class _Reader:
+    """Forwards of the same number of new tokens in every row, after the prompts.
+
+    On CUDA a step of one token is captured as a graph for each shape that it takes, then replayed: launched one by
+    one, the few hundred small kernels of a step take longer than they run.
+    """
+
+    def __init__(self, model: Model, cache: GroupCache) -> None:
+        self.model, self.cache, self.moves = model, cache, cache.moves
+        self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
+
+    def __call__(self, ids_Nn: Tensor) -> Tensor:
+        """The last hidden state of each row, [N, D]."""
+        cache, n = self.cache, ids_Nn.shape[1]
+        cache.begin(n)
         start_N1 = cache.prompt_lengths_B.repeat_interleave(cache.size)[:, None] + cache.length
-        positions = start_N1 + torch.arange(ids_Nn.shape[1], device=device)
-        hidden_ND = hidden_states(model, ids_Nn, positions, cache)[:, -1]
-        cache.length += ids_Nn.shape[1]
+        positions_Nn = start_N1 + torch.arange(n, device=ids_Nn.device)
+        forward = self._replay if n == 1 and ids_Nn.device.type == "cuda" else self._forward
+        hidden_ND = forward(ids_Nn, positions_Nn)
+        cache.length += n
+        return hidden_ND
+
+    def _forward(self, ids_Nn: Tensor, positions_Nn: Tensor) -> Tensor:
+        return hidden_states(self.model, ids_Nn, positions_Nn, self.cache)[:, -1]
+
+    def _replay(self, ids_N1: Tensor, positions_N1: Tensor) -> Tensor:
+        if self.cache.moves != self.moves:
+            self.graphs, self.moves = {}, self.cache.moves
+        if self.cache.seen not in self.graphs:
+            self.cache.masked = True  # the mask of every step that the graph serves
+            self.graphs[self.cache.seen] = self._capture(ids_N1.clone(), positions_N1.clone())
+        graph, ids, positions, hidden_ND = self.graphs[self.cache.seen]
+        ids.copy_(ids_N1)
+        positions.copy_(positions_N1)
+        graph.replay()
+        return hidden_ND.clone()
+
+    def _capture(self, ids_N1: Tensor, positions_N1: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]:
+        """Running a step again writes the same keys and values to the same places: warming up changes nothing."""
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                self.cache.mask = None
+                self._forward(ids_N1, positions_N1)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.cache.mask = None
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            hidden_ND = self._forward(ids_N1, positions_N1)
+        return graph, ids_N1, positions_N1, hidden_ND
 
 
 def _advance(model: Model, rows: list[_Row], hidden_ND: Tensor, sampling: Sampling) -> Tensor:
