@@ -15,3 +15,10 @@ class Halted(Exception):
     The message is one sentence with the reason and what to do. The command line prints it without a traceback and
     exits with code 3.
     """
+
+
+class NonFinite(ArithmeticError):
+    """A log-probability, loss, gradient or weight that is not finite, found before it spread.
+
+    A training stage that meets one keeps what reproduces it and stops.
+    """

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rlvr_world.attention import GroupCache, hidden_states
+from rlvr_world.errors import NonFinite
 from rlvr_world.models import Model, head_weight
 from rlvr_world.types import Given, Rollout, Script, Write
 
@@ -258,7 +259,7 @@ def draw(
     """One token a row by inverting its cumulative distribution at the given uniform.
 
     Returns ids [N] and their log-probs [N] under the tempered distribution over legal tokens
-    (before top-k and top-p; at temperature 0, under temperature 1).
+    (before top-k and top-p; at temperature 0, under temperature 1). Raises NonFinite where logits are not finite.
     """
     if any(legal is not None for legal in allowed):
         V = logits_NV.shape[1]
@@ -276,8 +277,11 @@ def draw(
         weights_NV = _truncate(logps_NV, sampling).exp().double()
         cumulative_NV = weights_NV.cumsum(-1)
         target_N1 = uniforms_N.double()[:, None] * cumulative_NV[:, -1:] * (1 - 1e-12)
-        ids_N = torch.searchsorted(cumulative_NV, target_N1, right=True)[:, 0]
-    return ids_N, logps_NV.gather(1, ids_N[:, None])[:, 0]
+        ids_N = torch.searchsorted(cumulative_NV, target_N1, right=True)[:, 0].clamp(max=logps_NV.shape[1] - 1)
+    logp_N = logps_NV.gather(1, ids_N[:, None])[:, 0]
+    if not torch.isfinite(logp_N).all():
+        raise NonFinite("the model's logits are not finite")
+    return ids_N, logp_N
 
 
 def _truncate(logps_NV: Tensor, sampling: Sampling) -> Tensor:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rlvr_world.config import CheckpointConfig, GuardConfig
-from rlvr_world.errors import Halted, InputError
+from rlvr_world.errors import Halted, InputError, NonFinite
 
 Row = Mapping[str, Any]
 """A row of metrics.jsonl; None stands for a number that is not finite."""
@@ -26,10 +26,6 @@ LEAST_DROP = 0.02
 _LIMIT = re.compile(r"\s*([^<>=\s]+)\s*(<=|>=)\s*([-+0-9.eE]+)\s*")
 _PROBE = 16
 """Weights of each parameter that are looked at for a change."""
-
-
-class NonFinite(ArithmeticError):
-    """A loss, gradient or weight that is not finite, found before the update that would have spread it."""
 
 
 class Collapsed(Exception):

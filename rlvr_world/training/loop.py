@@ -13,11 +13,11 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from rlvr_world.config import CheckpointConfig, GuardConfig
-from rlvr_world.errors import Halted
+from rlvr_world.errors import Halted, NonFinite
 from rlvr_world.training import checkpoint
 from rlvr_world.training.checkpoint import Counters, State
 from rlvr_world.training.faults import write_fault
-from rlvr_world.training.guards import Best, Collapsed, Guard, NonFinite
+from rlvr_world.training.guards import Best, Collapsed, Guard
 from rlvr_world.training.stopping import Stop, stoppable
 from rlvr_world.training.tracking import Log
 

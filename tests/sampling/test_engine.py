@@ -28,6 +28,7 @@ from transformers import (
 )
 
 from rlvr_world.attention import share_prefixes
+from rlvr_world.errors import NonFinite
 from rlvr_world.sampling.engine import Sampling, draw, sample
 from rlvr_world.types import Given, Rollout, Script, Write
 
@@ -267,3 +268,12 @@ def test_log_probs_are_renormalised_over_legal_tokens_but_not_over_truncated_one
     ids, logps = draw(LOGITS.expand(2, -1), [None, range(2, 5)], Sampling(top_k=2), uniforms)
     legal = LOGITS[2:5].log_softmax(-1)
     torch.testing.assert_close(logps, torch.stack([LOGITS.log_softmax(-1)[ids[0]], legal[ids[1] - 2]]))
+
+
+def test_logits_that_are_not_finite_are_said_to_be() -> None:
+    for wrong in (float("nan"), float("inf")):
+        logits = torch.zeros(2, 5)
+        logits[1, 3] = wrong
+        for sampling in (FREE, GREEDY):
+            with pytest.raises(NonFinite, match="logits are not finite"):
+                draw(logits, [None, None], sampling, torch.tensor([0.5, 0.5]))
