@@ -41,7 +41,7 @@ def _small_tokenizer(**changes: Any) -> TokenizerConfig:
         "latent": 32,
         "groups": 8,
         "levels": (8, 5, 5, 5),
-        "patch_encoder": 128,
+        "patch_width": 128,
         "steps": 1000,
         "batch": 32,
         "segment": 1,

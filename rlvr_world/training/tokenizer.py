@@ -39,7 +39,7 @@ def create_tokenizer(config: TokenizerConfig, height: int, width: int, seed: int
         "latent_channels": config.latent,
         "norm_num_groups": config.groups,
         "resolution": height,
-        "patch_encoder": config.patch_encoder or None,
+        "patch_width": config.patch_width or None,
     }
     step = 2 ** (len(config.widths) - 1)
     with torch.random.fork_rng(devices=[]):
@@ -128,12 +128,15 @@ class TokenizerTraining:
         return means | {"eval/code_usage": torch.cat(used).unique().numel() / self.tokenizer.codebook_size}
 
     def _losses(self, real_BTCHW: Tensor, made_BTCHW: Tensor, judged: bool) -> dict[str, Tensor]:
-        """L1, LPIPS and the discriminator's verdict; of a compressive tokenizer the context frame and the later ones
-        count the same."""
+        """L1, squared error, LPIPS and the discriminator's verdict; of a compressive tokenizer the context frame and
+        the later ones count the same."""
         parts = [slice(None)] if self.config.kind == "frame" else [slice(0, 1), slice(1, None)]
         losses: dict[str, Tensor] = {}
         pairs = [(real_BTCHW[:, part].flatten(0, 1), made_BTCHW[:, part].flatten(0, 1)) for part in parts]
         losses["l1"] = torch.stack([(made - real).abs().mean() for real, made in pairs]).sum()
+        if self.config.squared:
+            errors = [(made - real).square().mean() for real, made in pairs]
+            losses["squared"] = self.config.squared * torch.stack(errors).sum()
         if self.lpips is not None and self.config.perceptual:
             distances = [self.lpips(made, real).mean() for real, made in pairs]
             losses["lpips"] = self.config.perceptual * torch.stack(distances).sum()

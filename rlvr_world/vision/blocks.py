@@ -24,8 +24,6 @@ from torch import Tensor, nn
 from rlvr_world.errors import InputError
 
 EPS = 1e-6
-PATCH_BLOCKS = 3
-"""Blocks of a PatchEncoder."""
 KeysValues = tuple[Tensor, Tensor]
 """A context feature as a cross-attention reads it: keys and values, each [B, K, N, D]."""
 
@@ -141,7 +139,7 @@ class Half(nn.Module, ABC):
 
     conv_in: nn.Conv2d
     conv_norm_out: nn.Module
-    conv_out: nn.Conv2d
+    conv_out: nn.Conv2d | nn.ConvTranspose2d
     local = False
     """Whether what a position becomes depends on its own pixels alone (and on the context)."""
     widths: tuple[int, ...]
@@ -225,10 +223,29 @@ class PatchEncoder(Half):
     def __init__(self, channels: int, latent: int, width: int, size: int) -> None:
         super().__init__()
         self.conv_in = nn.Conv2d(channels, width, size, stride=size)
-        self.blocks = nn.ModuleList(PatchBlock(width) for _ in range(PATCH_BLOCKS))
+        self.blocks = nn.ModuleList(PatchBlock(width) for _ in range(3))
         self.conv_norm_out = PositionNorm(width)
         self.conv_out = nn.Conv2d(width, latent, 1)
-        self.widths, self.scales = (width,) * PATCH_BLOCKS, (1,) * PATCH_BLOCKS
+        self.widths, self.scales = (width,) * 3, (1,) * 3
+
+    def stages(self) -> list[nn.Module]:
+        return list(self.blocks)
+
+
+class PatchDecoder(Half):
+    """Latents to pixels, a patch at a time after a look at its neighbours; a third of the work of a ``Decoder``."""
+
+    local = True
+
+    def __init__(self, channels: int, latent: int, width: int, size: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(latent, width, 1)
+        blocks = [NeighbourBlock(width), NeighbourBlock(width), PatchBlock(width), PatchBlock(width)]
+        self.blocks = nn.ModuleList(blocks)
+        self.conv_norm_out = PositionNorm(width)
+        self.conv_out = nn.ConvTranspose2d(width, channels, size, stride=size)
+        nn.init.constant_(self.conv_out.bias, 0.5)  # type: ignore[arg-type]
+        self.widths, self.scales = (width,) * len(blocks), (1,) * len(blocks)
 
     def stages(self) -> list[nn.Module]:
         return list(self.blocks)
@@ -244,6 +261,18 @@ class PatchBlock(nn.Module):
 
     def forward(self, x_MCHW: Tensor) -> Tensor:
         return x_MCHW + self.down(F.silu(self.up(self.norm(x_MCHW))))
+
+
+class NeighbourBlock(nn.Module):
+    """x + convolution of the 3 x 3 positions around each."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = PositionNorm(width)
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x_MCHW: Tensor) -> Tensor:
+        return x_MCHW + self.conv(F.silu(self.norm(x_MCHW)))
 
 
 class Decoder(Half):
@@ -295,12 +324,12 @@ class CodeNorm(nn.BatchNorm1d):
         return super().forward(input.flatten(2)).view_as(input) if input.dim() > 2 else super().forward(input)
 
 
-def code_norm(channels: int, patch_encoder: int | None) -> nn.Module:
-    """What stands before FSQ: with patch encoders a batch norm, which keeps codes in use; published, nothing.
+def code_norm(channels: int, patch_width: int | None) -> nn.Module:
+    """What stands before FSQ: with patch halves a batch norm, which keeps codes in use; published, nothing.
 
     Takes [M, channels, ...]; in evaluation mode it is a fixed scale and shift of each channel.
     """
-    return nn.Identity() if patch_encoder is None else CodeNorm(channels)
+    return nn.Identity() if patch_width is None else CodeNorm(channels)
 
 
 def _mid_block(width: int, groups: int, act: str, attention: bool) -> UNetMidBlock2D:

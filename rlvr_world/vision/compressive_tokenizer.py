@@ -19,7 +19,16 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from rlvr_world.errors import InputError
-from rlvr_world.vision.blocks import Decoder, Encoder, KeysValues, PatchEncoder, VisualTokenizer, check_shape, code_norm
+from rlvr_world.vision.blocks import (
+    Decoder,
+    Encoder,
+    KeysValues,
+    PatchDecoder,
+    PatchEncoder,
+    VisualTokenizer,
+    check_shape,
+    code_norm,
+)
 from rlvr_world.vision.fsq import FSQ
 
 
@@ -40,7 +49,7 @@ class CompressiveTokenizer(VisualTokenizer):
     that any size works; None is the published rule, ``resolution`` pixels high and 5/4 of that wide. Halves look at
     the context wherever their feature is at most ``max_att_resolution`` high; ``context_length`` is always 1.
     ``lookup_from_codebook``, ``force_upcast``, ``sample_size`` and ``scaling_factor`` mean nothing, but published
-    folders have them. ``patch_encoder`` is that of FrameTokenizer, for both encoders.
+    folders have them. ``patch_width`` is that of FrameTokenizer, for all halves.
 
     Raises InputError for fields that do not fit together.
     """
@@ -72,7 +81,7 @@ class CompressiveTokenizer(VisualTokenizer):
         sample_size: int = 32,
         scaling_factor: float = 0.18215,
         context_grid: Sequence[int] | None = None,
-        patch_encoder: int | None = None,
+        patch_width: int | None = None,
     ) -> None:
         super().__init__()
         widths, groups = tuple(block_out_channels), norm_num_groups
@@ -92,11 +101,13 @@ class CompressiveTokenizer(VisualTokenizer):
             )
 
         def encoder(attention: bool) -> Encoder | PatchEncoder:
-            if patch_encoder is not None:
-                return PatchEncoder(in_channels, latent_channels, patch_encoder, self.downsampling)
+            if patch_width is not None:
+                return PatchEncoder(in_channels, latent_channels, patch_width, self.downsampling)
             return Encoder(in_channels, latent_channels, widths, layers_per_block, groups, act_fn, attention)
 
-        def decoder(attention: bool) -> Decoder:
+        def decoder(attention: bool) -> Decoder | PatchDecoder:
+            if patch_width is not None:
+                return PatchDecoder(out_channels, latent_channels, patch_width, self.downsampling)
             return Decoder(
                 out_channels,
                 latent_channels,
@@ -128,8 +139,8 @@ class CompressiveTokenizer(VisualTokenizer):
         self.quant_conv = nn.Conv2d(latent_channels, len(self.context_fsq.levels), 1)
         self.post_quant_conv = nn.Conv2d(len(self.context_fsq.levels), latent_channels, 1)
         self.quant_linear = nn.Linear(patch, code)
-        self.quant_norm = code_norm(len(self.context_fsq.levels), patch_encoder)
-        self.dynamics_norm = code_norm(code, patch_encoder)
+        self.quant_norm = code_norm(len(self.context_fsq.levels), patch_width)
+        self.dynamics_norm = code_norm(code, patch_width)
         self.post_quant_linear = nn.Linear(code, patch)
 
     @property

@@ -17,8 +17,8 @@ class TokenizerConfig:
     latent: int = what(64, "channels before the code", "channels")
     groups: int = what(32, "groups of the group norms", "groups")
     levels: tuple[int, ...] = what((7, 5, 5, 5, 5), "FSQ levels of each code channel; their product is the codebook")
-    patch_encoder: int = what(
-        0, "width of an encoder that sees each patch for itself; 0 is the published one", "channels"
+    patch_width: int = what(
+        0, "width of halves that work on patches instead of the published ones; 0 takes those", "channels"
     )
     patch: int = what(4, "compressive: latent positions a side that one token of a later frame covers", "positions")
     attention: int = what(32, "compressive: later frames look at the context where the grid is at most this high")
@@ -30,6 +30,7 @@ class TokenizerConfig:
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(5e-4, "cosine", warmup=0.0167, weight_decay=0.0)
     )
+    squared: float = what(0.0, "weight of the squared error beside L1; 0 as published")
     perceptual: float = what(1.0, "weight of LPIPS beside L1")
     gan: float = what(0.1, "weight of the discriminator's verdict; 0 trains without one")
     gan_start: float = what(0.0167, "when the discriminator starts", "fraction of the stage")

@@ -13,7 +13,15 @@ from collections.abc import Sequence
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from rlvr_world.vision.blocks import Decoder, Encoder, PatchEncoder, VisualTokenizer, check_shape, code_norm
+from rlvr_world.vision.blocks import (
+    Decoder,
+    Encoder,
+    PatchDecoder,
+    PatchEncoder,
+    VisualTokenizer,
+    check_shape,
+    code_norm,
+)
 from rlvr_world.vision.fsq import FSQ
 
 
@@ -23,8 +31,8 @@ class FrameTokenizer(VisualTokenizer):
     ``block_out_channels`` gives the width of each stage (the size halves between stages), ``fsq_levels`` a preset or
     a list. ``resolution`` is only a note of the size it was trained at. Raises InputError for fields that do not fit.
 
-    Not of the published ones is ``patch_encoder``: the width of a PatchEncoder in place of the convolutional encoder.
-    Its codes are normalised over the batch, without which one code takes all.
+    Not of the published ones is ``patch_width``: the width of a PatchEncoder and a PatchDecoder in place of the
+    convolutional halves, for small pictures. Its codes are normalised over the batch, without which one code takes all.
     """
 
     published_name = "CNNFSQModel256"
@@ -44,7 +52,7 @@ class FrameTokenizer(VisualTokenizer):
         norm_type: str = "group",
         resolution: int = 256,
         fsq_levels: int | Sequence[int] = 12,
-        patch_encoder: int | None = None,
+        patch_width: int | None = None,
     ) -> None:
         super().__init__()
         widths = tuple(block_out_channels)
@@ -55,26 +63,28 @@ class FrameTokenizer(VisualTokenizer):
         self.fsq = FSQ(fsq_levels)
         code = len(self.fsq.levels)
         self.encoder: Encoder | PatchEncoder
-        if patch_encoder is None:
+        self.decoder: Decoder | PatchDecoder
+        if patch_width is not None:
+            self.encoder = PatchEncoder(in_channels, latent_channels, patch_width, self.downsampling)
+            self.decoder = PatchDecoder(out_channels, latent_channels, patch_width, self.downsampling)
+        else:
             self.encoder = Encoder(
                 in_channels, latent_channels, widths, layers_per_block, norm_num_groups, act_fn, attention=True
             )
-        else:
-            self.encoder = PatchEncoder(in_channels, latent_channels, patch_encoder, self.downsampling)
-        # Unlike the decoder of diffusers: widths shifted by a stage, no extra residual block, doubling from the second.
-        self.decoder = Decoder(
-            out_channels,
-            latent_channels,
-            start=widths[-1],
-            widths=(*widths[-2::-1], widths[0]),
-            doubles=[i > 0 for i in range(len(widths))],
-            layers=layers_per_block,
-            groups=norm_num_groups,
-            act=act_fn,
-            attention=True,
-        )
+            # Unlike diffusers': widths shifted by a stage, no extra residual block, doubling from the second.
+            self.decoder = Decoder(
+                out_channels,
+                latent_channels,
+                start=widths[-1],
+                widths=(*widths[-2::-1], widths[0]),
+                doubles=[i > 0 for i in range(len(widths))],
+                layers=layers_per_block,
+                groups=norm_num_groups,
+                act=act_fn,
+                attention=True,
+            )
         self.quant_linear = nn.Conv2d(latent_channels, code, 1)
-        self.quant_norm = code_norm(code, patch_encoder)
+        self.quant_norm = code_norm(code, patch_width)
         self.post_quant_linear = nn.Conv2d(code, latent_channels, 1)
 
     @property
