@@ -9,13 +9,16 @@ PIP_EXTRA ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_EXTRA)
 
-.PHONY: demo pusht test lint docs clean
+.PHONY: demo pusht miniwob test lint docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rlvr-world train demo
 
 pusht: $(VENV)/.pusht
 	$(BIN)/rlvr-world train pusht
+
+miniwob: $(VENV)/.miniwob
+	$(BIN)/rlvr-world train miniwob
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest $(ARGS)
@@ -40,6 +43,11 @@ $(VENV)/.pusht: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing rlvr-world and PushT into $(VENV), and taking the weights of LPIPS (two or three minutes)"
 	$(PIP) --editable '.[pusht]'
 	$(BIN)/rlvr-world lpips
+	@touch $@
+
+$(VENV)/.miniwob: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing rlvr-world and MiniWoB++ into $(VENV) (a minute or two); the browser is yours: chromium, or see docs/web.md"
+	$(PIP) --editable '.[web]'
 	@touch $@
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
