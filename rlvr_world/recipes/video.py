@@ -27,7 +27,7 @@ def _recipe(config: Callable[[], Config]) -> Recipe:
     return Recipe(config, *map(_later, ("video_splits", "new_model", "video", "protocol", "prepare", "prepared")))
 
 
-FAST = OptimizerConfig(1e-3, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98)
+FAST = OptimizerConfig(2e-3, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98)
 """Likelihood training of small models from scratch."""
 SAMPLED = EvalConfig(temperature=1.0, top_k=100, runs=3, valid_rows=64)
 """The published way to predict test clips."""
@@ -42,10 +42,12 @@ def _small_tokenizer(**changes: Any) -> TokenizerConfig:
         "groups": 8,
         "levels": (8, 5, 5, 5),
         "patch_width": 128,
-        "steps": 1000,
+        "steps": 3000,
         "batch": 32,
+        "at_once": 32,
         "segment": 1,
-        "optimizer": OptimizerConfig(2e-3, "cosine", warmup=0.03, weight_decay=0.0, beta2=0.99),
+        "optimizer": OptimizerConfig(1.5e-3, "cosine", warmup=0.03, weight_decay=0.0, beta2=0.99),
+        "squared": 5.0,
         "gan": 0.0,
         "jitter": False,
         "crop": 1.0,
@@ -63,14 +65,25 @@ def pusht() -> Config:
             world=PushTSpec(episodes=600, size=32),
             height=32,
             width=32,
-            train_every=5,
+            context=1,
+            frame_skip=10,
+            train_every=2,
             test_every=20,
+            action_bins=32,
             tokenizer=_small_tokenizer(),
             lpips="alex",
         ),
-        model=ModelConfig(hidden=192, layers=4, heads=4),
-        sft=SFTConfig(steps=600, batch=32, optimizer=FAST, save_every=200, eval_every=200),
-        rl=RLConfig(steps=25, prompts=16, group=16, optimizer=OptimizerConfig(1e-4), eval_every=10),
+        model=ModelConfig(hidden=128, layers=4, heads=4),
+        sft=SFTConfig(steps=1800, batch=32, forward_tokens=8192, optimizer=FAST, save_every=200, eval_every=200),
+        rl=RLConfig(
+            steps=30,
+            prompts=16,
+            group=16,
+            seeds=(0, 1, 2),
+            forward_tokens=8192,
+            optimizer=OptimizerConfig(2e-4),
+            eval_every=10,
+        ),
         eval=SAMPLED,
     )
 
@@ -83,15 +96,16 @@ def pusht_multi() -> Config:
         patch=2,
         attention=8,
         batch=8,
+        at_once=8,
         segment=5,
         reach=40,
-        steps=900,
+        steps=3000,
     )
     return replace(
         config,
         recipe="pusht_multi",
         summary="PushT at 32x32, four frames ahead, with the compressive tokenizer (2 cores, under an hour)",
-        data=replace(config.data, kind="multi_step", horizon=4, train_every=10, tokenizer=tokenizer),
+        data=replace(config.data, kind="multi_step", horizon=4, frame_skip=5, train_every=10, tokenizer=tokenizer),
         sft=replace(config.sft, steps=500),
         rl=replace(config.rl, steps=20, prompts=8, group=16),
     )
