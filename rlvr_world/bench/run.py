@@ -17,6 +17,7 @@ from statistics import median
 from typing import Any, Literal
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from rlvr_world.bench.work import SHAPES
@@ -94,7 +95,8 @@ def compare(config: BenchConfig, shape: str, peer: str) -> dict[str, Any]:
     """Alternating steps of our engine and a peer; their medians, and the ratios of neighbours."""
     workers = [Worker(config, engine, shape) for engine in ("own", peer)]
     try:
-        steps = [[w.step() for w in workers] for _ in range(config.warmup + config.pairs)][config.warmup :]
+        rounds = track(range(config.warmup + config.pairs), f"{shape} against {peer}")
+        steps = [[w.step() for w in workers] for _ in rounds][config.warmup :]
     finally:
         for worker in workers:
             worker.stop()
