@@ -161,7 +161,7 @@ def _rows(x_1HN: Tensor, groups: int) -> Tensor:
 def _stack(pieces: list[Tensor]) -> Tensor:
     """Pieces [H, n, d] right-padded to the longest; causality keeps padding out of every real row."""
     longest = max(x.shape[1] for x in pieces)
-    return torch.stack([F.pad(x, (0, 0, 0, longest - x.shape[1])) for x in pieces])
+    return torch.stack([x if x.shape[1] == longest else F.pad(x, (0, 0, 0, longest - x.shape[1])) for x in pieces])
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = False, mask: Tensor | None = None) -> Tensor:

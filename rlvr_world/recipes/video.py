@@ -76,7 +76,7 @@ def pusht() -> Config:
         model=ModelConfig(hidden=128, layers=4, heads=4),
         sft=SFTConfig(steps=1800, batch=32, forward_tokens=8192, optimizer=FAST, save_every=200, eval_every=200),
         rl=RLConfig(
-            steps=30,
+            steps=50,
             prompts=16,
             group=16,
             seeds=(0, 1, 2),
