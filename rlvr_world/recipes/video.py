@@ -99,7 +99,7 @@ def pusht_multi() -> Config:
         at_once=8,
         segment=5,
         reach=40,
-        steps=3000,
+        steps=1500,
     )
     return replace(
         config,
