@@ -18,7 +18,7 @@ from rich.progress import track
 from rlvr_world import models, recipes
 from rlvr_world.config import Config
 from rlvr_world.domains.video.episodes import Clip
-from rlvr_world.errors import InputError
+from rlvr_world.errors import InputError, NonFinite
 from rlvr_world.recipes import Splits
 from rlvr_world.scoring import AT_ONCE, judge, score
 from rlvr_world.types import BatchDomain, Domain, Score, Script, Transition, Write
@@ -104,7 +104,7 @@ def _check_rows(domain: Domain, rows: Sequence[Transition], split: Split) -> Non
         answered = list(judge(domain, [[written] for _, written in asked], [row for row, _ in asked]))
         trivial = [dict(domain.baselines(row)) for row, _ in asked]
         scored = score(domain, [list(named.values()) for named in trivial], [row for row, _ in asked])
-    except (InputError, RuntimeError) as error:
+    except (InputError, NonFinite, RuntimeError) as error:
         split.faults.append(str(error))
         return
     for (row, _), [(_, gold)], named, values in zip(asked, answered, trivial, scored, strict=True):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_world import __version__
-from rlvr_world.errors import Halted, InputError
+from rlvr_world.errors import Halted, InputError, NonFinite
 from rlvr_world.memory import keep_memory
 from rlvr_world.overrides import describe, override
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return args.verb(args) or 0
     except InputError as error:
         return _fail(str(error))
-    except Halted as error:
+    except (Halted, NonFinite) as error:
         return _fail(str(error), code=3)
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]

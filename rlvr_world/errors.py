@@ -18,7 +18,7 @@ class Halted(Exception):
 
 
 class NonFinite(ArithmeticError):
-    """A log-probability, loss, gradient or weight that is not finite, found before it spread.
+    """A score, log-probability, loss, gradient or weight that is not finite, found before it spread.
 
     A training stage that meets one keeps what reproduces it and stops.
     """

@@ -24,7 +24,7 @@ from rich import print as say
 
 from rlvr_world import models, overrides, recipes
 from rlvr_world.config import Config
-from rlvr_world.errors import Halted, InputError
+from rlvr_world.errors import Halted, InputError, NonFinite
 from rlvr_world.evaluation.evaluate import Plan, evaluate, save_result
 from rlvr_world.evaluation.report import text_report, write_report
 from rlvr_world.files import write_whole
@@ -92,10 +92,10 @@ def train(config: Config, folder: Path) -> Path:
         (folder / HALTED).unlink(missing_ok=True)
         try:
             return _carry_out(run)
-        except Halted as error:
+        except (Halted, NonFinite) as error:
             write_whole(folder / HALTED, json.dumps({"said": str(error)}))
             write_report(folder)
-            raise
+            raise error if isinstance(error, Halted) else Halted(str(error)) from error
 
 
 def _checked_parts(config: Config) -> tuple[Recipe, Splits]:

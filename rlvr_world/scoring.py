@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from rlvr_world.errors import InputError
+from rlvr_world.errors import InputError, NonFinite
 from rlvr_world.types import BatchDomain, Domain, Score, Transition, Written
 
 AT_ONCE = 256
@@ -19,8 +19,8 @@ def judge(
 ) -> Iterator[list[tuple[Any, Score]]]:
     """For every group in turn, the prediction each rollout decodes to (or ``Malformed``) and its score.
 
-    Raises RuntimeError with the row's id where the domain's code fails or scores with a number that is not
-    finite: a bug must never look like a bad prediction.
+    Raises NonFinite with the row's id for a score that is not finite, RuntimeError where the domain's code fails: a
+    bug must never look like a bad prediction.
     """
     size = max(1, AT_ONCE // max((len(group) for group in groups), default=1))
     for start in range(0, len(groups), size):
@@ -42,7 +42,7 @@ def _decode(domain: Domain, groups: Sequence[Sequence[Written]], rows: Sequence[
 
 
 def score(domain: Domain, predictions: Sequence[Sequence[Any]], rows: Sequence[Transition]) -> list[list[Score]]:
-    """The score of every prediction of every group, checked to be finite."""
+    """The score of every prediction of every group; raises NonFinite for one that is not finite."""
     if isinstance(domain, BatchDomain):
         with about(*rows):
             scores = domain.score_groups(predictions, rows)
@@ -52,10 +52,9 @@ def score(domain: Domain, predictions: Sequence[Sequence[Any]], rows: Sequence[T
             with about(row):
                 scores.append([domain.score(prediction, row) for prediction in group])
     for group_scores, row in zip(scores, rows, strict=True):
-        with about(row):
-            for one in group_scores:
-                if not math.isfinite(one.value):
-                    raise ValueError(f"the score is {one.value}")
+        for one in group_scores:
+            if not math.isfinite(one.value):
+                raise NonFinite(f"row {row.id}: the score is {one.value}, expected a finite number; look at the reward")
     return scores
 
 

@@ -55,6 +55,20 @@ def test_a_reward_that_prefers_no_change_is_found(
     assert "more than the true answer's -1.3" in said
 
 
+def test_a_reward_that_is_not_finite_is_a_fault_and_never_a_traceback(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(TextGame, "score", lambda *_: Score(float("nan")))
+    good, said = check(config(settings), limit=2)
+    assert not good
+    assert "the score is nan, expected a finite number" in said
+    small = ["sft.steps=1", "sft.batch=2", "sft.eval_every=1", "eval.valid_rows=2", "rl.steps=0"]
+    given = [s for s in settings if s != "rl.steps=7"]
+    assert cli.main(["train", "bytesized32", "--out", str(tmp_path / "run"), *given, *small]) == 3
+    assert "the score is nan" in capsys.readouterr().err
+    assert "the score is nan" in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_answers_that_nobody_could_write_are_found(settings: list[str]) -> None:
     good, said = check(config([*settings[:-3], "data.max_response=20", *settings[-2:]]))
     assert not good

@@ -106,7 +106,7 @@ def test_a_failed_step_fails_again_by_the_verb(
         return Score(math.nan) if transition.id == meant else score(self, prediction, transition)
 
     monkeypatch.setattr(TextGame, "score", buggy)
-    with pytest.raises(RuntimeError, match="the score is nan"):
+    with pytest.raises(Halted, match=f"row {meant}: the score is nan"):
         runner.train(tiny, tmp_path / "run")
     fault = tmp_path / "run" / "faults" / "rl-seed0-000002"
     capsys.readouterr()
