@@ -13,10 +13,12 @@ import sys
 import threading
 import time
 from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from rich.progress import Progress
 
 from rlvr_world.domains.web_page.browser import collect, sites
 from rlvr_world.domains.web_page.browser.chromium import find_chromium, is_outside, launch_arguments
@@ -41,6 +43,8 @@ PAGES = {
     "restless": "<button>Go</button><p id=p>0</p><script>setInterval(() => p.textContent++, 20)</script>",
     "huge": "<button onclick='for (let i = 0; i < 20000; i++) document.body.append(document.createElement(`p`), i)'>"
     "Go</button>",
+    "vast": "<p><script>for (let i = 0; i < 20000; i++) document.body.append(document.createElement('p'))</script>",
+    "stuck": "<script>while (true) {}</script>",
     "tab": "<button onclick=\"window.open('dialog.html')\">Go</button>",
     "leave": "<button onclick=\"location = 'http://example.com/'\">Go</button><img src='http://192.0.2.1/x.png'>",
     "late": "<button onclick=\"setTimeout(() => { this.textContent = 'Went' }, 700)\">Go</button>",
@@ -103,6 +107,51 @@ def test_pages_that_misbehave_cost_a_row_and_not_the_collection(
     assert "Tab 0 (current): after" in rows["dialog"][0]["next_observation"]
     assert rows["spin"][0]["done"]
     assert not rows["late"][1]["done"]
+
+
+def test_pages_that_fail_before_an_action_are_told_and_not_tried_again(
+    site: sites.Site, tmp_path: Path, clicks: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    refused = iter((True, False))
+
+    def reset() -> None:
+        if next(refused, False):
+            sites._post("http://127.0.0.1:9/")
+
+    async def collected(tasks: tuple[str, ...]) -> list[dict[str, Any]]:
+        spec = WebSpec(site="folder", path="any", tasks=tasks, episodes=1, steps=1)
+        with (tmp_path / "rows.jsonl").open("a+b") as out:
+            await collect._collect(spec, replace(site, reset=reset), out, Progress(disable=True))
+        return [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+
+    monkeypatch.setattr(session, "LIMIT", 3.0)
+    rows = at_once(collected(("dialog.html", "stuck.html", "vast.html", "late.html")))
+    reasons = ("the app could not be reset", "did not answer within 3 s", "more than 10000 are not read")
+    assert [(row["observation"], row["action"], row["done"]) for row in rows[:3]] == [("", "", True)] * 3
+    assert all(reason in row["error"] for row, reason in zip(rows, reasons, strict=False))
+    told = capsys.readouterr().err
+    assert all(f"1 of the episodes failed: {row['error']}" in told for row in rows[:3])
+    assert [row.id for row in read_rows(tmp_path / "rows.jsonl")] == ["rows.jsonl:4 late.html/0/0"]
+    played: list[str] = []
+
+    async def note(*args: Any) -> list[dict[str, Any]]:
+        played.append(args[2])
+        return rows[3:]
+
+    monkeypatch.setattr(collect, "play", note)
+    at_once(collected(("dialog.html", "stuck.html", "vast.html", "late.html")))
+    assert played == ["late.html"]
+
+
+def test_a_browser_that_is_gone_is_a_failure_of_the_page(site: sites.Site):
+    async def visit() -> list[dict[str, Any]]:
+        async with Session() as browser:
+            await browser._browser.close()
+            return await play(browser, site, "late.html", 0, 1) + await play(browser, site, "late.html", 1, 1)
+
+    lost, good = at_once(visit())
+    assert "the page failed: " in lost["error"]
+    assert "late" in good["observation"]
 
 
 def test_typing_choosing_and_following_a_link_show(site: sites.Site):

@@ -9,7 +9,9 @@ import gzip
 import hashlib
 import json
 import random
-from collections.abc import Iterator
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -21,7 +23,7 @@ from rich.progress import Progress
 
 from rlvr_world.config import what
 from rlvr_world.domains.web_page.browser.explorer import choose_action
-from rlvr_world.domains.web_page.browser.sites import Site, folder, infinity, miniwob
+from rlvr_world.domains.web_page.browser.sites import PageFailure, Site, folder, infinity, miniwob
 from rlvr_world.domains.web_page.browser.snapshot import NOTHING, Observation
 from rlvr_world.errors import InputError
 from rlvr_world.files import write_whole
@@ -126,7 +128,8 @@ async def _collect(spec: WebSpec, site: Site, out: IO[bytes], bar: Progress) -> 
     if unknown := [task for task in tasks if task not in site.tasks]:
         near = difflib.get_close_matches(unknown[0], site.tasks, 3, 0) or site.tasks
         raise InputError(f"tasks: {spec.site} has no {unknown[0]!r}; the nearest are {', '.join(near)}")
-    done, rows = _resume(out)
+    kept = _resume(out)
+    done, failed, rows = {(row["task"], row["seed"]) for row in kept}, _failures(kept), _count(kept)
     total = spec.transitions or len(tasks) * spec.episodes * spec.steps
     line = bar.add_task(f"collecting {spec.site} pages", total=total, completed=rows)
     async with Session(spec.browser, spec.allow) as session:
@@ -137,29 +140,41 @@ async def _collect(spec: WebSpec, site: Site, out: IO[bytes], bar: Progress) -> 
                 episode = await play(session, site, task, seed, spec.steps)
                 out.write(b"".join(json.dumps(row).encode() + b"\n" for row in episode))
                 out.flush()
-                rows += len(episode)
+                failed, rows = failed + _failures(episode), rows + _count(episode)
                 bar.update(line, completed=rows)
+    for reason, count in failed.most_common():
+        print(f"{count} of the episodes failed: {reason}", file=sys.stderr)
     if not rows:
         raise InputError(f"web: no page of {site.root} could be opened and read; open one in a browser to see why")
 
 
-def _resume(out: IO[bytes]) -> tuple[set[tuple[str, int]], int]:
-    """Episodes that are kept, and the number of their rows; the last one can be half written and is taken away."""
+def _count(rows: Iterable[dict[str, Any]]) -> int:
+    """Rows of pages that were read."""
+    return sum(bool(row["observation"]) for row in rows)
+
+
+def _failures(rows: Iterable[dict[str, Any]]) -> Counter[str]:
+    """How many of these rows' episodes lost their page, by reason."""
+    return Counter(row["error"] for row in rows if row["error"] and row["next_observation"] == NOTHING.text)
+
+
+def _resume(out: IO[bytes]) -> list[dict[str, Any]]:
+    """The rows that are kept; the last episode can be half written and is taken away."""
     out.seek(0)
     lines = [line for line in out.read().splitlines(keepends=True) if line.endswith(b"\n")]
-    episodes = [(row["task"], row["seed"]) for row in map(json.loads, lines)]
+    rows = [json.loads(line) for line in lines]
+    episodes = [(row["task"], row["seed"]) for row in rows]
     kept = episodes.index(episodes[-1]) if episodes else 0
     out.truncate(sum(map(len, lines[:kept])))
-    return set(episodes[:kept]), kept
+    return rows[:kept]
 
 
 async def play(session: Session, site: Site, task: str, seed: int, steps: int) -> list[dict[str, Any]]:
     """The rows of one episode. What goes wrong stands in a row's error; an episode whose page is lost ends there."""
-    from rlvr_world.domains.web_page.browser.session import PageFailure
-
     rng = random.Random(f"{task}/{seed}")
     rows: list[dict[str, Any]] = []
-    tried: dict[str, Any] = {}
+    tried: dict[str, Any] = {"task": task, "seed": seed, "step": 0, "url": site.tasks[task].page, "goal": ""}
+    tried |= {"observation": "", "action": ""}  # of a page that is lost before it is read
     try:
         site.reset()
         await session.open(site.root + site.tasks[task].page, fresh=not site.stateless)
@@ -170,16 +185,14 @@ async def play(session: Session, site: Site, task: str, seed: int, steps: int) -
         while len(rows) < steps and not (rows and rows[-1]["done"]):
             action = choose_action(page.page, goal, [row["action"] for row in rows], rng)
             url = session.page.url.removeprefix(site.root)
-            tried = {"task": task, "seed": seed, "step": len(rows), "url": url, "goal": goal}
-            tried |= {"observation": page.text, "action": action}
+            tried |= {"step": len(rows), "url": url, "goal": goal, "observation": page.text, "action": action}
             await session.act(action)
             page = await session.observation()
             over, reward = await session.run(site.outcome)
             rows.append(tried | _came(page, session.notes(), reward, over))
     except PageFailure as error:
-        if tried and tried["step"] == len(rows):
-            notes = "; ".join(filter(None, (session.notes(), str(error))))
-            rows.append(tried | _came(NOTHING, notes, 0, True))
+        notes = "; ".join(filter(None, (session.notes(), str(error))))
+        rows.append(tried | _came(NOTHING, notes, 0, True))
         await session.restart()
     return rows
 

@@ -17,6 +17,7 @@ from playwright.async_api import BrowserContext, Dialog, Error, Page, Route, asy
 
 from rlvr_world.domains.web_page.actions import Action, parse_action
 from rlvr_world.domains.web_page.browser.chromium import PROFILE, VIEW, find_chromium, is_outside, launch_arguments
+from rlvr_world.domains.web_page.browser.sites import PageFailure
 from rlvr_world.domains.web_page.browser.snapshot import MAX_LINES, Observation, observe
 from rlvr_world.errors import InputError
 
@@ -41,10 +42,6 @@ _CHOOSE = """function () {
 }"""
 
 T = TypeVar("T")
-
-
-class PageFailure(Exception):
-    """The page did not answer, or its renderer is gone; the message says which."""
 
 
 class Missing(Exception):
@@ -92,7 +89,7 @@ class Session:
     async def open(self, url: str, fresh: bool = False) -> None:
         """Load a page; ``fresh`` forgets what the pages before have stored. Raises PageFailure."""
         if fresh or self._context is None:
-            await self._new_page()
+            await self._bounded(self._new_page())
         self._last = None
         await self._bounded(self._navigate(self.page.goto(url, wait_until="load")))
 
@@ -144,8 +141,8 @@ class Session:
 
     async def _new_page(self) -> None:
         if self._context:
-            await self._bounded(self._context.close())
-        self._context = context = await self._bounded(self._browser.new_context(**PROFILE))
+            await self._context.close()
+        self._context = context = await self._browser.new_context(**PROFILE)
         await context.add_init_script(_WATCH)
         await context.route(re.compile("^(?!file:|data:|blob:|about:)"), self._gate)
         await context.route_web_socket(lambda url: is_outside(url, self.allow), lambda socket: socket.close())

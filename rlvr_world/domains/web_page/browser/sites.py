@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
@@ -40,6 +41,10 @@ sys.stdin.read()
 """  # ends with the process that started it, whose end closes its input
 
 
+class PageFailure(Exception):
+    """The page or its server did not answer, or its renderer is gone; the message says which."""
+
+
 @dataclass(frozen=True)
 class Task:
     page: str
@@ -60,7 +65,7 @@ class Site:
     outcome: str = "() => [false, 0]"
     """JavaScript function that returns whether the episode is over, and its reward."""
     reset: Callable[[], None] = lambda: None
-    """Called before an episode."""
+    """Called before an episode. Raises PageFailure."""
     stateless: bool = False
     """Pages store nothing, so that one browser profile serves all episodes."""
 
@@ -109,5 +114,8 @@ def infinity(path: Path) -> Iterator[Site]:
 
 
 def _post(url: str) -> None:
-    with urlopen(Request(url, method="POST"), timeout=10) as answer:
-        answer.read()
+    try:
+        with urlopen(Request(url, method="POST"), timeout=10) as answer:
+            answer.read()
+    except (OSError, HTTPException) as error:
+        raise PageFailure(f"the app could not be reset: {error}") from error
