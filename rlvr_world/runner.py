@@ -74,8 +74,9 @@ class Job:
 def train(config: Config, folder: Path) -> Path:
     """Carry out every stage of a recipe; the report page. A folder that holds another config is refused.
 
-    Data, device and model are checked before anything is written. Raises Halted where a guard or a full disk stops the
-    run, Stop where the user does; both leave a folder that ``resume`` goes on with.
+    The config is written before rows are collected, so that a run that dies then can be resumed; it is gone again, with
+    a folder that holds nothing else, where data, device or model prove wrong. Raises Halted where a guard or a full
+    disk stops the run, Stop where the user does; both leave a folder that ``resume`` goes on with.
     """
     stored = folder / "config.json"
     if stored.exists() and stored_config(folder) != config:
@@ -85,10 +86,18 @@ def train(config: Config, folder: Path) -> Path:
     _check(config)
     if config.threads:
         torch.set_num_threads(config.threads)
-    recipe, splits = _checked_parts(config)
+    settings = overrides.to_json(config)
     with stoppable(at_once=True), alone(folder), room_on_disk(folder):
-        write_whole(stored, json.dumps(overrides.to_json(config), indent=2))
-        run = Run(folder, config, recipe, splits, Log(folder, config.trackers, overrides.to_json(config)))
+        begun = stored.exists()
+        write_whole(stored, json.dumps(settings, indent=2))
+        try:
+            run = Run(folder, config, *_checked_parts(config), Log(folder, config.trackers, settings))
+        except (InputError, ModuleNotFoundError):
+            if not begun:
+                stored.unlink()
+                if [path.name for path in folder.iterdir()] == [".lock"]:
+                    shutil.rmtree(folder)
+            raise
         (folder / HALTED).unlink(missing_ok=True)
         try:
             return _carry_out(run)

@@ -122,7 +122,11 @@ def go_on(config: Config, place: Path, pipe: int, saves: Path | None, later: Col
     code = 1
     try:
         announce(tell)
-        runner.train(config, place / "run")
+        run = place / "run"
+        if (run / "config.json").exists():
+            runner.resume(run)
+        else:
+            runner.train(config, run)
         code = 0
     finally:
         os._exit(code)
