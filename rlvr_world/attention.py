@@ -20,7 +20,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
 
 from rlvr_world.errors import InputError
 from rlvr_world.models import Model
@@ -273,10 +272,12 @@ class GroupCache:
         """Tokens of the longest sequence once ``new`` tokens a row are read."""
         if self.length < 0:
             return new
-        return self.layers[min(self.layers)][0].shape[2] + self.length + new
+        # A CUDA graph of this forward is replayed until ``seen`` tokens are there.
+        return self.layers[min(self.layers)][0].shape[2] + max(self.seen, self.length + new)
 
     def keep(self, groups_B: Tensor, members_BG: Tensor) -> None:
         """Keep only these groups and, in each, these members (indices into the present ones)."""
+        groups_B, members_BG = groups_B.to(self.one.device), members_BG.to(self.one.device)
         (self.groups, self.size), self.moves = members_BG.shape, self.moves + 1
         self.prompt_lengths_B = self.prompt_lengths_B[groups_B]
         for held in self.layers.values():
@@ -299,6 +300,8 @@ def _attention(
 ) -> tuple[Tensor, None]:
     if softcap is not None or s_aux is not None:
         _refuse(module, "softcap" if softcap is not None else "sinks")
+    if value.shape[-1] != key.shape[-1]:
+        _refuse(module, "values of another size than its keys")
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     if sliding_window is not None:
         _check_window(module, sliding_window, query.shape[2], layout)
@@ -310,7 +313,6 @@ def _attention(
 
 
 AttentionInterface.register(NAME, _attention)
-AttentionMaskInterface.register(NAME, lambda *_, **__: None)
 
 
 def _check_window(module: nn.Module, window: int, new: int, layout: TreeLayout | GroupCache | None) -> None:

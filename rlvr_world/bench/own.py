@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rlvr_world.bench.work import LEARNING_RATE, SHAPES, EvenTokens, Stopwatch, new_model, peak_memory, prompts
+from rlvr_world.bench.work import LEARNING_RATE, SHAPES, EvenTokens, Stopwatch, memory, new_model, prompts
 from rlvr_world.config import ModelConfig, OptimizerConfig, RLConfig
 from rlvr_world.memory import keep_memory
 from rlvr_world.training.grpo import GRPO
@@ -32,11 +32,11 @@ def run(settings: dict[str, Any], asked: Callable[[], bool], say: Callable[[dict
     )
     rows = [Transition(str(i), ids, None, None) for i, ids in enumerate(prompts(shape, 256))]
     stage = GRPO(learner, config, EvenTokens(shape, shared=settings["engine"] == "own"), lambda epoch: rows, seed=0)
-    say({"memory": peak_memory()})
+    say({"memory": memory("held")})
     step = 0
     while asked():
         watch = Stopwatch()
         metrics, _ = stage.step(step, 0.5)
         phases = {k.removeprefix("time/"): v for k, v in metrics.items() if k.startswith("time/")}
-        say({**watch.read(), "phases": phases, "memory": peak_memory()})
+        say({**watch.read(), "phases": phases, "memory": memory("peak")})
         step += 1

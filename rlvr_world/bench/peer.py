@@ -21,8 +21,8 @@ from rlvr_world.bench.work import (
     PAD,
     SHAPES,
     Stopwatch,
+    memory,
     new_model,
-    peak_memory,
     prompts,
     reward,
 )
@@ -71,7 +71,7 @@ def run(settings: dict[str, Any], asked: Callable[[], bool], say: Callable[[dict
             processing_class=tokenizer,
         )
         trainer.add_callback(_Turns(trainer, asked, say))
-        say({"memory": peak_memory()})
+        say({"memory": memory("held")})
         trainer.train()
 
 
@@ -114,4 +114,4 @@ class _Turns(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         spent, laps = self.watch.read(), dict(self.trainer.laps)
         laps["update"] = spent["wall"] - sum(laps.values())
-        self.say({**spent, "phases": laps, "memory": peak_memory()})
+        self.say({**spent, "phases": laps, "memory": memory("peak")})

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -48,11 +49,12 @@ class Worker:
         settings = {**asdict(config), "engine": engine, "shape": shape}
         threads = str(config.threads)
         self.engine = engine
+        self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (a pipe would fill up and stop the engine)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "rlvr_world.bench.engine", json.dumps(settings)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self.said,
             text=True,
             env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "0"},
         )
@@ -67,13 +69,15 @@ class Worker:
     def stop(self) -> None:
         self.process.kill()
         self.process.communicate()
+        self.said.close()
 
     def _answer(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        assert self.process.stderr is not None
         line = self.process.stdout.readline()
         if not line:
-            why = self.process.stderr.read().strip().splitlines()
+            self.process.wait()
+            self.said.seek(0)
+            why = self.said.read().strip().splitlines()
             raise InputError(f"bench: the engine {self.engine} stopped: {why[-1] if why else 'no reason given'}")
         return json.loads(line)
 

@@ -189,6 +189,8 @@ class _Reader:
 
     def __init__(self, model: Model, cache: GroupCache) -> None:
         self.model, self.cache, self.moves = model, cache, cache.moves
+        rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+        self.graphed = rope.get("rope_type") != "dynamic"  # that one looks at positions while it runs
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
 
     def __call__(self, ids_Nn: Tensor) -> Tensor:
@@ -197,7 +199,7 @@ class _Reader:
         cache.begin(n)
         start_N1 = cache.prompt_lengths_B.repeat_interleave(cache.size)[:, None] + cache.length
         positions_Nn = start_N1 + torch.arange(n, device=ids_Nn.device)
-        forward = self._replay if n == 1 and ids_Nn.device.type == "cuda" else self._forward
+        forward = self._replay if self.graphed and n == 1 and ids_Nn.device.type == "cuda" else self._forward
         hidden_ND = forward(ids_Nn, positions_Nn)
         cache.length += n
         return hidden_ND
@@ -243,13 +245,16 @@ def _advance(model: Model, rows: list[_Row], hidden_ND: Tensor, sampling: Sampli
             row.force(n)
     if writers:
         hidden = hidden_ND if len(writers) == len(rows) else hidden_ND[writers]
-        logits_NV = hidden @ head_weight(model).T.to(hidden.dtype)
         segments = [rows[i].now for i in writers]
         allowed = [s.allowed if isinstance(s, Write) else None for s in segments]
+        head_VD, low, common = head_weight(model), 0, allowed[0]
+        if common is not None and all(legal == common for legal in allowed):  # illegal rows are never multiplied
+            head_VD, low, allowed = head_VD[common.start : common.stop], common.start, [None] * len(allowed)
+        logits_NV = hidden @ head_VD.T.to(hidden.dtype)
         draws_N = torch.tensor([rows[i].draws[before[i]] for i in writers], device=hidden.device)
         tokens, logps = draw(logits_NV.float(), allowed, sampling, draws_N)
         for i, token, logp in zip(writers, tokens.tolist(), logps.tolist(), strict=True):
-            rows[i].write(token, logp)
+            rows[i].write(token + low, logp)
     return torch.tensor([row.ids[b : b + n] or [0] * n for row, b in zip(rows, before, strict=True)])
 
 
@@ -309,5 +314,5 @@ def _compact(cache: GroupCache, grid: list[list[_Row]], fed_Nn: Tensor) -> tuple
         chosen.append((members + others)[:size])
     groups_B, members_BG = torch.tensor([b for b, _ in live]), torch.tensor(chosen)
     flat = (groups_B[:, None] * len(grid[0]) + members_BG).flatten()
-    cache.keep(groups_B.to(fed_Nn.device), members_BG.to(fed_Nn.device))
+    cache.keep(groups_B, members_BG)
     return [[grid[b][g] for g in row] for (b, _), row in zip(live, chosen, strict=True)], fed_Nn[flat]

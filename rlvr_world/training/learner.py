@@ -45,8 +45,10 @@ class Learner:
         if model_config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         dtype = compute_dtype(model_config.precision, self.device)
-        # transformers wraps `to`, which hides its arguments from mypy
-        self.policy: Model = model if dtype == torch.float32 else copy.deepcopy(model).to(dtype)  # type: ignore[arg-type]
+        self.policy: Model = model if dtype == torch.float32 else copy.deepcopy(model)
+        if self.policy is not model:
+            for used in self.policy.parameters():  # not `to`: it rounds buffers too, and with them every position
+                used.data = used.data.to(dtype)
         pairs = zip(model.parameters(), self.policy.parameters(), strict=True)
         self.trainable = [(master, used) for master, used in pairs if master.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -54,6 +56,7 @@ class Learner:
             lr=optimizer_config.learning_rate,
             betas=(optimizer_config.beta1, optimizer_config.beta2),
             weight_decay=optimizer_config.weight_decay,
+            fused=True,
         )
 
     def save(self, folder: Path) -> None:

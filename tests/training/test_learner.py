@@ -194,6 +194,7 @@ def test_bfloat16_forwards_train_float32_weights(lora: bool, learner_of: Callabl
         lora=lora, moved=lora, model=ModelConfig(precision="bfloat16", device="cpu"), optimizer=FREE_NORM
     )
     assert {p.dtype for p in rounded.policy.parameters()} == {torch.bfloat16}
+    assert {b.dtype for b in rounded.policy.buffers()} == {torch.float32}  # the frequencies of positions
     _, expected = packed_update(exact, GROUPS)
     _, gradients = packed_update(rounded, GROUPS, forward_tokens=40)
     assert {g.dtype for g in gradients} == {torch.float32}
