@@ -286,6 +286,32 @@ def test_an_app_of_an_infinity_checkout_is_served_on_loopback(tmp_path: Path):
     assert (tmp_path / "reset").read_text() == "/api/reset" * 2
 
 
+def test_rows_of_pages_that_changed_are_collected_again(tmp_path: Path):
+    page, style = tmp_path / "a.html", tmp_path / "a.css"
+    page.write_text("<button>Star</button>")
+    spec = WebSpec(site="folder", path=str(tmp_path))
+    keys = [collect._content(spec)]
+    for file in (page, style):
+        file.write_text("<button>Stars</button>")
+        assert collect._content(spec) not in keys
+        keys.append(collect._content(spec))
+    (tmp_path / "rows.part").touch()
+    assert collect._content(spec) == keys[-1]
+
+
+def test_tasks_all_plays_every_page_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    played = []
+
+    async def note(session: Any, site: sites.Site, task: str, *args: Any) -> list[dict[str, Any]]:
+        played.append(task)
+        return [{"task": task, "seed": 0, "observation": "a", "next_observation": "a", "error": ""}]
+
+    monkeypatch.setattr(collect, "play", note)
+    collect_rows(WebSpec(tasks=("all",), episodes=1), tmp_path, progress=False)
+    assert played == list(sites.miniwob().tasks)
+    assert len(played) > len(collect.MINIWOB_TASKS)
+
+
 STAY = """
 import asyncio, sys
 from rlvr_world.domains.web_page.browser.session import Session

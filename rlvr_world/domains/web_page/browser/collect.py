@@ -60,7 +60,9 @@ class WebSpec:
         "miniwob", "pages of the package miniwob, .html files of a folder, or one app of a WebArena-Infinity checkout"
     )
     path: str = what("", "folder: where the pages are; infinity: the app, such as CHECKOUT/apps/gmail")
-    tasks: tuple[str, ...] = what((), "tasks to play; empty takes all (of MiniWoB those whose trees show something)")
+    tasks: tuple[str, ...] = what(
+        (), "tasks to play, or 'all'; empty takes all, of MiniWoB those whose trees show something"
+    )
     episodes: int = what(30, "episodes a task, each on a page made from a seed of its own", "episodes")
     steps: int = what(4, "longest episode", "actions")
     transitions: int = what(0, "stop when there are so many; 0 plays every episode", "rows")
@@ -107,7 +109,10 @@ def _content(spec: WebSpec) -> tuple[Any, ...]:
     """What the rows depend on."""
     fields = {name: value for name, value in asdict(spec).items() if name != "browser"}
     if spec.site != "miniwob":
-        return fields, str(Path(spec.path).expanduser().resolve())
+        path = Path(spec.path).expanduser()
+        parts = (part for kind in ("html", "css", "js") for part in path.rglob(f"*.{kind}") if part.is_file())
+        pages = {str(part.relative_to(path)): hashlib.sha256(part.read_bytes()).hexdigest() for part in parts}
+        return fields, str(path.resolve()), pages
     return fields, spec.tasks or MINIWOB_TASKS, metadata.version("miniwob")
 
 
@@ -124,7 +129,8 @@ def _site(spec: WebSpec) -> Iterator[Site]:
 async def _collect(spec: WebSpec, site: Site, out: IO[bytes], bar: Progress) -> None:
     from rlvr_world.domains.web_page.browser.session import Session
 
-    tasks = spec.tasks or (MINIWOB_TASKS if spec.site == "miniwob" else tuple(site.tasks))
+    chosen = MINIWOB_TASKS if spec.site == "miniwob" else tuple(site.tasks)
+    tasks = tuple(site.tasks) if spec.tasks == ("all",) else spec.tasks or chosen
     if unknown := [task for task in tasks if task not in site.tasks]:
         near = difflib.get_close_matches(unknown[0], site.tasks, 3, 0) or site.tasks
         raise InputError(f"tasks: {spec.site} has no {unknown[0]!r}; the nearest are {', '.join(near)}")
