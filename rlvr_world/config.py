@@ -159,7 +159,7 @@ class RecordConfig:
 class Config:
     recipe: str = what("", "the recipe this config came from")
     summary: str = what("", "what the recipe is for")
-    seed: int = what(0, "seed of the model's initial weights, SFT order and data collection")
+    seed: int = what(0, "seed of the model's initial weights, SFT order and splits; worlds played here have their own")
     threads: int = what(0, "CPU threads; 0 takes torch's default", "threads")
     data: Any = field(default=None)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -1,6 +1,6 @@
 """Web-page data in: recorded steps of a browser, in the layouts in which people keep them.
 
-    ours, BrowserGym traces       observation, action, next_observation      (goal, url, task, seed, step, error, ...)
+    ours                          observation, action, next_observation      (goal, url, task, seed, step, error, ...)
     WMA, WebArena                 observation, current_action, next_state_acctree
     WMA, Mind2Web                 cleaned_accessibility_tree, action, cleaned_next_accessibility_tree
     webarena-world-model-cot      prompt (the page stands in it), reward_model.ground_truth, next_state_acctree
