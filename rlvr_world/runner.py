@@ -23,7 +23,7 @@ import torch
 from rich import print as say
 
 from rlvr_world import models, overrides, recipes
-from rlvr_world.config import Config
+from rlvr_world.config import Config, GuardConfig
 from rlvr_world.errors import Halted, InputError, NonFinite
 from rlvr_world.evaluation.evaluate import Plan, evaluate, save_result
 from rlvr_world.evaluation.report import text_report, write_report
@@ -34,7 +34,7 @@ from rlvr_world.sampling.engine import Sampling
 from rlvr_world.training import checkpoint
 from rlvr_world.training.checkpoint import Counters
 from rlvr_world.training.grpo import GRPO
-from rlvr_world.training.guards import Guard
+from rlvr_world.training.guards import Guard, require
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.loop import Done, Stage, finished, run_stage
 from rlvr_world.training.record import Recorder
@@ -141,7 +141,12 @@ def _check(config: Config) -> None:
     """Numbers that a later stage could not work with."""
     if not config.rl.steps:
         return
-    Guard(config.guards, config.checkpoints, collapses=True)
+    guard = Guard(config.guards, config.checkpoints, collapses=True)
+    if config.guards.collapse == "rollback" and not config.rl.eval_every:
+        raise InputError("rl.eval_every: expected more than 0 with guards.collapse=rollback, got 0; set it")
+    for name, _, _, text in guard.limits if not config.rl.kl else ():
+        if name == "kl" and text not in GuardConfig().limits:
+            raise InputError(f"guards.limits: {text} is not watched where rl.kl=0; leave it out, or set rl.kl")
     for name, least in (("prompts", 1), ("group", 2), ("minibatches", 1)):
         if (got := getattr(config.rl, name)) < least:
             raise InputError(f"rl.{name}: expected at least {least}, got {got}; raise it, or set rl.steps=0")
@@ -287,6 +292,8 @@ def _train(run: Run, job: Job) -> Done:
         for slice_, summed in result["slices"].items():
             means = {**summed["parts"], "malformed": summed["malformed"]}
             numbers |= {f"eval/{slice_}/{part}": interval["mean"] for part, interval in means.items()}
+        if keep.best and numbers:
+            require("checkpoints.best", keep.best.removeprefix("-"), numbers)
         return numbers
 
     keep = run.config.checkpoints

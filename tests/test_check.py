@@ -69,6 +69,20 @@ def test_a_reward_that_is_not_finite_is_a_fault_and_never_a_traceback(
     assert "the score is nan" in (tmp_path / "run" / "report.html").read_text()
 
 
+def test_a_best_that_validation_does_not_measure_is_refused(
+    settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [
+        "sft.steps=1",
+        "sft.batch=2",
+        "sft.eval_every=1",
+        "eval.valid_rows=2",
+        "checkpoints.best=-eval/overal/value",
+    ]
+    assert cli.main(["train", "bytesized32", "--out", str(tmp_path / "run"), *settings, *small]) == 2
+    assert "checkpoints.best: expected a number that is logged, got 'eval/overal/value'" in capsys.readouterr().err
+
+
 def test_answers_that_nobody_could_write_are_found(settings: list[str]) -> None:
     good, said = check(config([*settings[:-3], "data.max_response=20", *settings[-2:]]))
     assert not good

@@ -6,6 +6,7 @@ decides as an uninterrupted one does. Numbers that are not finite are found in h
 
 from __future__ import annotations
 
+import difflib
 import math
 import operator
 import re
@@ -62,6 +63,18 @@ class Best:
         return True
 
 
+def require(setting: str, name: str, row: Row) -> None:
+    """Raise InputError, with the nearest name, where ``row`` lacks what a setting names: it would never act."""
+    if name in row:
+        return
+    known = [key for key in row if key.startswith("eval/") == name.startswith("eval/")] or list(row)
+    near = max(known, key=lambda key: difflib.SequenceMatcher(None, name, key).ratio())
+    raise InputError(
+        f"{setting}: expected a number that is logged, got {name!r}; the nearest is {near!r}: change it in the run's "
+        "config.json and resume"
+    )
+
+
 class Guard:
     """The rules over one stage: ``watch`` its optimizers, then ``see`` each row of its log."""
 
@@ -108,6 +121,7 @@ class Guard:
 
     def see(self, row: Row) -> None:
         """Hold a row against the rules. Raises Halted with a diagnosis, or Collapsed."""
+        self._see_names(row)
         if row["step"] > 0:
             self._see_silence(row)
         gap = row.get("logp_gap")
@@ -130,6 +144,14 @@ class Guard:
             )
             self._collapse("drop", value >= self.best.value - lost, said)
             self.best.see(row)
+
+    def _see_names(self, row: Row) -> None:
+        """Limits that were set are to be on numbers of the log: of validations, or of steps that made an update. Some
+        kinds of rows are missing from a step, and so is the default's KL where there is none."""
+        for name, _, _, text in self.limits:
+            there = any(key.startswith("eval/") for key in row) if name.startswith("eval/") else "grad_norm" in row
+            if there and text not in GuardConfig().limits and not name.startswith("accuracy/"):
+                require("guards.limits", name, row)
 
     def _see_silence(self, row: Row) -> None:
         step, flat, still = row["step"], self.config.flat_steps, self.config.still_steps

@@ -148,6 +148,19 @@ def test_what_rl_cannot_work_with_is_refused_before_sft(setting: str, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["guards.collapse=rollback", "rl.eval_every=0"], r"rl\.eval_every: expected more than 0 with .*rollback"),
+        (["guards.limits=kl<=5", "rl.kl=0"], r"kl<=5 is not watched where rl\.kl=0"),
+    ],
+)
+def test_guards_that_could_not_act_are_refused_before_sft(settings: list[str], words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        runner.train(override(find("demo").config(), settings), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("text", ["", '{"recipe": "de', "[]", '{"model_type": "llama"}'])
 def test_a_config_that_is_no_runs_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(text)

@@ -246,6 +246,17 @@ def test_held_out_reward_that_falls_is_a_collapse() -> None:
         feed(guard(limits=("entropy>=0.01",), patience=1), "entropy", [0.5, 0.001])
 
 
+def test_a_limit_on_a_number_that_is_not_logged_is_refused_with_the_nearest() -> None:
+    step = {"step": 1, "grad_norm": 0.1, "entropy": 0.5, "repetition": 0.1}
+    with pytest.raises(InputError, match=r"guards\.limits: .* got 'entrpy'; the nearest is 'entropy'"):
+        guard(limits=("entrpy>=0.01",)).see(step)
+    with pytest.raises(InputError, match=r"got 'eval/overal/value'; the nearest is 'eval/overall/value'"):
+        guard(limits=("eval/overal/value>=0",)).see({"step": 0, "eval/overall/value": 0.5})
+    rules = guard(limits=("kl<=20", "entropy>=0.01", "accuracy/rare>=0.1", "eval/overall/value>=0"))
+    rules.see({"step": 1, "reward": 0.5})  # every group was dropped
+    rules.see(step)
+
+
 @pytest.mark.parametrize("text", ["kl", "kl<3", "kl<=x", "<=3", "kl<=1e"])
 def test_a_limit_that_does_not_read_is_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"guards\.limits: expected a metric"):
