@@ -20,11 +20,12 @@ import torch
 
 from rlvr_world import models, recipes
 from rlvr_world.config import Config
+from rlvr_world.domains.video.config import VideoConfig
 from rlvr_world.errors import InputError
 from rlvr_world.scoring import judge, score
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner
-from rlvr_world.types import BatchDomain, Domain, Score, Transition, Write
+from rlvr_world.types import Domain, Score, Transition, Write
 
 FLAT, MALFORMED, UNFINISHED, FLIPS, STILL = 0.9, 0.5, 0.3, 0.3, 1.0
 """Above these shares it is a no-go; the round trip may lose at most ``STILL`` of what copying loses."""
@@ -65,7 +66,7 @@ def doctor(config: Config, model: str = "", run: Path | None = None, prompts: in
     judged = list(judge(domain, [[rollout.written for rollout in group] for group in groups], rows))
     scores = [[one for _, one in group] for group in judged]
     found = [*_rewards(scores), *_lengths(groups)]
-    if isinstance(domain, BatchDomain):
+    if isinstance(config.data, VideoConfig):
         found += [*_codec(domain, rows), *_flips(config, domain, learner, run, judged, rows, scores)]
     found += _cost(config, GRPO(learner, config.rl, domain, epoch, config.seed))
     return not any(one.advice for one in found), _text(config, len(rows), found)
@@ -150,13 +151,17 @@ def _flips(
 
 def _cost(config: Config, stage: GRPO) -> list[Finding]:
     """One step, done and thrown away."""
+    device = stage.learner.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     started = time.perf_counter()
     stage.step(0, 0.5)
     seconds = time.perf_counter() - started
-    if stage.learner.device.type == "cuda":
-        memory = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of GPU memory at most"
+    if device.type == "cuda":
+        memory = f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GiB of GPU memory at most"
     else:
-        memory = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB of memory at most"
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        memory = f"{most:.1f} GiB is the process's peak, sampling before it included"
     hours = seconds * config.rl.steps * len(config.rl.seeds) / 3600
     return [
         Finding("a step", f"{seconds:.1f} s, {memory}"),

@@ -146,5 +146,23 @@ def test_doctor_says_go_where_there_is_something_to_learn(
     assert good == ("NO" not in said)
 
 
+def test_doctor_takes_a_domain_of_groups_that_is_no_video(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = runner._base(runner.Run(tmp_path, config(settings), find("bytesized32"), *_splits(settings), None))  # type: ignore[arg-type]
+    pairs = {
+        "decode_groups": lambda self, groups, rows: [
+            [self.decode(one, row) for one in g] for g, row in zip(groups, rows, strict=True)
+        ],
+        "score_groups": lambda self, made, rows: [
+            [self.score(one, row) for one in g] for g, row in zip(made, rows, strict=True)
+        ],
+    }
+    for name, method in pairs.items():
+        monkeypatch.setattr(TextGame, name, method, raising=False)
+    _, said = doctor(config([*settings, "data.max_response=12"]), base, prompts=3)
+    assert "GiB is the process's peak" in said
+
+
 def _splits(settings: list[str]) -> tuple[Any]:
     return (find("bytesized32").splits(config(settings)),)
