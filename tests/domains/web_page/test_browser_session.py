@@ -136,11 +136,15 @@ def test_pages_that_fail_before_an_action_are_told_and_not_tried_again(
 
     async def note(*args: Any) -> list[dict[str, Any]]:
         played.append(args[2])
-        return rows[3:]
+        return rows[3:] if len(played) == 1 else rows[:1]
 
     monkeypatch.setattr(collect, "play", note)
-    at_once(collected(("dialog.html", "stuck.html", "vast.html", "late.html")))
+    tasks = ("dialog.html", "stuck.html", "vast.html", "late.html")
+    at_once(collected(tasks))
     assert played == ["late.html"]
+    with pytest.raises(InputError, match="no page of"):
+        at_once(collected(tasks))
+    assert (tmp_path / "rows.jsonl").read_bytes() == b""
 
 
 def test_a_browser_that_is_gone_is_a_failure_of_the_page(site: sites.Site):

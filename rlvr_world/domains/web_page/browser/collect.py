@@ -151,6 +151,7 @@ async def _collect(spec: WebSpec, site: Site, out: IO[bytes], bar: Progress) -> 
     for reason, count in failed.most_common():
         print(f"{count} of the episodes failed: {reason}", file=sys.stderr)
     if not rows:
+        out.truncate(0)  # what is wrong with all of them can be mended, so that all are tried again
         raise InputError(f"web: no page of {site.root} could be opened and read; open one in a browser to see why")
 
 
