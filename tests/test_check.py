@@ -160,7 +160,7 @@ def test_doctor_takes_a_domain_of_groups_that_is_no_video(
     }
     for name, method in pairs.items():
         monkeypatch.setattr(TextGame, name, method, raising=False)
-    _, said = doctor(config([*settings, "data.max_response=12"]), base, prompts=3)
+    _, said = doctor(config(settings), base, prompts=3)
     assert "GiB is the process's peak" in said
 
 
