@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,9 +46,16 @@ def check(config: Config, model: str = "", run: Path | None = None, limit: int =
 
     ``model`` brings tokenizer and codec where the recipe does not make them from the rows alone; ``run`` is the run
     folder that it belongs to. ``limit`` bounds the rows of each split whose answers are scored, spread evenly; 0 takes
-    all. Raises InputError for a file or row that does not read.
+    all. Rows that do not read are told together, and then nothing else is; InputError is raised for what is no matter
+    of rows, such as a file that is not there.
     """
-    splits = recipes.find(config.recipe).splits(config)
+    recipe = recipes.find(config.recipe)
+    try:
+        splits = recipe.splits(config)
+    except InputError:
+        if told := recipe.row_faults(config):
+            return False, "\n".join(["rows that do not read: nothing else was looked at", *_told(told)])
+        raise
     domain = _domain(config, splits, model, run)
     found: dict[str, Split] = {}
     for name in ("sft", "train", "valid", "test"):
@@ -57,6 +64,10 @@ def check(config: Config, model: str = "", run: Path | None = None, limit: int =
             continue
         counts = Counter(row.kind for row in rows)
         split = found[name] = Split(len(rows), counts, len({row.world for row in rows}))
+        if not rows and name != "valid":
+            split.faults.append(
+                f"split {name}: expected rows, got none; look at the shares of the split and at its files"
+            )
         if domain is None:
             split.faults += _unreadable(rows, f"reading {name}")
         else:
@@ -65,7 +76,7 @@ def check(config: Config, model: str = "", run: Path | None = None, limit: int =
             batch = AT_ONCE if isinstance(domain, BatchDomain) else 1
             for start in track(range(0, len(chosen), batch), f"checking {name}"):
                 _check_rows(domain, [rows[i] for i in chosen[start : start + batch]], split)
-    return not any(split.faults for split in found.values()), _text(found, domain)
+    return not any(split.faults for split in found.values()), _text(found, domain, splits.left_out)
 
 
 def _domain(config: Config, splits: Splits, model: str, run: Path | None) -> Domain | None:
@@ -143,11 +154,12 @@ def faults(row: Transition, gold: Score, baselines: dict[str, Score]) -> Iterato
             yield f"row {row.id}: {name!r} scores {one.value:.4g}, more than the true answer's {gold.value:.4g}"
 
 
-def _text(found: dict[str, Split], domain: Domain | None) -> str:
+def _text(found: dict[str, Split], domain: Domain | None, left_out: Mapping[str, int]) -> str:
     lines = ["| split | rows | kinds | worlds |", "|---|--:|---|--:|"]
     for name, split in found.items():
         kinds = ", ".join(f"{kind or 'any'} {count}" for kind, count in sorted(split.kinds.items()))
         lines.append(f"| {name} | {split.rows} | {kinds} | {split.worlds} |")
+    lines += ["", *(f"left out: {count} rows ({why})" for why, count in left_out.items() if count)]
     if domain is None:
         lines += ["", "to prove the reward, name a run with --model: this recipe trains a tokenizer first"]
         return "\n".join([*lines, *_faults(found, "none, every row and frame reads")])
@@ -164,4 +176,8 @@ def _text(found: dict[str, Split], domain: Domain | None) -> str:
 
 def _faults(found: dict[str, Split], none: str) -> list[str]:
     told = list(dict.fromkeys(fault for split in found.values() for fault in split.faults))
+    return _told(told, none)
+
+
+def _told(told: Sequence[str], none: str = "") -> list[str]:
     return ["", f"faults: {len(told) or none}", *(f"- {fault}" for fault in told[:LISTED])]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from rlvr_world import check as check_module
 from rlvr_world import cli, runner
 from rlvr_world.check import check
 from rlvr_world.doctor import doctor
@@ -105,10 +107,27 @@ def test_a_row_that_does_not_read_is_named(house: Any, settings: list[str], caps
     path = Path(settings[-1].partition("=")[2])
     rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
     rows[6]["tick_state"]["objects"][1]["uuid"] = "one"
-    assert cli.main(["check", "bytesized32", *settings[:-1], f"data.test={house(rows)}"]) == 2
-    said = capsys.readouterr().err
-    assert "row 7" in said
+    del rows[9]["game"]
+    bad = house(rows)
+    bad.write_bytes(gzip.compress(gzip.decompress(bad.read_bytes()) + b"{half\n"))
+    assert cli.main(["check", "bytesized32", *settings[:-1], f"data.test={bad}"]) == 1
+    said = capsys.readouterr().out
+    assert "faults: 3\n" in said
+    assert all(f"row {number}" in said for number in (7, 10, len(rows) + 1))
     assert "tick_state.objects[1].uuid: expected an integer, got 'one'" in said
+
+
+def test_an_empty_split_is_a_fault_and_rows_left_out_are_told(
+    settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = find("bytesized32")
+    splits = replace(recipe.splits(config(settings)), test=[], left_out={"lost by the browser": 3, "seen": 0})
+    monkeypatch.setattr(check_module.recipes, "find", lambda name: replace(recipe, splits=lambda _: splits))
+    good, said = check(override(recipe.config(), settings), limit=2)
+    assert not good
+    assert "faults: 1\n- split test: expected rows, got none" in said
+    assert "left out: 3 rows (lost by the browser)" in said
+    assert "(seen)" not in said
 
 
 def test_doctor_wants_a_start_that_has_learned_something(settings: list[str]) -> None:

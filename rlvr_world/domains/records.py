@@ -8,7 +8,8 @@ from __future__ import annotations
 import gzip
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +28,36 @@ _KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
 }
 
 
-def read_records(path: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+OnFault = Callable[[InputError], None] | None
+"""What is told of each row that does not read, which is then left out; None raises at the first."""
+
+
+@contextmanager
+def telling(on_fault: OnFault) -> Iterator[None]:
+    """Inside, an InputError ends the block and goes to ``on_fault``, where there is one."""
+    try:
+        yield
+    except InputError as error:
+        if on_fault is None:
+            raise
+        on_fault(error)
+
+
+def read_records(path: Path, on_fault: OnFault = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Every record of a file, or of a folder of parquet shards of one split: its name ``rows.jsonl:7``, where it
     stands (for errors), and the record."""
-    readers = {".parquet": _parquet_records, ".json": _json_records}
+    readers: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {
+        ".parquet": _parquet_records, ".json": _json_records
+    }  # fmt: skip
     for file in _files(path):
-        for number, record in readers.get(file.suffix, _jsonl_records)(file):
-            yield f"{file.name}:{number}", f"{file}, row {number}", record
+        with telling(on_fault):
+            for number, given in readers.get(file.suffix, _lines)(file):
+                where = f"{file}, row {number}"
+                with telling(on_fault):
+                    record = parse_json(given, where, "the line") if isinstance(given, bytes) else given
+                    if not isinstance(record, dict):
+                        raise InputError(f"{where}: expected a JSON object, got {record!r:.80}")
+                    yield f"{file.name}:{number}", where, record
 
 
 def _files(path: Path) -> list[Path]:
@@ -52,13 +76,13 @@ def _files(path: Path) -> list[Path]:
     return shards
 
 
-def _jsonl_records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
     number = 0
     with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
         try:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
-                    yield number, parse_json(line, f"{file}, row {number}", "the line")
+                    yield number, line
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise InputError(
                 f"{file}, after row {number}: expected a whole gzip file, got one cut off or damaged ({error}); "
@@ -66,12 +90,9 @@ def _jsonl_records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             ) from error
 
 
-def _json_records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """A list of objects."""
-    for number, record in enumerate(parse_json(file.read_bytes(), str(file), "the file", list), start=1):
-        if not isinstance(record, dict):
-            raise InputError(f"{file}, row {number}: expected a JSON object, got {record!r:.80}")
-        yield number, record
+def _json_records(file: Path) -> Iterator[tuple[int, Any]]:
+    """The elements of a list."""
+    yield from enumerate(parse_json(file.read_bytes(), str(file), "the file", list), start=1)
 
 
 def _parquet_records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:

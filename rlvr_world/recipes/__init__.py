@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Splits:
     test: Sequence[Transition]
     rl_epoch: Callable[[int, int], Sequence[Transition]]
     """(seed, epoch) -> rows; as many in every epoch."""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    """Why rows that were read are in no split -> how many."""
 
 
 Tokenizer = PreTrainedTokenizerBase | None
@@ -36,6 +38,11 @@ Tokenizer = PreTrainedTokenizerBase | None
 
 def _nothing(config: Config, splits: Splits, folder: Path, log: Log) -> None:
     """What most recipes have to do before there can be a model."""
+
+
+def _none_known(config: Config) -> list[str]:
+    """Where rows come from no files of rows."""
+    return []
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,9 @@ class Recipe:
 
     prepared: Callable[[Config], tuple[Any, Guard]] | None = None
     """config -> the stage that ``prepare`` trains, as it begins, and its guard; None where nothing is trained."""
+
+    row_faults: Callable[[Config], list[str]] = _none_known
+    """config -> what is wrong with each row of its files that does not read."""
 
 
 def from_scratch(config: Config, vocabulary: int, max_length: int, tokenizer: Tokenizer = None) -> Model:

@@ -147,6 +147,16 @@ def text_splits(config: Config) -> Splits:
     return Splits(sft, train, valid, test, partial(_rl_rows, train, data.unchanged_per_hundred))
 
 
+def row_faults(config: Config) -> list[str]:
+    data, faults = config.data, list[str]()
+    column = data.reasoning_column if config.sft.reasoning and config.sft.steps else ""
+    files = {data.train: "" if data.sft_train else column, data.test: "", data.sft_train: column}
+    for path, of_path in files.items() if data.source == "files" else ():
+        if path:
+            read_rows(path, of_path, lambda error: faults.append(str(error)))
+    return faults
+
+
 def _from_world(config: Config, data: TextGameConfig) -> tuple[Sequence[Transition], ...]:
     cache = Path(data.cache).expanduser()
     if data.split == "held_out":
@@ -206,7 +216,7 @@ def protocol(config: Config) -> dict[str, Any]:
 
 
 def _recipe(config: Callable[[], Config]) -> Recipe:
-    return Recipe(config, text_splits, new_model, text_game, protocol)
+    return Recipe(config, text_splits, new_model, text_game, protocol, row_faults=row_faults)
 
 
 TEXT_GAME_RECIPES = {

@@ -90,12 +90,24 @@ def web_splits(config: Config) -> Splits:
     path = collect_rows(data.web, data.cache) if data.source == "browser" else data.train
     if not path:
         raise InputError("data.train: this recipe reads row files; give their path, as in data.train=rows.jsonl.gz")
-    rows = read_rows(path, data.label, column)
+    lost: list[str] = []
+    rows = read_rows(path, data.label, column, lost=lost)
     tasks, seeds = (0.0, 0.0) if data.test else (data.test_tasks, data.test_seeds)
     train, valid, test = split_rows(rows, tasks, seeds, data.valid_seeds, config.seed)
+    seen = len(rows) - len(train) - len(valid) - len(test)
     if data.test:
-        test = read_rows(data.test, data.label)
-    return Splits(train, train, valid, test, partial(_rl_rows, train, data.unchanged_per_hundred))
+        test = read_rows(data.test, data.label, lost=lost)
+    left_out = {"the browser lost the next page": len(lost), "held out, but the question stands in training": seen}
+    return Splits(train, train, valid, test, partial(_rl_rows, train, data.unchanged_per_hundred), left_out)
+
+
+def row_faults(config: Config) -> list[str]:
+    data, faults = config.data, list[str]()
+    column = data.reasoning_column if config.sft.reasoning and config.sft.steps else ""
+    for path, of_path in ((data.train, column), (data.test, "")) if data.source == "files" else ():
+        if path:
+            read_rows(path, data.label, of_path, lambda error: faults.append(str(error)))
+    return faults
 
 
 def _rl_rows(train: Sequence[Transition], unchanged_per_hundred: float, seed: int, epoch: int) -> Sequence[Transition]:
@@ -126,7 +138,7 @@ def protocol(config: Config) -> dict[str, Any]:
 
 
 def _recipe(config: Callable[[], Config]) -> Recipe:
-    return Recipe(config, web_splits, new_model, web_page, protocol)
+    return Recipe(config, web_splits, new_model, web_page, protocol, row_faults=row_faults)
 
 
 WEB_PAGE_RECIPES = {"miniwob": _recipe(miniwob), "webarena-published": _recipe(webarena_published)}

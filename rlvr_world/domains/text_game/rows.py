@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rlvr_world.domains.records import need, parse_json, read_records, take
+from rlvr_world.domains.records import OnFault, need, parse_json, read_records, take, telling
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
 
@@ -55,25 +55,27 @@ class GameState:
     """The uuid that the next object to be created gets ("UUID base")."""
 
 
-def read_rows(path: str | Path, reasoning_column: str = "") -> list[Transition]:
+def read_rows(path: str | Path, reasoning_column: str = "", on_fault: OnFault = None) -> list[Transition]:
     """Read a ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file, or a folder of parquet shards of one split.
 
     ``reasoning_column`` names a column (a top-level key) that holds a given chain of thought with its answer;
     it goes to ``Transition.reasoning``. ``kind`` is ``changed`` or ``unchanged``, see ``has_changed``; ``world`` is
     the game, or for parquet, which has no game column, the task sentence of the prompt.
 
-    Raises InputError, naming file, row and field, for anything that cannot be read as such rows.
+    Raises InputError, naming file, row and field, for anything that cannot be read as such rows; ``on_fault`` gets
+    them instead, if given, and such rows are left out.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder of text-game rows; check the path")
     transitions: list[Transition] = []
     pool: dict[str, dict[str, Any]] = {}
-    for name, where, record in read_records(path):
-        parse = _parquet_transition if ".parquet:" in name else _jsonl_transition
-        reasoning = _reasoning(record, reasoning_column, where)
-        transitions.append(_share_objects(parse(record, name, where, reasoning), pool))
-    if not transitions:
+    for name, where, record in read_records(path, on_fault):
+        with telling(on_fault):
+            parse = _parquet_transition if ".parquet:" in name else _jsonl_transition
+            reasoning = _reasoning(record, reasoning_column, where)
+            transitions.append(_share_objects(parse(record, name, where, reasoning), pool))
+    if not transitions and on_fault is None:
         raise InputError(f"{path}: expected at least one text-game row, got an empty file; give a file with rows")
     return transitions
 

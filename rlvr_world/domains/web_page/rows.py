@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from rlvr_world.domains.records import need, read_records, take
+from rlvr_world.domains.records import OnFault, need, read_records, take, telling
 from rlvr_world.domains.web_page.actions import parse_action
 from rlvr_world.domains.web_page.change import HEADERS, Change
 from rlvr_world.domains.web_page.diff import page_change
@@ -83,22 +83,36 @@ class PageResult:
     """What the browser reported; empty where the action was carried out."""
 
 
-def read_rows(path: str | Path, label: Label = "aligned", reasoning_column: str = "") -> list[Transition]:
+def read_rows(
+    path: str | Path,
+    label: Label = "aligned",
+    reasoning_column: str = "",
+    on_fault: OnFault = None,
+    lost: list[str] | None = None,
+) -> list[Transition]:
     """Read rows from .jsonl, .jsonl.gz, .json or .parquet (or a folder of parquet shards); the columns tell the layout.
 
     States are ``PageState``, next states ``PageResult``. ``kind`` is ``unchanged``, ``changed`` or ``navigation``,
     ``world`` the task or site. ``label`` chooses the true change: our alignment of the two pages, or the published
     rule (the labels that the row brings, else computed in the same way). ``reasoning_column`` names a column with a
-    chain of thought and its answer. Rows with an error and no next page, where the browser lost it, are left out.
+    chain of thought and its answer. Rows with an error and no next page, where the browser lost it, are left out;
+    ``lost`` gets their names.
 
-    Raises InputError, naming file, row and field, for anything that cannot be read as such rows.
+    Raises InputError, naming file, row and field, for anything that cannot be read as such rows; ``on_fault`` gets
+    them instead, if given, and such rows are left out.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder of web-page rows; check the path")
-    records = ((name, where, r) for name, where, r in read_records(path) if not _lost(r))
-    rows = [_transition(r, name, where, label, reasoning_column) for name, where, r in records]
-    if not rows:
+    rows: list[Transition] = []
+    for name, where, record in read_records(path, on_fault):
+        if _lost(record):
+            if lost is not None:
+                lost.append(name)
+            continue
+        with telling(on_fault):
+            rows.append(_transition(record, name, where, label, reasoning_column))
+    if not rows and on_fault is None:
         raise InputError(f"{path}: expected at least one web-page row, got an empty file; give a file with rows")
     return rows
 
