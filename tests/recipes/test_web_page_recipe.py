@@ -63,3 +63,23 @@ def test_published_settings():
     assert (config.model.lora_rank, config.model.lora_alpha) == (32, 16)
     with pytest.raises(InputError, match=r"data\.train"):
         find("webarena-published").splits(config)
+
+
+def test_rows_left_out_and_rows_that_do_not_read_are_counted(tmp_path):
+    file = write_rows(tmp_path / "rows.jsonl", tasks=4, seeds=12)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    twins = [{**row, "seed": row["seed"] + 100} for row in rows]
+    lost = {**rows[0], "error": "timeout", "next_observation": "[1] RootWebArea ''"}
+    file.write_text("\n".join(map(json.dumps, [*rows, *twins, lost])))
+    recipe = find("miniwob")
+    config = override(recipe.config(), ["data.source=files", f"data.train={file}"])
+    splits = recipe.splits(config)
+    gone, seen = splits.left_out.values()
+    assert gone == 1
+    assert seen > 0, "a page looks the same under two seeds"
+    assert seen == len(rows) + len(twins) - len(splits.train) - len(splits.valid) - len(splits.test)
+    assert recipe.row_faults(config) == []
+    with file.open("a") as out:
+        out.write("\n{half\n[]\n" + json.dumps({**rows[0], "action": 3}))
+    said = recipe.row_faults(config)
+    assert [f"row {98 + i}" in fault for i, fault in enumerate(said)] == [True] * 3
