@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rlvr_world.config import OptimizerConfig, RLConfig
+from rlvr_world.errors import NonFinite
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner
@@ -247,8 +248,8 @@ def test_prompts_come_from_the_epoch_they_belong_to(learner_of: Callable[..., Le
 
 
 def test_a_scorer_that_fails_names_the_row(learner_of: Callable[..., Learner]) -> None:
-    for broken in (lambda *_: 1 / 0, lambda *_: Score(float("nan"))):
+    for broken, kind in ((lambda *_: 1 / 0, RuntimeError), (lambda *_: Score(float("nan")), NonFinite)):
         stage = grpo(learner_of(), BASIC)
         stage.domain.score = broken  # type: ignore[method-assign]
-        with pytest.raises(RuntimeError, match=r"row r\d"):
+        with pytest.raises(kind, match=r"row r\d"):
             stage.step(0, 0.0)
