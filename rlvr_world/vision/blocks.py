@@ -141,7 +141,7 @@ class Half(nn.Module, ABC):
     conv_norm_out: nn.Module
     conv_out: nn.Conv2d | nn.ConvTranspose2d
     local = False
-    """Whether what a position becomes depends on its own pixels alone (and on the context)."""
+    """Whether norms are of each position for itself; a group norm is of all positions together."""
     widths: tuple[int, ...]
     """Channels that each stage gives."""
     scales: tuple[int, ...]
