@@ -205,7 +205,8 @@ class GroupCache:
     length: int = -1
     """-1 until the prompts have been read (prefill)."""
     layers: dict[int, list[Tensor]] = field(default_factory=dict)
-    """Per layer: prompt keys, prompt values [B, K, P, d], response keys, response values [B, K, G, capacity, d]."""
+    """Per layer: prompt keys [B, K, d, P] (so that their product with few queries is fast), prompt values [B, K, P, d],
+    response keys, response values [B, K, G, capacity, d]."""
     capacity: int = 0
     moves: int = 0
     """How often the stored tensors became others."""
@@ -236,15 +237,15 @@ class GroupCache:
         (K, d), H = (k_BKnd.shape[1], k_BKnd.shape[3]), q_BHnd.shape[1]
         if self.length < 0:
             empty = k_BKnd.new_zeros(B, K, G, 0, d)
-            self.layers[layer] = [k_BKnd.contiguous(), v_BKnd.contiguous(), empty, empty]
+            self.layers[layer] = [k_BKnd.transpose(2, 3).contiguous(), v_BKnd.contiguous(), empty, empty]
             return _sdpa(q_BHnd, k_BKnd, v_BKnd, scale, causal=True).transpose(1, 2)
         kp, vp, ks, vs = self.layers[layer]
-        P, rows = kp.shape[2], H // K * n
+        P, rows = vp.shape[2], H // K * n
         for held, new in ((ks, k_BKnd), (vs, v_BKnd)):
             held.index_copy_(3, self.at_n, new.unflatten(0, (B, G)).transpose(1, 2))
         # Queries of a group that share a key head lie side by side: the prompt is read once for all of them.
         q = (q_BHnd * scale).reshape(B, G, K, rows, d).transpose(1, 2).reshape(B * K * G, rows, d)
-        on_prompt = q.view(B * K, G * rows, d) @ kp.flatten(0, 1).transpose(1, 2)
+        on_prompt = q.view(B * K, G * rows, d) @ kp.flatten(0, 1)
         on_response = q @ ks.flatten(0, 2)[:, : self.seen].transpose(1, 2)
         scores = torch.cat([on_prompt.view(B * K * G, rows, P), on_response], -1).float()
         if self.masked:
@@ -273,7 +274,7 @@ class GroupCache:
         if self.length < 0:
             return new
         # A CUDA graph of this forward is replayed until ``seen`` tokens are there.
-        return self.layers[min(self.layers)][0].shape[2] + max(self.seen, self.length + new)
+        return self.layers[min(self.layers)][1].shape[2] + max(self.seen, self.length + new)
 
     def keep(self, groups_B: Tensor, members_BG: Tensor) -> None:
         """Keep only these groups and, in each, these members (indices into the present ones)."""

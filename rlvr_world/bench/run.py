@@ -48,6 +48,7 @@ class Worker:
     def __init__(self, config: BenchConfig, engine: str, shape: str) -> None:
         settings = {**asdict(config), "engine": engine, "shape": shape}
         threads = str(config.threads)
+        inherited = {k: v for k, v in os.environ.items() if k != "GOMP_SPINCOUNT"}  # threads wait as torch has it
         self.engine = engine
         self.said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (a pipe would fill up and stop the engine)
         self.process = subprocess.Popen(
@@ -56,7 +57,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=self.said,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "0"},
+            env={**inherited, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "0"},
         )
         self.held = self._answer()["memory"]
 

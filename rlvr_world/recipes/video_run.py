@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import ConcatDataset
 
 from rlvr_world.config import Config
@@ -29,6 +30,7 @@ from rlvr_world.training import checkpoint
 from rlvr_world.training.guards import Guard
 from rlvr_world.training.tokenizer import TokenizerTraining
 from rlvr_world.training.tracking import Log
+from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
 from rlvr_world.vision.loading import load_tokenizer
 from rlvr_world.vision.lpips import LPIPS
 from rlvr_world.vision.lpips_weights import load_lpips
@@ -136,10 +138,31 @@ def _opened(source: str, size: tuple[int, int], kept: Path, device: torch.device
 
 def new_model(config: Config, splits: Splits, folder: Path) -> tuple[Model, Tokenizer]:
     """A model over the tokens of frames and actions, whose config.json holds the codec."""
-    codec = _codec(config, _cache(config, folder))
-    model = from_scratch(config, codec.layout.vocabulary, codec.layout.max_length)
+    cache = _cache(config, folder)
+    codec = _codec(config, cache)
+    layout = codec.layout
+    model = from_scratch(config, layout.vocabulary, layout.max_length)
+    if config.data.embeddings == "ordered":
+        relate_rows(model, 0, cache.tokenizer.fsq.codes_of(torch.arange(layout.visual)), config.seed)
+        if isinstance(cache.tokenizer, CompressiveTokenizer):
+            codes = cache.tokenizer.context_fsq.codes_of(torch.arange(layout.context_visual))
+            relate_rows(model, layout.context_offset, codes, config.seed)
+        relate_rows(model, layout.action_offset, torch.linspace(-1, 1, layout.action_bins)[:, None], config.seed)
     setattr(model.config, CODEC, codec.to_json())
     return model, None
+
+
+@torch.no_grad()
+def relate_rows(model: Model, first: int, places_NC: Tensor, seed: int) -> None:
+    """Let the embeddings of N ids from ``first`` on begin nearer to each other the nearer their places [N, C] are.
+
+    Most of a row becomes a random linear image of its place, the rest stays as it was; its scale stays too.
+    """
+    rows_ND = model.get_input_embeddings().weight[first : first + len(places_NC)]
+    places_NC = (places_NC / places_NC.std(0)).to(rows_ND)
+    directions_CD = torch.randn(places_NC.shape[1], rows_ND.shape[1], generator=torch.Generator().manual_seed(seed))
+    images_ND = places_NC @ directions_CD.to(rows_ND) * rows_ND.std() / places_NC.shape[1] ** 0.5
+    rows_ND.mul_(0.6).add_(images_ND, alpha=0.8)  # 0.6² + 0.8² = 1
 
 
 def _codec(config: Config, cache: TokenCache) -> Codec:
@@ -185,7 +208,8 @@ def video(config: Config, model: Model, tokenizer: Tokenizer, folder: Path | Non
     codec = Codec.from_json(stored, f"model {config.model.source}: config.json: {CODEC}")
     codec.check_model(model.config.vocab_size)
     _check_ranges(config.data, codec)
-    return VideoDomain(codec, _cache(config, folder), FrameMetrics(_lpips(config)), config.data.reward)
+    metrics = FrameMetrics(_lpips(config))
+    return VideoDomain(codec, _cache(config, folder), metrics, config.data.reward, config.data.skip_blocks)
 
 
 def _check_ranges(data: VideoConfig, codec: Codec) -> None:
@@ -212,6 +236,7 @@ def protocol(config: Config) -> dict[str, Any]:
         "horizon": data.horizon,
         "frame_skip": data.frame_skip,
         "lpips": data.lpips,
+        "skip_blocks": data.skip_blocks,
         "reward": asdict(data.reward),
         "split": data.split.describe(),
         "resample": "world",

@@ -19,7 +19,7 @@ from rlvr_world.errors import InputError
 from rlvr_world.models import load_model
 from rlvr_world.overrides import override
 from rlvr_world.recipes import find, from_scratch
-from rlvr_world.recipes.video_run import parts
+from rlvr_world.recipes.video_run import parts, relate_rows
 from rlvr_world.recipes.video_tokenizer import _unchanged
 from rlvr_world.studies import study_actions
 from rlvr_world.training.checkpoint import latest
@@ -195,6 +195,20 @@ def test_published_models_have_the_published_sizes(recipe: str, layout: VideoLay
     with torch.device("meta"):
         model = from_scratch(find(recipe).config(), layout.vocabulary, layout.max_length)
     assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_ordered_embeddings_are_near_where_codes_are_and_keep_their_scale() -> None:
+    model = from_scratch(find("pusht").config(), 64, 8)
+    before = model.get_input_embeddings().weight.detach().clone()
+    relate_rows(model, 4, torch.linspace(-1, 1, 32)[:, None], seed=0)
+    after = model.get_input_embeddings().weight.detach()
+    rest = torch.ones(64, dtype=torch.bool)
+    rest[4:36] = False
+    assert torch.equal(after[rest], before[rest])
+    rows = after[4:36]
+    near, far = (rows[1:] - rows[:-1]).norm(dim=1).mean(), (rows[16:] - rows[:16]).norm(dim=1).mean()
+    assert near < 0.7 * far
+    assert rows.std() == pytest.approx(before.std().item(), rel=0.2)
 
 
 def test_restless_tokens_are_those_that_change_where_no_pixel_does() -> None:

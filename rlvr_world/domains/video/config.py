@@ -38,7 +38,13 @@ class VideoConfig:
     action_ranges: Literal["minmax", "quantile"] = what(
         "quantile", "ends of the bins: the extremes of the training actions (published), or their 1 % and 99 % points"
     )
+    embeddings: Literal["random", "ordered"] = what(
+        "random", "a new model's embeddings begin: random (published); or near each other for codes and bins that are"
+    )
     proprio: bool = what(False, "predict proprioception too, in bins like an action's")
+    skip_blocks: bool = what(
+        False, "patches whose token is that of the frame before keep its pixels, as skip blocks in video codecs do"
+    )
     jittered: int = what(0, "copies of the training episodes in other colours, for likelihood training", "copies")
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from rlvr_world.domains.video.episodes import Clip
 from rlvr_world.domains.video.layout import Codec, Frames
@@ -44,9 +45,15 @@ class VideoDomain:
 
     lower_is_better = LOWER_IS_BETTER | {"repetition", "repetition_all", "proprio_mse"}
 
-    def __init__(self, codec: Codec, cache: TokenCache, metrics: FrameMetrics, config: RewardConfig) -> None:
-        """``metrics`` are on the tokenizer's device. Raises InputError for parts that do not belong together."""
+    def __init__(
+        self, codec: Codec, cache: TokenCache, metrics: FrameMetrics, config: RewardConfig, skip_blocks: bool = False
+    ) -> None:
+        """``metrics`` are on the tokenizer's device; ``skip_blocks`` as in ``VideoConfig``.
+
+        Raises InputError for parts that do not belong together.
+        """
         self.codec, self.layout, self.cache, self.metrics, self.config = codec, codec.layout, cache, metrics, config
+        self.skip_blocks = skip_blocks
         codec.check_tokenizer(cache.codebook, cache.context_codebook, cache.fingerprint)
         got = (cache.size, cache.tokens, cache.context_tokens)
         expected = (codec.size, self.layout.tokens, self.layout.context_tokens)
@@ -92,10 +99,10 @@ class VideoDomain:
         nothing = [(0,) * self.layout.tokens]  # stands in for a group where all is malformed
         tokens = [torch.tensor(list(place) or nothing) for place in places]
         decoded = self.cache.decode(contexts, tokens)
-        return [self._predictions(*each) for each in zip(read, places, decoded, strict=True)]
+        return [self._predictions(*each) for each in zip(read, places, decoded, transitions, strict=True)]
 
     def _predictions(
-        self, group: Sequence[Any], place: Mapping[tuple[int, ...], int], frames_U3HW: Tensor
+        self, group: Sequence[Any], place: Mapping[tuple[int, ...], int], frames_U3HW: Tensor, row: Transition
     ) -> list[Prediction | Malformed]:
         clips: dict[Frames, Tensor] = {}
         predictions: list[Prediction | Malformed] = []
@@ -105,10 +112,22 @@ class VideoDomain:
                 continue
             tokens, bins = read
             if tokens not in clips:
-                clips[tokens] = frames_U3HW[[place[z] for z in tokens]]
+                clips[tokens] = self._shown(frames_U3HW[[place[z] for z in tokens]], tokens, row)
             felt = self.codec.proprio.value_of(np.array(bins)) if self.codec.proprio else None
             predictions.append(Prediction(tokens, clips[tokens], felt))
         return predictions
+
+    def _shown(self, decoded_T3HW: Tensor, tokens: Frames, row: Transition) -> Tensor:
+        """The frames of these tokens: as decoded or, with skip blocks, only where a token is not that of the frame before."""
+        if not self.skip_blocks:
+            return decoded_T3HW
+        before, frames = self._given(row)[-1], [read_frames(_last_given(row), self.cache.size)[0]]
+        for z, decoded in zip(tokens, decoded_T3HW, strict=True):
+            new_hw = torch.tensor([now != then for now, then in zip(z, before, strict=True)]).view(self.cache.grid)
+            new_HW = F.interpolate(new_hw[None, None].float(), self.cache.size)[0, 0].bool()
+            frames.append(torch.where(new_HW, decoded, frames[-1]))
+            before = z
+        return torch.stack(frames[1:])
 
     def score(self, prediction: Prediction | Malformed, transition: Transition) -> Score:
         return self.score_groups([[prediction]], [transition])[0][0]
@@ -172,15 +191,17 @@ class VideoDomain:
             measures["proprio_mse"] = torch.from_numpy(np.stack(errors))
         return measures
 
-    def _given(self, row: Transition) -> list[tuple[int, ...]]:
+    def _given(self, row: Transition) -> Frames:
         """Tokens of the given frames."""
         _, frames_Fn = self.cache.lookup(whole_clip(row))
-        return [tuple(z) for z in frames_Fn[: self.layout.context].tolist()]
+        return _tuples(frames_Fn[: self.layout.context])
 
     def _round_trips(self, rows: Sequence[Transition]) -> list[Tensor]:
         """What the tokenizer makes of the true frames of each row, float32 [T, 3, H, W]."""
         contexts, frames = zip(*(self.cache.lookup(whole_clip(row)) for row in rows), strict=True)
-        return self.cache.decode(contexts, [tokens[self.layout.context :] for tokens in frames])
+        true = [tokens_Fn[self.layout.context :] for tokens_Fn in frames]
+        decoded = self.cache.decode(contexts, true)
+        return [self._shown(d, _tuples(tokens_Tn), row) for d, tokens_Tn, row in zip(decoded, true, rows, strict=True)]
 
     def _worst(self, malformed: Malformed) -> Score:
         parts = {name: value for name, value in WORST.items() if name != "lpips" or self.metrics.lpips is not None}
@@ -192,15 +213,14 @@ class VideoDomain:
 
     def baselines(self, transition: Transition) -> Mapping[str, Prediction]:
         """The last given frame, as it was seen, again and again; and the truth as far as the tokenizer can show it."""
-        T, state, after = self.layout.horizon, transition.state, transition.next_state
-        last = Clip(state.episodes, state.episode, state.steps[-1:])
+        T, last, after = self.layout.horizon, _last_given(transition), transition.next_state
         felt, felt_after = None, None
         if bins := self.codec.proprio:
             where = f"row {transition.id}: proprioception"
             felt = np.repeat(_proprio(last, where), T, 0)
             felt_after = bins.value_of(bins.bins_of(_proprio(after, where), where))
         _, frames_Fn = self.cache.lookup(whole_clip(transition))
-        true = tuple(tuple(z) for z in frames_Fn[self.layout.context :].tolist())
+        true = _tuples(frames_Fn[self.layout.context :])
         copied = read_frames(last, self.cache.size).expand(T, -1, -1, -1)
         return {
             "copy last frame": Prediction((self._given(transition)[-1],) * T, copied, felt),
@@ -221,6 +241,15 @@ class VideoDomain:
         """``row`` under the action of ``other``, from the last given frame on: what was done before has been seen."""
         seen = self.layout.context - 1
         return replace(row, action=np.concatenate([row.action[:seen], other.action[seen:]]))
+
+
+def _last_given(row: Transition) -> Clip:
+    """The last frame of the state."""
+    return Clip(row.state.episodes, row.state.episode, row.state.steps[-1:])
+
+
+def _tuples(frames_Fn: Tensor) -> Frames:
+    return tuple(tuple(z) for z in frames_Fn.tolist())
 
 
 def _proprio(clip: Clip, where: str) -> np.ndarray:

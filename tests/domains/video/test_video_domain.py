@@ -52,6 +52,7 @@ def domain(
     proprio: bool = False,
     config: RewardConfig = RewardConfig(),  # noqa: B008 (frozen)
     lpips: bool = True,
+    skip_blocks: bool = False,
 ) -> VideoDomain:
     """Random weights, larger than usual so that different frames have different tokens."""
     torch.manual_seed(0)
@@ -88,7 +89,7 @@ def domain(
         SIZE,
         ActionBins((0.0,), (100.0,), 16) if proprio else None,
     )
-    return VideoDomain(codec, cache, FrameMetrics(LPIPS("alex") if lpips else None), config)
+    return VideoDomain(codec, cache, FrameMetrics(LPIPS("alex") if lpips else None), config, skip_blocks)
 
 
 def clips(world: VideoDomain) -> Clips:
@@ -203,6 +204,31 @@ def test_copying_baseline_is_what_was_seen(tmp_path: Path, kind: dict[str, Any])
     assert parts["mae"] == pytest.approx((read_frames(row.next_state, SIZE) - last).abs().mean().item(), rel=1e-5)
     if kind.get("proprio"):
         assert parts["proprio_mse"] == pytest.approx(0.2**2, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", [{"horizon": 2}, {"multi": True, "horizon": 2}])
+def test_skipped_blocks_keep_the_pixels_of_the_frame_before(tmp_path: Path, kind: dict[str, Any]) -> None:
+    world, plain = (domain(tmp_path, skip_blocks=skip, **kind) for skip in (True, False))
+    row = clips(world)[1]
+    given = world._given(row)[-1]
+    changed = ((given[0] + 1) % 64, *given[1:])
+    seen, other = [list(given), list(given)], [list(changed), list(changed)]
+    last = read_frames(replace(row.state, steps=row.state.steps[-1:]), SIZE)[0]
+
+    copied = world.decode(seen, row)
+    assert isinstance(copied, Prediction)
+    assert torch.equal(copied.frames, last.expand(2, -1, -1, -1))
+
+    one, decoded = world.decode(other, row), plain.decode(other, row)
+    assert isinstance(one, Prediction)
+    assert isinstance(decoded, Prediction)
+    height, width = (n // g for n, g in zip(SIZE, world.cache.grid, strict=True))
+    expected = last.clone()
+    expected[:, :height, :width] = decoded.frames[0, :, :height, :width]
+    assert not torch.equal(expected, last)
+    for frame in one.frames:  # the second one says nothing new
+        assert torch.equal(frame, expected)
+    assert world.score(one, row).parts["mse"] != plain.score(decoded, row).parts["mse"]
 
 
 def test_reward_against_the_round_trip_leaves_the_parts_as_they_are(tmp_path: Path) -> None:
