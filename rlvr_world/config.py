@@ -86,6 +86,9 @@ class RLConfig:
         "mean over tokens of each rollout then rollouts (GRPO), over all tokens (as published), or by the "
         "longest possible response (Dr.GRPO)",
     )
+    ratio: Literal["token", "sequence"] = what(
+        "token", "probability ratio of each token (GRPO), or its geometric mean over the rollout (GSPO)"
+    )
     clip_low: float = what(0.2, "ratio is clipped at 1 - this")
     clip_high: float = what(0.2, "ratio is clipped at 1 + this; larger than clip_low is clip-higher (DAPO)")
     kl: float = what(0.001, "KL coefficient in the loss; 0 also saves the reference forward")

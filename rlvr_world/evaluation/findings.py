@@ -79,9 +79,13 @@ def _block(title: str, columns: Sequence[Column], comparisons: Sequence[_Rival])
 
 
 def _cell(runs: Sequence[Result], rivals: Sequence[Result] | str, column: Column) -> dict[str, Any] | None:
-    """The reading of one difference and its intervals as text; None where a baseline lacks the part."""
-    if isinstance(rivals, str) and column.part not in runs[0]["rows"]["baselines"][rivals]:
-        return None
+    """The reading of one difference and its intervals as text; None where a baseline lacks the part, or repeats the
+    frame before always: to repeat less often than copying does is no merit.
+    """
+    if isinstance(rivals, str):
+        trivial = runs[0]["rows"]["baselines"][rivals].get(column.part)
+        if trivial is None or (column.part.startswith("repetition") and min(trivial) == 1):
+            return None
     found = difference(runs, rivals, column.slice, column.part)
     cell: dict[str, Any] = {"title": column.title, "reading": reading(found, column.better == "↓")}
     for unit, relative in (("rows", "relative"), ("seeds", "relative_seeds")):

@@ -73,6 +73,7 @@ def write_report(run: Path) -> Path:
         interventions=_interventions(run),
         phases=list(dict.fromkeys(phase for row in times for phase in row["phases"])),
         clock=_clock,
+        speed=_speed,
         pictures=_pictures(samples),
         predictions=_predictions(samples),
         config=flatten(config),
@@ -101,8 +102,13 @@ def text_report(run: Path) -> str:
                 lines += [*_finding_lines(blocks[title]), ""] if title in blocks else []
             lines += [found["verdict"], ""]
     logs = (_read_metrics(run / name) for name in ("metrics.jsonl", "timings.jsonl"))
-    times = [f"{row['stage']} {_clock(row['seconds'])}" for row in _times(*logs)]
+    times = [f"{row['stage']} {_clock(row['seconds'])}{_speed(row)}" for row in _times(*logs)]
     return "\n".join([*lines, "training time: " + ", ".join(times)])
+
+
+def _speed(row: Mapping[str, Any]) -> str:
+    """Of likelihood training, tokens a second and model FLOP utilisation."""
+    return f" ({row['tokens'] / row['seconds']:,.0f} tokens/s, MFU {100 * row['mfu']:.0f} %)" if row["mfu"] else ""
 
 
 def _finding_lines(block: Mapping[str, Any]) -> list[str]:
@@ -174,7 +180,7 @@ def _interventions(run: Path) -> list[str]:
 
 
 def _times(metrics: Sequence[Mapping[str, Any]], timings: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Seconds, steps and tokens of each stage, and seconds of its phases where logged."""
+    """Seconds, steps, tokens and MFU of each stage, and seconds of its phases where logged."""
     output = []
     for stage in sorted({line["stage"] for line in timings}, key=lambda n: (n != "tokenizer", n != "sft", n)):
         lines, logged = ([line for line in log if line["stage"] == stage] for log in (timings, metrics))
@@ -186,7 +192,9 @@ def _times(metrics: Sequence[Mapping[str, Any]], timings: Sequence[Mapping[str, 
         counters = (
             {"tokens": logged[-1]["tokens"], "steps": logged[-1]["step"]} if logged else {"tokens": 0, "steps": 0}
         )
-        output.append({"stage": stage, "seconds": seconds, "phases": phases, **counters})
+        used = sum(float(line.get("mfu", 0)) * float(line.get("seconds", 0)) for line in lines)
+        mfu = used / seconds if seconds else 0.0
+        output.append({"stage": stage, "seconds": seconds, "phases": phases, "mfu": mfu, **counters})
     longest = max((row["seconds"] for row in output), default=0) or 1
     return [row | {"share": 100 * row["seconds"] / longest} for row in output]
 

@@ -53,6 +53,8 @@ class Pending:
 class GRPO:
     """One stage of reinforcement learning: sample, score, update."""
 
+    full_speed = None
+
     def __init__(
         self,
         learner: Learner,
@@ -168,8 +170,9 @@ class GRPO:
         config = self.config
 
         def loss_of(logp_T: Tensor, entropy_T: Tensor, packed: Packed) -> Tensor:
+            rollout_T = packed.branch_T if config.ratio == "sequence" else None
             loss_T, clipped_T = policy_loss(
-                logp_T, packed.old_logp_T, packed.advantage_T, config.clip_low, config.clip_high
+                logp_T, packed.old_logp_T, packed.advantage_T, config.clip_low, config.clip_high, rollout_T
             )
             watch.add(packed, entropy=entropy_T, clip_fraction=clipped_T.float())
             if watch.first:  # later updates have another policy than the one that sampled

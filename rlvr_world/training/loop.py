@@ -30,6 +30,11 @@ class Stage(Protocol):
         """
         ...
 
+    @property
+    def full_speed(self) -> float | None:
+        """Tokens a second at the machine's peak, by which MFU is told; None for work that is not counted in FLOP."""
+        ...
+
 
 Done = tuple[Path, Counters]
 """The checkpoint that a stage came to, and where it stood then."""
@@ -104,6 +109,8 @@ def run_stage(
             metrics |= guard.measured()
             timings = {k: metrics.pop(k) for k in list(metrics) if k.startswith("time/")}
             timings |= {"seconds": seconds, "tokens_per_second": tokens / seconds}
+            if stage.full_speed:
+                timings["mfu"] = tokens / seconds / stage.full_speed
             counters = replace(counters, step=counters.step + 1, tokens=counters.tokens + tokens)
             last, stop = progress_of(counters) >= 1, asked()
             if eval_every and (last or counters.step % eval_every == 0):
@@ -151,5 +158,6 @@ def _shown(metrics: Mapping[str, float]) -> str:
         "eval/overall/lpips",
         "malformed",
         "tokens_per_second",
+        "mfu",
     )
     return "  ".join(f"{n.removeprefix('eval/')} {metrics[n]:.4g}" for n in names if n in metrics)

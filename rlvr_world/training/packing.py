@@ -5,7 +5,7 @@ Shape legend: N packed tokens, T tokens that carry loss, R tokens of one respons
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -63,6 +63,8 @@ class Packed:
     weight_T: Tensor
     advantage_T: Tensor
     old_logp_T: Tensor
+    branch_T: Tensor
+    """int64 [T]: which branch a trained token belongs to, counted from 0; a branch is whole in its forward."""
     legal_T2: Tensor | None
 
     def to(self, device: torch.device) -> Packed:
@@ -129,8 +131,9 @@ def pack(groups: Sequence[Group]) -> Packed:
         layout=TreeLayout(tuple(trees)),
         source_T=torch.cat(sources),
         target_T=torch.cat([b.ids[b.trained] for b in branches]),
-        weight_T=_spread([b.weight for b in branches], branches),
-        advantage_T=_spread([b.advantage for b in branches], branches),
+        weight_T=_spread(torch.tensor([b.weight for b in branches]), branches),
+        advantage_T=_spread(torch.tensor([b.advantage for b in branches]), branches),
+        branch_T=_spread(torch.arange(len(branches)), branches),
         old_logp_T=torch.cat([_or(b.old_logps, torch.zeros(len(b.ids)))[b.trained] for b in branches]),
         legal_T2=None
         if all(b.legal is None for b in branches)
@@ -142,10 +145,9 @@ def _or(value: Tensor | None, default: Tensor) -> Tensor:
     return default if value is None else value
 
 
-def _spread(values: Iterable[float], branches: Sequence[Branch]) -> Tensor:
-    """One value a branch, repeated for each of its trained tokens; float32 [T]."""
-    counts = torch.tensor([int(b.trained.sum()) for b in branches])
-    return torch.tensor(list(values), dtype=torch.float32).repeat_interleave(counts)
+def _spread(values: Tensor, branches: Sequence[Branch]) -> Tensor:
+    """One value a branch, repeated for each of its trained tokens: [T]."""
+    return values.repeat_interleave(torch.tensor([int(b.trained.sum()) for b in branches]))
 
 
 def micro_batches(groups: Sequence[Group], forward_tokens: int) -> list[list[Group]]:

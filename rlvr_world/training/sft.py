@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from rlvr_world.config import SFTConfig
 from rlvr_world.training.guards import finite
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.packing import Branch, Group, Packed, example
+from rlvr_world.training.speed import full_speed
 from rlvr_world.types import Domain, Script, Transition
 
 KEPT = 20_000
@@ -43,6 +44,10 @@ class SFT:
         self._example = lru_cache(KEPT)(lambda i: example(scripts[i]))
         for i in range(min(len(scripts), KEPT)):
             self._example(i)  # a row that cannot be encoded stops the run here, not hours later
+
+    @cached_property
+    def full_speed(self) -> float:
+        return full_speed(self.learner.policy)
 
     def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:
         """One update; its metrics and the tokens it processed."""

@@ -59,6 +59,8 @@ def create_tokenizer(config: TokenizerConfig, height: int, width: int, seed: int
 class TokenizerTraining:
     """The stage that trains a tokenizer; saves and restores all that it needs to go on."""
 
+    full_speed = None
+
     def __init__(
         self,
         tokenizer: Tokenizer,

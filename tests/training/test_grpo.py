@@ -14,9 +14,9 @@ from torch import Tensor
 from rlvr_world.config import OptimizerConfig, RLConfig
 from rlvr_world.errors import NonFinite
 from rlvr_world.sampling.engine import Sampling, sample
-from rlvr_world.training.grpo import GRPO
+from rlvr_world.training.grpo import GRPO, _Watch
 from rlvr_world.training.learner import Learner
-from rlvr_world.training.packing import Group
+from rlvr_world.training.packing import Group, pack
 from rlvr_world.types import Given, Rollout, Score, Script, Transition, Write
 
 STEADY = OptimizerConfig(2e-3, weight_decay=0.0, clip_norm=1e9)
@@ -145,6 +145,23 @@ def test_a_step_by_plain_forwards(aggregation: Any, learner_of: Callable[..., Le
     sampled = sum(len(g[0].script.prompt) + sum(len(r.ids) for r in g) for g in rollouts)
     trained = sum(len(g[0].script.prompt) + sum(len(r.ids) - 1 for r in g) for g in rollouts)
     assert tokens == sampled + trained
+
+
+def test_the_ratio_of_a_whole_rollout_is_the_mean_of_its_own_tokens(learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(optimizer=STEADY)
+    stage = grpo(learner, replace(BASIC, ratio="sequence"))
+    groups, _ = spy(learner)
+    stage.step(0, 0.0)
+    packed = pack(groups[0])
+    moved_T = 0.3 * torch.randn(len(packed.target_T), generator=torch.Generator().manual_seed(0))
+    loss_T = stage._loss(_Watch(first=True))(packed.old_logp_T + moved_T, torch.zeros_like(moved_T), packed)
+    start = 0
+    for branch in (b for group in groups[0] for b in group.branches):
+        part = slice(start, start := start + int(branch.trained.sum()))
+        ratio = moved_T[part].mean().exp()
+        expected = -torch.minimum(ratio * branch.advantage, ratio.clamp(0.8, 1.2) * branch.advantage)
+        assert torch.allclose(loss_T[part], expected.expand_as(loss_T[part]), atol=1e-5)
+    assert start == len(moved_T)
 
 
 @pytest.mark.parametrize("lora", [False, True])

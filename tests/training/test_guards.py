@@ -271,6 +271,7 @@ def test_rollback_needs_to_know_what_is_best() -> None:
 class Falling:
     """A stage whose held-out score rises, then falls; its weights are its step."""
 
+    full_speed = None
     now = 0
 
     def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:

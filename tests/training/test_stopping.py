@@ -25,6 +25,8 @@ from rlvr_world.training.tracking import Log
 class Counting:
     """A stage that does nothing, and a state that holds a number."""
 
+    full_speed = None
+
     def __init__(self, at: int = -1, number: signal.Signals = signal.SIGTERM, times: int = 1) -> None:
         self.at, self.number, self.times = at, number, times
 
