@@ -46,7 +46,7 @@ $(VENV)/.pusht: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@touch $@
 
 $(VENV)/.miniwob: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "installing rlvr-world and MiniWoB++ into $(VENV) (a minute or two); the browser is yours: chromium, or see docs/web.md"
+	@echo "installing rlvr-world and MiniWoB++ into $(VENV) (a minute or two); the browser is yours: chromium, or see docs/domains/web.md"
 	$(PIP) --editable '.[web]'
 	@touch $@
 

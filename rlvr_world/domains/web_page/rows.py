@@ -1,6 +1,7 @@
 """Web-page data in: recorded steps of a browser, in the layouts in which people keep them.
 
     ours                          observation, action, next_observation      (goal, url, task, seed, step, error, ...)
+    BrowserGym, a record a step   axtree_txt, action                         (task_name, task_seed, step, last_action_error, ...)
     WMA, WebArena                 observation, current_action, next_state_acctree
     WMA, Mind2Web                 cleaned_accessibility_tree, action, cleaned_next_accessibility_tree
     webarena-world-model-cot      prompt (the page stands in it), reward_model.ground_truth, next_state_acctree
@@ -11,7 +12,7 @@ WMA: Chae et al., Web Agents with World Models, arXiv 2410.13232; the last is RL
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,8 @@ from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
 
 Label = Literal["aligned", "published"]
+Record = tuple[str, str, dict[str, Any]]
+"""Name of a record, where it stands, and its columns."""
 COLUMNS = ("observation", "action", "next_observation")
 ALIASES = {
     "current_action": "action",
@@ -37,9 +40,13 @@ ALIASES = {
     "confirmed_task": "goal",
     "website": "task",
     "task_id": "task",
+    "task_name": "task",
+    "task_seed": "seed",
     "step_idx": "step",
 }
 """Our name of what other layouts call otherwise."""
+PAGE = "axtree_txt"
+"""BrowserGym's name of the page that a record holds."""
 WHOLE_PAGE = 20
 """Items from which a change that leaves less than half of the page as it was counts as a navigation."""
 
@@ -105,7 +112,7 @@ def read_rows(
     if not path.exists():
         raise InputError(f"{path}: no such file or folder of web-page rows; check the path")
     rows: list[Transition] = []
-    for name, where, record in read_records(path, on_fault):
+    for name, where, record in _paired(read_records(path, on_fault)):
         if _lost(record):
             if lost is not None:
                 lost.append(name)
@@ -115,6 +122,28 @@ def read_rows(
     if not rows and on_fault is None:
         raise InputError(f"{path}: expected at least one web-page row, got an empty file; give a file with rows")
     return rows
+
+
+def _paired(records: Iterable[Record]) -> Iterator[Record]:
+    """BrowserGym's records of one page each, joined with the next page of the same episode; all others as they are.
+
+    The error of an action stands in the record after it. The last page of an episode leads nowhere and is left out.
+    """
+    held: Record | None = None
+    for name, where, record in records:
+        if PAGE not in record or "next_observation" in record:
+            yield name, where, record
+            continue
+        if held is not None and _follows(record, held[2]):
+            after = {"next_observation": record[PAGE], "error": record.get("last_action_error") or ""}
+            yield held[0], held[1], {**held[2], "observation": held[2][PAGE], **after}
+        held = name, where, record
+
+
+def _follows(record: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    same = all(record.get(key) == before.get(key) for key in ("task_name", "task_seed", "task", "seed", "episode"))
+    steps = record.get("step"), before.get("step")
+    return same and (steps[0] == steps[1] + 1 if all(isinstance(step, int) for step in steps) else True)
 
 
 def _lost(record: Mapping[str, Any]) -> bool:

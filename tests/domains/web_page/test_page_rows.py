@@ -65,6 +65,26 @@ def test_wma_rows(tmp_path):
     assert rows[1].world == "shop"
 
 
+def test_browsergym_steps_are_joined_within_their_episode(tmp_path):
+    def step(seed, number, page, action, error=""):
+        return {"task_name": "t", "task_seed": seed, "step": number, "axtree_txt": page, "action": action,
+                "goal": "g", "last_action_error": error}  # fmt: skip
+
+    records = [
+        step(1, 0, BEFORE, "click('2')"),
+        step(1, 1, AFTER, "click('9')", "it moved"),
+        step(1, 2, AFTER, "noop()", "no such element"),
+        step(2, 0, BEFORE, "click('2')"),
+        step(2, 2, AFTER, "noop()"),  # step 1 is missing
+    ]
+    rows = read_rows(write(tmp_path / "steps.jsonl", records))
+    assert [row.id for row in rows] == ["steps.jsonl:1 t/1/0", "steps.jsonl:2 t/1/1"]
+    assert [row.next_state.change for row in rows] == [FOCUS, Change()]
+    assert [row.next_state.error for row in rows] == ["it moved", "no such element"]
+    assert [row.kind for row in rows] == ["changed", "unchanged"]
+    assert rows[0].state.episode == "t/1"
+
+
 def test_published_layout(tmp_path):
     file = write(tmp_path / "train.parquet", [published_record()])
     aligned, published = read_rows(file)[0], read_rows(file, "published", "answer")[0]
