@@ -35,7 +35,7 @@ def miniwob() -> Config:
             eval_every=100,
         ),
         rl=RLConfig(
-            steps=40, prompts=32, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=10
+            steps=60, prompts=32, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(4e-4, "cosine"), eval_every=10
         ),
         control=ControlConfig(learning_rate=1e-4),
         eval=EvalConfig(valid_rows=128),
