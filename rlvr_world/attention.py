@@ -205,8 +205,8 @@ class GroupCache:
     length: int = -1
     """-1 until the prompts have been read (prefill)."""
     layers: dict[int, list[Tensor]] = field(default_factory=dict)
-    """Per layer: prompt keys [B, K, d, P] (so that their product with few queries is fast), prompt values [B, K, P, d],
-    response keys, response values [B, K, G, capacity, d]."""
+    """Per layer: prompt keys [B, K, d, P], prompt values [B, K, P, d], response keys, response values
+    [B, K, G, capacity, d]."""
     capacity: int = 0
     moves: int = 0
     """How often the stored tensors became others."""
@@ -237,7 +237,9 @@ class GroupCache:
         (K, d), H = (k_BKnd.shape[1], k_BKnd.shape[3]), q_BHnd.shape[1]
         if self.length < 0:
             empty = k_BKnd.new_zeros(B, K, G, 0, d)
-            self.layers[layer] = [k_BKnd.transpose(2, 3).contiguous(), v_BKnd.contiguous(), empty, empty]
+            keys = k_BKnd.contiguous().transpose(2, 3)
+            keys = keys.contiguous() if keys.device.type == "cpu" else keys  # their product with few queries is faster
+            self.layers[layer] = [keys, v_BKnd.contiguous(), empty, empty]
             return _sdpa(q_BHnd, k_BKnd, v_BKnd, scale, causal=True).transpose(1, 2)
         kp, vp, ks, vs = self.layers[layer]
         P, rows = vp.shape[2], H // K * n

@@ -49,7 +49,7 @@ EMBEDDED = ("textworld", "web", "pusht", "rope", "granular", "drawer")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    # Threads that wait spin for some microseconds, then sleep. By default (300,000 turns) a step beside other work takes
+    # Threads that wait spin for a moment, then sleep. By default (300,000 turns) a step beside other work takes
     # ten times longer; if they slept at once (PASSIVE), one on an idle machine would take twice as long.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")

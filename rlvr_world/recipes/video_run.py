@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -143,9 +143,11 @@ def new_model(config: Config, splits: Splits, folder: Path) -> tuple[Model, Toke
     layout = codec.layout
     model = from_scratch(config, layout.vocabulary, layout.max_length)
     if config.data.embeddings == "ordered":
-        relate_rows(model, 0, cache.tokenizer.fsq.codes_of(torch.arange(layout.visual)), config.seed)
+        relate_rows(
+            model, 0, cache.tokenizer.fsq.codes_of(torch.arange(layout.visual, device=cache.device)), config.seed
+        )
         if isinstance(cache.tokenizer, CompressiveTokenizer):
-            codes = cache.tokenizer.context_fsq.codes_of(torch.arange(layout.context_visual))
+            codes = cache.tokenizer.context_fsq.codes_of(torch.arange(layout.context_visual, device=cache.device))
             relate_rows(model, layout.context_offset, codes, config.seed)
         relate_rows(model, layout.action_offset, torch.linspace(-1, 1, layout.action_bins)[:, None], config.seed)
     setattr(model.config, CODEC, codec.to_json())
@@ -156,9 +158,11 @@ def new_model(config: Config, splits: Splits, folder: Path) -> tuple[Model, Toke
 def relate_rows(model: Model, first: int, places_NC: Tensor, seed: int) -> None:
     """Let the embeddings of N ids from ``first`` on begin nearer to each other the nearer their places [N, C] are.
 
-    Most of a row becomes a random linear image of its place, the rest stays as it was; its scale stays too.
+    Most of a row becomes a random linear image of its place, the rest stays as it was; its scale stays too. With the
+    same seed the first axis of any places has the same direction.
     """
-    rows_ND = model.get_input_embeddings().weight[first : first + len(places_NC)]
+    table_VD = cast(Tensor, model.get_input_embeddings().weight)
+    rows_ND = table_VD[first : first + len(places_NC)]
     places_NC = (places_NC / places_NC.std(0)).to(rows_ND)
     directions_CD = torch.randn(places_NC.shape[1], rows_ND.shape[1], generator=torch.Generator().manual_seed(seed))
     images_ND = places_NC @ directions_CD.to(rows_ND) * rows_ND.std() / places_NC.shape[1] ** 0.5

@@ -7,15 +7,17 @@ from functools import lru_cache
 
 import torch
 
-from rlvr_world.models import Model
+from rlvr_world.models import Model, head_weight
 
 
 def full_speed(model: Model) -> float:
     """Tokens a second of likelihood training if every product ran as fast as one large product does on this machine.
 
-    A token takes 6 FLOP a trained weight and 4 a frozen one (PaLM, appendix B; attention scores are left out).
+    A token takes 6 FLOP a trained weight and 4 a frozen one (PaLM, appendix B). Attention scores are left out, and
+    embedding and head too, since only tokens with loss go through the head: MFU is a lower bound.
     """
-    weights = list(model.parameters())
+    tables = {id(model.get_input_embeddings().weight), id(head_weight(model))}
+    weights = [p for p in model.parameters() if id(p) not in tables]
     flop = sum((6 if p.requires_grad else 4) * p.numel() for p in weights)
     return peak_flops(weights[0].device, weights[0].dtype) / flop
 
@@ -24,7 +26,8 @@ def full_speed(model: Model) -> float:
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """FLOP a second of a large square product, the best of five: what is reached here, not what is advertised."""
     size = 8192 if device.type == "cuda" else 1024
-    factor = torch.ones(size, size, device=device, dtype=dtype)
+    random = torch.Generator(device).manual_seed(0)
+    factor = torch.rand(size, size, generator=random, device=device).to(dtype)
     best = float("inf")
     for _ in range(5):
         started = time.perf_counter()

@@ -278,6 +278,9 @@ def test_page_of_several_measures(video_page: str) -> None:
         "RL beats SFT and the compute-matched control on MAE, MSE, PSNR, LPIPS and reward, "
         "but shows no difference on SSIM and repetition. It beats “copy last frame” on MAE"
     ) in text
+    against_copying = re.search(r"It beats “copy last frame” on [^.]*\.", text)
+    assert against_copying
+    assert "repetition" not in against_copying[0]  # copying repeats by definition
     assert "It does worse than “tokenizer round trip” on MAE, MSE, PSNR, LPIPS, repetition and reward" in text
     assert re.search(r"RL differs from SFT in MAE by −7\.\d % \[−\d\.\d, −\d\.\d\], MSE by −1\d\.\d %", text)
     assert re.search(r"<th>LPIPS ↓<small>×100</small></th>", text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -181,6 +182,21 @@ def test_the_model_comes_back_in_the_mode_it_was_in() -> None:
     draw_all(SCRIPTS[:1])
     assert SHARED.training
     SHARED.eval()
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_weights_lie_as_before_once_tokens_are_drawn(broken: bool) -> None:
+    model = copy.deepcopy(SHARED)
+    if broken:
+        torch.nn.init.constant_(model.get_input_embeddings().weight, float("nan"))
+    before = {name: (p.data_ptr(), p.stride()) for name, p in model.named_parameters()}
+    seen: list[tuple[int, ...]] = []
+    matrix = next(p for p in model.parameters() if p.ndim == 2)
+    model.get_decoder().register_forward_hook(lambda *_: seen.append(matrix.stride()))
+    with pytest.raises(NonFinite) if broken else nullcontext():
+        sample(model, SCRIPTS[:1], 2, FREE, [(0,)])
+    assert set(seen) == {(1, matrix.shape[0])}
+    assert {name: (p.data_ptr(), p.stride()) for name, p in model.named_parameters()} == before
 
 
 def test_segments_without_tokens_are_passed_over() -> None:

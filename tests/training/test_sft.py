@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr_world.config import OptimizerConfig, SFTConfig
+from rlvr_world.training import speed
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.sft import SFT, rows_of_step
 from rlvr_world.types import Given, Script, Write
@@ -65,6 +66,22 @@ def test_the_loss_is_plain_cross_entropy_of_what_is_written(
         assert metrics["loss"] == pytest.approx(expected, abs=1e-5)
         assert tokens == sum(len(s.prompt) + len(s.target_ids()[0]) - 1 for s in SCRIPTS)
     assert plain_loss(learner, prompts_too=False) < expected
+
+
+def test_full_speed_counts_the_products_of_a_token(
+    learner_of: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(speed, "peak_flops", lambda device, dtype: 6e9)
+    learner = learner_of()
+    inner = sum(p.numel() for name, p in learner.model.named_parameters() if "embed" not in name and "head" not in name)
+    assert SFT(learner, SFTConfig(batch=1), SCRIPTS, seed=0).full_speed == pytest.approx(1e9 / inner)
+    lora = learner_of(lora=True)
+    adapters = sum(p.numel() for p in lora.model.parameters() if p.requires_grad)
+    assert SFT(lora, SFTConfig(batch=1), SCRIPTS, seed=0).full_speed == pytest.approx(6e9 / (4 * inner + 6 * adapters))
+
+
+def test_the_machine_has_a_peak() -> None:
+    assert speed.peak_flops(torch.device("cpu"), torch.float32) > 1e8
 
 
 def test_a_step_takes_the_rows_of_its_number(learner_of: Callable[..., Learner]) -> None:

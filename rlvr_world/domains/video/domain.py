@@ -105,6 +105,7 @@ class VideoDomain:
         self, group: Sequence[Any], place: Mapping[tuple[int, ...], int], frames_U3HW: Tensor, row: Transition
     ) -> list[Prediction | Malformed]:
         clips: dict[Frames, Tensor] = {}
+        start = self._start(row)
         predictions: list[Prediction | Malformed] = []
         for read in group:
             if isinstance(read, Malformed):
@@ -112,16 +113,20 @@ class VideoDomain:
                 continue
             tokens, bins = read
             if tokens not in clips:
-                clips[tokens] = self._shown(frames_U3HW[[place[z] for z in tokens]], tokens, row)
+                clips[tokens] = self._shown(frames_U3HW[[place[z] for z in tokens]], tokens, start)
             felt = self.codec.proprio.value_of(np.array(bins)) if self.codec.proprio else None
             predictions.append(Prediction(tokens, clips[tokens], felt))
         return predictions
 
-    def _shown(self, decoded_T3HW: Tensor, tokens: Frames, row: Transition) -> Tensor:
-        """The frames of these tokens: as decoded or, with skip blocks, only where a token is not that of the frame before."""
-        if not self.skip_blocks:
+    def _start(self, row: Transition) -> tuple[tuple[int, ...], Tensor] | None:
+        """With skip blocks: tokens and pixels [3, H, W] of the last given frame."""
+        return (self._given(row)[-1], read_frames(_last_given(row), self.cache.size)[0]) if self.skip_blocks else None
+
+    def _shown(self, decoded_T3HW: Tensor, tokens: Frames, start: tuple[tuple[int, ...], Tensor] | None) -> Tensor:
+        """The frames of these tokens: as decoded or, from a ``_start`` on, only where a token is not that of before."""
+        if start is None:
             return decoded_T3HW
-        before, frames = self._given(row)[-1], [read_frames(_last_given(row), self.cache.size)[0]]
+        before, frames = start[0], [start[1]]
         for z, decoded in zip(tokens, decoded_T3HW, strict=True):
             new_hw = torch.tensor([now != then for now, then in zip(z, before, strict=True)]).view(self.cache.grid)
             new_HW = F.interpolate(new_hw[None, None].float(), self.cache.size)[0, 0].bool()
@@ -201,7 +206,8 @@ class VideoDomain:
         contexts, frames = zip(*(self.cache.lookup(whole_clip(row)) for row in rows), strict=True)
         true = [tokens_Fn[self.layout.context :] for tokens_Fn in frames]
         decoded = self.cache.decode(contexts, true)
-        return [self._shown(d, _tuples(tokens_Tn), row) for d, tokens_Tn, row in zip(decoded, true, rows, strict=True)]
+        each = zip(decoded, true, rows, strict=True)
+        return [self._shown(frames, _tuples(tokens_Tn), self._start(row)) for frames, tokens_Tn, row in each]
 
     def _worst(self, malformed: Malformed) -> Score:
         parts = {name: value for name, value in WORST.items() if name != "lpips" or self.metrics.lpips is not None}

@@ -1,7 +1,7 @@
 """Web-page data in: recorded steps of a browser, in the layouts in which people keep them.
 
     ours                          observation, action, next_observation      (goal, url, task, seed, step, error, ...)
-    BrowserGym, a record a step   axtree_txt, action                         (task_name, task_seed, step, last_action_error, ...)
+    BrowserGym, a record a step   axtree_txt, action, step      (task_name, task_seed, last_action_error, ...)
     WMA, WebArena                 observation, current_action, next_state_acctree
     WMA, Mind2Web                 cleaned_accessibility_tree, action, cleaned_next_accessibility_tree
     webarena-world-model-cot      prompt (the page stands in it), reward_model.ground_truth, next_state_acctree
@@ -112,7 +112,7 @@ def read_rows(
     if not path.exists():
         raise InputError(f"{path}: no such file or folder of web-page rows; check the path")
     rows: list[Transition] = []
-    for name, where, record in _paired(read_records(path, on_fault)):
+    for name, where, record in _paired(read_records(path, on_fault), on_fault):
         if _lost(record):
             if lost is not None:
                 lost.append(name)
@@ -124,26 +124,27 @@ def read_rows(
     return rows
 
 
-def _paired(records: Iterable[Record]) -> Iterator[Record]:
-    """BrowserGym's records of one page each, joined with the next page of the same episode; all others as they are.
+def _paired(records: Iterable[Record], on_fault: OnFault) -> Iterator[Record]:
+    """BrowserGym's records of one page each, joined with the page of the next step of the same episode; others as they
+    are. Episodes may be mixed, each in the order of its steps.
 
     The error of an action stands in the record after it. The last page of an episode leads nowhere and is left out.
     """
-    held: Record | None = None
+    held: dict[tuple[str, ...], Record] = {}
     for name, where, record in records:
         if PAGE not in record or "next_observation" in record:
             yield name, where, record
             continue
-        if held is not None and _follows(record, held[2]):
-            after = {"next_observation": record[PAGE], "error": record.get("last_action_error") or ""}
-            yield held[0], held[1], {**held[2], "observation": held[2][PAGE], **after}
-        held = name, where, record
-
-
-def _follows(record: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
-    same = all(record.get(key) == before.get(key) for key in ("task_name", "task_seed", "task", "seed", "episode"))
-    steps = record.get("step"), before.get("step")
-    return same and (steps[0] == steps[1] + 1 if all(isinstance(step, int) for step in steps) else True)
+        fields = {"observation": record[PAGE]} | {ALIASES.get(key, key): value for key, value in record.items()}
+        with telling(on_fault):
+            step: int = take(fields, "step", int, where)
+            episode = tuple(_text(fields, key) for key in ("task", "seed", "episode"))
+            before = held.get(episode)
+            if before is not None and before[2]["step"] + 1 == step:
+                after = {"next_observation": fields["observation"], "error": _text(fields, "last_action_error")}
+                yield before[0], f"{before[1]} and {where}", before[2] | after
+                fields = {"previous": _text(before[2], "action")} | fields
+            held[episode] = name, where, fields
 
 
 def _lost(record: Mapping[str, Any]) -> bool:

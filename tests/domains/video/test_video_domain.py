@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from rlvr_world.domains.video.actions import ActionBins
-from rlvr_world.domains.video.domain import Prediction, VideoDomain
+from rlvr_world.domains.video.domain import Prediction, VideoDomain, _tuples
 from rlvr_world.domains.video.layout import Codec, VideoLayout
 from rlvr_world.domains.video.rewards import RewardConfig
 from rlvr_world.domains.video.splits import Clips
@@ -229,6 +229,16 @@ def test_skipped_blocks_keep_the_pixels_of_the_frame_before(tmp_path: Path, kind
     for frame in one.frames:  # the second one says nothing new
         assert torch.equal(frame, expected)
     assert world.score(one, row).parts["mse"] != plain.score(decoded, row).parts["mse"]
+
+    back, again = (w.decode([list(changed), list(given)], row) for w in (world, plain))
+    assert isinstance(back, Prediction)
+    assert isinstance(again, Prediction)
+    expected[:, :height, :width] = again.frames[1, :, :height, :width]  # back to what was seen, drawn anew
+    assert torch.equal(back.frames[1], expected)
+    true = _tuples(world.cache.lookup(whole_clip(row))[1][world.layout.context :])
+    trip, perfect = world.baselines(row)["tokenizer round trip"], world.decode([list(z) for z in true], row)
+    assert isinstance(perfect, Prediction)
+    assert torch.allclose(trip.frames, perfect.frames, atol=1e-5)
 
 
 def test_reward_against_the_round_trip_leaves_the_parts_as_they_are(tmp_path: Path) -> None:

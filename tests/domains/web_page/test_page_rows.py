@@ -73,8 +73,8 @@ def test_browsergym_steps_are_joined_within_their_episode(tmp_path):
     records = [
         step(1, 0, BEFORE, "click('2')"),
         step(1, 1, AFTER, "click('9')", "it moved"),
-        step(1, 2, AFTER, "noop()", "no such element"),
         step(2, 0, BEFORE, "click('2')"),
+        step(1, 2, AFTER, "noop()", "no such element"),
         step(2, 2, AFTER, "noop()"),  # step 1 is missing
     ]
     rows = read_rows(write(tmp_path / "steps.jsonl", records))
@@ -82,7 +82,10 @@ def test_browsergym_steps_are_joined_within_their_episode(tmp_path):
     assert [row.next_state.change for row in rows] == [FOCUS, Change()]
     assert [row.next_state.error for row in rows] == ["it moved", "no such element"]
     assert [row.kind for row in rows] == ["changed", "unchanged"]
+    assert [row.state.previous for row in rows] == ["", "click('2')"]
     assert rows[0].state.episode == "t/1"
+    with pytest.raises(InputError, match=r"row 1.*step"):
+        read_rows(write(tmp_path / "stepless.jsonl", [{"axtree_txt": BEFORE, "action": "noop()"}]))
 
 
 def test_published_layout(tmp_path):
