@@ -317,7 +317,8 @@ def test_tasks_all_plays_every_page_of_the_package(tmp_path: Path, monkeypatch: 
 
 
 STAY = """
-import asyncio, sys
+import asyncio, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to Ctrl-C
 from rlvr_world.domains.web_page.browser.session import Session
 async def stay():
     async with Session() as browser:
