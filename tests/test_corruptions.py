@@ -241,7 +241,14 @@ def episodes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def video_settings(folder: Path) -> list[str]:
-    shape = ["data.height=16", "data.width=16", "data.frame_skip=1", "data.train_every=1", "data.test_every=1"]
+    shape = [
+        "data.height=16",
+        "data.width=16",
+        "data.frame_skip=1",
+        "data.action_pool=1",
+        "data.train_every=1",
+        "data.test_every=1",
+    ]
     return ["data.source=npz", f"data.path={folder}", *shape, "data.split.test=0.3", "data.split.valid=0.3"]
 
 

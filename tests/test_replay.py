@@ -175,7 +175,8 @@ def test_a_failed_step_of_a_tokenizer_fails_again(
         draw = np.random.default_rng(episode)
         image = draw.integers(0, 255, (5, 16, 16, 3)).astype(np.uint8)
         np.savez(tmp_path / "noise" / f"noise_eps_{episode:08d}.npz", image=image, action=np.zeros((5, 2)))
-    shape = """data.source=npz data.height=16 data.width=16 data.frame_skip=1 data.lpips=none data.reward.lpips=0
+    shape = """data.source=npz data.height=16 data.width=16 data.frame_skip=1 data.action_pool=1
+    data.lpips=none data.reward.lpips=0
     data.split.test=0.3 data.split.valid=0.3 data.tokenizer.widths=32,32 data.tokenizer.groups=8
     data.tokenizer.latent=8 data.tokenizer.steps=4 data.tokenizer.batch=2 data.tokenizer.eval_every=0 threads=1
     model.device=cpu model.precision=float32"""

@@ -60,13 +60,14 @@ def _small_tokenizer(**changes: Any) -> TokenizerConfig:
 def pusht() -> Config:
     return Config(
         recipe="pusht",
-        summary="PushT at 32x32, two seconds ahead: a tokenizer, a small world model, then RL (2 cores, half an hour)",
+        summary="PushT at 32x32, four seconds ahead: a tokenizer, a small world model, then RL (2 cores, half an hour)",
         data=VideoConfig(
             world=PushTSpec(episodes=600, size=32),
             height=32,
             width=32,
             context=1,
-            frame_skip=20,
+            frame_skip=40,
+            action_pool=8,
             train_every=2,
             test_every=20,
             action_bins=32,
@@ -76,15 +77,15 @@ def pusht() -> Config:
             lpips="alex",
         ),
         model=ModelConfig(hidden=128, layers=4, heads=4),
-        sft=SFTConfig(steps=4200, batch=16, forward_tokens=8192, optimizer=FAST, save_every=300, eval_every=600),
+        sft=SFTConfig(steps=3600, batch=16, forward_tokens=8192, optimizer=FAST, save_every=300, eval_every=600),
         rl=RLConfig(
-            steps=40,
+            steps=60,
             prompts=16,
             group=16,
             minibatches=2,
             seeds=(0, 1, 2),
             forward_tokens=8192,
-            optimizer=OptimizerConfig(3e-4),
+            optimizer=OptimizerConfig(5e-4, "cosine", warmup=0.1, beta2=0.99),
             eval_every=10,
         ),
         eval=SAMPLED,
@@ -108,9 +109,11 @@ def pusht_multi() -> Config:
         config,
         recipe="pusht_multi",
         summary="PushT at 32x32, four frames ahead, with the compressive tokenizer (2 cores, under an hour)",
-        data=replace(config.data, kind="multi_step", horizon=4, frame_skip=5, train_every=10, tokenizer=tokenizer),
+        data=replace(
+            config.data, kind="multi_step", horizon=4, frame_skip=5, action_pool=1, train_every=10, tokenizer=tokenizer
+        ),
         sft=replace(config.sft, steps=1000),
-        rl=replace(config.rl, steps=20, prompts=8, group=16),
+        rl=replace(config.rl, steps=20, prompts=8, group=16, optimizer=OptimizerConfig(3e-4)),
     )
 
 
@@ -125,7 +128,9 @@ def granular() -> Config:
 def _pushed(world: Literal["rope", "granular"], spec: RopeSpec | GranularSpec, thing: str) -> Config:
     """One frame before a push and one after it: every step of an episode is a push."""
     config = pusht()
-    data = replace(config.data, source=world, world=spec, context=1, frame_skip=1, train_every=1, test_every=4)
+    data = replace(
+        config.data, source=world, world=spec, context=1, frame_skip=1, action_pool=1, train_every=1, test_every=4
+    )
     return replace(
         config,
         recipe=world,

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset
 
 from rlvr_world.config import Config
-from rlvr_world.domains.video.actions import fit_ranges
+from rlvr_world.domains.video.actions import fit_ranges, pooled
 from rlvr_world.domains.video.config import VideoConfig
 from rlvr_world.domains.video.domain import VideoDomain
 from rlvr_world.domains.video.episodes import Episodes
@@ -85,6 +85,7 @@ def _clips(config: Config, part: Part, every: int) -> Clips:
         every,
         None if single else data.context_back,
         config.seed,
+        data.action_pool,
     )
     if not len(clips):
         raise InputError(
@@ -174,7 +175,8 @@ def _codec(config: Config, cache: TokenCache) -> Codec:
     data: VideoConfig = config.data
     episodes, chosen = parts(data)["train"]
     single = data.kind == "single_step"
-    actions = fit_ranges((episodes.actions(e) for e in chosen), data.action_ranges, bins=data.action_bins)
+    given = (pooled(episodes.actions(e), data.action_pool) for e in chosen)
+    actions = fit_ranges(given, data.action_ranges, bins=data.action_bins)
     proprio = None
     if data.proprio:
         felt = [_felt(episodes, e) for e in chosen]
@@ -183,7 +185,7 @@ def _codec(config: Config, cache: TokenCache) -> Codec:
         data.kind,
         visual=cache.codebook,
         tokens=cache.tokens,
-        action_width=actions.width * data.frame_skip,
+        action_width=actions.width * data.actions_a_frame,
         context_visual=0 if single else cache.context_codebook,
         context_tokens=0 if single else cache.context_tokens,
         context=data.context if single else 1,
@@ -191,7 +193,7 @@ def _codec(config: Config, cache: TokenCache) -> Codec:
         action_bins=data.action_bins,
         proprio_width=proprio.width if proprio else 0,
     )
-    together = replace(actions, low=actions.low * data.frame_skip, high=actions.high * data.frame_skip)
+    together = replace(actions, low=actions.low * data.actions_a_frame, high=actions.high * data.actions_a_frame)
     return Codec(layout, together, cache.fingerprint, cache.size, proprio)
 
 
@@ -220,9 +222,8 @@ def _check_ranges(data: VideoConfig, codec: Codec) -> None:
     """Refuse episodes in other units than those that the model was trained on."""
     episodes, chosen = parts(data)["test"]
     some = chosen[:CHECKED]
-    codec.actions.check_fit(
-        {f"{episodes.name}/{episodes.ids[e]}": np.tile(episodes.actions(e), (1, data.frame_skip)) for e in some}
-    )
+    given = {e: np.tile(pooled(episodes.actions(e), data.action_pool), (1, data.actions_a_frame)) for e in some}
+    codec.actions.check_fit({f"{episodes.name}/{episodes.ids[e]}": actions for e, actions in given.items()})
     if codec.proprio:
         codec.proprio.check_fit({f"{episodes.name}/{episodes.ids[e]}": _felt(episodes, e) for e in some})
 

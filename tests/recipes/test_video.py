@@ -30,6 +30,7 @@ TINY = [
     "data.height=16",
     "data.width=16",
     "data.frame_skip=1",
+    "data.action_pool=1",
     "data.test_every=3",
     "data.split.test=0.3",
     "data.split.valid=0.3",

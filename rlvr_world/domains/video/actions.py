@@ -115,6 +115,16 @@ class ActionBins:
         return values_TA
 
 
+def pooled(actions_TA: np.ndarray, pool: int) -> np.ndarray:
+    """float32 [T // pool, A]: means of so many steps one after the other; a rest at the end is left out.
+
+    >>> pooled(np.float32([[1], [3], [5], [7], [9]]), 2).tolist()
+    [[2.0], [6.0]]
+    """
+    count = len(actions_TA) // pool
+    return actions_TA[: count * pool].reshape(count, pool, -1).mean(1)
+
+
 def fit_ranges(
     arrays: Iterable[np.ndarray],
     how: Literal["minmax", "quantile"] = "minmax",

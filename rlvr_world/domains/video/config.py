@@ -32,6 +32,7 @@ class VideoConfig:
     context_back: int = what(15, "multi-step: the far context frame lies at most this far back", "steps")
     horizon: int = what(1, "predicted frames", "frames")
     frame_skip: int = what(5, "steps from one frame to the next; their actions go together", "steps")
+    action_pool: int = what(1, "steps whose actions are given as their mean; 1 gives each", "steps")
     train_every: int = what(1, "steps from the start of one training clip to the next", "steps")
     test_every: int = what(0, "the same for validation and test; 0 takes one clip an episode, as published", "steps")
     action_bins: int = what(256, "bins of an action's field", "bins")
@@ -49,3 +50,8 @@ class VideoConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     lpips: Literal["none", "vgg", "alex"] = what("vgg", "trunk of LPIPS, in training, reward and results")
+
+    @property
+    def actions_a_frame(self) -> int:
+        """Actions between one frame and the next, as the model is given them."""
+        return self.frame_skip // self.action_pool

@@ -16,6 +16,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from rlvr_world.config import what
+from rlvr_world.domains.video.actions import pooled
 from rlvr_world.domains.video.episodes import Clip, Episodes
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
@@ -81,8 +82,8 @@ class Clips(Sequence[Transition]):
 
     A window has F = ``context`` + ``horizon`` frames, ``frame_skip`` steps apart; none is padded. The state holds the
     first ``context``, the next state the others, and row k of the action the actions of the steps from frame k up to
-    frame k + 1, one after the other: float32 [F, A * frame_skip]. The last row leads out of the window and is unused
-    or a placeholder; where the episode ends within it, the rest is zeros.
+    frame k + 1, or the means of ``pool`` of them, one after the other: float32 [F, A * frame_skip / pool]. The last
+    row leads out of the window and is unused or a placeholder; where the episode ends within it, the rest is zeros.
 
     With ``context_back`` (multi-step: ``context`` is 1, the current frame) the state begins with one frame more,
     drawn from up to so many steps before the start, the start included; it has no action. The same clip has the same
@@ -102,6 +103,7 @@ class Clips(Sequence[Transition]):
         every: int = 1,
         context_back: int | None = None,
         seed: int = 0,
+        pool: int = 1,
     ) -> None:
         """``every``: steps from one start to the next; ``seed`` is for the frames of ``context_back``."""
         far = context_back is not None
@@ -110,10 +112,15 @@ class Clips(Sequence[Transition]):
                 f"clips of {episodes.name}: expected context, horizon, frame_skip and every above 0, and context 1 "
                 f"with a context_back of at least 0, got {context}, {horizon}, {frame_skip}, {every} and {context_back}"
             )
+        if pool < 1 or frame_skip % pool:
+            raise InputError(
+                f"clips of {episodes.name}: the actions of {frame_skip} steps do not fall into means of {pool}; let "
+                "data.action_pool divide data.frame_skip"
+            )
         # Clips are mostly read in order, and a reader may have to open a file for the actions.
         self._rows = lru_cache(maxsize=64)(episodes.actions)
         self._episodes, self._context, self._frames, self._skip = episodes, context, context + horizon, frame_skip
-        self._back, self._seed = context_back, seed
+        self._back, self._seed, self._pool = context_back, seed, pool
         self._place = {episode: place for place, episode in enumerate(chosen)}
         span = (self._frames - 1) * frame_skip + 1
         starts = [np.arange(0, max(episodes.lengths[e] - span + 1, 0), every) for e in chosen]
@@ -175,7 +182,7 @@ class Clips(Sequence[Transition]):
     def _actions(self, episode: int, start: int) -> np.ndarray:
         actions = self._rows(episode)[start : start + self._frames * self._skip]
         missing = self._frames * self._skip - len(actions)
-        return np.pad(actions, ((0, missing), (0, 0))).reshape(self._frames, -1)
+        return pooled(np.pad(actions, ((0, missing), (0, 0))), self._pool).reshape(self._frames, -1)
 
 
 def _hash(text: str) -> int:

@@ -105,6 +105,18 @@ def test_single_step_clip() -> None:
     assert clips[2].action[2].tolist() == [106, -6, 0, 0]  # the episode ends with step 6
 
 
+def test_pooled_actions() -> None:
+    """Four steps to the next frame, their actions as two means."""
+    clips = Clips(Recorded([20]), [0], context=1, horizon=1, frame_skip=4, pool=2)
+    assert clips[1].action[0].tolist() == [1.5, -1.5, 3.5, -3.5]
+    assert clips[1].action.shape == (2, 4)
+    for pool in (0, 3, 8):
+        with pytest.raises(
+            InputError, match=f"the actions of 4 steps do not fall into means of {pool}; let data.action_pool"
+        ):
+            Clips(Recorded([20]), [0], context=1, horizon=1, frame_skip=4, pool=pool)
+
+
 def test_multi_step_clip() -> None:
     clips = Clips(Recorded([40]), [0], context=1, horizon=7, context_back=15)
     assert len(clips) == 33
