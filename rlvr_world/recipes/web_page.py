@@ -133,7 +133,7 @@ def new_model(config: Config, splits: Splits, folder: Path) -> tuple[Model, Toke
 
 def protocol(config: Config) -> dict[str, Any]:
     data: WebPageConfig = config.data
-    names = ("style", "label", "scoring", "changed_cap", "navigation_cap", "max_prompt", "max_response")
+    names = ("style", "label", "scoring", "reward_beta", "changed_cap", "navigation_cap", "max_prompt", "max_response")
     return {"domain": "web page", **{name: getattr(data, name) for name in names}}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -37,6 +38,9 @@ class WebPageConfig:
     test: str = what("", "files: test rows, same layouts; empty splits data.train")
     label: Literal["aligned", "published"] = what("aligned", "the true change: ours, or as the published code finds it")
     scoring: Literal["strict", "published"] = what("strict", "reward: F1 without credit for 'None', or the published")
+    reward_beta: float = what(
+        1.0, "reward: F-beta, where recall counts so many times as much as precision; results always give F1"
+    )
     reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")
     test_tasks: float = what(0.2, "share of tasks held out whole for testing", "fraction")
     test_seeds: float = what(0.15, "share of the other tasks' episodes held out for testing", "fraction")
@@ -70,6 +74,8 @@ class WebPage:
         self.config, self.tokenizer = config, tokenizer
         if tokenizer.eos_token_id is None:
             raise InputError("the model's tokenizer has no end-of-sequence token; text answers need one to stop at")
+        if not 0 < config.reward_beta < math.inf:
+            raise InputError(f"data.reward_beta: expected a number above 0, got {config.reward_beta}; 1 rewards F1")
         if config.style == "compact" and "published" in (config.label, config.scoring):
             raise InputError(
                 "data.style=compact: edits cannot state published labels, and published scoring cannot read them; "
@@ -123,11 +129,12 @@ class WebPage:
 
     def score(self, prediction: Prediction, transition: Transition) -> Score:
         true, said = self.true_change(transition), prediction.change
-        strict = score_change(said if isinstance(said, Malformed) else self._capped(said, transition), true)
+        beta = self.config.reward_beta
+        strict = score_change(said if isinstance(said, Malformed) else self._capped(said, transition), true, beta)
         if self.config.scoring == "strict":
             return strict
         published = published_f1(prediction.text, write_change(true))
-        return make_score(published.precision, published.recall, strict.parts["exact"], strict.malformed)
+        return make_score(published.precision, published.recall, strict.parts["exact"], strict.malformed, beta)
 
     def baselines(self, transition: Transition) -> Mapping[str, Prediction]:
         """Nothing changes; all lines of the page stand in the next one, which published labels make a good answer."""

@@ -16,25 +16,36 @@ Items = Counter[tuple[str, str]]
 SECTIONS = ("new", "deleted", "updated")
 
 
-def score_change(said: Change | Malformed, true: Change) -> Score:
-    """``f1`` (the value), ``precision``, ``recall`` and ``exact``, each in [0, 1]; 0 where malformed.
+def score_change(said: Change | Malformed, true: Change, beta: float = 1.0) -> Score:
+    """``f1``, ``precision``, ``recall`` and ``exact``, each in [0, 1]; 0 where malformed. The value is F-beta.
 
     >>> score_change(Change(updated=("[3] tab 'A'",)), Change(updated=("[3] tab 'A'",), deleted=("[4] tab 'B'",))).value
     0.6666666666666666
     """
     if isinstance(said, Malformed):
-        return make_score(0.0, 0.0, 0.0, said.reason)
+        return make_score(0.0, 0.0, 0.0, said.reason, beta)
     predicted, wanted = items(said), items(true)
     if not predicted and not wanted:
-        return make_score(1.0, 1.0, 1.0)
+        return make_score(1.0, 1.0, 1.0, beta=beta)
     hits = (predicted & wanted).total()
-    return make_score(hits / max(1, predicted.total()), hits / max(1, wanted.total()), float(predicted == wanted))
+    precision, recall = hits / max(1, predicted.total()), hits / max(1, wanted.total())
+    return make_score(precision, recall, float(predicted == wanted), beta=beta)
 
 
-def make_score(precision: float, recall: float, exact: float, malformed: str = "") -> Score:
-    """The score of these parts."""
-    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-    return Score(f1, {"f1": f1, "precision": precision, "recall": recall, "exact": exact}, malformed)
+def make_score(precision: float, recall: float, exact: float, malformed: str = "", beta: float = 1.0) -> Score:
+    """The score of these parts, with F-beta as its value."""
+    parts = {"f1": f_beta(precision, recall), "precision": precision, "recall": recall, "exact": exact}
+    return Score(f_beta(precision, recall, beta), parts, malformed)
+
+
+def f_beta(precision: float, recall: float, beta: float = 1.0) -> float:
+    """Their weighted harmonic mean, in which recall counts beta times as much (van Rijsbergen 1979, chapter 7).
+
+    >>> f_beta(0.5, 1.0), f_beta(0.5, 1.0, 2.0)
+    (0.6666666666666666, 0.8333333333333334)
+    """
+    of_both = beta**2 * precision + recall
+    return (1 + beta**2) * precision * recall / of_both if of_both else 0.0
 
 
 def items(change: Change) -> Items:

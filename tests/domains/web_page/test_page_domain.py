@@ -1,5 +1,7 @@
 """The domain as training and evaluation use it."""
 
+import math
+
 import pytest
 
 from rlvr_world.domains.web_page.change import Change, write_change
@@ -7,6 +9,7 @@ from rlvr_world.domains.web_page.diff import page_change
 from rlvr_world.domains.web_page.domain import Prediction, WebPage, WebPageConfig
 from rlvr_world.domains.web_page.prompt import build_answer, build_prompt
 from rlvr_world.domains.web_page.rows import PageResult, PageState, read_rows
+from rlvr_world.domains.web_page.scoring import f_beta
 from rlvr_world.domains.web_page.tree import parse_page
 from rlvr_world.errors import InputError
 from rlvr_world.tokenizers import train_tokenizer
@@ -79,6 +82,24 @@ def test_styles_that_do_not_fit():
     for settings in ({"label": "published"}, {"scoring": "published"}):
         with pytest.raises(InputError, match=r"data\.style=published"):
             domain(**settings)
+
+
+@pytest.mark.parametrize("scoring", ["strict", "published"])
+def test_the_reward_can_weigh_recall(scoring):
+    row = transition()
+    said = Change(updated=(*row.next_state.change.updated, "[41] link 'x'", "[42] link 'x'"))
+    prediction = Prediction(write_change(said), said)
+    plain, weighed = (domain(style="published", scoring=scoring, reward_beta=b).score(prediction, row) for b in (1, 2))
+    assert plain.parts == weighed.parts
+    precision, recall = plain.parts["precision"], plain.parts["recall"]
+    assert precision < recall
+    assert weighed.value == f_beta(precision, recall, 2) > plain.value == plain.parts["f1"]
+
+
+@pytest.mark.parametrize("beta", [0.0, -1.0, math.inf, math.nan])
+def test_betas_that_make_no_sense(beta):
+    with pytest.raises(InputError, match=r"data\.reward_beta: expected a number above 0"):
+        domain(reward_beta=beta)
 
 
 def test_explanation():

@@ -1,10 +1,11 @@
 """Strict F1 of changes."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr_world.domains.web_page.change import Change
-from rlvr_world.domains.web_page.scoring import score_change
+from rlvr_world.domains.web_page.scoring import f_beta, score_change
 from rlvr_world.types import Malformed
 
 lines = st.builds(lambda i, n: f"[{i}] {n}", st.integers(1, 4), st.sampled_from(["link 'a'", "tab ''"]))
@@ -30,6 +31,19 @@ def test_counted_by_hand():
     said = Change(new=("[5] link 'n'", "[6] link 'n'"), updated=("[2] tab 'b'", "[1] tab ''"))
     score = score_change(said, true)  # the new item without its id, one update; the second link was not asked for
     assert (score.parts["precision"], score.parts["recall"], score.value) == (0.5, 0.5, 0.5)
+
+
+@given(changes, changes, st.floats(0.1, 10))
+def test_beta_weighs_recall_in_the_reward_and_leaves_the_parts(said, true, beta):
+    score, plain = score_change(said, true, beta), score_change(said, true)
+    assert score.parts == plain.parts
+    assert plain.value == plain.parts["f1"]
+    precision, recall = score.parts["precision"], score.parts["recall"]
+    if precision and recall:  # by its definition: a weighted mean of inverses
+        assert 1 / score.value == pytest.approx((1 / precision + beta**2 / recall) / (1 + beta**2))
+    if beta > 1 and recall != precision and precision and recall:
+        assert (score.value > plain.value) == (recall > precision)
+    assert f_beta(precision, recall, beta) == score.value
 
 
 def test_no_change():
