@@ -4,8 +4,8 @@
 wording is this project's), and an answer in the published sections with the browser's ids.
 
 ``compact``: for small models that see nothing but such pages. Nodes are numbered on each page, because browser ids are
-long and arbitrary; the numbers stand at the end, where a causal model knows what they name. The acted node is ``@``.
-The answer says what to edit:
+long and arbitrary; the numbers stand at the end, where a causal model knows what they name. The acted node is ``@``,
+and ``*`` is another one that has the focus, which it is about to lose. The answer says what to edit:
 
     RootWebArea 'Shop' #1          ~2 focused: True        node 2 has these properties now
     textbox '' required: False #2  =3 StaticText 'x'       node 3 reads so now
@@ -36,7 +36,8 @@ LEFT_OUT = "..."
 LONGEST = 200
 """Longest line that compact prompts show whole, in characters: what a paragraph says matters less than that it is."""
 _UNCHANGED = "none"
-_EDIT = re.compile(r"([~=])(@|\d+)(.*)|-(@|\d+)(?::(\d+))?|\+(\S.*)")
+_EDIT = re.compile(r"([~=])([@*]|\d+)(.*)|-([@*]|\d+)(?::(\d+))?|\+(\S.*)")
+_FOCUSED = re.compile(r"\bfocused\b(?!: False)")
 
 INSTRUCTIONS = """\
 You predict how a web page changes when an agent acts on it.
@@ -87,7 +88,8 @@ def build_prompt(state: PageState, action: str, style: Style, kept: Collection[i
 def page_lines(page: Page, style: Style, acted: int | None) -> list[str]:
     """A line for each node."""
     if style == "compact":
-        return [f"{_short(node.text)} #{_number(i, acted)}" for i, node in enumerate(page.nodes)]
+        names = _names(page, acted)
+        return [f"{_short(node.text)} #{name}" for node, name in zip(page.nodes, names, strict=True)]
     return ["\t" * node.depth + node.line for node in page.nodes]
 
 
@@ -120,8 +122,15 @@ def _shown(lines: Sequence[str], kept: Collection[int] | None) -> Iterator[str]:
             yield LEFT_OUT
 
 
-def _number(index: int, acted: int | None) -> str:
-    return "@" if index == acted else str(index + 1)
+def _names(page: Page, acted: int | None) -> list[str]:
+    """What edits call each node: its number, or a sign. A page has the focus itself where nothing on it has."""
+    names = [str(number) for number in range(1, 1 + len(page.nodes))]
+    focused = [i for i, node in enumerate(page.nodes) if i and _FOCUSED.search(node.parts[2])]
+    if focused:
+        names[focused[-1]] = "*"
+    if acted is not None:
+        names[acted] = "@"
+    return names
 
 
 def _compact_action(action: str, page: Page, acted: int | None) -> str:
@@ -154,7 +163,7 @@ def read_answer(text: str, state: PageState, action: str, style: Style) -> Chang
 
 
 def write_edits(change: Change, page: Page, acted: int | None = None) -> str:
-    """A change of this page as edits: updated nodes, the acted one first, then runs of deleted ones, then new ones.
+    """A change of this page as edits: updated nodes, those with a sign first, then runs of deleted ones, then new ones.
 
     Raises InputError for an item that is no node of the page, as published labels have them.
     """
@@ -162,18 +171,19 @@ def write_edits(change: Change, page: Page, acted: int | None = None) -> str:
     for index in reversed(range(len(page.nodes))):
         at[page.nodes[index].line].append(index)
         at[page.nodes[index].id].append(index)
-    edits: list[str] = []
+    names = _names(page, acted)
+    updated: dict[str, str] = {}
     gone: list[int] = []
     for line in change.updated:
         index = _place(at, line[1:].partition("] ")[0] if line.startswith("[") else "", line)
-        edit = _edit(page.nodes[index], _number(index, acted), bare(line))
-        edits.insert(0 if index == acted else len(edits), edit)
+        updated[names[index]] = _edit(page.nodes[index], names[index], bare(line))
+    edits = [updated.pop(sign) for sign in "@*" if sign in updated] + [*updated.values()]
     for line in change.deleted:
         gone.append(_place(at, line, line) + 1)
     runs = groupby(enumerate(sorted(gone)), key=lambda item: item[1] - item[0])  # neighbours have one difference
     for _, run in runs:
         numbers = [number for _, number in run]
-        edits.append(f"-{numbers[0]}:{numbers[-1]}" if len(numbers) > 1 else f"-{_number(numbers[0] - 1, acted)}")
+        edits.append(f"-{numbers[0]}:{numbers[-1]}" if len(numbers) > 1 else f"-{names[numbers[0] - 1]}")
     return "\n".join([*edits, *(f"+{bare(line)}" for line in change.new)]) or _UNCHANGED
 
 
@@ -192,6 +202,7 @@ def _edit(node: Node, number: str, text: str) -> str:
 def read_edits(text: str, page: Page, acted: int | None = None) -> Change | Malformed:
     """The change that edits state. Never raises."""
     new, deleted, updated = [], [], []
+    places = {name: place for place, name in enumerate(_names(page, acted), start=1) if name in "@*"}
     lines = text.strip().split("\n")
     for line in lines if lines != [_UNCHANGED] else ():
         found = _EDIT.fullmatch(line.strip())
@@ -201,8 +212,9 @@ def read_edits(text: str, page: Page, acted: int | None = None) -> Change | Malf
         if added:
             new.append(added)
             continue
-        here = "0" if acted is None else str(acted + 1)
-        first, last = (int((number or start).replace("@", here)[:9]) for number in (at, at or end))
+        first, last = (
+            places.get(name, 0) if name in "@*" else int(name[:9]) for name in (at or start, at or end or start)
+        )
         if not 0 < first <= last <= len(page.nodes):
             return Malformed("an edit of nodes that the page does not have")
         if start:

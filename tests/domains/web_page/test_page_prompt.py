@@ -41,6 +41,28 @@ def test_compact_prompt():
     assert {a: build_prompt(PageState(TEXT), a, "compact").splitlines()[-1] for a in last} == last
 
 
+def test_what_has_the_focus_is_marked():
+    text = TEXT.replace("'Shop'", "'Shop' focused: True").replace("required: False", "focused: True required: False")
+    state, go = PageState(text), "click [99]"
+    page = state.page
+    assert build_prompt(state, go, "compact").splitlines()[:2] == [
+        "RootWebArea 'Shop' focused: True #1",
+        "textbox '' focused: True required: False #*",
+    ]
+    assert "#*" not in build_prompt(state, "click [71]", "compact")  # it is acted on
+    assert "#*" not in build_prompt(PageState(TEXT), go, "compact")
+    assert "#*" not in build_prompt(PageState(TEXT.replace("'Shop'", "'Shop' focused: True")), go, "compact")
+    moved = Change(
+        updated=("[70] RootWebArea 'Shop'", "[71] textbox '' required: False", "[99] button 'Go' focused: True")
+    )
+    answer = build_answer(moved, state, go, "compact")
+    assert answer == "~@ focused: True\n~* required: False\n~1"
+    assert items(read_answer(answer, state, go, "compact")) == items(moved)
+    assert read_edits("-*", page, acted=3).deleted == (page.nodes[1].line,)
+    assert read_edits("-2\n~2", page, acted=3) == read_edits("-*\n~*", page, acted=3)
+    assert isinstance(read_edits("~*", page, acted=1), Malformed)
+
+
 def test_published_prompt_holds_everything():
     state = PageState(TEXT, "http://a/", "Buy shoes", "hover [71]")
     prompt = build_prompt(state, "click [99]", "published")
@@ -90,13 +112,14 @@ def test_edits():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "nothing", "~9 x: 1", "-0", "-3:2", "-3:9", "-@", "~@ x: 1", "none\n-1", "~", "-99999999999999999999"]
+    "text",
+    ["", "nothing", "~9 x: 1", "-0", "-3:2", "-3:9", "-@", "~@ x: 1", "~*", "none\n-1", "~", "-99999999999999999999"],
 )
 def test_malformed_edits(text):
     assert isinstance(read_edits(text, PAGE), Malformed)
 
 
-@given(st.text(alphabet="~=-+0123456789 \n'abn"))
+@given(st.text(alphabet="~=-+@*0123456789 \n'abn"))
 def test_edits_never_raise(text):
     assert isinstance(read_edits(text, PAGE), Change | Malformed)
 
