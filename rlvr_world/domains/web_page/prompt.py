@@ -5,7 +5,8 @@ wording is this project's), and an answer in the published sections with the bro
 
 ``compact``: for small models that see nothing but such pages. Nodes are numbered on each page, because browser ids are
 long and arbitrary; the numbers stand at the end, where a causal model knows what they name. The acted node is ``@``,
-and ``*`` is another one that has the focus, which it is about to lose. The answer says what to edit:
+and ``*`` is another one that has the focus, which it is about to lose. The answer says what to edit, and ``¶`` in a
+name is the text that the action types:
 
     RootWebArea 'Shop' #1          ~2 focused: True        node 2 has these properties now
     textbox '' required: False #2  =3 StaticText 'x'       node 3 reads so now
@@ -35,6 +36,8 @@ LEFT_OUT = "..."
 """Stands where lines of a page that is too long are left out, and for the end of a line that is."""
 LONGEST = 200
 """Longest line that compact prompts show whole, in characters: what a paragraph says matters less than that it is."""
+TYPED = "¶"
+"""Stands for the typed text in compact answers: that it appears matters, and small models cannot spell."""
 _UNCHANGED = "none"
 _EDIT = re.compile(r"([~=])([@*]|\d+)(.*)|-([@*]|\d+)(?::(\d+))?|\+(\S.*)")
 _FOCUSED = re.compile(r"\bfocused\b(?!: False)")
@@ -154,15 +157,24 @@ def build_answer(change: Change, state: PageState, action: str, style: Style) ->
     """The text that states this change."""
     if style == "published":
         return write_change(change)
-    return write_edits(change, state.page, acted_node(state.page, action))
+    return write_edits(change, state.page, acted_node(state.page, action), _typed(state.page, action))
 
 
 def read_answer(text: str, state: PageState, action: str, style: Style) -> Change | Malformed:
     """The change that an answer states. Never raises."""
-    return read_change(text) if style == "published" else read_edits(text, state.page, acted_node(state.page, action))
+    if style == "published":
+        return read_change(text)
+    return read_edits(text, state.page, acted_node(state.page, action), _typed(state.page, action))
 
 
-def write_edits(change: Change, page: Page, acted: int | None = None) -> str:
+def _typed(page: Page, action: str) -> str:
+    """The text that ``TYPED`` stands for; empty where nothing is typed, or where the sign itself is in use."""
+    if not action.startswith("type [") or any(TYPED in text for text in (action, *(node.text for node in page.nodes))):
+        return ""
+    return parse_action(action).text
+
+
+def write_edits(change: Change, page: Page, acted: int | None = None, typed: str = "") -> str:
     """A change of this page as edits: updated nodes, those with a sign first, then runs of deleted ones, then new ones.
 
     Raises InputError for an item that is no node of the page, as published labels have them.
@@ -176,7 +188,7 @@ def write_edits(change: Change, page: Page, acted: int | None = None) -> str:
     gone: list[int] = []
     for line in change.updated:
         index = _place(at, line[1:].partition("] ")[0] if line.startswith("[") else "", line)
-        updated[names[index]] = _edit(page.nodes[index], names[index], bare(line))
+        updated[names[index]] = _edit(page.nodes[index], names[index], bare(line), typed)
     edits = [updated.pop(sign) for sign in "@*" if sign in updated] + [*updated.values()]
     for line in change.deleted:
         gone.append(_place(at, line, line) + 1)
@@ -184,7 +196,7 @@ def write_edits(change: Change, page: Page, acted: int | None = None) -> str:
     for _, run in runs:
         numbers = [number for _, number in run]
         edits.append(f"-{numbers[0]}:{numbers[-1]}" if len(numbers) > 1 else f"-{names[numbers[0] - 1]}")
-    return "\n".join([*edits, *(f"+{bare(line)}" for line in change.new)]) or _UNCHANGED
+    return "\n".join([*edits, *(f"+{_signed(bare(line), typed)}" for line in change.new)]) or _UNCHANGED
 
 
 def _place(at: dict[str, list[int]], name: str, line: str) -> int:
@@ -194,12 +206,20 @@ def _place(at: dict[str, list[int]], name: str, line: str) -> int:
     return at[name].pop()
 
 
-def _edit(node: Node, number: str, text: str) -> str:
+def _edit(node: Node, number: str, text: str, typed: str) -> str:
     now = Node("", text).parts
-    return f"~{number}{now[2]}" if now[:2] == node.parts[:2] else f"={number} {text}"
+    return f"~{number}{now[2]}" if now[:2] == node.parts[:2] else f"={number} {_signed(text, typed)}"
 
 
-def read_edits(text: str, page: Page, acted: int | None = None) -> Change | Malformed:
+def _signed(text: str, typed: str) -> str:
+    """A node's text with the sign for what was typed, where its name holds that just once."""
+    role, name, properties = Node("", text).parts
+    if not typed or name.count(typed) != 1:
+        return text
+    return " ".join(filter(None, (role, name.replace(typed, TYPED)))) + properties
+
+
+def read_edits(text: str, page: Page, acted: int | None = None, typed: str = "") -> Change | Malformed:
     """The change that edits state. Never raises."""
     new, deleted, updated = [], [], []
     places = {name: place for place, name in enumerate(_names(page, acted), start=1) if name in "@*"}
@@ -208,7 +228,7 @@ def read_edits(text: str, page: Page, acted: int | None = None) -> Change | Malf
         found = _EDIT.fullmatch(line.strip())
         if not found:
             return Malformed("a line that is no edit")
-        kind, at, rest, start, end, added = found.groups()
+        kind, at, rest, start, end, added = (part and part.replace(TYPED, typed or TYPED) for part in found.groups())
         if added:
             new.append(added)
             continue

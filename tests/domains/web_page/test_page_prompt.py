@@ -63,6 +63,27 @@ def test_what_has_the_focus_is_marked():
     assert isinstance(read_edits("~*", page, acted=1), Malformed)
 
 
+def test_typed_text_has_a_sign_in_answers():
+    state, action = PageState(TEXT), "type [71] [it's red] [0]"
+    change = Change(
+        new=('[9] StaticText "it\'s red"', "[8] StaticText \"it's red, it's red\""),
+        updated=('[72] StaticText "yit\'s red!" focused: True', "[99] button 'Go' valuetext: it's red"),
+    )
+    answer = build_answer(change, state, action, "compact")
+    assert answer.splitlines() == [
+        '=3 StaticText "y¶!" focused: True',
+        "~4 valuetext: it's red",  # properties, and names that have it twice, stay as they are
+        '+StaticText "¶"',
+        "+StaticText \"it's red, it's red\"",
+    ]
+    assert items(read_answer(answer, state, action, "compact")) == items(change)
+    named = Change(updated=("[99] button 'Go' focused: True",))
+    assert build_answer(named, state, "type [71] [Go] [0]", "compact") == "~4 focused: True"
+    for page, act in ((TEXT.replace("Shop", "¶"), action), (TEXT, "type [71] [¶] [0]"), (TEXT, "click [71]")):
+        assert read_answer("+link '¶'", PageState(page), act, "compact") == Change(new=("link '¶'",))
+    assert read_answer("+link '¶'", state, "type [71] [a\nb] [0]", "compact") == Change(new=("link 'a\nb'",))
+
+
 def test_published_prompt_holds_everything():
     state = PageState(TEXT, "http://a/", "Buy shoes", "hover [71]")
     prompt = build_prompt(state, "click [99]", "published")
