@@ -24,20 +24,33 @@ def miniwob() -> Config:
     return Config(
         recipe="miniwob",
         summary="MiniWoB++ pages in a real browser, a 2M-parameter model from scratch, then RL (2 cores, extra web)",
-        data=WebPageConfig(web=WebSpec(transitions=3600), max_prompt=400, max_response=128, unchanged_per_hundred=50.0),
+        data=WebPageConfig(
+            web=WebSpec(transitions=3600),
+            max_prompt=400,
+            max_response=128,
+            unchanged_per_hundred=50.0,
+            reward_beta=1.4,
+        ),
         model=ModelConfig(vocabulary=1024, pieces="pages", hidden=192, layers=4, heads=4),
         sft=SFTConfig(
-            steps=500,
-            pretrain_steps=150,
+            steps=200,
+            pretrain_steps=70,
             batch=32,
             optimizer=OptimizerConfig(2e-3, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98),
             save_every=50,
-            eval_every=100,
+            eval_every=50,
         ),
         rl=RLConfig(
-            steps=60, prompts=32, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(4e-4, "cosine"), eval_every=10
+            steps=250,
+            prompts=32,
+            group=16,
+            seeds=(0, 1, 2),
+            optimizer=OptimizerConfig(3e-4, "cosine", warmup=0.05, beta2=0.99),
+            kl=0.02,
+            entropy=0.01,
+            eval_every=25,
         ),
-        control=ControlConfig(learning_rate=1e-4),
+        control=ControlConfig(learning_rate=1e-3),
         eval=EvalConfig(valid_rows=128),
     )
 
