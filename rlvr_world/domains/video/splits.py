@@ -105,7 +105,10 @@ class Clips(Sequence[Transition]):
         seed: int = 0,
         pool: int = 1,
     ) -> None:
-        """``every``: steps from one start to the next; ``seed`` is for the frames of ``context_back``."""
+        """``every``: steps from one start to the next; ``seed`` is for the frames of ``context_back``.
+
+        Raises InputError for numbers that make no sense together.
+        """
         far = context_back is not None
         if min(context, horizon, frame_skip, every) < 1 or (context_back or 0) < 0 or (far and context != 1):
             raise InputError(
