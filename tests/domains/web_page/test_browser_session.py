@@ -109,6 +109,20 @@ def test_pages_that_misbehave_cost_a_row_and_not_the_collection(
     assert not rows["late"][1]["done"]
 
 
+def test_a_driver_that_does_not_answer_is_ended(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(session, "LIMIT", 1.0)
+
+    async def visit() -> set[int]:
+        async with Session() as browser:
+            for process in browser._driver:
+                os.kill(process, signal.SIGSTOP)
+            return browser._driver
+
+    for process in at_once(visit()):
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
 def test_pages_that_fail_before_an_action_are_told_and_not_tried_again(
     site: sites.Site, tmp_path: Path, clicks: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

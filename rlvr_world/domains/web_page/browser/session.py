@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
+import signal
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from playwright.async_api import BrowserContext, Dialog, Error, Page, Route, async_playwright
@@ -48,6 +51,11 @@ class Missing(Exception):
     """The action could not be done on this page; the message says why."""
 
 
+def _children() -> set[int]:
+    """The processes that this one has started; none where the system does not tell."""
+    return {int(child) for task in Path("/proc/self/task").glob("*/children") for child in task.read_text().split()}
+
+
 class Session:
     """``async with Session() as session``: a browser that is gone when the block ends, however it ends.
 
@@ -66,12 +74,13 @@ class Session:
         self._last: Observation | None = None
 
     async def __aenter__(self) -> Session:
-        self._manager = async_playwright()
+        self._manager, others = async_playwright(), _children()
         self._playwright = await self._manager.__aenter__()
+        self._driver = _children() - others
         try:
             await self._launch()
         except BaseException:
-            await self._manager.__aexit__()
+            await self._stop()
             raise
         return self
 
@@ -79,7 +88,7 @@ class Session:
         try:
             await self._close()
         finally:
-            await self._manager.__aexit__()
+            await self._stop()
 
     async def restart(self) -> None:
         """A new browser in place of one that does not answer."""
@@ -138,6 +147,15 @@ class Session:
     async def _close(self) -> None:
         with contextlib.suppress(Error, asyncio.TimeoutError):
             await asyncio.wait_for(self._browser.close(), LIMIT)
+
+    async def _stop(self) -> None:
+        """End Playwright's driver, with force where it does not answer: Chromium ends with it."""
+        try:
+            await asyncio.wait_for(self._manager.__aexit__(), LIMIT)
+        except asyncio.TimeoutError:
+            for process in self._driver:
+                os.kill(process, signal.SIGKILL)
+            await asyncio.sleep(0.5)  # for the event loop to see it end
 
     async def _new_page(self) -> None:
         if self._context:
