@@ -175,8 +175,7 @@ def _codec(config: Config, cache: TokenCache) -> Codec:
     data: VideoConfig = config.data
     episodes, chosen = parts(data)["train"]
     single = data.kind == "single_step"
-    given = (pooled(episodes.actions(e), data.action_pool) for e in chosen)
-    actions = fit_ranges(given, data.action_ranges, bins=data.action_bins)
+    actions = fit_ranges((_given(data, episodes, e) for e in chosen), data.action_ranges, bins=data.action_bins)
     proprio = None
     if data.proprio:
         felt = [_felt(episodes, e) for e in chosen]
@@ -195,6 +194,11 @@ def _codec(config: Config, cache: TokenCache) -> Codec:
     )
     together = replace(actions, low=actions.low * data.actions_a_frame, high=actions.high * data.actions_a_frame)
     return Codec(layout, together, cache.fingerprint, cache.size, proprio)
+
+
+def _given(data: VideoConfig, episodes: Episodes, episode: int) -> np.ndarray:
+    """float32 [T // pool, A]: an episode's actions as the model is given them."""
+    return pooled(episodes.actions(episode), data.action_pool)
 
 
 def _felt(episodes: Episodes, episode: int) -> np.ndarray:
@@ -222,8 +226,10 @@ def _check_ranges(data: VideoConfig, codec: Codec) -> None:
     """Refuse episodes in other units than those that the model was trained on."""
     episodes, chosen = parts(data)["test"]
     some = chosen[:CHECKED]
-    given = {e: np.tile(pooled(episodes.actions(e), data.action_pool), (1, data.actions_a_frame)) for e in some}
-    codec.actions.check_fit({f"{episodes.name}/{episodes.ids[e]}": actions for e, actions in given.items()})
+    repeated = (1, data.actions_a_frame)
+    codec.actions.check_fit(
+        {f"{episodes.name}/{episodes.ids[e]}": np.tile(_given(data, episodes, e), repeated) for e in some}
+    )
     if codec.proprio:
         codec.proprio.check_fit({f"{episodes.name}/{episodes.ids[e]}": _felt(episodes, e) for e in some})
 

@@ -52,8 +52,9 @@ class Missing(Exception):
 
 
 def _children() -> set[int]:
-    """The processes that this one has started; none where the system does not tell."""
-    return {int(child) for task in Path("/proc/self/task").glob("*/children") for child in task.read_text().split()}
+    """The processes that this thread has started; none where the system does not tell."""
+    told = Path("/proc/thread-self/children")
+    return {int(child) for child in told.read_text().split()} if told.exists() else set()
 
 
 class Session:
