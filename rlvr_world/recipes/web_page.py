@@ -23,7 +23,6 @@ from rlvr_world.types import Transition
 def miniwob() -> Config:
     return Config(
         recipe="miniwob",
-        threads=1,  # its products are too small to share: a second one makes a step of RL slower
         summary="MiniWoB++ pages in a real browser, a 2M-parameter model from scratch, then RL (2 cores, extra web)",
         data=WebPageConfig(
             web=WebSpec(transitions=3600),
