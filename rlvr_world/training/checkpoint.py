@@ -28,6 +28,8 @@ from rlvr_world.models import Model, load_adapter
 TRAINER = "trainer"
 """The folder inside a checkpoint that holds what only training needs."""
 MANIFEST = "manifest.json"
+BEFORE = "before.json"
+"""In a checkpoint: the names of those before it that stay beside it."""
 ENDED = "ended.json"
 """In a stage's folder: the step whose checkpoint is its result although later ones were trained, and why."""
 
@@ -55,7 +57,7 @@ class State(Protocol):
 
 def save(folder: Path, state: State, counters: Counters, keep: int = 2, spare: Collection[int] = ()) -> Path:
     """Write ``folder/step-NNNNNN`` whole or not at all; after it stands, all but the last ``keep`` checkpoints and
-    those of the steps in ``spare`` are removed."""
+    those of the steps in ``spare`` are removed. It names those that stay, so ``sound`` ends what a kill cut off."""
     final = folder / name_of(counters.step)
     partial = folder / f".partial-{counters.step:06d}"
     shutil.rmtree(partial, ignore_errors=True)
@@ -63,12 +65,21 @@ def save(folder: Path, state: State, counters: Counters, keep: int = 2, spare: C
     state.save(partial)
     (partial / TRAINER).mkdir(exist_ok=True)
     (partial / TRAINER / "counters.json").write_text(json.dumps(asdict(counters)))
+    before = [old.name for old in checkpoints(folder) if old != final]
+    last = [*before, final.name][-max(1, keep) :]
+    stay = [name for name in before if name in last or name in map(name_of, spare)]
+    (partial / TRAINER / BEFORE).write_text(json.dumps(stay))
     publish(partial, final)
-    spared = {name_of(step) for step in spare} | {final.name}
-    for old in checkpoints(folder)[: -max(1, keep)]:
-        if old.name not in spared:
-            _remove(old)
+    _prune(final)
     return final
+
+
+def _prune(last: Path) -> None:
+    """Remove the checkpoints before ``last`` that were not to stay."""
+    stay = json.loads((last / TRAINER / BEFORE).read_text())
+    for old in checkpoints(last.parent):
+        if old.name < last.name and old.name not in stay:
+            _remove(old)
 
 
 def name_of(step: int) -> str:
@@ -123,7 +134,8 @@ def damage(folder: Path) -> str:
 def sound(folder: Path) -> Path | None:
     """The last checkpoint of a stage that is as it was written, where the stage goes on; None where there is none.
 
-    Damaged ones are named on stderr and put aside as ``damaged-step-NNNNNN``; what a killed writer left is removed.
+    Damaged ones are named on stderr and put aside as ``damaged-step-NNNNNN``; what a killed writer left, or had still to
+    remove, is removed.
     """
     for left in [*folder.glob(".partial-*"), *folder.glob(".removed-*")]:
         shutil.rmtree(left)
@@ -135,6 +147,8 @@ def sound(folder: Path) -> Path | None:
         before = latest(folder)
         goes_on = f"going on from {before.name}" if before else "the stage starts anew"
         print(f"rlvr-world: checkpoint {last} is damaged: {fault}; put aside, {goes_on}", file=sys.stderr, flush=True)
+    if last is not None:
+        _prune(last)
     return last
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -185,6 +187,33 @@ def test_the_last_ones_and_the_spared_ones_are_kept(tmp_path: Path, learner_of: 
     for step in range(1, 7):
         checkpoint.save(tmp_path, learner, Counters(step), keep=2, spare=(2,))
     assert [path.name for path in checkpoint.checkpoints(tmp_path)] == ["step-000002", "step-000005", "step-000006"]
+
+
+@pytest.mark.parametrize("keep", [1, 2, 4])
+@pytest.mark.parametrize("at", ["os.replace", "shutil.rmtree"])
+def test_a_kill_while_old_ones_are_removed_changes_nothing_about_what_stays(
+    at: str, keep: int, tmp_path: Path, learner_of: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learner = learner_of()
+    for name, steps in (("alone", range(1, 6)), ("killed", range(1, 5))):
+        for step in steps:
+            checkpoint.save(tmp_path / name, learner, Counters(step), keep=keep, spare=(1,))
+    undone = getattr(shutil if at == "shutil.rmtree" else os, at.split(".")[1])
+
+    def die(path: Path, *rest: Any, **named: Any) -> None:
+        """Where an old checkpoint is removed; what is partial may come and go."""
+        if path.name.startswith(("step-", ".removed-step-")) and path.exists():
+            raise KeyboardInterrupt
+        undone(path, *rest, **named)
+
+    with monkeypatch.context() as broken, contextlib.suppress(KeyboardInterrupt):
+        broken.setattr(at, die)
+        checkpoint.save(tmp_path / "killed", learner, Counters(5), keep=keep, spare=(1,))
+        assert keep == 4, "with fewer to keep, one is to be removed"
+    assert checkpoint.sound(tmp_path / "killed") == tmp_path / "killed/step-000005"
+    one, two = (sorted(path.name for path in (tmp_path / name).iterdir()) for name in ("alone", "killed"))
+    assert one == two
+    assert len(one) == keep + 1
 
 
 def flip(file: Path) -> None:
