@@ -134,8 +134,8 @@ def damage(folder: Path) -> str:
 def sound(folder: Path) -> Path | None:
     """The last checkpoint of a stage that is as it was written, where the stage goes on; None where there is none.
 
-    Damaged ones are named on stderr and put aside as ``damaged-step-NNNNNN``; what a killed writer left, or had still to
-    remove, is removed.
+    Damaged ones are named on stderr and put aside as ``damaged-step-NNNNNN``; what a killed writer left, or had
+    still to remove, is removed.
     """
     for left in [*folder.glob(".partial-*"), *folder.glob(".removed-*")]:
         shutil.rmtree(left)
