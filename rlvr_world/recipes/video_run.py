@@ -228,7 +228,8 @@ def _check_ranges(data: VideoConfig, codec: Codec) -> None:
     some = chosen[:CHECKED]
     repeated = (1, data.actions_a_frame)
     codec.actions.check_fit(
-        {f"{episodes.name}/{episodes.ids[e]}": np.tile(_given(data, episodes, e), repeated) for e in some}
+        {f"{episodes.name}/{episodes.ids[e]}": np.tile(_given(data, episodes, e), repeated) for e in some},
+        data.action_pool,
     )
     if codec.proprio:
         codec.proprio.check_fit({f"{episodes.name}/{episodes.ids[e]}": _felt(episodes, e) for e in some})

@@ -72,8 +72,9 @@ class ActionBins:
         low_A, high_A = self._ends
         return ((values_TA < low_A) | (values_TA > high_A)).mean(0)
 
-    def check_fit(self, actions: Mapping[str, np.ndarray]) -> None:
-        """Refuse ranges that are not those of the data: ``actions`` holds float32 [T, A] by name of episode.
+    def check_fit(self, actions: Mapping[str, np.ndarray], pool: int = 1) -> None:
+        """Refuse ranges that are not those of the data: ``actions`` holds float32 [T, A] by name of episode, each row
+        the mean of ``pool`` steps.
 
         Raises InputError naming the worst episode, step and field where half of a field's values lie outside.
         """
@@ -84,9 +85,10 @@ class ActionBins:
         low, high = self.low[field], self.high[field]
         beyond = {name: np.maximum(low - a[:, field], a[:, field] - high) for name, a in actions.items()}
         name = max(beyond, key=lambda name: beyond[name].max())
-        step = int(beyond[name].argmax())
+        row = int(beyond[name].argmax())
+        steps = f"step {row}" if pool == 1 else f"mean of steps {row * pool} to {(row + 1) * pool - 1}"
         raise InputError(
-            f"{name}: step {step}: field {field} is {actions[name][step, field]:.4g}, and {share_A[field]:.0%} of its "
+            f"{name}: {steps}: field {field} is {actions[name][row, field]:.4g}, and {share_A[field]:.0%} of its "
             f"values lie outside the range {low:.4g} to {high:.4g} (at most {OUTSIDE_LIMIT:.0%} may); "
             "check units and order of the fields, or fit the ranges to this data"
         )

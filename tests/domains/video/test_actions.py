@@ -59,6 +59,8 @@ def test_ranges_that_do_not_fit_the_data_are_refused() -> None:
     PUSH.check_fit({"a": fits, "b": fits, "c": fits, "d": normalised_late})  # 15 % of one field
     with pytest.raises(InputError, match=r"b: step 45: field 0 is 300, and 55% .* outside the range -1 to 1"):
         PUSH.check_fit({"a": fits[:5], "b": normalised_late})
+    with pytest.raises(InputError, match="b: mean of steps 360 to 367: field 0 is 300"):
+        PUSH.check_fit({"a": fits[:5], "b": normalised_late}, pool=8)
     assert PUSH.outside(normalised_late).tolist() == [0.6, 0.0]
 
 
