@@ -56,8 +56,7 @@ def findings(results: Mapping[str, Result], part: str = "") -> dict[str, Any]:
 
 
 def _block(title: str, columns: Sequence[Column], comparisons: Sequence[_Rival]) -> dict[str, Any]:
-    """``findings`` (one a rival, with a cell a column), and as ``headings`` and ``rows`` of the page: slices are its
-    columns, parts, which are many, its rows."""
+    """``findings`` (one a rival, with a cell a column); ``rows`` of the page, one a column, have a cell a finding."""
     by_slice, found = columns[0].by_slice, []
     for family, other, runs, rivals in comparisons:
         cells = [_cell(runs, rivals, c) for c in columns]
@@ -65,15 +64,13 @@ def _block(title: str, columns: Sequence[Column], comparisons: Sequence[_Rival])
             trivial = f"the trivial answer “{other}”" if by_slice else f"“{other}”"
             theirs = trivial if isinstance(rivals, str) else TITLES[other]
             found.append({"ours": TITLES[family], "theirs": theirs, "cells": cells})
-    heads, names = [c.title if by_slice else c.heading for c in columns], [f["theirs"] for f in found]
-    grid = [f["cells"] for f in found]
-    rows = zip(names, grid, strict=True) if by_slice else zip(heads, zip(*grid, strict=True), strict=False)
+    heads = [c.title if by_slice else c.heading for c in columns]
+    rows = zip(heads, zip(*(f["cells"] for f in found), strict=True), strict=False)
     return {
         "title": title,
         "by_slice": by_slice,
         "percent": all(c.unit == "%" for c in columns),
         "findings": found,
-        "headings": heads if by_slice else names,
         "rows": [{"head": head, "cells": list(cells)} for head, cells in rows],
     }
 
