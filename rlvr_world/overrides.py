@@ -46,10 +46,18 @@ def settings(config: Any, prefix: str = "") -> Iterator[Setting]:
             )
 
 
-def describe(config: Any, width: int | None = None) -> str:
-    """Every setting on a line: ``name=value``, type (unit), help; as wide as ``width`` characters or the terminal."""
+def describe(config: Any, width: int | None = None, group: str = "") -> str:
+    """Every setting on a line: ``name=value``, type (unit), help; as wide as ``width`` characters or the terminal.
+
+    ``group`` takes only those of a group, such as ``rl``. Raises InputError, with the nearest, for an unknown one.
+    """
     width = width or shutil.get_terminal_size((120, 24)).columns
-    rows = [(_crop(f"{s.name}={_show(s.value)}"), _crop(_expected(s)), s.help) for s in settings(config)]
+    known = {s.name: s for s in settings(config)}
+    if group and group not in known.keys() | _sections(known):
+        near = difflib.get_close_matches(group, _sections(known), 1, 0)
+        raise InputError(f"there is no group of settings {group!r}; the nearest is {near[0] if near else 'none'!r}")
+    chosen = [s for name, s in known.items() if not group or name == group or name.startswith(f"{group}.")]
+    rows = [(_crop(f"{s.name}={_show(s.value)}"), _crop(_expected(s)), s.help) for s in chosen]
     first, second = (max(len(row[i]) for row in rows) for i in (0, 1))
     indent, lines = first + second + 6, []
     for name, kind, text in rows:

@@ -25,12 +25,13 @@ def judge(
     size = max(1, AT_ONCE // max((len(group) for group in groups), default=1))
     for start in range(0, len(groups), size):
         chosen, of_rows = groups[start : start + size], rows[start : start + size]
-        predictions = _decode(domain, chosen, of_rows)
+        predictions = decode(domain, chosen, of_rows)
         for group, scores in zip(predictions, score(domain, predictions, of_rows), strict=True):
             yield list(zip(group, scores, strict=True))
 
 
-def _decode(domain: Domain, groups: Sequence[Sequence[Written]], rows: Sequence[Transition]) -> list[list[Any]]:
+def decode(domain: Domain, groups: Sequence[Sequence[Written]], rows: Sequence[Transition]) -> list[list[Any]]:
+    """The prediction of every rollout of every group, or ``Malformed``."""
     if isinstance(domain, BatchDomain):
         with about(*rows):
             return domain.decode_groups(groups, rows)

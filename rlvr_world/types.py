@@ -13,9 +13,10 @@ import base64
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-import torch
+if TYPE_CHECKING:
+    import torch  # shapes alone need it: whoever lists recipes does not wait for it
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Transition:
     state: Any
     action: Any
     next_state: Any
+    """None where it is what is asked for."""
     kind: str = ""
     """The slices that evaluation reports apart: ``changed``, or several with commas, ``changed, held-out tasks``."""
     world: str = ""
@@ -162,6 +164,19 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Finding:
+    """What a look at a model before RL found; see ``rlvr-world doctor``.
+
+    >>> Finding("malformed", "71%", "the start does not know the format: more sft.steps")
+    """
+
+    name: str
+    text: str
+    advice: str = ""
+    """What to change; empty where all is well."""
+
+
+@dataclass(frozen=True)
 class Picture:
     """An encoded picture, for what a text cannot show.
 
@@ -190,7 +205,7 @@ class Domain(Protocol):
         ...
 
     def encode(self, transition: Transition) -> Script:
-        """How a transition is written as tokens."""
+        """How a transition is written as tokens; one without a next state gives a script without targets."""
         ...
 
     def decode(self, written: Written, transition: Transition) -> Any:
@@ -199,6 +214,13 @@ class Domain(Protocol):
 
     def score(self, prediction: Any, transition: Transition) -> Score:
         """How a prediction (or ``Malformed``) compares with what really happened."""
+        ...
+
+    def advance(self, state: Any, action: Any, prediction: Any) -> Any:
+        """The state after a prediction, from which a next step starts; ``Malformed`` where the prediction is none.
+
+        Its truth: with the true prediction of a row it is that row's next state.
+        """
         ...
 
     def baselines(self, transition: Transition) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from rlvr_world.tokenizers import train_tokenizer
+from rlvr_world.models.text_tokenizer import train_text_tokenizer
 from rlvr_world.types import Write
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -33,7 +33,7 @@ def test_the_page_shows_the_script():
 
 
 def test_right_answers_score_the_maximum(grid):
-    world = grid.Grid(train_tokenizer([], vocab_size=259))
+    world = grid.Grid(train_text_tokenizer([], vocab_size=259))
     for row in grid.rows():
         write = world.encode(row).tail[0]
         assert isinstance(write, Write)

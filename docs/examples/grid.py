@@ -10,12 +10,19 @@ from transformers import PreTrainedTokenizerBase
 from rlvr_world.config import ModelConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.evaluation.evaluate import Plan, evaluate
 from rlvr_world.evaluation.summary import markdown_table, paper_table
-from rlvr_world.models import create_model
-from rlvr_world.tokenizers import train_tokenizer
+from rlvr_world.models.loading import create_model
+from rlvr_world.models.text_tokenizer import train_text_tokenizer
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.sft import SFT
-from rlvr_world.types import Given, Malformed, Score, Script, Transition, Write
+from rlvr_world.types import (
+    Given,
+    Malformed,
+    Score,
+    Script,
+    Transition,
+    Write,
+)
 
 LETTERS = "abcdefghijklmnopqrst"
 MOVES = {"north": (0, -1), "south": (0, 1), "west": (-1, 0), "east": (1, 0)}
@@ -73,7 +80,7 @@ class Grid:
 def main(sft_steps: int = 200, rl_steps: int = 150) -> None:
     everything = rows()
     test, train = everything[:400], everything[400:]
-    tokenizer = train_tokenizer([], vocab_size=259)  # single bytes and the special tokens
+    tokenizer = train_text_tokenizer([], vocab_size=259)  # single bytes and the special tokens
     model = create_model(len(tokenizer), hidden=64, layers=2, heads=4, max_length=32, tokenizer=tokenizer)
     settings = ModelConfig(device="cpu", precision="float32")
     grid, results = Grid(tokenizer), {}

@@ -11,7 +11,7 @@ import numpy as np
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.evaluate import Plan
 from rlvr_world.evaluation.intervals import bootstrap
-from rlvr_world.models import Model
+from rlvr_world.models.head import Model
 from rlvr_world.sampling.engine import sample
 from rlvr_world.scoring import judge
 from rlvr_world.types import Domain, Rollout, Transition

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import InputError
+from rlvr_world.errors import InputError
 
 
 def by_row(records: Sequence[Mapping[str, Any]]) -> list[list[dict[str, Any]]]:

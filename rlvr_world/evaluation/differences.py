@@ -7,10 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from .checks import same_protocol
-from .intervals import FEWEST, RESAMPLES, Interval, paired_bootstrap, t_interval, units
-from .summary import Result, in_slice, resampled
+from rlvr_world.errors import InputError
+from rlvr_world.evaluation.checks import same_protocol
+from rlvr_world.evaluation.intervals import (
+    FEWEST,
+    RESAMPLES,
+    Interval,
+    paired_bootstrap,
+    t_interval,
+    units,
+)
+from rlvr_world.evaluation.summary import Result, in_slice, resampled
 
 
 def difference(

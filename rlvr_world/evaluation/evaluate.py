@@ -11,11 +11,18 @@ from typing import Any
 
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.summary import summarise
-from rlvr_world.files import write_whole
-from rlvr_world.models import Model
+from rlvr_world.models.head import Model
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.scoring import AT_ONCE, about, judge, score
-from rlvr_world.types import BatchDomain, Domain, Picture, Rollout, Score, Transition
+from rlvr_world.system.files import write_whole
+from rlvr_world.types import (
+    BatchDomain,
+    Domain,
+    Picture,
+    Rollout,
+    Score,
+    Transition,
+)
 
 GREEDY = Sampling(temperature=0.0)
 

@@ -8,8 +8,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from .plots import Line, curve, line_plot, mean_curve, smooth
-from .summary import OVERALL, Column, arrow, headline, scale_of, slice_order, title_of, unit_of
+from rlvr_world.evaluation.plots import Line, curve, line_plot, mean_curve, smooth
+from rlvr_world.evaluation.summary import (
+    OVERALL,
+    Column,
+    arrow,
+    headline,
+    scale_of,
+    slice_order,
+    title_of,
+    unit_of,
+)
 
 Metrics = Sequence[Mapping[str, Any]]
 Figure = dict[str, str]

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .differences import across_seeds, difference, runs_of
-from .summary import OVERALL, PERCENT, Column, Result, layout, resampled, title_of
+from rlvr_world.evaluation.differences import across_seeds, difference, runs_of
+from rlvr_world.evaluation.summary import (
+    OVERALL,
+    PERCENT,
+    Column,
+    Result,
+    layout,
+    resampled,
+    title_of,
+)
 
 TITLES = {"rl": "RL", "sft": "SFT", "control": "the compute-matched control", "base": "the base model"}
 SAME = "no difference shown"

@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import matplotlib
@@ -150,39 +151,28 @@ def _inline(svg: str, label: str) -> str:
     return f'<svg {box}" role="img" aria-label="{html.escape(label)}" xmlns:xlink="http://www.w3.org/1999/xlink">{body}'
 
 
-def heat_map(
+def save_heat_map(
+    file: Path,
     rows: Sequence[str],
     columns: Sequence[str],
     values: Sequence[Sequence[float]],
     title: str,
     lower: Collection[str] = (),
-) -> str:
-    """``values`` [rows, columns] as an ``<svg>`` grid with the numbers in its cells.
+) -> Path:
+    """``values`` [rows, columns] as a picture with the numbers in its cells; the file.
 
     Each column is coloured for itself, from its worst value (blank) to its best (full); of the columns named in
     ``lower``, less is better.
     """
-    left, width, height = 12 + 8 * max(map(len, rows)), 96, 38
-    parts = []
-    for j, name in enumerate(columns):
-        parts.append(_svg_text(left + (j + 0.5) * width, 22, name, "middle", "ink"))
-        column = [row[j] for row in values]
-        worst, best = (max(column), min(column)) if name in lower else (min(column), max(column))
-        for i, value in enumerate(column):
-            x, y = left + j * width, 34 + i * height
-            share = (value - worst) / ((best - worst) or 1.0)
-            parts.append(
-                f'<rect x="{x + 1}" y="{y + 1}" width="{width - 2}" height="{height - 2}" rx="4" fill="var(--rl)" '
-                f'fill-opacity="{0.04 + 0.5 * share:.3f}"/>'
-            )
-            text = f"{value:.4g}".replace("-", "−")
-            parts.append(_svg_text(x + width / 2, y + height / 2 + 5, text, "middle", "text", share == 1))
-    parts += [_svg_text(left - 10, 34 + (i + 0.5) * height + 5, name, "end", "ink") for i, name in enumerate(rows)]
-    box = f"0 0 {left + width * len(columns)} {38 + height * len(rows)}"
-    head = f'<svg viewBox="{box}" role="img" aria-label="{html.escape(title)}" font-size="14">'
-    return f"{head}<title>{html.escape(title)}</title>{''.join(parts)}</svg>"
-
-
-def _svg_text(x: float, y: float, text: str, anchor: str, colour: str, strong: bool = False) -> str:
-    weight = ' font-weight="650"' if strong else ""
-    return f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" fill="var(--{colour})"{weight}>{html.escape(text)}</text>'
+    better = np.array(values) * [-1 if name in lower else 1 for name in columns]
+    shares = (better - better.min(0)) / np.maximum(better.max(0) - better.min(0), 1e-12)
+    figure = Figure(figsize=(1.1 * len(columns) + 1, 0.5 * len(rows) + 1), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=2, aspect="auto")
+    for (i, j), value in np.ndenumerate(np.array(values)):
+        axes.text(j, i, f"{value:+.1%}", ha="center", va="center", weight="bold" if shares[i, j] == 1 else "normal")
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set_title(title, fontsize=9)
+    figure.savefig(file, dpi=150)
+    return file

@@ -15,10 +15,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from ..errors import InputError
-from .figures import held_out_figures, more_figures, rl_figures, sft_figures, tokenizer_figures
-from .findings import findings, story
-from .summary import (
+from rlvr_world.errors import InputError
+from rlvr_world.evaluation.figures import held_out_figures, more_figures, rl_figures, sft_figures, tokenizer_figures
+from rlvr_world.evaluation.findings import findings, story
+from rlvr_world.evaluation.summary import (
     OVERALL,
     Column,
     Result,
@@ -31,7 +31,7 @@ from .summary import (
     title_of,
     unit_of,
 )
-from .tables import flatten, tables
+from rlvr_world.evaluation.tables import flatten, tables
 
 PREDICTIONS = 5  # shown right, and shown wrong
 PICTURED = 6  # rows whose pictures are shown

@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from .checks import by_row, same_protocol
-from .intervals import Interval, bootstrap, units, wilson
+from rlvr_world.errors import InputError
+from rlvr_world.evaluation.checks import by_row, same_protocol
+from rlvr_world.evaluation.intervals import Interval, bootstrap, units, wilson
 
 OVERALL = "overall"
 Result = Mapping[str, Any]

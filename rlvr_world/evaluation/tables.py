@@ -6,8 +6,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .differences import across_seeds, runs_of
-from .summary import OVERALL, PERCENT, Column, Result, Row, column, layout, markdown_table, table_rows
+from rlvr_world.evaluation.differences import across_seeds, runs_of
+from rlvr_world.evaluation.summary import (
+    OVERALL,
+    PERCENT,
+    Column,
+    Result,
+    Row,
+    column,
+    layout,
+    markdown_table,
+    table_rows,
+)
 
 
 def tables(results: Mapping[str, Result]) -> dict[str, Any]:

@@ -1,20 +1,35 @@
-"""Recipes: a name, a whole config, and which domain reads it. The one place where domains are told apart."""
+"""Recipes: a name, a whole config, and which domain reads it. The one place where domains are told apart.
+
+A recipe of one's own is a file, a module, or an entry point of the group ``rlvr_world.recipes``; see ``find``.
+Nothing heavy is imported before a method needs it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import importlib
+import importlib.util
+import json
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
-from rlvr_world.models import Model, create_model
-from rlvr_world.training.guards import Guard
-from rlvr_world.training.tracking import Log
-from rlvr_world.types import Domain, Transition
+from rlvr_world.overrides import to_json
+from rlvr_world.types import Domain, Finding, Picture, Score, Transition
+
+if TYPE_CHECKING:
+    from rlvr_world.models.head import Model
+    from rlvr_world.models.text_tokenizer import TextTokenizer
+    from rlvr_world.training.visual_tokenizer import TokenizerTraining
+
+BUILT_IN = ("text_game", "web_page", "video")
+"""The modules of this package that hold recipes, each in a mapping ``RECIPES``."""
+ENTRY_POINTS = "rlvr_world.recipes"
 
 
 @dataclass(frozen=True)
@@ -26,75 +41,186 @@ class Splits:
     train: Sequence[Transition]
     valid: Sequence[Transition]
     test: Sequence[Transition]
-    rl_epoch: Callable[[int, int], Sequence[Transition]]
-    """(seed, epoch) -> rows; as many in every epoch."""
+    epoch: Callable[[int, int], Sequence[Transition]] | None = None
+    """(seed, epoch) -> the rows that RL draws from, as many in every epoch; None takes the training rows."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Why rows that were read are in no split -> how many."""
 
-
-Tokenizer = PreTrainedTokenizerBase | None
-"""The tokenizer of a model over text; None where tokens are something else."""
-
-
-def _nothing(config: Config, splits: Splits, folder: Path, log: Log) -> None:
-    """What most recipes have to do before there can be a model."""
-
-
-def _none_known(config: Config) -> list[str]:
-    """Where rows come from no files of rows."""
-    return []
+    def rl_epoch(self, seed: int, epoch: int) -> Sequence[Transition]:
+        return self.train if self.epoch is None else self.epoch(seed, epoch)
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How a run is put together. ``folder`` is the run folder; None where a model is used outside of a run."""
+class FirstStage:
+    """What has to be trained before there can be a world model: for video its visual tokenizer."""
 
-    config: Callable[[], Config]
-    splits: Callable[[Config], Splits]
-    new_model: Callable[[Config, Splits, Path], tuple[Model, Tokenizer]]
-    """(config, splits, folder) -> a model from scratch with random weights."""
-    domain: Callable[[Config, Model, Tokenizer, Path | None], Domain]
-    """(config, model, tokenizer, folder) -> the domain that encodes, decodes and scores."""
-    protocol: Callable[[Config], dict[str, Any]]
-    """The domain settings that an evaluation result depends on, besides the rows."""
-    prepare: Callable[[Config, Splits, Path, Log], None] = _nothing
-    """(config, splits, folder, log): what has to stand in the run folder before there can be a model."""
-
-    prepared: Callable[[Config], tuple[Any, Guard]] | None = None
-    """config -> the stage that ``prepare`` trains, as it begins, and its guard; None where nothing is trained."""
-
-    row_faults: Callable[[Config], list[str]] = _none_known
-    """config -> what is wrong with each row of its files that does not read."""
+    name: str
+    """Its checkpoints lie in ``RUN/<name>``."""
+    steps: int
+    save_every: int
+    eval_every: int
+    open: Callable[[], TokenizerTraining]
+    """The stage as it begins."""
+    validate: Callable[[TokenizerTraining], dict[str, float]]
+    """Numbers of held-out data, named ``eval/...``."""
 
 
-def from_scratch(config: Config, vocabulary: int, max_length: int, tokenizer: Tokenizer = None) -> Model:
-    """The random model that ``config.model`` describes, over a vocabulary that the recipe knows."""
-    shape = config.model
-    return create_model(
-        vocabulary,
-        hidden=shape.hidden,
-        layers=shape.layers,
-        heads=shape.heads,
-        max_length=max_length,
-        tokenizer=tokenizer,
-        seed=config.seed,
-        intermediate=shape.intermediate,
-        tied=shape.tied,
-    )
+class Recipe(ABC):
+    """How a run is put together: write ``config``, ``splits`` and ``domain``, and ``texts`` or ``new_model``.
+
+    ``world`` is the folder that goes with a model wherever it goes, see ``write_world``; None where there is none.
+    """
+
+    @abstractmethod
+    def config(self) -> Config:
+        """Every setting with its default; ``data`` is a dataclass of the recipe's own."""
+        ...
+
+    @abstractmethod
+    def splits(self, config: Config) -> Splits:
+        """The rows. Raises InputError, naming file, row and field, where they do not read."""
+        ...
+
+    @abstractmethod
+    def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> Domain:
+        """What encodes, decodes and scores for this model."""
+        ...
+
+    def texts(self, config: Config, splits: Splits) -> Iterator[str]:
+        """What the text tokenizer of a model from scratch is trained on."""
+        raise InputError(
+            f"recipe {config.recipe}: model.source=scratch needs texts() or new_model(); write one of them"
+        )
+
+    def new_model(self, config: Config, splits: Splits, world: Path | None) -> tuple[Model, TextTokenizer | None]:
+        """A model with random weights: here over a text tokenizer that is trained on ``texts``."""
+        from rlvr_world.models.loading import create_model
+        from rlvr_world.models.text_tokenizer import train_text_tokenizer
+
+        shape = config.model
+        tokenizer = train_text_tokenizer(self.texts(config, splits), shape.vocabulary, shape.pieces)
+        return create_model(shape, len(tokenizer), tokenizer, config.seed), tokenizer
+
+    def protocol(self, config: Config) -> dict[str, Any]:
+        """The settings that an evaluation result depends on, besides the rows."""
+        return {"domain": type(self).__name__, "data": to_json(config.data)}
+
+    # What only some recipes need
+
+    def first_stage(self, config: Config) -> FirstStage | None:
+        """What is trained before there can be a model; None for nothing."""
+        return None
+
+    def write_world(self, config: Config, folder: Path, start: Path | None, run: Path) -> Config:
+        """Write into ``folder`` what a model needs beside its weights to be used anywhere: rules, a visual tokenizer.
+
+        ``start`` is the ``world`` of the model that training starts from, where it has one. Returns the config that goes
+        with the model, in which these are no longer looked for elsewhere.
+        """
+        return config
+
+    def prepare(self, config: Config, splits: Splits, world: Path, run: Path) -> None:  # noqa: B027
+        """What else has to stand in the run folder before there can be a model."""
+
+    def check_data(self, config: Config, domain: Domain) -> None:  # noqa: B027
+        """Raises InputError where the rows are not of the kind that the model was trained on."""
+
+    def row_faults(self, config: Config) -> list[str]:
+        """What is wrong with each row of its files that does not read."""
+        return []
+
+    def unread(self, row: Transition) -> Iterator[str]:
+        """What is wrong with the files that a row stands for, where these are read later."""
+        return iter(())
+
+    def findings(
+        self, domain: Domain, rows: Sequence[Transition], judged: Sequence[Sequence[tuple[Any, Score]]]
+    ) -> list[Finding]:
+        """What ``doctor`` should say besides, of the predictions of some rows and their scores."""
+        return []
+
+    def question(self, given: Any) -> Transition:
+        """A transition without a next state out of ``{"state": ..., "action": ...}``, as files and users have them."""
+        if not isinstance(given, Mapping) or not {"state", "action"} <= given.keys():
+            raise InputError(f"question: expected an object with the keys state and action, got {given!r:.80}")
+        return Transition(str(given.get("id", "question")), given["state"], given["action"], None)
+
+    def shown(self, state: Any) -> str | Picture:
+        """A state for a person or a file."""
+        return state if isinstance(state, str) else json.dumps(state, ensure_ascii=False)
+
+    def inspect(self, config: Config, out: Path) -> str:
+        """A look at the data before anything is trained on them; pictures go to the folder ``out``."""
+        raise InputError(f"recipe {config.recipe}: expected a video recipe; `rlvr-world recipes` lists them")
+
+    def rewarded_by(self, config: Config) -> dict[str, Config]:
+        """The config with the reward made of one metric alone, by metric; empty where the reward is what it is."""
+        return {}
 
 
 def recipes() -> dict[str, Recipe]:
-    """Every recipe by name."""
-    from rlvr_world.recipes.text_game import TEXT_GAME_RECIPES
-    from rlvr_world.recipes.video import VIDEO_RECIPES
-    from rlvr_world.recipes.web_page import WEB_PAGE_RECIPES
-
-    return {**TEXT_GAME_RECIPES, **VIDEO_RECIPES, **WEB_PAGE_RECIPES}
+    """Every recipe that has a name: those of this package, then those of entry points."""
+    found: dict[str, Recipe] = {}
+    for module in BUILT_IN:
+        found |= importlib.import_module(f"rlvr_world.recipes.{module}").RECIPES
+    for entry in metadata.entry_points(group=ENTRY_POINTS):
+        if entry.name not in found:
+            found[entry.name] = _checked(entry.load(), f"entry point {entry.value}")
+    return found
 
 
 def find(name: str) -> Recipe:
-    """The recipe of this name; InputError lists them all otherwise."""
+    """The recipe of this name, or ``recipe`` in the file or module of this name (``file.py:other`` takes ``other``).
+
+    Raises InputError where there is none; what the file itself raises is left as it is.
+    """
+    place, _, attribute = name.partition(":")
+    if place.endswith(".py"):
+        return _checked(getattr(_file(Path(place).expanduser()), attribute or "recipe", None), name)
     known = recipes()
-    if name not in known:
-        raise InputError(f"recipe {name!r} does not exist; there are: {', '.join(known)}")
-    return known[name]
+    if name in known:
+        return known[name]
+    if "." in place and _is_module(place):
+        return _checked(getattr(importlib.import_module(place), attribute or "recipe", None), name)
+    raise InputError(
+        f"recipe {name!r} does not exist; there are: {', '.join(known)}; or name a file (path/to/recipe.py) or a module"
+    )
+
+
+def config_of(name: str) -> Config:
+    """The recipe's config, which bears the name under which ``find`` gives the recipe again from any folder."""
+    place, colon, attribute = name.partition(":")
+    if place.endswith(".py"):
+        name = f"{Path(place).expanduser().resolve()}{colon}{attribute}"
+    return replace(find(name).config(), recipe=name)
+
+
+def _file(path: Path) -> Any:
+    """The module of a file, run once a process."""
+    if not path.is_file():
+        raise InputError(f"recipe {path}: there is no such file; check the path")
+    name = f"rlvr_world_recipe_{path.resolve().as_posix().replace('/', '_')}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[name]
+            raise
+    return sys.modules[name]
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _checked(found: Any, name: str) -> Recipe:
+    if not isinstance(found, Recipe):
+        raise InputError(f"recipe {name}: expected an instance of rlvr_world.Recipe there, got {found!r:.80}")
+    return found

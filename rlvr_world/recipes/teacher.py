@@ -15,20 +15,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.progress import track
-
-from rlvr_world.attention import share_prefixes
 from rlvr_world.config import Config
 from rlvr_world.domains.text_game.answer import read_prediction
-from rlvr_world.domains.text_game.domain import TextGameConfig
+from rlvr_world.domains.text_game.config import TextGameConfig
 from rlvr_world.domains.text_game.prompt import Rules, build_prompt
 from rlvr_world.domains.text_game.rows import GameState
 from rlvr_world.domains.text_game.scoring import score_answer
 from rlvr_world.errors import InputError
-from rlvr_world.models import check_device, load_model
+from rlvr_world.models.attention import share_prefixes
+from rlvr_world.models.device import check_device
+from rlvr_world.models.loading import load_model
 from rlvr_world.recipes import find
-from rlvr_world.recipes.text_game import text_game
 from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.system.progress import progress
 from rlvr_world.types import Transition
 
 Taught = Iterator[tuple[Transition, str | None]]
@@ -49,11 +48,13 @@ def teach(config: Config, out: Path, model: str, url: str = "", samples: int = 1
     rows = [row for row in train if row.kind == "changed" and row.id not in held]
     taught = _from_server(rows, config, model, url, samples) if url else _from_model(rows, config, model, samples)
     kept = 0
-    for row, answer in track(taught, "asking the teacher", total=len(rows)):
-        if answer is not None:
-            with out.open("a") as file:
-                file.write(json.dumps(_record(row, answer)) + "\n")
-            kept += 1
+    with progress("asking the teacher", len(rows), "rows") as update:
+        for asked, (row, answer) in enumerate(taught, start=1):
+            if answer is not None:
+                with out.open("a") as file:
+                    file.write(json.dumps(_record(row, answer)) + "\n")
+                kept += 1
+            update(asked, f"{kept} kept")
     return kept, len(rows)
 
 
@@ -61,7 +62,7 @@ def _from_model(rows: Sequence[Transition], config: Config, source: str, samples
     """A local model samples at temperature 1 with the recipe's own prompts."""
     model, tokenizer = load_model(source, device=check_device(config.model.device))
     share_prefixes(model)
-    domain = text_game(config, model, tokenizer, None)
+    domain = find(config.recipe).domain(config, model, tokenizer, None)
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]
         streams = [(config.seed, start + i) for i in range(len(part))]

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
-from rlvr_world.domains.text_game.domain import TextGame, TextGameConfig
-from rlvr_world.domains.text_game.prompt import PromptStyle, Rules, build_answer, build_prompt
-from rlvr_world.domains.text_game.rows import read_rows
-from rlvr_world.domains.text_game.splits import deduplicate, hold_out_worlds, mix_unchanged, validation_split
-from rlvr_world.domains.text_game.world import WorldSpec, collect_rows, collect_splits
+from rlvr_world.domains.splits import WorldSplitRule, held_out, mix_unchanged, split_rows
+from rlvr_world.domains.text_game.config import PromptStyle, TextGameConfig, TextWorldSpec
 from rlvr_world.errors import InputError
-from rlvr_world.models import Model
-from rlvr_world.recipes import Recipe, Splits, Tokenizer, from_scratch
-from rlvr_world.tokenizers import train_tokenizer
+from rlvr_world.recipes import Splits
+from rlvr_world.recipes.rows import RowsRecipe, reasoning_column, text_of
 from rlvr_world.types import Transition
+
+if TYPE_CHECKING:
+    from rlvr_world.domains.row_files import OnFault
+    from rlvr_world.domains.text_game.domain import TextGame
+    from rlvr_world.models.head import Model
+    from rlvr_world.models.text_tokenizer import TextTokenizer
 
 COMPACT = PromptStyle(instructions=False, rules=False, literals="json")
 """For models that see nothing but this game: the state, the next uuid and the action."""
@@ -29,9 +31,7 @@ def demo() -> Config:
         recipe="demo",
         summary="a 2M-parameter model from scratch learns generated text adventures, then RL (2 cores, minutes)",
         data=TextGameConfig(
-            world=WorldSpec(games=36, rows_per_game=300),
-            valid_fraction=0.05,
-            test_fraction=0.1,
+            env=TextWorldSpec(games=36, rows_per_game=300),
             style=COMPACT,
             max_prompt=512,
             max_response=128,
@@ -60,7 +60,7 @@ def bytesized32() -> Config:
             max_prompt=1024,
             max_response=256,
             reward="task_specific",
-            valid_fraction=0.03,
+            split=WorldSplitRule(valid=0.03),
         ),
         model=ModelConfig(vocabulary=4096, pieces="fields", hidden=256, layers=8, heads=4),
         sft=SFTConfig(
@@ -136,95 +136,119 @@ def _published(recipe: str, source: str, reward: str, unchanged: float) -> Confi
     )
 
 
-def text_splits(config: Config) -> Splits:
-    data: TextGameConfig = config.data
-    column = data.reasoning_column if config.sft.reasoning and config.sft.steps else ""
-    if data.source == "textworld":
-        train, valid, test = _from_world(config, data)
-    else:
-        train, valid, test = _from_files(config, data, "" if data.sft_train else column)
-    sft = read_rows(data.sft_train, column) if data.sft_train else train
-    return Splits(sft, train, valid, test, partial(_rl_rows, train, data.unchanged_per_hundred))
+class TextGameRecipe(RowsRecipe):
+    def splits(self, config: Config) -> Splits:
+        from rlvr_world.domains.text_game.splits import is_gold
 
+        data: TextGameConfig = config.data
+        column = reasoning_column(config)
+        if data.source == "textworld":
+            train, valid, test = _played(data)
+        else:
+            train, valid, test = self._from_files(config, "" if data.sft_train else column)
+        sft = self.read(config, data.sft_train, column) if data.sft_train else train
+        if data.unchanged_per_hundred < 0:
+            return Splits(sft, train, valid, test)
+        changed, others = [row for row in train if is_gold(row)], [row for row in train if not is_gold(row)]
+        return Splits(sft, train, valid, test, partial(mix_unchanged, changed, others, data.unchanged_per_hundred))
 
-def row_faults(config: Config) -> list[str]:
-    data, faults = config.data, list[str]()
-    column = data.reasoning_column if config.sft.reasoning and config.sft.steps else ""
-    files = {data.train: "" if data.sft_train else column, data.test: "", data.sft_train: column}
-    for path, of_path in files.items() if data.source == "files" else ():
-        if path:
-            read_rows(path, of_path, lambda error: faults.append(str(error)))
-    return faults
+    def _from_files(self, config: Config, column: str) -> tuple[Sequence[Transition], ...]:
+        from rlvr_world.domains.text_game.splits import deduplicate, question
 
-
-def _from_world(config: Config, data: TextGameConfig) -> tuple[Sequence[Transition], ...]:
-    cache = Path(data.cache).expanduser()
-    if data.split == "held_out":
-        files = collect_splits(data.world, cache, data.valid_games, data.test_games)
-        return tuple(read_rows(files[name]) for name in ("train", "valid", "test"))
-    rows, test = validation_split(read_rows(collect_rows(data.world, cache)), data.test_fraction, config.seed)
-    train, valid = validation_split(rows, data.valid_fraction, config.seed)
-    return train, valid, test
-
-
-def _from_files(config: Config, data: TextGameConfig, column: str) -> tuple[Sequence[Transition], ...]:
-    for name in ("train", "test"):
-        if not getattr(data, name):
+        data: TextGameConfig = config.data
+        if not data.train:
             raise InputError(
-                f"data.{name}: this recipe reads row files; give their path, as in data.{name}=rows/{name}.jsonl.gz"
+                "data.train: this recipe reads row files; give their path, as in data.train=train.jsonl.gz"
             )
-    train, test = read_rows(data.train, column), read_rows(data.test)
-    if data.split == "deduplicated":
-        train = deduplicate(train, test)
-    elif data.split == "held_out":
-        train, _ = hold_out_worlds(train, fraction=data.held_out_fraction, seed=config.seed)
-        kept = {row.world for row in train}
-        test = [row for row in test if row.world not in kept]
-    train, valid = validation_split(train, data.valid_fraction, config.seed)
-    return train, valid, test
+        train = self.read(config, data.train, column)
+        if not data.test:
+            return split_rows(train, data.split, question)
+        test = self.read(config, data.test)
+        if data.deduplicate:
+            train = deduplicate(train, test)
+        if data.split.worlds:
+            games = sorted({row.world for row in train})
+            held = set(held_out(games, data.split.worlds, data.split.seed, "worlds"))
+            train = [row for row in train if row.world not in held]
+            test = [row for row in test if row.world in held]
+        train, valid, _ = split_rows(train, replace(data.split, test=0.0, worlds=0.0), question)
+        return train, valid, test
+
+    def read(self, config: Config, path: str, column: str = "", on_fault: OnFault = None) -> list[Transition]:
+        from rlvr_world.domains.text_game.rows import read_rows
+
+        return read_rows(path, column, on_fault)
+
+    def files(self, config: Config) -> Mapping[str, str]:
+        data, column = config.data, reasoning_column(config)
+        return {data.train: "" if data.sft_train else column, data.test: "", data.sft_train: column}
+
+    def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> TextGame:
+        from rlvr_world.domains.text_game.domain import TextGame
+        from rlvr_world.domains.text_game.prompt import Rules
+
+        data: TextGameConfig = config.data
+        own = world / RULES if world else None
+        file = data.rules or (own if own and own.is_file() else "")
+        return TextGame(data, text_of(config, tokenizer), Rules.load(file) if data.style.rules and file else None)
+
+    def write_world(self, config: Config, folder: Path, start: Path | None, run: Path) -> Config:
+        """The rules of the games, where prompts give them."""
+        if config.data.style.rules and config.data.rules:
+            (folder / RULES).write_bytes(Path(config.data.rules).read_bytes())
+        return replace(config, data=replace(config.data, rules=""))
+
+    def texts(self, config: Config, splits: Splits) -> Iterator[str]:
+        from rlvr_world.domains.text_game.prompt import build_answer, build_prompt
+
+        style = config.data.style
+        return (build_prompt(t, style, None) + build_answer(t, style.instructions) for t in splits.train)
+
+    def question(self, given: Any) -> Transition:
+        from rlvr_world.domains.text_game.rows import read_question
+
+        return read_question(given)
+
+    def shown(self, state: Any) -> str:
+        from rlvr_world.domains.text_game.rows import write_state
+
+        return write_state(state)
+
+    def protocol(self, config: Config) -> dict[str, Any]:
+        data: TextGameConfig = config.data
+        return {
+            "domain": "text game",
+            "style": asdict(data.style),
+            "max_response": data.max_response,
+            "reward": data.reward,
+            "scoring": data.scoring,
+        }
 
 
-def _rl_rows(train: Sequence[Transition], unchanged_per_hundred: float, seed: int, epoch: int) -> Sequence[Transition]:
-    return train if unchanged_per_hundred < 0 else mix_unchanged(train, unchanged_per_hundred, seed, epoch)
+def _played(data: TextGameConfig) -> tuple[Sequence[Transition], ...]:
+    """Rows of the embedded world; of held-out worlds other games are generated."""
+    from rlvr_world.domains.text_game.envs.textworld import collect_rows, collect_splits
+    from rlvr_world.domains.text_game.rows import read_rows
+    from rlvr_world.domains.text_game.splits import question
+
+    cache, rule = Path(data.cache).expanduser(), data.split
+    if not rule.worlds:
+        return split_rows(read_rows(collect_rows(data.env, cache)), rule, question)
+    valid, test = (max(1, round(share * data.env.games)) for share in (rule.valid, rule.worlds))
+    files = collect_splits(data.env, cache, valid, test)
+    return tuple(read_rows(files[name]) for name in ("train", "valid", "test"))
 
 
-def text_game(config: Config, model: Model, tokenizer: Tokenizer, folder: Path | None) -> TextGame:
-    data: TextGameConfig = config.data
-    if tokenizer is None:
-        raise InputError(f"model.source={config.model.source}: expected a model of text, got one without a tokenizer")
-    rules = Rules.load(data.rules) if data.style.rules and data.rules else None
-    return TextGame(data, tokenizer, rules)
-
-
-def new_model(config: Config, splits: Splits, folder: Path) -> tuple[Model, Tokenizer]:
-    """A tokenizer trained on prompts and answers of the training rows, and a model of its size."""
-    style, settings = config.data.style, config.model
-    texts = [build_prompt(t, style, None) + build_answer(t, style.instructions) for t in splits.train]
-    tokenizer = train_tokenizer(texts, settings.vocabulary, settings.pieces)
-    return from_scratch(config, len(tokenizer), settings.context, tokenizer), tokenizer
-
-
-def protocol(config: Config) -> dict[str, Any]:
-    data: TextGameConfig = config.data
-    return {
-        "domain": "text game",
-        "style": asdict(data.style),
-        "max_response": data.max_response,
-        "reward": data.reward,
-        "scoring": data.scoring,
-    }
-
-
-def _recipe(config: Callable[[], Config]) -> Recipe:
-    return Recipe(config, text_splits, new_model, text_game, protocol, row_faults=row_faults)
-
-
-TEXT_GAME_RECIPES = {
-    "demo": _recipe(demo),
-    "bytesized32": _recipe(bytesized32),
-    "smollm2": _recipe(smollm2),
+RULES = "rules.json"
+"""Beside a model: the rules of its games."""
+RECIPES = {
+    "demo": TextGameRecipe(demo),
+    "bytesized32": TextGameRecipe(bytesized32),
+    "smollm2": TextGameRecipe(smollm2),
     **{
-        name: _recipe(partial(_published, name, f"deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}", reward, unchanged))
+        name: TextGameRecipe(
+            partial(_published, name, f"deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}", reward, unchanged)
+        )
         for name, size, reward, unchanged in (
             ("published-1.5b-binary", "1.5B", "binary", 40.0),
             ("published-1.5b-task-specific", "1.5B", "task_specific", 5.0),

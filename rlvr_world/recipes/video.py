@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
-from rlvr_world.domains.video.config import VideoConfig
-from rlvr_world.domains.video.rewards import RewardConfig
-from rlvr_world.domains.video.splits import SplitRule
-from rlvr_world.domains.video.worlds.granular import GranularSpec
-from rlvr_world.domains.video.worlds.pusht import PushTSpec
-from rlvr_world.domains.video.worlds.rope import RopeSpec
-from rlvr_world.recipes import Recipe
-from rlvr_world.vision.config import TokenizerConfig
+from rlvr_world.domains.video.config import EpisodeSplitRule, RewardConfig, VideoConfig
+from rlvr_world.domains.video.envs.specs import GranularSpec, PushTSpec, RopeSpec
+from rlvr_world.vision.config import VisualTokenizerConfig
 
+if TYPE_CHECKING:
+    pass
 
-def _later(name: str) -> Callable[..., Any]:
-    """A function of ``video_run``, imported when it is called: only then is the extra ``video`` needed."""
-    return lambda *arguments: getattr(import_module("rlvr_world.recipes.video_run"), name)(*arguments)
-
-
-def _recipe(config: Callable[[], Config]) -> Recipe:
-    return Recipe(config, *map(_later, ("video_splits", "new_model", "video", "protocol", "prepare", "prepared")))
-
+from rlvr_world.recipes.video_recipe import VideoRecipe
 
 FAST = OptimizerConfig(2e-3, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98)
 """Likelihood training of small models from scratch."""
@@ -33,7 +21,7 @@ SAMPLED = EvalConfig(temperature=1.0, top_k=100, runs=3, valid_rows=64)
 """The published way to predict test clips."""
 
 
-def _small_tokenizer(**changes: Any) -> TokenizerConfig:
+def _small_tokenizer(**changes: Any) -> VisualTokenizerConfig:
     """For 32x32 pixels on two cores: 8x8 tokens of a thousand codes."""
     settings: dict[str, Any] = {
         "widths": (32, 64, 96),
@@ -54,7 +42,7 @@ def _small_tokenizer(**changes: Any) -> TokenizerConfig:
         "save_every": 200,
         "eval_every": 400,
     }
-    return TokenizerConfig(**{**settings, **changes})
+    return VisualTokenizerConfig(**{**settings, **changes})
 
 
 def pusht() -> Config:
@@ -62,7 +50,7 @@ def pusht() -> Config:
         recipe="pusht",
         summary="PushT at 32x32, four seconds ahead: a tokenizer, a small world model, then RL (2 cores, half an hour)",
         data=VideoConfig(
-            world=PushTSpec(episodes=600, size=32),
+            env=PushTSpec(episodes=600, size=32),
             height=32,
             width=32,
             context=1,
@@ -125,15 +113,15 @@ def granular() -> Config:
     return _pushed("granular", GranularSpec(size=32), "a heap of grains")
 
 
-def _pushed(world: Literal["rope", "granular"], spec: RopeSpec | GranularSpec, thing: str) -> Config:
+def _pushed(kind: Literal["rope", "granular"], spec: RopeSpec | GranularSpec, thing: str) -> Config:
     """One frame before a push and one after it: every step of an episode is a push."""
     config = pusht()
     data = replace(
-        config.data, source=world, world=spec, context=1, frame_skip=1, action_pool=1, train_every=1, test_every=4
+        config.data, source=kind, env=spec, context=1, frame_skip=1, action_pool=1, train_every=1, test_every=4
     )
     return replace(
         config,
-        recipe=world,
+        recipe=kind,
         summary=f"{thing} pushed by a stick in MuJoCo at 32x32, from nothing to RL (2 cores)",
         data=data,
         rl=replace(config.rl, prompts=8, group=32),
@@ -142,14 +130,14 @@ def _pushed(world: Literal["rope", "granular"], spec: RopeSpec | GranularSpec, t
 
 RT1 = VideoConfig(
     source="npz",
-    split=SplitRule(kind="every_nth", every=100),
+    split=EpisodeSplitRule(kind="every_nth", every=100),
     height=256,
     width=320,
     context=4,
     frame_skip=1,
     action_ranges="minmax",
     jittered=1,
-    tokenizer=TokenizerConfig(),
+    tokenizer=VisualTokenizerConfig(),
 )
 LLAMA_120M = ModelConfig(
     hidden=768, layers=12, heads=12, intermediate=3072, tied=False, device="cuda", precision="bfloat16"
@@ -197,7 +185,13 @@ def rt1_multi() -> Config:
 def pusht_dino() -> Config:
     reward = RewardConfig(proprio_mse=1.0)
     data = replace(
-        RT1, source="dino_wm", split=SplitRule(test=0.0, valid=0.02), height=224, width=224, context=3, frame_skip=5
+        RT1,
+        source="dino_wm",
+        split=EpisodeSplitRule(test=0.0, valid=0.02),
+        height=224,
+        width=224,
+        context=3,
+        frame_skip=5,
     )
     data = replace(data, proprio=True, reward=reward, jittered=0)
     summary = "DINO-WM's PushT, three frames and proprioception to the next: the paper's appendix (data.path; GPUs)"
@@ -205,7 +199,9 @@ def pusht_dino() -> Config:
 
 
 def _deformable(name: str, steps: int) -> Config:
-    data = replace(RT1, source="dino_wm", split=SplitRule(test=0.0, valid=0.05), height=224, width=224, context=1)
+    data = replace(
+        RT1, source="dino_wm", split=EpisodeSplitRule(test=0.0, valid=0.05), height=224, width=224, context=1
+    )
     summary = f"DINO-WM's {name}, one push ahead: the paper's appendix (data.path; GPUs)"
     model = replace(LLAMA_120M, layers=6)
     return _published(f"{name}_dino", summary, replace(data, jittered=0), model, steps, 32)
@@ -219,17 +215,7 @@ def granular_dino() -> Config:
     return _deformable("granular", 30_000)
 
 
-VIDEO_RECIPES = {
-    made.__name__: _recipe(made)
-    for made in (
-        pusht,
-        pusht_multi,
-        rope,
-        granular,
-        rt1_single,
-        rt1_multi,
-        pusht_dino,
-        rope_dino,
-        granular_dino,
-    )
+RECIPES = {
+    made.__name__: VideoRecipe(made)
+    for made in (pusht, pusht_multi, rope, granular, rt1_single, rt1_multi, pusht_dino, rope_dino, granular_dino)
 }

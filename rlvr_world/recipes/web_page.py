@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
-from rlvr_world.domains.web_page.browser import WebSpec, collect_rows
-from rlvr_world.domains.web_page.domain import WebPage, WebPageConfig
-from rlvr_world.domains.web_page.prompt import build_answer, build_prompt
-from rlvr_world.domains.web_page.rows import read_rows
-from rlvr_world.domains.web_page.splits import mix_unchanged, split_rows
+from rlvr_world.domains.splits import mix_unchanged
+from rlvr_world.domains.web_page.config import BrowserSpec, WebPageConfig
 from rlvr_world.errors import InputError
-from rlvr_world.models import Model
-from rlvr_world.recipes import Recipe, Splits, Tokenizer, from_scratch
-from rlvr_world.tokenizers import train_tokenizer
+from rlvr_world.recipes import Splits
+from rlvr_world.recipes.rows import RowsRecipe, reasoning_column, text_of
 from rlvr_world.types import Transition
+
+if TYPE_CHECKING:
+    from rlvr_world.domains.row_files import OnFault
+    from rlvr_world.domains.web_page.domain import WebPage
+    from rlvr_world.models.head import Model
+    from rlvr_world.models.text_tokenizer import TextTokenizer
 
 
 def miniwob() -> Config:
@@ -25,7 +28,7 @@ def miniwob() -> Config:
         recipe="miniwob",
         summary="MiniWoB++ pages in a real browser, a 2M-parameter model from scratch, then RL (2 cores, extra web)",
         data=WebPageConfig(
-            web=WebSpec(transitions=3600),
+            env=BrowserSpec(transitions=3600),
             max_prompt=400,
             max_response=128,
             unchanged_per_hundred=50.0,
@@ -97,61 +100,80 @@ def webarena_published() -> Config:
     )
 
 
-def web_splits(config: Config) -> Splits:
-    data: WebPageConfig = config.data
-    column = data.reasoning_column if config.sft.reasoning and config.sft.steps else ""
-    path = collect_rows(data.web, data.cache) if data.source == "browser" else data.train
-    if not path:
-        raise InputError("data.train: this recipe reads row files; give their path, as in data.train=rows.jsonl.gz")
-    lost: list[str] = []
-    rows = read_rows(path, data.label, column, lost=lost)
-    tasks, seeds = (0.0, 0.0) if data.test else (data.test_tasks, data.test_seeds)
-    train, valid, test = split_rows(rows, tasks, seeds, data.valid_seeds, config.seed)
-    seen = len(rows) - len(train) - len(valid) - len(test)
-    if data.test:
-        test = read_rows(data.test, data.label, lost=lost)
-    left_out = {"the browser lost the next page": len(lost), "held out, but the question stands in training": seen}
-    return Splits(train, train, valid, test, partial(_rl_rows, train, data.unchanged_per_hundred), left_out)
+class WebPageRecipe(RowsRecipe):
+    def splits(self, config: Config) -> Splits:
+        from rlvr_world.domains.web_page.envs.collect import collect_rows
+        from rlvr_world.domains.web_page.splits import split_rows
+
+        data: WebPageConfig = config.data
+        path = str(collect_rows(data.env, data.cache)) if data.source == "browser" else data.train
+        if not path:
+            raise InputError("data.train: this recipe reads row files; give their path, as in data.train=rows.jsonl.gz")
+        lost: list[str] = []
+        rows = self.read(config, path, reasoning_column(config), lost=lost)
+        rule = replace(data.split, worlds=0.0, test=0.0) if data.test else data.split
+        train, valid, test = split_rows(rows, rule)
+        seen = len(rows) - len(train) - len(valid) - len(test)
+        if data.test:
+            test = self.read(config, data.test, lost=lost)
+        left_out = {"the browser lost the next page": len(lost), "held out, but the question stands in training": seen}
+        if data.unchanged_per_hundred < 0:
+            return Splits(train, train, valid, test, None, left_out)
+        changed = [row for row in train if row.kind != "unchanged"]
+        others = [row for row in train if row.kind == "unchanged"]
+        epoch = partial(mix_unchanged, changed, others, data.unchanged_per_hundred)
+        return Splits(train, train, valid, test, epoch, left_out)
+
+    def read(
+        self,
+        config: Config,
+        path: str,
+        column: str = "",
+        on_fault: OnFault = None,
+        lost: list[str] | None = None,
+    ) -> list[Transition]:
+        """``lost`` gets the names of rows whose next page the browser lost; they are left out."""
+        from rlvr_world.domains.web_page.rows import read_rows
+
+        return read_rows(path, config.data.label, column, on_fault, lost)
+
+    def files(self, config: Config) -> Mapping[str, str]:
+        return {config.data.train: reasoning_column(config), config.data.test: ""}
+
+    def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> WebPage:
+        from rlvr_world.domains.web_page.domain import WebPage
+
+        return WebPage(config.data, text_of(config, tokenizer))
+
+    def texts(self, config: Config, splits: Splits) -> Iterator[str]:
+        from rlvr_world.domains.web_page.prompt import build_answer, build_prompt
+
+        style = config.data.style
+        return (
+            build_prompt(t.state, t.action, style) + build_answer(t.next_state.change, t.state, t.action, style)
+            for t in splits.train
+        )
+
+    def question(self, given: Any) -> Transition:
+        from rlvr_world.domains.web_page.rows import read_question
+
+        return read_question(given)
+
+    def shown(self, state: Any) -> str:
+        return str(state.text)
+
+    def protocol(self, config: Config) -> dict[str, Any]:
+        names = (
+            "style",
+            "label",
+            "scoring",
+            "reward_beta",
+            "changed_cap",
+            "navigation_cap",
+            "max_prompt",
+            "max_response",
+        )
+        return {"domain": "web page", **{name: getattr(config.data, name) for name in names}}
 
 
-def row_faults(config: Config) -> list[str]:
-    data, faults = config.data, list[str]()
-    column = data.reasoning_column if config.sft.reasoning and config.sft.steps else ""
-    for path, of_path in ((data.train, column), (data.test, "")) if data.source == "files" else ():
-        if path:
-            read_rows(path, data.label, of_path, lambda error: faults.append(str(error)))
-    return faults
-
-
-def _rl_rows(train: Sequence[Transition], unchanged_per_hundred: float, seed: int, epoch: int) -> Sequence[Transition]:
-    return train if unchanged_per_hundred < 0 else mix_unchanged(train, unchanged_per_hundred, seed, epoch)
-
-
-def web_page(config: Config, model: Model, tokenizer: Tokenizer, folder: Path | None) -> WebPage:
-    if tokenizer is None:
-        raise InputError(f"model.source={config.model.source}: expected a model of text, got one without a tokenizer")
-    return WebPage(config.data, tokenizer)
-
-
-def new_model(config: Config, splits: Splits, folder: Path) -> tuple[Model, Tokenizer]:
-    """A tokenizer trained on prompts and answers of the training rows, and a model of its size."""
-    style, settings = config.data.style, config.model
-    texts = (
-        build_prompt(t.state, t.action, style) + build_answer(t.next_state.change, t.state, t.action, style)
-        for t in splits.train
-    )
-    tokenizer = train_tokenizer(texts, settings.vocabulary, settings.pieces)
-    return from_scratch(config, len(tokenizer), settings.context, tokenizer), tokenizer
-
-
-def protocol(config: Config) -> dict[str, Any]:
-    data: WebPageConfig = config.data
-    names = ("style", "label", "scoring", "reward_beta", "changed_cap", "navigation_cap", "max_prompt", "max_response")
-    return {"domain": "web page", **{name: getattr(data, name) for name in names}}
-
-
-def _recipe(config: Callable[[], Config]) -> Recipe:
-    return Recipe(config, web_splits, new_model, web_page, protocol, row_faults=row_faults)
-
-
-WEB_PAGE_RECIPES = {"miniwob": _recipe(miniwob), "webarena-published": _recipe(webarena_published)}
+RECIPES = {"miniwob": WebPageRecipe(miniwob), "webarena-published": WebPageRecipe(webarena_published)}

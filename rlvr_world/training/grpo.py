@@ -20,17 +20,23 @@ from peft import PeftModel
 from torch import Tensor
 
 from rlvr_world.config import RLConfig
-from rlvr_world.models import reference_disabled
+from rlvr_world.models.lora import reference_disabled
+from rlvr_world.runs.records import Recorder
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.scoring import judge
 from rlvr_world.training.advantages import group_advantages, rollout_weights, zero_variance
-from rlvr_world.training.guards import finite
 from rlvr_world.training.learner import Learner
-from rlvr_world.training.losses import kl_estimate, policy_loss
+from rlvr_world.training.losses import finite, kl_estimate, policy_loss
 from rlvr_world.training.packing import Branch, Group, Packed, legal_ranges, response_lengths
-from rlvr_world.training.record import Recorder
 from rlvr_world.training.sft import rows_of_step
-from rlvr_world.types import Domain, Rollout, Score, Script, Transition, Write
+from rlvr_world.types import (
+    Domain,
+    Rollout,
+    Score,
+    Script,
+    Transition,
+    Write,
+)
 
 EpochRows = Callable[[int], Sequence[Transition]]
 """The rows of an epoch; as many in every epoch."""

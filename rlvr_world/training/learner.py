@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rlvr_world.attention import hidden_states, share_prefixes
 from rlvr_world.config import ModelConfig, OptimizerConfig
-from rlvr_world.models import Model, compute_dtype, head_weight, save_model
-from rlvr_world.training.checkpoint import load_optimizer, load_weights, save_optimizer
+from rlvr_world.models.attention import hidden_states, share_prefixes
+from rlvr_world.models.device import compute_dtype
+from rlvr_world.models.head import Model, head_weight
+from rlvr_world.models.loading import save_model
 from rlvr_world.training.losses import chosen_logps
 from rlvr_world.training.packing import Group, Packed, micro_batches, pack
+from rlvr_world.training.state import load_optimizer, load_weights, save_optimizer
 
 TokenLoss = Callable[[Tensor, Tensor, Packed], Tensor]
 """(log-prob [T], entropy [T], packed) -> loss of each token [T]."""
@@ -38,8 +40,10 @@ class Learner:
         tokenizer: PreTrainedTokenizerBase | None,
         model_config: ModelConfig,
         optimizer_config: OptimizerConfig,
+        world: Path | None = None,
     ) -> None:
-        self.model, self.tokenizer, self.config = model, tokenizer, optimizer_config
+        """``world``: the folder that goes with the model into every checkpoint."""
+        self.model, self.tokenizer, self.config, self.world = model, tokenizer, optimizer_config, world
         self.device = next(model.parameters()).device
         share_prefixes(model)
         if model_config.gradient_checkpointing:
@@ -59,9 +63,14 @@ class Learner:
             fused=True,
         )
 
+    @property
+    def watched(self) -> list[tuple[torch.optim.Optimizer, torch.nn.Module]]:
+        """Each optimizer with what it trains."""
+        return [(self.optimizer, self.model)]
+
     def save(self, folder: Path) -> None:
         """The model folder, and the optimizer's state in it."""
-        save_model(self.model, self.tokenizer, folder)
+        save_model(self.model, self.tokenizer, folder, self.world)
         save_optimizer(self.optimizer, folder)
 
     def restore(self, checkpoint: Path) -> None:

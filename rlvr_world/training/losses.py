@@ -12,6 +12,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from rlvr_world.errors import NonFinite
+
 LOG_RATIO_LIMIT = 20.0
 """exp() of more than this is out of any trust region; the limit keeps 0 * inf out of the loss (as verl does)."""
 KL_LIMIT = 10.0
@@ -198,3 +200,11 @@ def _logit_grad(
         p_CV = logps_CV.exp()
         grad_CV = logps_CV.add_(entropy_C[:, None]).mul_(-entropy_grad_C[:, None]).sub_(logp_grad_C[:, None]).mul_(p_CV)
     return grad_CV.scatter_add_(1, ids_C[:, None], logp_grad_C[:, None])
+
+
+def finite(values: Tensor, site: str) -> Tensor:
+    """``values`` as they are; raises NonFinite, naming ``site``, where one of them is not finite."""
+    if not torch.isfinite(values.detach()).all():
+        bad = int((~torch.isfinite(values.detach())).sum())
+        raise NonFinite(f"{bad} of {values.numel()} numbers of the {site} are not finite")
+    return values

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlvr_world.attention import Tree, TreeLayout
+from rlvr_world.models.attention import Tree, TreeLayout
 from rlvr_world.types import Given, Rollout, Script, Write
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from rlvr_world.config import SFTConfig
-from rlvr_world.training.guards import finite
 from rlvr_world.training.learner import Learner
+from rlvr_world.training.losses import finite
 from rlvr_world.training.packing import Branch, Group, Packed, example
 from rlvr_world.training.speed import full_speed
 from rlvr_world.types import Domain, Script, Transition

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 import torch
 
-from rlvr_world.models import Model, head_weight
+from rlvr_world.models.head import Model, head_weight
 
 
 def full_speed(model: Model) -> float:

@@ -22,7 +22,7 @@ CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 Tokenizer = FrameTokenizer | CompressiveTokenizer
 
 
-def load_tokenizer(source: str | Path) -> Tokenizer:
+def load_visual_tokenizer(source: str | Path) -> Tokenizer:
     """The visual tokenizer in a local folder or on the Hugging Face hub: float32, frozen, in evaluation mode.
 
     Reads the published folders (``thuml/rt1-frame-tokenizer``, ``thuml/rt1-compressive-tokenizer``) and those that

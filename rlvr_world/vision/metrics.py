@@ -7,7 +7,9 @@ Shape legend: N predictions, M true clips, T frames, B pictures, H height, W wid
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -39,12 +41,18 @@ class TruthFeatures:
 class FrameMetrics:
     """Measures predictions against the truth, with the trunk's work on the truth done once.
 
-    ``lpips`` None leaves LPIPS out. ``chunk`` bounds how many pictures are worked on at once (memory, not results).
+    ``lpips`` None leaves LPIPS out; a function is asked for it when something is first measured, so that a model that
+    only predicts needs no weights of it. ``chunk`` bounds how many pictures are worked on at once (memory alone).
     """
 
-    def __init__(self, lpips: LPIPS | None, chunk: int = 32):
-        self.lpips = lpips
+    def __init__(self, lpips: LPIPS | Callable[[], LPIPS] | None, chunk: int = 32):
+        self._given = lpips
+        self.perceptual = lpips is not None
         self.chunk = chunk
+
+    @cached_property
+    def lpips(self) -> LPIPS | None:
+        return self._given if self._given is None or isinstance(self._given, LPIPS) else self._given()
 
     @torch.no_grad()
     def truth(self, frames: Tensor) -> TruthFeatures:

@@ -33,18 +33,18 @@ if __name__ == "__main__":
 import numpy as np
 import textworld.generator  # noqa: F401 - children find it imported
 
-import rlvr_world.recipes.text_game as text_recipes
-import rlvr_world.recipes.video_run  # noqa: F401 - as above
-import rlvr_world.recipes.video_tokenizer as tokenizer_stage
-from rlvr_world import runner
+import rlvr_world.domains.video.domain
+import rlvr_world.training.visual_tokenizer  # noqa: F401 - as above
 from rlvr_world.config import Config
+from rlvr_world.domains.text_game.envs import textworld as text_env
 from rlvr_world.overrides import override
 from rlvr_world.recipes import find
+from rlvr_world.runs import runner
 
 SMALL = """threads=1 model.layers=1 model.hidden=32 model.heads=2 model.precision=float32 model.device=cpu sft.steps=6
 sft.batch=4 sft.save_every=2 sft.eval_every=3 rl.steps=5 rl.prompts=2 rl.group=3 rl.save_every=2 rl.eval_every=2
 rl.drop_zero_variance=false control.enabled=false eval.valid_rows=4 eval.rows=8 guards.still_steps=0"""
-TEXT = """data.world.games=1 data.world.rows_per_game=40 model.vocabulary=320 data.max_prompt=2000 data.max_response=12
+TEXT = """data.env.games=1 data.env.rows_per_game=40 model.vocabulary=320 data.max_prompt=2000 data.max_response=12
 data.reward=task_specific"""
 VIDEO = """data.source=npz data.height=16 data.width=16 data.frame_skip=1 data.action_pool=1
 data.test_every=3 data.split.test=0.3
@@ -95,9 +95,8 @@ def announce(tell: Callable[[str], None]) -> None:
 
         return call
 
-    text_recipes.collect_rows = wrapped(text_recipes.collect_rows, lambda *_: "collection")  # type: ignore[attr-defined]
-    runner.run_stage = wrapped(runner.run_stage, lambda name, *_: name)  # type: ignore[attr-defined]
-    tokenizer_stage.run_stage = wrapped(tokenizer_stage.run_stage, lambda name, *_: name)  # type: ignore[attr-defined]
+    text_env.collect_rows = wrapped(text_env.collect_rows, lambda *_: "collection")  # type: ignore[attr-defined]
+    runner.run_stage = wrapped(runner.run_stage, lambda schedule, *_: schedule.name)  # type: ignore[attr-defined]
     brief = lambda *_, brief=False: "" if brief else "evaluation"  # noqa: E731
     runner.evaluate = wrapped(runner.evaluate, brief)  # type: ignore[attr-defined]
     runner.write_report, runner.text_report = lambda run: run, lambda _: ""  # seconds of drawing, made anew each time

@@ -19,12 +19,12 @@ from typing import Any
 if __name__ == "__main__":
     os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
 
-from rlvr_world import runner
 from rlvr_world.overrides import override
 from rlvr_world.recipes import find
+from rlvr_world.runs import runner
 from rlvr_world.training.grpo import GRPO
 
-TINY = """data.world.games=1 data.world.rows_per_game=40 data.max_prompt=2000 data.max_response=24 threads=1
+TINY = """data.env.games=1 data.env.rows_per_game=40 data.max_prompt=2000 data.max_response=24 threads=1
 model.vocabulary=320 model.layers=2 model.hidden=64 model.heads=2 model.device=cpu model.precision=float32 sft.steps=20
 sft.batch=8 sft.eval_every=0 rl.prompts=4 rl.group=4 rl.save_every=50 rl.eval_every=50 rl.drop_zero_variance=false
 control.enabled=false eval.rows=4 eval.valid_rows=4 guards.flat_steps=0 guards.still_steps=0"""

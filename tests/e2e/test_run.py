@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlvr_world import runner
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import override
 from rlvr_world.recipes import find
+from rlvr_world.runs import runner
 
 pytest.importorskip("textworld", reason="the demo's rows come from TextWorld: pip install 'rlvr-world[textgame]'")
 
 TINY = [
-    "data.world.games=2",
-    "data.world.rows_per_game=20",
+    "data.env.games=2",
+    "data.env.rows_per_game=20",
     "model.vocabulary=320",
     "model.layers=1",
     "model.hidden=32",

@@ -12,11 +12,12 @@ from typing import Any, NoReturn
 
 import pytest
 
-from rlvr_world import cli, runner
+from rlvr_world import cli
 from rlvr_world.errors import InputError
+from rlvr_world.runs import runner
 
 SETTINGS = """model.vocabulary=300 model.layers=1 model.hidden=32 model.heads=2 model.device=cpu model.precision=float32
-threads=1 sft.steps=1000000 sft.batch=2 sft.save_every=1000000 sft.eval_every=0 data.valid_fraction=0.2"""
+threads=1 sft.steps=1000000 sft.batch=2 sft.save_every=1000000 sft.eval_every=0 data.split.valid=0.2"""
 
 
 def command(*arguments: object) -> list[str]:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rlvr_world.attention import share_prefixes
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.action_following import action_following
 from rlvr_world.evaluation.evaluate import Plan
+from rlvr_world.models.attention import share_prefixes
 from rlvr_world.types import Given, Score, Script, Transition, Write
 
 

@@ -12,10 +12,17 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rlvr_world.attention import share_prefixes
 from rlvr_world.evaluation.evaluate import Plan, evaluate, rows_hash, save_result
+from rlvr_world.models.attention import share_prefixes
 from rlvr_world.sampling.engine import Sampling
-from rlvr_world.types import Given, Malformed, Score, Script, Transition, Write
+from rlvr_world.types import (
+    Given,
+    Malformed,
+    Score,
+    Script,
+    Transition,
+    Write,
+)
 
 
 class Echo:

@@ -21,11 +21,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlvr_world.domains.text_game.domain import TextGame, TextGameConfig
+from rlvr_world.domains.text_game.config import TextGameConfig
+from rlvr_world.domains.text_game.domain import TextGame
 from rlvr_world.domains.text_game.rows import GameState
 from rlvr_world.domains.video.layout import VideoLayout
+from rlvr_world.domains.web_page.config import WebPageConfig
 from rlvr_world.domains.web_page.diff import page_change
-from rlvr_world.domains.web_page.domain import WebPage, WebPageConfig
+from rlvr_world.domains.web_page.domain import WebPage
 from rlvr_world.domains.web_page.rows import PageResult, PageState
 from rlvr_world.domains.web_page.tree import parse_page
 from rlvr_world.recipes.text_game import COMPACT

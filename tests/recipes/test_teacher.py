@@ -12,14 +12,16 @@ from typing import Any
 
 import pytest
 
-from rlvr_world.config import OptimizerConfig, SFTConfig
-from rlvr_world.domains.text_game.prompt import PromptStyle, build_answer, build_prompt
+from rlvr_world.config import ModelConfig, OptimizerConfig, SFTConfig
+from rlvr_world.domains.splits import WorldSplitRule
+from rlvr_world.domains.text_game.config import PromptStyle
+from rlvr_world.domains.text_game.prompt import build_answer, build_prompt
 from rlvr_world.domains.text_game.rows import read_rows
 from rlvr_world.errors import InputError
-from rlvr_world.models import create_model, save_model
+from rlvr_world.models.loading import create_model, save_model
+from rlvr_world.models.text_tokenizer import train_text_tokenizer
 from rlvr_world.recipes import find
 from rlvr_world.recipes.teacher import teach
-from rlvr_world.tokenizers import train_tokenizer
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.sft import SFT
 
@@ -77,7 +79,7 @@ def config(tmp_path: Path) -> Any:
     rows.write_text("".join(json.dumps(row(n, opens=n < 4)) + "\n" for n in range(1, 50)))
     recipe = find("bytesized32").config()
     style = PromptStyle(instructions=True, rules=False)
-    data = replace(recipe.data, train=str(rows), test=str(rows), valid_fraction=0.02, style=style)
+    data = replace(recipe.data, train=str(rows), test=str(rows), split=WorldSplitRule(valid=0.02), style=style)
     return replace(recipe, data=data, sft=replace(recipe.sft, reasoning=True))
 
 
@@ -107,9 +109,14 @@ def test_a_model_loaded_here_teaches_what_it_knows(tmp_path: Path) -> None:
     model_settings = replace(settings.model, precision="float32", device="cpu")
     settings = replace(settings, data=replace(settings.data, style=style, max_response=200), model=model_settings)
     rows = [row for row in read_rows(settings.data.train) if row.kind == "changed"]
-    tokenizer = train_tokenizer([build_prompt(r, style, None) + build_answer(r, False) for r in rows], 600, "fields")
+    tokenizer = train_text_tokenizer(
+        [build_prompt(r, style, None) + build_answer(r, False) for r in rows], 600, "fields"
+    )
     learner = Learner(
-        create_model(len(tokenizer), 32, 1, 2, 512, tokenizer), tokenizer, model_settings, OptimizerConfig(1e-2)
+        create_model(ModelConfig(hidden=32, layers=1, heads=2, context=512), len(tokenizer), tokenizer),
+        tokenizer,
+        model_settings,
+        OptimizerConfig(1e-2),
     )
     scripts = [find("bytesized32").domain(settings, learner.model, tokenizer, None).encode(row) for row in rows]
     stage = SFT(learner, SFTConfig(batch=len(rows)), scripts, seed=0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +14,18 @@ import numpy as np
 import pytest
 import torch
 
-from rlvr_world import runner
 from rlvr_world.config import Config
+from rlvr_world.diagnose.studies import study_actions
+from rlvr_world.domains.video.codec import relate_rows
+from rlvr_world.domains.video.data import parts
 from rlvr_world.domains.video.layout import VideoLayout
+from rlvr_world.domains.video.reconstruction import _unchanged
 from rlvr_world.errors import InputError
-from rlvr_world.models import load_model
+from rlvr_world.models.loading import create_model, load_model
 from rlvr_world.overrides import override
-from rlvr_world.recipes import find, from_scratch
-from rlvr_world.recipes.video_run import parts, relate_rows
-from rlvr_world.recipes.video_tokenizer import _unchanged
-from rlvr_world.studies import study_actions
-from rlvr_world.training.checkpoint import latest
+from rlvr_world.recipes import find
+from rlvr_world.runs import runner
+from rlvr_world.runs.checkpoints import latest
 
 TINY = [
     "threads=1",
@@ -152,8 +155,10 @@ def test_what_does_not_fit_is_said_in_one_sentence(tmp_path: Path) -> None:
         runner.train(override(settings, ["data.context=20"]), tmp_path / "long")
     runner.train(settings, tmp_path / "run")
     model = latest(tmp_path / "run" / "sft")
+    bare = tmp_path / "bare"
+    shutil.copytree(model, bare, ignore=shutil.ignore_patterns("world"))
     with pytest.raises(InputError, match=r"data\.tokenizer\.source: a video model needs its visual tokenizer"):
-        runner.evaluate_model(str(model), settings)
+        runner.evaluate_model(str(bare), settings)
     other = override(settings, ["data.tokenizer.levels=5,5", "sft.steps=1"])
     runner.train(other, tmp_path / "other")
     wrong = override(settings, [f"data.tokenizer.source={latest(tmp_path / 'other' / 'tokenizer')}"])
@@ -164,7 +169,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(tmp_path: Path) -> None:
 def test_recipes_are_listed_and_text_is_trained_without_the_extra() -> None:
     code = (
         "import sys; sys.modules['diffusers'] = sys.modules['av'] = None\n"
-        "from rlvr_world import cli, runner, studies\n"
+        "from rlvr_world import cli; from rlvr_world.diagnose import studies; from rlvr_world.runs import runner\n"
         "from rlvr_world.recipes import find\n"
         "assert find('demo').config().recipe == 'demo' and find('pusht').config().data.height == 32\n"
         "sys.exit(cli.main(['recipes']))"
@@ -182,7 +187,7 @@ def test_other_units_are_refused(tmp_path: Path) -> None:
         np.savez_compressed(file, **{**arrays, "action": arrays["action"] * 100})
     parts.cache_clear()
     with pytest.raises(InputError, match=r"square/square_eps_\d+: step \d+: field \d is .* lie outside the range"):
-        runner.evaluate_model(str(latest(tmp_path / "run" / "sft")), settings, tmp_path / "run")
+        runner.evaluate_model(str(latest(tmp_path / "run" / "sft")), settings)
 
 
 @pytest.mark.parametrize(
@@ -194,12 +199,12 @@ def test_other_units_are_refused(tmp_path: Path) -> None:
 )
 def test_published_models_have_the_published_sizes(recipe: str, layout: VideoLayout, parameters: int) -> None:
     with torch.device("meta"):
-        model = from_scratch(find(recipe).config(), layout.vocabulary, layout.max_length)
+        model = create_model(replace(find(recipe).config().model, context=layout.max_length), layout.vocabulary)
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 def test_ordered_embeddings_are_near_where_codes_are_and_keep_their_scale() -> None:
-    model = from_scratch(find("pusht").config(), 64, 8)
+    model = create_model(replace(find("pusht").config().model, context=8), 64)
     before = model.get_input_embeddings().weight.detach().clone()
     relate_rows(model, 4, torch.linspace(-1, 1, 32)[:, None], seed=0)
     after = model.get_input_embeddings().weight.detach()

@@ -28,8 +28,8 @@ from transformers import (
     SmolLM3ForCausalLM,
 )
 
-from rlvr_world.attention import share_prefixes
 from rlvr_world.errors import NonFinite
+from rlvr_world.models.attention import share_prefixes
 from rlvr_world.sampling.engine import Sampling, draw, sample
 from rlvr_world.types import Given, Rollout, Script, Write
 

@@ -10,11 +10,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlvr_world.config import ModelConfig, OptimizerConfig
-from rlvr_world.models import add_lora
-from rlvr_world.tokenizers import train_tokenizer
+from rlvr_world.models.lora import add_lora
+from rlvr_world.models.text_tokenizer import train_text_tokenizer
 from rlvr_world.training.learner import Learner
 
-TOKENIZER = train_tokenizer(["a"], vocab_size=259)
+TOKENIZER = train_text_tokenizer(["a"], vocab_size=259)
 
 
 def tiny_model(seed: int = 0, **changes: Any) -> LlamaForCausalLM:

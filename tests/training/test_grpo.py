@@ -17,7 +17,14 @@ from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.training.grpo import GRPO, _Watch
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.packing import Group, pack
-from rlvr_world.types import Given, Rollout, Score, Script, Transition, Write
+from rlvr_world.types import (
+    Given,
+    Rollout,
+    Score,
+    Script,
+    Transition,
+    Write,
+)
 
 STEADY = OptimizerConfig(2e-3, weight_decay=0.0, clip_norm=1e9)
 BASIC = RLConfig(prompts=4, group=6, optimizer=STEADY, kl=0.0, forward_tokens=100)

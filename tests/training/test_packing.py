@@ -8,8 +8,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_world.attention import Tree
-from rlvr_world.training.packing import ALL, Branch, Group, example, legal_ranges, micro_batches, pack, response_lengths
+from rlvr_world.models.attention import Tree
+from rlvr_world.training.packing import (
+    ALL,
+    Branch,
+    Group,
+    example,
+    legal_ranges,
+    micro_batches,
+    pack,
+    response_lengths,
+)
 from rlvr_world.types import Given, Rollout, Script, Write
 
 

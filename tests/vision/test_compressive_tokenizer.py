@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from rlvr_world.errors import InputError
 from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
-from rlvr_world.vision.loading import fingerprint, load_tokenizer
+from rlvr_world.vision.loading import fingerprint, load_visual_tokenizer
 
 
 def tiny(**changes: Any) -> CompressiveTokenizer:
@@ -40,7 +40,7 @@ def tiny(**changes: Any) -> CompressiveTokenizer:
 @pytest.mark.parametrize(("name", "given"), [("compressive_tokenizer_a", "clip"), ("compressive_tokenizer_b", "batch")])
 def test_tokens_and_pictures_equal_the_reference(shared: Path, name: str, given: str) -> None:
     folder = shared / "golden/given" / name
-    tokenizer, data = load_tokenizer(folder), load_file(folder / f"io_{given}.safetensors")
+    tokenizer, data = load_visual_tokenizer(folder), load_file(folder / f"io_{given}.safetensors")
     assert isinstance(tokenizer, CompressiveTokenizer)
     seen: dict[str, torch.Tensor] = {}
     tokenizer.quant_conv.register_forward_hook(lambda module, inputs, output: seen.update(context=output))
@@ -77,7 +77,7 @@ def test_the_published_size_has_the_published_weights(shared: Path) -> None:
 def test_a_saved_folder_is_the_same_tokenizer(tmp_path: Path) -> None:
     tokenizer, clip = tiny().eval(), torch.rand(1, 3, 3, 16, 24)
     tokenizer.save_pretrained(tmp_path)
-    loaded = load_tokenizer(tmp_path)
+    loaded = load_visual_tokenizer(tmp_path)
     assert isinstance(loaded, CompressiveTokenizer)
     assert fingerprint(loaded) == fingerprint(tokenizer)
     assert loaded.context_grid == (8, 12)

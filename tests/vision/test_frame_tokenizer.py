@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from rlvr_world.errors import InputError
 from rlvr_world.vision.frame_tokenizer import FrameTokenizer
-from rlvr_world.vision.loading import fingerprint, load_tokenizer
+from rlvr_world.vision.loading import fingerprint, load_visual_tokenizer
 
 
 def tiny(**changes: Any) -> FrameTokenizer:
@@ -32,7 +32,7 @@ def tiny(**changes: Any) -> FrameTokenizer:
 @pytest.mark.parametrize("name", ["frame_tokenizer_a", "frame_tokenizer_b"])
 def test_tokens_and_pictures_equal_the_reference(shared: Path, name: str) -> None:
     folder = shared / "golden/given" / name
-    tokenizer = load_tokenizer(folder)
+    tokenizer = load_visual_tokenizer(folder)
     assert isinstance(tokenizer, FrameTokenizer)
     seen: list[torch.Tensor] = []
     tokenizer.encoder.register_forward_hook(lambda module, arguments, output: seen.append(output[0]))
@@ -68,7 +68,7 @@ def test_a_saved_folder_is_the_same_tokenizer(tmp_path: Path, shared: Path) -> N
     assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
     config = json.loads((tmp_path / "config.json").read_text())
     assert config.keys() == json.loads((shared / "golden/given/frame_tokenizer_a/config.json").read_text()).keys()
-    loaded = load_tokenizer(tmp_path)
+    loaded = load_visual_tokenizer(tmp_path)
     assert fingerprint(loaded) == fingerprint(tokenizer) == fingerprint(FrameTokenizer.from_pretrained(tmp_path))
     assert not loaded.training
     assert not any(weight.requires_grad for weight in loaded.parameters())
@@ -145,7 +145,7 @@ def test_folders_that_are_no_tokenizer(tmp_path: Path) -> None:
 
     def fails(sentence: str) -> None:
         with pytest.raises(InputError, match=sentence):
-            load_tokenizer(folder)
+            load_visual_tokenizer(folder)
         tiny().save_pretrained(folder)
 
     fails("there is no such folder")
@@ -174,4 +174,4 @@ def test_folders_that_are_no_tokenizer(tmp_path: Path) -> None:
 
 def test_a_hub_name_that_cannot_be_fetched() -> None:
     with pytest.raises(InputError, match=r"nobody/nothing: there is no such folder, and the Hugging Face hub gave no"):
-        load_tokenizer("nobody/nothing")
+        load_visual_tokenizer("nobody/nothing")

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlvr_world.training.tokenizer import create_tokenizer, reconstruct
-from rlvr_world.vision.config import TokenizerConfig
+from rlvr_world.training.visual_tokenizer import create_visual_tokenizer, reconstruct
+from rlvr_world.vision.config import VisualTokenizerConfig
 from rlvr_world.vision.frame_tokenizer import FrameTokenizer
-from rlvr_world.vision.loading import load_tokenizer
+from rlvr_world.vision.loading import load_visual_tokenizer
 
-FRAME = TokenizerConfig(widths=(32, 32, 32), layers=1, latent=8, groups=8, levels=(8, 5, 5, 5), patch_width=32)
-COMPRESSIVE = TokenizerConfig(
+FRAME = VisualTokenizerConfig(widths=(32, 32, 32), layers=1, latent=8, groups=8, levels=(8, 5, 5, 5), patch_width=32)
+COMPRESSIVE = VisualTokenizerConfig(
     kind="compressive", widths=(32, 32), layers=1, latent=8, groups=8, levels=(8, 5, 5), patch_width=32, patch=2
 )
 
 
 def test_a_token_depends_on_its_own_patch_alone() -> None:
-    tokenizer = create_tokenizer(FRAME, 16, 24, seed=0).eval()
+    tokenizer = create_visual_tokenizer(FRAME, 16, 24, seed=0).eval()
     assert isinstance(tokenizer, FrameTokenizer)
     frames = torch.rand(8, 3, 16, 24, generator=torch.Generator().manual_seed(0))
     tokenizer.train()(frames)  # the codes' mean and variance
@@ -33,7 +33,7 @@ def test_a_token_depends_on_its_own_patch_alone() -> None:
 
 
 def test_a_later_frame_s_token_depends_on_its_own_patch_and_the_context() -> None:
-    tokenizer = create_tokenizer(COMPRESSIVE, 16, 16, seed=0)
+    tokenizer = create_visual_tokenizer(COMPRESSIVE, 16, 16, seed=0)
     clip = torch.rand(8, 3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     reconstruct(tokenizer.train(), clip)
     _, before = tokenizer.eval().encode(clip)
@@ -48,21 +48,23 @@ def test_a_later_frame_s_token_depends_on_its_own_patch_and_the_context() -> Non
 
 
 def test_codes_are_spread_while_training_whatever_the_pictures() -> None:
-    tokenizer = create_tokenizer(FRAME, 16, 16, seed=0).train()
+    tokenizer = create_visual_tokenizer(FRAME, 16, 16, seed=0).train()
     frames = torch.full((16, 3, 16, 16), 0.9) + 0.03 * torch.randn(16, 3, 16, 16)
     _, indices = reconstruct(tokenizer, frames[:, None])
     assert indices.unique().numel() > 50
 
 
 @pytest.mark.parametrize("config", [FRAME, COMPRESSIVE])
-def test_it_is_saved_whole(config: TokenizerConfig, tmp_path: Path) -> None:
-    tokenizer = create_tokenizer(config, 16, 16, seed=0)
+def test_it_is_saved_whole(config: VisualTokenizerConfig, tmp_path: Path) -> None:
+    tokenizer = create_visual_tokenizer(config, 16, 16, seed=0)
     clip = torch.rand(4, 2, 3, 16, 16)
     reconstruct(tokenizer.train(), clip)
     tokenizer.eval().save_pretrained(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["patch_width"] == 32
     with torch.no_grad():
-        torch.testing.assert_close(reconstruct(load_tokenizer(tmp_path), clip)[0], reconstruct(tokenizer, clip)[0])
+        torch.testing.assert_close(
+            reconstruct(load_visual_tokenizer(tmp_path), clip)[0], reconstruct(tokenizer, clip)[0]
+        )
 
 
 def test_published_configs_do_not_have_the_field(tmp_path: Path) -> None:

@@ -11,34 +11,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from rlvr_world.config import what
+from rlvr_world.domains.text_game.config import PromptStyle
 from rlvr_world.domains.text_game.rows import GameState, by_uuid
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
 
 MARKER = "The final answer is:"
-
-
-@dataclass(frozen=True)
-class PromptStyle:
-    """Which parts a prompt has. With all three parts off it is the compact form for models trained from scratch.
-
-    >>> PromptStyle()                                                            # for instruction-tuned models
-    >>> PromptStyle(instructions=False, rules=False, literals="json")            # for small models
-    """
-
-    instructions: bool = what(True, "say what the task is and how the answer must look")
-    example: bool = what(False, "show two answered steps of a tiny game (about 900 tokens, the same in every prompt)")
-    rules: bool = what(True, "give the written object, action and score rules of the row's game; needs a rules file")
-    literals: Literal["python", "json"] = what(
-        "python", "how states are printed: as in the published prompts, or letter by letter as the answer repeats them"
-    )
-
-    def __post_init__(self) -> None:
-        if self.literals not in ("python", "json"):
-            raise InputError(f"prompt literals: expected python or json, got {self.literals!r}; choose one of the two")
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rlvr_world.domains.records import OnFault, need, parse_json, read_records, take, telling
+from rlvr_world.domains.row_files import (
+    OnFault,
+    need,
+    parse_json,
+    read_records,
+    take,
+    telling,
+)
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
 
@@ -31,6 +38,7 @@ JSONL_KEYS = (
     "state_id",
 )
 PARQUET_COLUMNS = ("prompt", "reward_model", "extra_info")
+NEW_GAME = {"score": 0, "gameOver": False, "gameWon": False}
 SCORE_KEYS = {"score": float, "gameOver": bool, "gameWon": bool}
 
 _UUID_BASE = re.compile(r"UUID base is:?\s*(\d+)")
@@ -100,6 +108,26 @@ def differs(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 def by_uuid(state: GameState) -> dict[int, dict[str, Any]]:
     """The objects of a state by uuid, in the state's order."""
     return {obj["uuid"]: obj for obj in state.objects}
+
+
+def read_question(given: Any) -> Transition:
+    """``{"state": ..., "action": ...}`` with a ``GameState`` or what ``write_state`` writes; ``game`` names its rules.
+
+    Raises InputError that names the field for anything else.
+    """
+    record = {"score": NEW_GAME, **given["state"]} if isinstance(given.get("state"), Mapping) else {}
+    state = given.get("state")
+    if not isinstance(state, GameState):
+        objects = take(record, "objects", list, "question", "state.")
+        score = take(record, "score", dict, "question", "state.")
+        state = _game_state(objects, score, record.get("next_uuid"), "question", "state.objects", "state.score")
+    action = take(given, "action", str, "question")
+    return Transition(str(given.get("id", "question")), state, action, None, world=str(given.get("game", "")))
+
+
+def write_state(state: GameState) -> str:
+    """A state as JSON: ``objects``, ``score`` and ``next_uuid``."""
+    return json.dumps({"objects": state.objects, "score": state.score, "next_uuid": state.next_uuid})
 
 
 # One row

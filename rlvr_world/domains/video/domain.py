@@ -15,13 +15,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rlvr_world.domains.video.episodes import Clip
+from rlvr_world.domains.video.config import RewardConfig
+from rlvr_world.domains.video.episodes import Clip, FramesInMemory
 from rlvr_world.domains.video.layout import Codec, Frames
 from rlvr_world.domains.video.pictures import error_map, gif, strip
-from rlvr_world.domains.video.rewards import RewardConfig, reward
-from rlvr_world.domains.video.tokens import TokenCache, read_frames, whole_clip
+from rlvr_world.domains.video.rewards import reward
+from rlvr_world.domains.video.token_cache import TokenCache, read_frames, whole_clip
 from rlvr_world.errors import InputError
-from rlvr_world.types import Malformed, Picture, Score, Script, Transition, Written
+from rlvr_world.types import (
+    Malformed,
+    Picture,
+    Score,
+    Script,
+    Transition,
+    Written,
+)
 from rlvr_world.vision.metrics import LOWER_IS_BETTER, FrameMetrics
 
 WORST = {"mae": 1.0, "mse": 1.0, "psnr": 0.0, "ssim": 0.0, "lpips": 1.0, "repetition": 1.0, "repetition_all": 1.0}
@@ -63,7 +71,7 @@ class VideoDomain:
                 f"context, the model expects {expected[1]} and {expected[2]} at {expected[0][0]}x{expected[0][1]}; "
                 "use the frame size that the model was trained with"
             )
-        if config.lpips and metrics.lpips is None:
+        if config.lpips and not metrics.perceptual:
             raise InputError(
                 "reward.lpips: LPIPS has a weight but no trunk is loaded; name its weights, or set it to 0"
             )
@@ -210,12 +218,26 @@ class VideoDomain:
         return [self._shown(frames, _tuples(tokens_Tn), self._start(row)) for frames, tokens_Tn, row in each]
 
     def _worst(self, malformed: Malformed) -> Score:
-        parts = {name: value for name, value in WORST.items() if name != "lpips" or self.metrics.lpips is not None}
+        parts = {name: value for name, value in WORST.items() if name != "lpips" or self.metrics.perceptual}
         if self.codec.proprio:
             parts["proprio_mse"] = 1.0
         per_frame = {**WORST, "proprio_mse": 1.0, "repeated": 1.0}
         value = reward({name: torch.tensor([[v] * self.layout.horizon]) for name, v in per_frame.items()}, self.config)
         return Score(value.item(), parts, malformed.reason)
+
+    def advance(self, state: Clip, action: np.ndarray, prediction: Prediction | Malformed) -> Clip | Malformed:
+        """The frames that a next step is given: as many as the state has, the predicted ones last (multi-step: the far
+        context frame stays), at the tokenizer's size."""
+        if isinstance(prediction, Malformed):
+            return prediction
+        kept = 1 if self.layout.context_tokens else 0
+        frames = torch.cat([read_frames(state, self.cache.size), prediction.frames])
+        felt = state.proprio() if self.codec.proprio else None
+        if felt is not None and prediction.proprio is not None:
+            felt = np.concatenate([felt, prediction.proprio])
+        last = [*range(kept), *range(len(frames) - len(state.steps) + kept, len(frames))]
+        images = (frames[last] * 255).round().byte().movedim(1, -1).numpy()
+        return FramesInMemory(images, None if felt is None else felt[last]).clip
 
     def baselines(self, transition: Transition) -> Mapping[str, Prediction]:
         """The last given frame, as it was seen, again and again; and the truth as far as the tokenizer can show it."""

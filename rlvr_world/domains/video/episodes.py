@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from rlvr_world.errors import InputError
+from rlvr_world.types import Transition
 
 
 class Episodes(Protocol):
@@ -70,6 +71,55 @@ class Clip:
         """float32 [len(steps), P]; None where the data set has none."""
         whole = self.episodes.proprio(self.episode)
         return None if whole is None else whole[list(self.steps)]
+
+
+@dataclass(frozen=True, eq=False)
+class FramesInMemory:
+    """One episode that is at hand: frames uint8 [T, H, W, 3], and proprioception float32 [T, P] where there is any."""
+
+    images: np.ndarray
+    felt: np.ndarray | None = None
+    name: str = "frames in memory"
+    ids: Sequence[str] = ("0",)
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        return (len(self.images),)
+
+    def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
+        return self.images[checked_steps(steps, self.name, "0", len(self.images))]
+
+    def actions(self, episode: int) -> np.ndarray:
+        return np.zeros((len(self.images), 0), np.float32)
+
+    def proprio(self, episode: int) -> np.ndarray | None:
+        return self.felt
+
+    @property
+    def clip(self) -> Clip:
+        """All frames, as a state."""
+        return Clip(self, 0, tuple(range(len(self.images))))
+
+
+def read_question(given: Any) -> Transition:
+    """``{"state": ..., "action": ...}``: a ``Clip`` or frames uint8 [T, H, W, 3], with ``proprio`` float32 [T, P] where
+    the model has it; and numbers [F, A], a row for each frame that is given or predicted.
+
+    Raises InputError that names the field for anything else.
+    """
+    state, where = given.get("state"), "question"
+    if not isinstance(state, Clip):
+        images = np.asarray(state)
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or not images.size:
+            raise InputError(
+                f"{where}, field state: expected frames uint8 [T, H, W, 3], got {images.dtype} {list(images.shape)}"
+            )
+        felt = given.get("proprio")
+        state = FramesInMemory(images, None if felt is None else np.asarray(felt, np.float32)).clip
+    action = np.asarray(given.get("action"))
+    if action.dtype.kind not in "fiu" or action.ndim != 2:
+        raise InputError(f"{where}, field action: expected numbers [F, A], got {action.dtype} {list(action.shape)}")
+    return Transition(str(given.get("id", "question")), state, action.astype(np.float32), None)
 
 
 def checked_rows(

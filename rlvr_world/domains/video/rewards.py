@@ -6,36 +6,15 @@ Shape legend: N predictions, T frames of each.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from rlvr_world.config import what
+from rlvr_world.domains.video.config import RewardConfig
 
 SIGNS = {"mae": -1, "mse": -1, "psnr": 1, "ssim": 1, "lpips": -1, "proprio_mse": -1}
 """How each measure enters the reward: errors and distances against it, similarities for it."""
-
-
-@dataclass(frozen=True)
-class RewardConfig:
-    lpips: float = what(1.0, "weight of LPIPS, the perceptual distance (published: 1)")
-    mae: float = what(1.0, "weight of the mean absolute error (published: 1)")
-    mse: float = what(0.0, "weight of the mean squared error")
-    psnr: float = what(0.0, "weight of PSNR, which counts for the prediction", "1/dB")
-    ssim: float = what(0.0, "weight of SSIM, which counts for the prediction")
-    proprio_mse: float = what(
-        0.0, "weight of proprioception's mean squared error, in units of each field's range (paper's PushT: 1)"
-    )
-    repetition: float = what(0.0, "weight of the share of frames equal, token by token, to the frame before")
-    aggregate: Literal["mean", "last", "discount"] = what(
-        "mean", "over the frames of a clip: their mean, the last one, or a mean with weights 0.9^k"
-    )
-    target: Literal["frame", "round_trip"] = what(
-        "frame",
-        "compare with what the camera saw (published), or with what the tokenizer makes of it: the best reachable",
-    )
 
 
 def reward(measures: Mapping[str, Tensor], config: RewardConfig) -> Tensor:

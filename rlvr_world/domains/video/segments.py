@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from rlvr_world.domains.video.augmentation import jitter
 from rlvr_world.domains.video.episodes import Clip, Episodes
-from rlvr_world.domains.video.tokens import jitter, read_frames
+from rlvr_world.domains.video.token_cache import read_frames
 from rlvr_world.errors import InputError
-from rlvr_world.vision.config import TokenizerConfig
+from rlvr_world.vision.config import VisualTokenizerConfig
 
 ASPECT = (0.8, 1.12)
 """Width over height of a random crop, in units of the frame's own (published: 1.0 to 1.4 at 320 x 256)."""
@@ -33,7 +34,7 @@ class Segments:
     """Height and width in pixels."""
     stride: int
     """Steps between neighbouring frames."""
-    config: TokenizerConfig
+    config: VisualTokenizerConfig
     seed: int
 
     def __post_init__(self) -> None:

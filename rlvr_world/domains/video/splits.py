@@ -9,40 +9,19 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, Literal, overload
+from typing import overload
 
 import numpy as np
 
-from rlvr_world.config import what
 from rlvr_world.domains.video.actions import pooled
+from rlvr_world.domains.video.config import EpisodeSplitRule
 from rlvr_world.domains.video.episodes import Clip, Episodes
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
 
 
-@dataclass(frozen=True)
-class SplitRule:
-    """How episodes fall into train, valid and test; stored with every result."""
-
-    kind: Literal["every_nth", "fraction"] = what(
-        "fraction",
-        "'every_nth': of the sorted names, i % every == 0 is test (published) and i % every == every // 2 is valid; "
-        "'fraction': each name falls by its own hash, so that more episodes move none of the old",
-    )
-    every: int = what(100, "of every_nth: one episode in so many for test, one for valid", "episodes")
-    test: float = what(0.1, "of fraction: share for test", "of the episodes")
-    valid: float = what(0.1, "of fraction: share for valid", "of the episodes")
-    seed: int = what(0, "of fraction: another seed, another split")
-
-    def describe(self) -> dict[str, Any]:
-        """The rule and the settings that it goes by, for the protocol of a result."""
-        mine = ("every",) if self.kind == "every_nth" else ("test", "valid", "seed")
-        return {"kind": self.kind, **{key: value for key, value in asdict(self).items() if key in mine}}
-
-
-def split_episodes(ids: Sequence[str], rule: SplitRule) -> dict[str, list[int]]:
+def split_episodes(ids: Sequence[str], rule: EpisodeSplitRule) -> dict[str, list[int]]:
     """The numbers of the episodes of 'train', 'valid' and 'test'. ``ids`` are sorted, as readers give them.
 
     Raises InputError for a rule that cannot be followed, and where a share above 0 gets no episode.

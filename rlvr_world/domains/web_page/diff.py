@@ -7,11 +7,14 @@ items bear the old page's id, the one that a model can know.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from difflib import SequenceMatcher
+from itertools import count
 
 from rlvr_world.domains.web_page.change import Change
+from rlvr_world.domains.web_page.scoring import bare
 from rlvr_world.domains.web_page.tree import Node, Page
 
 Key = Callable[[Node], str]
@@ -36,6 +39,31 @@ def page_change(old: Page, new: Page) -> Change:
     )
 
 
+def apply_change(page: Page, change: Change) -> Page:
+    """The page after a change. Updated nodes keep their place; new ones, for which a change has no place, stand where
+    the first deleted one stood, else at the end, one level below the page.
+
+    >>> apply_change(parse_page("[1] main\\n\\t[2] button 'b'"), Change(updated=("[2] button 'c'",))).nodes[1].text
+    "button 'c'"
+    """
+    gone = Counter(change.deleted)
+    by_id = {line[1:].partition("] ")[0]: bare(line) for line in change.updated if line.startswith("[")}
+    nodes: list[Node] = []
+    place: int | None = None
+    for node in page.nodes:
+        if gone[node.line]:
+            gone[node.line] -= 1
+            place = len(nodes) if place is None else place
+        else:
+            nodes.append(replace(node, text=by_id.get(node.id, node.text)))
+    place = len(nodes) if place is None else place
+    depth = max(1, nodes[place - 1].depth) if place else 0
+    known = {node.id for node in page.nodes}
+    fresh = (name for name in map(str, count(1 + max(map(_number, known), default=0))) if name not in known)
+    new = [Node(next(fresh) if line.startswith("[") else "", bare(line), depth) for line in change.new]
+    return Page(page.tabs, (*nodes[:place], *new, *nodes[place:]))
+
+
 def match_nodes(old: Sequence[Node], new: Sequence[Node]) -> dict[int, int]:
     """For the nodes of ``old`` that are still there, by index, the index in ``new``."""
     pairs: dict[int, int] = {}
@@ -45,6 +73,12 @@ def match_nodes(old: Sequence[Node], new: Sequence[Node]) -> dict[int, int]:
             _pair(old, new, c, d, _role, pairs)
     _pair(old, new, range(len(old)), range(len(new)), _id_and_role, pairs)  # nodes that moved
     return pairs
+
+
+def _number(name: str) -> int:
+    """The digits at the end of a browser's id."""
+    digits = name[len(name.rstrip("0123456789")) :]
+    return int(digits or 0)
 
 
 def _line(node: Node) -> str:

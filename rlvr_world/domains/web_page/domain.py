@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
-from rlvr_world.config import what
-from rlvr_world.domains.web_page.browser import WebSpec
 from rlvr_world.domains.web_page.change import Change, write_change
+from rlvr_world.domains.web_page.config import WebPageConfig
+from rlvr_world.domains.web_page.diff import apply_change
 from rlvr_world.domains.web_page.explain import explain_change
 from rlvr_world.domains.web_page.prompt import (
     acted_node,
@@ -24,37 +23,15 @@ from rlvr_world.domains.web_page.prompt import (
 from rlvr_world.domains.web_page.published import published_f1
 from rlvr_world.domains.web_page.rows import PageState
 from rlvr_world.domains.web_page.scoring import make_score, score_change
+from rlvr_world.domains.web_page.tree import write_page
 from rlvr_world.errors import InputError
-from rlvr_world.tokenizers import turn_ids
-from rlvr_world.types import Given, Malformed, Score, Script, Transition, Write
-
-
-@dataclass(frozen=True)
-class WebPageConfig:
-    source: Literal["browser", "files"] = what("browser", "play pages in a browser, or read row files")
-    web: WebSpec = field(default_factory=WebSpec)
-    cache: str = what("~/.cache/rlvr_world", "browser: folder where played rows are kept")
-    train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .json, .parquet, or a folder of parquet)")
-    test: str = what("", "files: test rows, same layouts; empty splits data.train")
-    label: Literal["aligned", "published"] = what("aligned", "the true change: ours, or as the published code finds it")
-    scoring: Literal["strict", "published"] = what("strict", "reward: F1 without credit for 'None', or the published")
-    reward_beta: float = what(
-        1.0, "reward: F-beta, where recall counts so many times as much as precision; results always give F1"
-    )
-    reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")
-    test_tasks: float = what(0.2, "share of tasks held out whole for testing", "fraction")
-    test_seeds: float = what(0.15, "share of the other tasks' episodes held out for testing", "fraction")
-    valid_seeds: float = what(0.05, "share of the other tasks' episodes held out for validation", "fraction")
-    unchanged_per_hundred: float = what(-1.0, "RL rows: unchanged ones for 100 changed ones; negative takes all rows")
-    style: Literal["published", "compact"] = what(
-        "compact", "prompt and answer: 'published', or 'compact' for models trained from scratch"
-    )
-    changed_cap: int = what(0, "most items a section that count where part of a page changes; 0 counts all", "items")
-    navigation_cap: int = what(
-        20, "most items a section that count where most of a page changes; 0 counts all", "items"
-    )
-    max_prompt: int = what(5000, "longest prompt; of a longer page the lines around the acted element stay", "tokens")
-    max_response: int = what(7288, "longest answer", "tokens")
+from rlvr_world.models.text_tokenizer import answer_script, turn_ids
+from rlvr_world.types import (
+    Malformed,
+    Score,
+    Script,
+    Transition,
+)
 
 
 @dataclass(frozen=True)
@@ -92,14 +69,14 @@ class WebPage:
 
     def encode(self, transition: Transition) -> Script:
         state: PageState = transition.state
-        try:
-            answer = build_answer(self.true_change(transition), state, transition.action, self.config.style)
-        except InputError as error:
-            raise InputError(f"row {transition.id}: {error}") from error
-        answer = transition.reasoning or answer
-        target = (*self.tokenizer.encode(answer, add_special_tokens=False), self.tokenizer.eos_token_id)
-        stop = (self.tokenizer.eos_token_id,)
-        return Script((Given(self._prompt(transition)), Write(self.config.max_response, stop=stop, target=target)))
+        answer = None
+        if transition.next_state is not None:
+            try:
+                answer = build_answer(self.true_change(transition), state, transition.action, self.config.style)
+            except InputError as error:
+                raise InputError(f"row {transition.id}: {error}") from error
+            answer = transition.reasoning or answer
+        return answer_script(self.tokenizer, self._prompt(transition), answer, self.config.max_response)
 
     def _prompt(self, transition: Transition) -> tuple[int, ...]:
         """The prompt's tokens. Of a page that is too long, lines go that are far from the acted element."""
@@ -135,6 +112,12 @@ class WebPage:
             return strict
         published = published_f1(prediction.text, write_change(true))
         return make_score(published.precision, published.recall, strict.parts["exact"], strict.malformed, beta)
+
+    def advance(self, state: PageState, action: str, prediction: Prediction) -> PageState | Malformed:
+        change = prediction.change
+        if isinstance(change, Malformed):
+            return change
+        return replace(state, text=write_page(apply_change(state.page, change)), previous=action)
 
     def baselines(self, transition: Transition) -> Mapping[str, Prediction]:
         """Nothing changes; all lines of the page stand in the next one, which published labels make a good answer."""

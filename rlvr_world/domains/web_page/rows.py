@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from rlvr_world.domains.records import OnFault, need, read_records, take, telling
+from rlvr_world.domains.row_files import OnFault, need, read_records, take, telling
 from rlvr_world.domains.web_page.actions import parse_action
 from rlvr_world.domains.web_page.change import HEADERS, Change
 from rlvr_world.domains.web_page.diff import page_change
@@ -122,6 +122,21 @@ def read_rows(
     if not rows and on_fault is None:
         raise InputError(f"{path}: expected at least one web-page row, got an empty file; give a file with rows")
     return rows
+
+
+def read_question(given: Any) -> Transition:
+    """``{"state": ..., "action": ...}`` with a ``PageState``, the text of a page's tree, or an object that has it as
+    ``observation`` (beside ``url``, ``goal``). Raises InputError that names the field for anything else."""
+    state, where = given.get("state"), "question"
+    if not isinstance(state, PageState):
+        fields = {"observation": state} if isinstance(state, str) else state
+        if not isinstance(fields, Mapping):
+            raise InputError(f"{where}, field state: expected the text of a page or an object, got {state!r:.80}")
+        observation = take(fields, "observation", str, where, "state.")
+        _page(observation, where, "state")
+        state = PageState(observation, *(_text(fields, key) for key in ("url", "goal", "previous")))
+    action = take(given, "action", str, where)
+    return Transition(str(given.get("id", "question")), state, action, None)
 
 
 def _paired(records: Iterable[Record], on_fault: OnFault) -> Iterator[Record]:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rlvr_world.domains.text_game.prompt import MARKER, PromptStyle, Rules, build_answer, build_prompt
+from rlvr_world.domains.text_game.config import PromptStyle
+from rlvr_world.domains.text_game.prompt import MARKER, Rules, build_answer, build_prompt
 from rlvr_world.domains.text_game.rows import GameState, read_rows
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition

@@ -12,12 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from rlvr_world.config import OptimizerConfig
 from rlvr_world.domains.video.layout import VideoLayout
-from rlvr_world.recipes import find, from_scratch
+from rlvr_world.models.loading import create_model
+from rlvr_world.recipes import find
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.packing import example
 from rlvr_world.training.sft import equal_token_weights, negative_logp
@@ -59,7 +61,7 @@ def bench_tokenizer(name: str) -> str:
 def bench_transformer(name: str) -> str:
     """One likelihood step on one sequence of the published length."""
     layout, config = LAYOUTS[name], find(name).config()
-    model = from_scratch(config, layout.vocabulary, layout.max_length)
+    model = create_model(replace(config.model, context=layout.max_length), layout.vocabulary)
     cpu = type(config.model)(device="cpu", precision="float32")
     learner = Learner(model, None, cpu, OptimizerConfig(5e-5, weight_decay=0.0))
     tokens = torch.randint(layout.visual, (layout.frames, layout.tokens))

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from rlvr_world.domains.video.rewards import RewardConfig, frame_weights, reward
+from rlvr_world.domains.video.config import RewardConfig
+from rlvr_world.domains.video.rewards import frame_weights, reward
 
 MEASURES = {
     "mae": torch.tensor([[0.1, 0.2], [0.0, 0.0]]),

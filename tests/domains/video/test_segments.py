@@ -10,7 +10,7 @@ import torch
 
 from rlvr_world.domains.video.segments import Segments
 from rlvr_world.errors import InputError
-from rlvr_world.vision.config import TokenizerConfig
+from rlvr_world.vision.config import VisualTokenizerConfig
 
 
 class Counting:
@@ -31,7 +31,7 @@ class Counting:
 
 
 def segments(stride: int = 2, **settings: object) -> Segments:
-    config = TokenizerConfig(**{"batch": 8, "segment": 3, "jitter": False, "crop": 1.0, **settings})  # type: ignore[arg-type]
+    config = VisualTokenizerConfig(**{"batch": 8, "segment": 3, "jitter": False, "crop": 1.0, **settings})  # type: ignore[arg-type]
     return Segments(Counting(), [0, 1], (16, 16), stride, config, seed=3)
 
 

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_world.domains.video.splits import Clips, SplitRule, split_episodes
+from rlvr_world.domains.video.config import EpisodeSplitRule
+from rlvr_world.domains.video.splits import Clips, split_episodes
 from rlvr_world.errors import InputError
 
 
@@ -38,14 +39,17 @@ def names(count: int) -> list[str]:
 
 
 def test_the_published_rule_gives_the_published_test_set() -> None:
-    split = split_episodes(names(87_212), SplitRule("every_nth"))
+    split = split_episodes(names(87_212), EpisodeSplitRule(kind="every_nth"))
     assert len(split["test"]) == 873
     assert split["test"][:3] == [0, 100, 200]
     assert split["valid"][:2] == [50, 150]
 
 
-@given(st.integers(30, 200), st.sampled_from([SplitRule("every_nth", every=7), SplitRule(test=0.2, valid=0.2)]))
-def test_every_episode_is_in_one_part(count: int, rule: SplitRule) -> None:
+@given(
+    st.integers(30, 200),
+    st.sampled_from([EpisodeSplitRule(kind="every_nth", every=7), EpisodeSplitRule(test=0.2, valid=0.2)]),
+)
+def test_every_episode_is_in_one_part(count: int, rule: EpisodeSplitRule) -> None:
     split = split_episodes(names(count), rule)
     assert sorted(split["train"] + split["valid"] + split["test"]) == list(range(count))
     assert split == split_episodes(names(count), rule)
@@ -53,7 +57,7 @@ def test_every_episode_is_in_one_part(count: int, rule: SplitRule) -> None:
 
 @given(st.sets(st.integers(0, 999), min_size=40), st.integers(0, 5))
 def test_more_episodes_move_none_of_the_old(kept: set[int], seed: int) -> None:
-    rule = SplitRule(test=0.3, valid=0.3, seed=seed)
+    rule = EpisodeSplitRule(test=0.3, valid=0.3, seed=seed)
     more, all_names = sorted(kept), names(1000)
     few = split_episodes([all_names[i] for i in more], rule)
     for part, episodes in split_episodes(all_names, rule).items():
@@ -61,34 +65,34 @@ def test_more_episodes_move_none_of_the_old(kept: set[int], seed: int) -> None:
 
 
 def test_shares_are_kept_and_seeds_differ() -> None:
-    split = split_episodes(names(5000), SplitRule(test=0.2, valid=0.1))
+    split = split_episodes(names(5000), EpisodeSplitRule(test=0.2, valid=0.1))
     assert len(split["test"]) == pytest.approx(1000, abs=100)
     assert len(split["valid"]) == pytest.approx(500, abs=80)
-    assert split != split_episodes(names(5000), SplitRule(test=0.2, valid=0.1, seed=1))
+    assert split != split_episodes(names(5000), EpisodeSplitRule(test=0.2, valid=0.1, seed=1))
 
 
 def test_a_rule_describes_what_it_goes_by() -> None:
-    assert SplitRule("every_nth", every=10).describe() == {"kind": "every_nth", "every": 10}
-    assert SplitRule(seed=3).describe() == {"kind": "fraction", "test": 0.1, "valid": 0.1, "seed": 3}
+    assert EpisodeSplitRule(kind="every_nth", every=10).describe() == {"kind": "every_nth", "every": 10}
+    assert EpisodeSplitRule(seed=3).describe() == {"kind": "fraction", "test": 0.1, "valid": 0.1, "seed": 3}
 
 
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        (SplitRule(test=0.6, valid=0.4), "expected shares"),
-        (SplitRule(test=-0.1), "expected shares"),
-        (SplitRule("every_nth", every=2), "expected every of at least 3, got 2"),
-        (SplitRule("every_nth"), "of 20 episodes none falls into valid"),
-        (SplitRule(test=1e-6), "of 20 episodes none falls into test"),
+        (EpisodeSplitRule(test=0.6, valid=0.4), "expected shares"),
+        (EpisodeSplitRule(test=-0.1), "expected shares"),
+        (EpisodeSplitRule(kind="every_nth", every=2), "expected every of at least 3, got 2"),
+        (EpisodeSplitRule(kind="every_nth"), "of 20 episodes none falls into valid"),
+        (EpisodeSplitRule(test=1e-6), "of 20 episodes none falls into test"),
     ],
 )
-def test_rules_that_cannot_be_followed(rule: SplitRule, message: str) -> None:
+def test_rules_that_cannot_be_followed(rule: EpisodeSplitRule, message: str) -> None:
     with pytest.raises(InputError, match=message):
         split_episodes(names(20), rule)
 
 
 def test_a_share_of_zero_may_be_empty() -> None:
-    assert split_episodes(names(20), SplitRule(test=0.0, valid=0.0))["train"] == list(range(20))
+    assert split_episodes(names(20), EpisodeSplitRule(test=0.0, valid=0.0))["train"] == list(range(20))
 
 
 def test_single_step_clip() -> None:

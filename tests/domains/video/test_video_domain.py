@@ -12,11 +12,11 @@ import torch
 from PIL import Image
 
 from rlvr_world.domains.video.actions import ActionBins
+from rlvr_world.domains.video.config import RewardConfig
 from rlvr_world.domains.video.domain import Prediction, VideoDomain, _tuples
 from rlvr_world.domains.video.layout import Codec, VideoLayout
-from rlvr_world.domains.video.rewards import RewardConfig
 from rlvr_world.domains.video.splits import Clips
-from rlvr_world.domains.video.tokens import TokenCache, read_frames, whole_clip
+from rlvr_world.domains.video.token_cache import TokenCache, read_frames, whole_clip
 from rlvr_world.errors import InputError
 from rlvr_world.types import BatchDomain, Malformed, Picture, Transition, Write
 from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer

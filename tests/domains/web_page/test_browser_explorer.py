@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr_world.domains.web_page.actions import parse_action
-from rlvr_world.domains.web_page.browser.explorer import choose_action
+from rlvr_world.domains.web_page.envs.explorer import choose_action
 from rlvr_world.domains.web_page.tree import parse_page
 
 LOGIN = parse_page(

@@ -18,18 +18,18 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from rich.progress import Progress
 
-from rlvr_world.domains.web_page.browser import collect, sites
-from rlvr_world.domains.web_page.browser.chromium import find_chromium, is_outside, launch_arguments
-from rlvr_world.domains.web_page.browser.collect import WebSpec, collect_rows, play
+from rlvr_world.domains.web_page.config import BrowserSpec
+from rlvr_world.domains.web_page.envs import collect, sites
+from rlvr_world.domains.web_page.envs.chromium import find_chromium, is_outside, launch_arguments
+from rlvr_world.domains.web_page.envs.collect import collect_rows, play
 from rlvr_world.domains.web_page.rows import read_rows
 from rlvr_world.errors import InputError
 
 T = TypeVar("T")
 pytest.importorskip("miniwob", reason="pip install 'rlvr-world[web]'")
 session = pytest.importorskip(
-    "rlvr_world.domains.web_page.browser.session", reason="pip install 'rlvr-world[web]'", exc_type=ModuleNotFoundError
+    "rlvr_world.domains.web_page.envs.session", reason="pip install 'rlvr-world[web]'", exc_type=ModuleNotFoundError
 )
 Session = session.Session
 try:
@@ -135,9 +135,9 @@ def test_pages_that_fail_before_an_action_are_told_and_not_tried_again(
             sites._post("http://127.0.0.1:9/")
 
     async def collected(tasks: tuple[str, ...]) -> list[dict[str, Any]]:
-        spec = WebSpec(site="folder", path="any", tasks=tasks, episodes=1, steps=1)
+        spec = BrowserSpec(site="folder", path="any", tasks=tasks, episodes=1, steps=1)
         with (tmp_path / "rows.jsonl").open("a+b") as out:
-            await collect._collect(spec, replace(site, reset=reset), out, Progress(disable=True))
+            await collect._collect(spec, replace(site, reset=reset), out)
         return [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
 
     monkeypatch.setattr(session, "LIMIT", 3.0)
@@ -264,9 +264,9 @@ class served:
 def test_collecting_goes_on_where_it_stopped_and_the_same_spec_gives_the_same_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    spec = WebSpec(tasks=("click-option", "use-autocomplete"), episodes=2, steps=2)
-    whole = collect_rows(spec, tmp_path / "whole", progress=False)
-    assert collect_rows(spec, tmp_path / "whole", progress=False) == whole
+    spec = BrowserSpec(tasks=("click-option", "use-autocomplete"), episodes=2, steps=2)
+    whole = collect_rows(spec, tmp_path / "whole")
+    assert collect_rows(spec, tmp_path / "whole") == whole
     played = []
 
     async def stop(*args: Any) -> list[dict[str, Any]]:
@@ -278,11 +278,11 @@ def test_collecting_goes_on_where_it_stopped_and_the_same_spec_gives_the_same_ro
     with monkeypatch.context() as patch:
         patch.setattr(collect, "play", stop)
         with pytest.raises(KeyboardInterrupt):
-            collect_rows(spec, tmp_path / "parts", progress=False)
+            collect_rows(spec, tmp_path / "parts")
     (part,) = (tmp_path / "parts").iterdir()
     with part.open("ab") as out:
         out.write(b'{"task": "half a ro')
-    resumed = collect_rows(spec, tmp_path / "parts", progress=False)
+    resumed = collect_rows(spec, tmp_path / "parts")
     assert resumed.read_bytes() == whole.read_bytes()
     assert list((tmp_path / "parts").iterdir()) == [resumed]
     rows = read(whole)
@@ -299,8 +299,8 @@ def test_an_app_of_an_infinity_checkout_is_served_on_loopback(tmp_path: Path):
         "    def do_POST(self):\n        open('reset', 'a').write(self.path)\n"
         "        self.send_response(200)\n        self.end_headers()\n"
     )
-    spec = WebSpec(site="infinity", path=str(tmp_path), episodes=2, steps=1)
-    rows = read(collect_rows(spec, tmp_path / "rows", progress=False))
+    spec = BrowserSpec(site="infinity", path=str(tmp_path), episodes=2, steps=1)
+    rows = read(collect_rows(spec, tmp_path / "rows"))
     assert [(row["goal"], row["seed"]) for row in rows] == [("Star it.", 0), ("Star it.", 1)]
     assert "button 'Star'" in rows[0]["observation"]
     assert (tmp_path / "reset").read_text() == "/api/reset" * 2
@@ -309,7 +309,7 @@ def test_an_app_of_an_infinity_checkout_is_served_on_loopback(tmp_path: Path):
 def test_rows_of_pages_that_changed_are_collected_again(tmp_path: Path):
     page, style = tmp_path / "a.html", tmp_path / "a.css"
     page.write_text("<button>Star</button>")
-    spec = WebSpec(site="folder", path=str(tmp_path))
+    spec = BrowserSpec(site="folder", path=str(tmp_path))
     keys = [collect._content(spec)]
     for file in (page, style):
         file.write_text("<button>Stars</button>")
@@ -327,7 +327,7 @@ def test_tasks_all_plays_every_page_of_the_package(tmp_path: Path, monkeypatch: 
         return [{"task": task, "seed": 0, "observation": "a", "next_observation": "a", "error": ""}]
 
     monkeypatch.setattr(collect, "play", note)
-    collect_rows(WebSpec(tasks=("all",), episodes=1), tmp_path, progress=False)
+    collect_rows(BrowserSpec(tasks=("all",), episodes=1), tmp_path)
     assert played == list(sites.miniwob().tasks)
     assert len(played) > len(collect.MINIWOB_TASKS)
 
@@ -335,7 +335,7 @@ def test_tasks_all_plays_every_page_of_the_package(tmp_path: Path, monkeypatch: 
 STAY = """
 import asyncio, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are born deaf to Ctrl-C
-from rlvr_world.domains.web_page.browser.session import Session
+from rlvr_world.domains.web_page.envs.session import Session
 async def stay():
     async with Session() as browser:
         await browser.open("about:blank")
@@ -393,20 +393,20 @@ def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         with pytest.raises(InputError, match="apt-get install chromium"):
             find_chromium(path, "none")
     with pytest.raises(InputError, match=r"'click-buton'; the nearest are click-button"):
-        collect_rows(WebSpec(tasks=("click-buton",)), tmp_path, progress=False)
+        collect_rows(BrowserSpec(tasks=("click-buton",)), tmp_path)
     with pytest.raises(InputError, match=r"no folder|\.html"):
-        collect_rows(WebSpec(site="folder", path=str(tmp_path)), tmp_path, progress=False)
+        collect_rows(BrowserSpec(site="folder", path=str(tmp_path)), tmp_path)
     with pytest.raises(InputError, match="apps/gmail"):
-        collect_rows(WebSpec(site="infinity", path=str(tmp_path)), tmp_path, progress=False)
+        collect_rows(BrowserSpec(site="infinity", path=str(tmp_path)), tmp_path)
     with pytest.raises(InputError, match="steps is 0"):
-        WebSpec(steps=0)
+        BrowserSpec(steps=0)
     with pytest.raises(InputError, match="name the folder"):
-        WebSpec(path="pages")
+        BrowserSpec(path="pages")
     fake = tmp_path / "not-a-browser"
     fake.write_text("#!/bin/sh\nexit 1\n")
     fake.chmod(0o755)
     with pytest.raises(InputError, match="does not start"):
-        collect_rows(WebSpec(tasks=("enter-text",), browser=str(fake)), tmp_path, progress=False)
+        collect_rows(BrowserSpec(tasks=("enter-text",), browser=str(fake)), tmp_path)
 
 
 def test_the_default_tasks_are_pages_of_the_package():

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_world.domains.web_page.browser.snapshot import MAX_LINES, Observation, number, observe
+from rlvr_world.domains.web_page.envs.snapshot import MAX_LINES, Observation, number, observe
 from rlvr_world.domains.web_page.tree import Node, Page, parse_page
 
 

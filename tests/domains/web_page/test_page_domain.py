@@ -5,14 +5,15 @@ import math
 import pytest
 
 from rlvr_world.domains.web_page.change import Change, write_change
+from rlvr_world.domains.web_page.config import WebPageConfig
 from rlvr_world.domains.web_page.diff import page_change
-from rlvr_world.domains.web_page.domain import Prediction, WebPage, WebPageConfig
+from rlvr_world.domains.web_page.domain import Prediction, WebPage
 from rlvr_world.domains.web_page.prompt import build_answer, build_prompt
 from rlvr_world.domains.web_page.rows import PageResult, PageState, read_rows
 from rlvr_world.domains.web_page.scoring import f_beta
 from rlvr_world.domains.web_page.tree import parse_page
 from rlvr_world.errors import InputError
-from rlvr_world.tokenizers import train_tokenizer
+from rlvr_world.models.text_tokenizer import train_text_tokenizer
 from rlvr_world.types import Domain, Malformed, Transition
 
 BEFORE = "[1] RootWebArea 'A'\n" + "\n".join(f"\t[{i}] link 'number {i}'" for i in range(2, 60))
@@ -25,7 +26,7 @@ def transition(after=AFTER, kind="changed"):
 
 
 def domain(**settings):
-    tokenizer = train_tokenizer([BEFORE, AFTER, write_change(transition().next_state.change)], 600, "pages")
+    tokenizer = train_text_tokenizer([BEFORE, AFTER, write_change(transition().next_state.change)], 600, "pages")
     return WebPage(WebPageConfig(**settings), tokenizer)
 
 

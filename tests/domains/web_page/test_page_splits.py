@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rlvr_world.domains.splits import WorldSplitRule
 from rlvr_world.domains.web_page.change import Change
 from rlvr_world.domains.web_page.rows import PageResult, PageState
-from rlvr_world.domains.web_page.splits import family, mix_unchanged, question, split_rows
+from rlvr_world.domains.web_page.splits import family, question, split_rows
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
 
@@ -33,7 +34,7 @@ def rows(tasks=10, seeds=20, same=False):
 @settings(max_examples=10)
 @given(st.integers(0, 99))
 def test_nothing_is_on_two_sides(seed):
-    train, valid, test = split_rows(rows(), 0.2, 0.2, 0.1, seed)
+    train, valid, test = split_rows(rows(), WorldSplitRule(0.2, 0.1, seed, worlds=0.2))
     episodes = [{row.state.episode for row in part} for part in (train, valid, test)]
     assert len(episodes[0] | episodes[1] | episodes[2]) == sum(map(len, episodes))
     assert len(train) + len(valid) + len(test) == 400
@@ -50,12 +51,12 @@ def test_variants_of_a_task_go_together():
     assert len({family(task) for task in tasks}) == 4
     some = [replace(row, world=tasks[int(row.world)]) for row in rows(7, 6)]
     for seed in range(5):
-        train, _, test = split_rows(some, 0.4, 0.0, 0.0, seed)
+        train, _, test = split_rows(some, WorldSplitRule(0.0, 0.0, seed, worlds=0.4))
         assert not {family(row.world) for row in train} & {family(row.world) for row in test}
 
 
 def test_questions_that_are_trained_on_are_no_test():
-    train, valid, test = split_rows(rows(same=True), 0.2, 0.2, 0.1, 0)
+    train, valid, test = split_rows(rows(same=True), WorldSplitRule(0.2, 0.1, 0, worlds=0.2))
     assert not valid
     assert {row.kind.split(", ")[1] for row in test} == {"held-out tasks"}
     assert not {question(row) for row in train} & {question(row) for row in test}
@@ -63,14 +64,7 @@ def test_questions_that_are_trained_on_are_no_test():
 
 def test_rows_without_tasks_or_seeds():
     bare = [Transition(str(i), PageState(f"[1] link '{i}'"), "click [1]", PageResult(Change())) for i in range(20)]
-    train, valid, test = split_rows(bare, 0.0, 0.2, 0.1, 0)
+    train, valid, test = split_rows(bare, WorldSplitRule(0.2, 0.1, 0, worlds=0.0))
     assert (len(train), len(valid), len(test)) == (14, 2, 4)
     with pytest.raises(InputError, match="less than 1"):
-        split_rows(bare, 0.5, 0.9, 0.2, 0)
-
-
-def test_mixing():
-    some = rows(2, 10)
-    mixed = mix_unchanged(some, 50, seed=0, epoch=3)
-    assert Counter(row.kind for row in mixed) == {"changed": 20, "unchanged": 10}
-    assert mixed == mix_unchanged(some, 50, seed=0, epoch=3) != mix_unchanged(some, 50, seed=0, epoch=4)
+        split_rows(bare, WorldSplitRule(0.9, 0.2, 0, worlds=0.5))

@@ -1,0 +1,89 @@
+"""The command ``rlvr-world``: one verb a function. Nothing heavy is imported before a verb runs.
+
+Exit codes: 0 done, 1 what was checked is not as it should be, 2 the input is wrong, 3 a guard or a full disk stopped
+the run, 130 and 143 stopped by Ctrl-C or SIGTERM. From 2 on, one line on stderr says why.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rlvr_world.cli.parser import fail, parse
+from rlvr_world.errors import Halted, InputError, NonFinite
+from rlvr_world.system.memory import keep_memory
+
+EXTRAS = {
+    "textworld": "textgame",
+    "gguf": "smollm",
+    "accelerate": "smollm",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "wandb": "wandb",
+    "httpx": "teacher",
+    "trl": "peers",
+    "diffusers": "video",
+    "av": "video",
+    "gym_pusht": "pusht",
+    "mujoco": "mujoco",
+    "metaworld": "metaworld",
+    "tensorflow_datasets": "rlds",
+    "playwright": "web",
+    "miniwob": "web",
+}
+"""Which extra of this package brings an optional module."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    # Threads that wait spin for a moment, then sleep. By default (300,000 turns) a step beside other work takes
+    # ten times longer; if they slept at once (PASSIVE), one on an idle machine would take twice as long.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    keep_memory()
+    _let_print()
+    args = parse(sys.argv[1:] if argv is None else argv)
+    run: Path | None = getattr(args, "run", None)
+    try:
+        code = args.verb(args) or 0
+        sys.stdout.flush()
+        return code
+    except InputError as error:
+        return fail(str(error))
+    except (Halted, NonFinite) as error:
+        return fail(str(error), code=3)
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRAS:
+            raise
+        extra = EXTRAS[module]
+        return fail(f"this needs the package {module}, which is not installed; pip install 'rlvr-world[{extra}]'")
+    except BrokenPipeError:  # whoever read the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return fail(_stopped("the output was closed", getattr(args, "run", run)), code=128 + 13)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return fail(f"no room is left on the disk ({error}); make room and repeat the command", code=3)
+    except KeyboardInterrupt as stop:
+        print(_stopped("stopped", getattr(args, "run", run)), file=sys.stderr)
+        return 128 + getattr(stop, "number", 2)
+
+
+def _let_print() -> None:
+    """No character and no closed stream is a reason to fail: what a terminal cannot show is escaped."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for as long as the process lives
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _stopped(what: str, run: Path | None) -> str:
+    whole = run is not None and (run / "config.json").is_file()
+    return f"{what}; go on with: rlvr-world resume {run}" if whole else what

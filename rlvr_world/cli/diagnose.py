@@ -1,0 +1,86 @@
+"""Verbs that look: recipes, check, doctor, replay, study."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from rlvr_world.cli.parser import Verbs, add_recipe, config_of
+
+
+def add_verbs(verbs: Verbs) -> None:
+    verbs.add("recipes", _recipes, "list the recipes")
+
+    check = verbs.add("check", _check, "read every row of a recipe, and see that its reward knows the true answers")
+    add_recipe(check, "recipe", "whose rows and reward")
+    check.add_argument("--model", metavar="RUN|MODEL", type=Path, help="whose tokenizer to use (for video a run)")
+    check.add_argument("--rows", metavar="N", type=int, default=0, help="rows of each split to answer (all)")
+
+    doctor = verbs.add("doctor", _doctor, "before RL: would it learn from this start, what would it cost, go or no-go")
+    add_recipe(doctor, "recipe", "whose prompts, reward and settings")
+    doctor.add_argument("--model", metavar="RUN|MODEL", type=Path, help="where RL would start; of a run its SFT")
+    doctor.add_argument("--prompts", metavar="N", type=int, default=200, help="prompts to sample (200)")
+
+    replay = verbs.add("replay", _replay, "make a rollout of an RL step again and show it, or a step that failed")
+    replay.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a folder under RUN/faults")
+    replay.add_argument("rollout", metavar="STEP/GROUP/N", nargs="?", default="", help="such as 12/3/5, from 0")
+    replay.add_argument("--stage", metavar="NAME", default="", help="which RL stage (the first seed's)")
+    replay.add_argument("--redo", metavar="N", type=int, default=0, help="steps that may be trained again for it (0)")
+
+    study = verbs.add("study", _study, "ask a finished run a question")
+    questions = {"metrics": "RL rewarded by each metric alone", "actions": "does the prediction follow the action?"}
+    study.add_argument("question", choices=questions, help="; ".join(f"{q}: {text}" for q, text in questions.items()))
+    study.add_argument("run", metavar="RUN", type=Path)
+    study.add_argument("--steps", metavar="N", type=int, default=0, help="metrics: RL steps of each reward (the run's)")
+    study.add_argument("--actions", metavar="K", type=int, default=5, help="actions: a row's own and others (5)")
+    study.add_argument("--rows", metavar="N", type=int, default=100, help="actions: test rows (100)")
+
+
+def _recipes(args: argparse.Namespace) -> None:
+    from rlvr_world.recipes import recipes
+
+    known = recipes()
+    width = max(map(len, known))
+    for name, recipe in known.items():
+        print(f"{name:<{width}}  {recipe.config().summary}")
+
+
+def _check(args: argparse.Namespace) -> int:
+    config = config_of(args)
+    from rlvr_world.diagnose.check import check
+    from rlvr_world.runs.folder import start_of_rl
+
+    good, text = check(config, start_of_rl(args.model), args.rows)
+    print(text)
+    return 0 if good else 1
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    config = config_of(args)
+    from rlvr_world.diagnose.doctor import doctor
+    from rlvr_world.runs.folder import start_of_rl
+
+    good, text = doctor(config, start_of_rl(args.model), args.prompts)
+    print(text)
+    return 0 if good else 1
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from rlvr_world.runs import replay
+
+    if not (args.run / "fault.json").is_file():
+        print(replay.replay(args.run, args.rollout, args.stage, args.redo))
+        return 0
+    again, text = replay.replay_fault(args.run)
+    print(text)
+    return 0 if again else 1
+
+
+def _study(args: argparse.Namespace) -> None:
+    from rlvr_world.diagnose import studies
+
+    if args.question == "metrics":
+        print(studies.study_metrics(args.run, args.steps))
+    else:
+        print(json.dumps(studies.study_actions(args.run, args.actions, args.rows), indent=1))

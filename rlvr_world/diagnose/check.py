@@ -1,0 +1,173 @@
+"""Is a recipe's data sound, and does its reward tell right from wrong? Every row is read, asked and answered.
+
+rows -> encode -> the true answer's tokens -> decode -> score: the true answer must score as well as can be, and better
+than any trivial prediction.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rlvr_world import recipes
+from rlvr_world.config import Config
+from rlvr_world.errors import InputError, NonFinite
+from rlvr_world.models.loading import load_model, world_of
+from rlvr_world.recipes import Splits
+from rlvr_world.scoring import AT_ONCE, judge, score
+from rlvr_world.system.progress import track
+from rlvr_world.types import (
+    BatchDomain,
+    Domain,
+    Score,
+    Script,
+    Transition,
+    Write,
+)
+
+LISTED = 10
+"""Faults that are told in full."""
+
+
+@dataclass
+class Split:
+    """What was found in one split."""
+
+    rows: int
+    kinds: Counter[str]
+    worlds: int
+    checked: int = 0
+    faults: list[str] = field(default_factory=list)
+    malformed: int = 0
+    gold: list[float] = field(default_factory=list)
+    baselines: dict[str, list[float]] = field(default_factory=dict)
+
+
+def check(config: Config, model: str = "", limit: int = 0) -> tuple[bool, str]:
+    """Whether all is well, and a text of tables and faults.
+
+    ``model`` brings tokenizer and codec where the recipe does not make them from the rows alone. ``limit`` bounds the
+    rows of each split whose answers are scored, spread evenly; 0 takes all. Rows that do not read are told together,
+    and then nothing else is; InputError is raised for what is no matter of rows, such as a file that is not there.
+    """
+    recipe = recipes.find(config.recipe)
+    try:
+        splits = recipe.splits(config)
+    except InputError:
+        if told := recipe.row_faults(config):
+            return False, "\n".join(["rows that do not read: nothing else was looked at", *_told(told)])
+        raise
+    domain = _domain(config, splits, model)
+    found: dict[str, Split] = {}
+    for name in ("sft", "train", "valid", "test"):
+        rows: Sequence[Transition] = getattr(splits, name)
+        if name == "train" and rows is splits.sft:
+            continue
+        counts = Counter(row.kind for row in rows)
+        split = found[name] = Split(len(rows), counts, len({row.world for row in rows}))
+        if not rows and name != "valid":
+            split.faults.append(
+                f"split {name}: expected rows, got none; look at the shares of the split and at its files"
+            )
+        if domain is None:
+            split.faults += [fault for row in track(rows, f"reading {name}") for fault in recipe.unread(row)]
+        else:
+            step = max(1, len(rows) // limit) if limit else 1
+            chosen = range(0, len(rows), step)
+            batch = AT_ONCE if isinstance(domain, BatchDomain) else 1
+            for start in track(range(0, len(chosen), batch), f"checking {name}"):
+                _check_rows(domain, [rows[i] for i in chosen[start : start + batch]], split)
+    return not any(split.faults for split in found.values()), _text(found, domain, splits.left_out)
+
+
+def _domain(config: Config, splits: Splits, model: str) -> Domain | None:
+    """The domain, with a tokenizer made from the rows where the recipe does so; None where it has to be trained."""
+    recipe, source = recipes.find(config.recipe), model or config.model.source
+    if source != "scratch":
+        domain = recipe.domain(config, *load_model(source), world_of(source))
+        recipe.check_data(config, domain)
+        return domain
+    return None if recipe.first_stage(config) else recipe.domain(config, *recipe.new_model(config, splits, None), None)
+
+
+def _check_rows(domain: Domain, rows: Sequence[Transition], split: Split) -> None:
+    """Ask, answer and score some rows; what is wrong with them goes to ``split.faults``."""
+    split.checked += len(rows)
+    asked: list[tuple[Transition, list[tuple[int, ...]]]] = []
+    for row in rows:
+        try:
+            asked.append((row, answer_of(domain.encode(row), row)))
+        except InputError as error:
+            split.faults.append(str(error))
+    try:
+        answered = list(judge(domain, [[written] for _, written in asked], [row for row, _ in asked]))
+        trivial = [dict(domain.baselines(row)) for row, _ in asked]
+        scored = score(domain, [list(named.values()) for named in trivial], [row for row, _ in asked])
+    except (InputError, NonFinite, RuntimeError) as error:
+        split.faults.append(str(error))
+        return
+    for (row, _), [(_, gold)], named, values in zip(asked, answered, trivial, scored, strict=True):
+        baselines = dict(zip(named, values, strict=True))
+        split.gold.append(gold.value)
+        split.malformed += bool(gold.malformed)
+        for name, one in baselines.items():
+            split.baselines.setdefault(name, []).append(one.value)
+        split.faults += faults(row, gold, {} if isinstance(domain, BatchDomain) else baselines)
+
+
+def answer_of(script: Script, row: Transition) -> list[tuple[int, ...]]:
+    """The true answer's tokens as a sampler would give them. Raises InputError where no model could write them."""
+    written = []
+    for segment in script.tail:
+        if isinstance(segment, Write):
+            ids = segment.target or ()
+            if len(ids) > segment.max_tokens:
+                raise InputError(
+                    f"row {row.id}: the true answer has {len(ids)} tokens, at most {segment.max_tokens} can be "
+                    "written; raise data.max_response"
+                )
+            written.append(ids[:-1] if ids and ids[-1] in segment.stop else ids)
+    return written
+
+
+def faults(row: Transition, gold: Score, baselines: dict[str, Score]) -> Iterator[str]:
+    """What is wrong with how a true answer scores. Pictures come through their tokens, so that a trivial prediction
+    may be nearer to a still scene: for them no ``baselines`` are given."""
+    if gold.malformed:
+        yield f"row {row.id}: the true answer reads as malformed ({gold.malformed})"
+    elif gold.parts.get("exact", 1.0) != 1.0:
+        yield f"row {row.id}: the true answer is not exactly right (exact {gold.parts['exact']:g})"
+    for name, one in baselines.items():
+        if one.value > gold.value + 1e-9:
+            yield f"row {row.id}: {name!r} scores {one.value:.4g}, more than the true answer's {gold.value:.4g}"
+
+
+def _text(found: dict[str, Split], domain: Domain | None, left_out: Mapping[str, int]) -> str:
+    lines = ["| split | rows | kinds | worlds |", "|---|--:|---|--:|"]
+    for name, split in found.items():
+        kinds = ", ".join(f"{kind or 'any'} {count}" for kind, count in sorted(split.kinds.items()))
+        lines.append(f"| {name} | {split.rows} | {kinds} | {split.worlds} |")
+    lines += ["", *(f"left out: {count} rows ({why})" for why, count in left_out.items() if count)]
+    if domain is None:
+        lines += ["", "to prove the reward, name a run with --model: this recipe trains a tokenizer first"]
+        return "\n".join([*lines, *_faults(found, "none, every row and frame reads")])
+    names = dict.fromkeys(name for split in found.values() for name in split.baselines)
+    heads = ["split", "checked", "malformed", "true answer: least", "mean", *(f"{name}: mean" for name in names)]
+    lines += ["", "| " + " | ".join(heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
+    for name, split in found.items():
+        values = [split.gold, *(split.baselines.get(n, []) for n in names)]
+        means: list[Any] = [f"{sum(v) / len(v):.4g}" if v else "-" for v in values]
+        least = f"{min(split.gold):.4g}" if split.gold else "-"
+        lines.append("| " + " | ".join(map(str, [name, split.checked, split.malformed, least, *means])) + " |")
+    return "\n".join([*lines, *_faults(found, "none, every true answer scores as it should")])
+
+
+def _faults(found: dict[str, Split], none: str) -> list[str]:
+    told = list(dict.fromkeys(fault for split in found.values() for fault in split.faults))
+    return _told(told, none)
+
+
+def _told(told: Sequence[str], none: str = "") -> list[str]:
+    return ["", f"faults: {len(told) or none}", *(f"- {fault}" for fault in told[:LISTED])]

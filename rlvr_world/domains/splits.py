@@ -1,0 +1,113 @@
+"""Which rows are trained on, and which are kept apart: by question, episode or world; and what RL draws of them.
+
+All functions keep the order of the rows and depend on nothing but their arguments. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from rlvr_world.config import what
+from rlvr_world.errors import InputError
+from rlvr_world.types import Transition
+
+N = TypeVar("N", bound=Hashable)
+Parts = tuple[list[Transition], list[Transition], list[Transition]]
+"""Training, validation and test rows."""
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """Shares of the units that a domain's rows fall into: questions of a text game, episodes of pages or of video."""
+
+    test: float = what(
+        0.1, "share for testing: of the questions (text games), of the episodes (pages, video)", "fraction"
+    )
+    valid: float = what(0.05, "share of them for validation", "fraction")
+    seed: int = what(0, "another seed, another split")
+
+
+@dataclass(frozen=True)
+class WorldSplitRule(SplitRule):
+    """The same, with whole worlds held out besides."""
+
+    worlds: float = what(0.0, "share of the worlds (games, tasks) that are held out whole for testing", "fraction")
+
+
+def split_rows(
+    rows: Sequence[Transition],
+    rule: WorldSplitRule,
+    unit: Callable[[Transition], Hashable],
+    family: Callable[[str], str] = str,
+    labels: tuple[str, str] = ("", ""),
+) -> Parts:
+    """Training, validation and test rows. Rows of one ``unit`` go the same way, as do worlds of one ``family``.
+
+    A share of the worlds is for testing alone; of the units of the others, shares are for testing and validation.
+    ``labels``, where given, are added to the kind of test rows: of held-out worlds, and of held-out units.
+    """
+    families = held_out(sorted({family(row.world) for row in rows}), rule.worlds, rule.seed, "worlds")
+    held = {row.world for row in rows if family(row.world) in families}
+    units = list(dict.fromkeys(unit(row) for row in rows if row.world not in held))
+    apart = held_out(units, rule.test + rule.valid, rule.seed, "units")
+    first = round(len(apart) * rule.test / max(1e-9, rule.test + rule.valid))
+    if rule.valid and first == len(apart) > 1:
+        first -= 1
+    testing, validating = set(apart[:first]), set(apart[first:])
+    parts: Parts = ([], [], [])
+    for row in rows:
+        if row.world in held:
+            parts[2].append(_labelled(row, labels[0]))
+        elif (key := unit(row)) in testing:
+            parts[2].append(_labelled(row, labels[1]))
+        else:
+            parts[key in validating].append(row)
+    if not parts[0]:
+        raise InputError(
+            f"data: {len(rows)} rows of {len({r.world for r in rows})} worlds leave none to train on; lower "
+            "data.split.worlds, data.split.test or data.split.valid, or give more rows"
+        )
+    return parts
+
+
+def held_out(names: Sequence[N], share: float, seed: int, what: str) -> list[N]:
+    """``share`` of the names at random: at least one where the share is above 0 and there are two, and never all."""
+    if not 0 <= share < 1:
+        raise InputError(f"data.split: the share of {what} held out is {share}; expected at least 0 and less than 1")
+    count = min(max(round(share * len(names)), share > 0), max(0, len(names) - 1))
+    return random.Random(f"{what} {seed}").sample(list(names), count)
+
+
+def unseen(
+    rows: Sequence[Transition], questions: Collection[Hashable], question: Callable[[Transition], Hashable]
+) -> list[Transition]:
+    """The rows whose question is none of these."""
+    return [row for row in rows if question(row) not in questions]
+
+
+def mix_unchanged(
+    changed: Sequence[Transition], others: Sequence[Transition], per_hundred: float, seed: int, epoch: int
+) -> list[Transition]:
+    """The rows of one epoch, shuffled: all that are ``changed``, and for 100 of them ``per_hundred`` others.
+
+    The others are drawn at random with replacement, anew in each epoch. Most rows change nothing, and a model trained
+    on all of them learns to answer just that. Published ratios for text games: 40 (binary reward) and 5
+    (task-specific reward); RLVR-World (NeurIPS 2025, arXiv 2505.13934, section 4.2 and appendix).
+    """
+    count = round(len(changed) * per_hundred / 100)
+    if not changed or per_hundred < 0 or (count and not others):
+        raise InputError(
+            f"mixing unchanged rows: expected changed rows, and unchanged ones for a ratio above 0, got {len(changed)} "
+            f"changed, {len(others)} unchanged and the ratio {per_hundred}; give other rows or another ratio"
+        )
+    drawn = random.Random(f"mix {seed} {epoch}")
+    mixed = [*changed, *(drawn.choices(others, k=count) if count else [])]
+    drawn.shuffle(mixed)
+    return mixed
+
+
+def _labelled(row: Transition, label: str) -> Transition:
+    return replace(row, kind=f"{row.kind}, {label}") if label else row

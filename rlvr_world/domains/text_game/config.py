@@ -1,0 +1,88 @@
+"""The data settings of a text-game run. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rlvr_world.config import what
+from rlvr_world.domains.splits import WorldSplitRule
+from rlvr_world.errors import InputError
+
+
+@dataclass(frozen=True)
+class TextWorldSpec:
+    """What to generate; the same spec gives the same bytes.
+
+    >>> TextWorldSpec(games=200, rows_per_game=20)                # a training set of 4,000 rows
+    >>> TextWorldSpec(games=20, rows_per_game=20, split="test")   # other games, never seen in training
+    """
+
+    games: int = what(200, "games generated; growing it keeps the earlier games as they were", "games")
+    rows_per_game: int = what(20, "rows a game, none of them twice; a very small game can have fewer", "rows")
+    seed: int = what(0, "seed of all games and walks")
+    rooms: int = what(2, "rooms a game; from three on, some have doors between them", "rooms")
+    objects: int = what(4, "containers, supporters, keys, food and items a game (a quest may add some)", "objects")
+    quest_length: int = what(2, "commands from the start to the win", "commands")
+    changed_share: float = what(0.5, "rows in which something changes (ByteSized32's test set: 0.41)", "share of rows")
+    split: Literal["train", "valid", "test"] = what(
+        "train", "which games: of every ten game numbers eight are train, one is valid and one is test"
+    )
+
+    def __post_init__(self) -> None:
+        for name in ("games", "rows_per_game", "rooms", "objects", "quest_length"):
+            if getattr(self, name) < 1:
+                raise InputError(f"world: {name} is {getattr(self, name)}; expected a whole number of at least 1")
+        if not 0 <= self.changed_share <= 1:
+            raise InputError(f"world: changed_share is {self.changed_share}; expected a number from 0 to 1")
+        if self.split not in ("train", "valid", "test"):
+            raise InputError(f"world: split is {self.split!r}; expected train, valid or test")
+
+    def game_number(self, index: int) -> int:
+        """The number of the index-th game of this split; numbers of different splits never meet."""
+        if self.split == "train":
+            return index // 8 * 10 + index % 8
+        return index * 10 + (8 if self.split == "valid" else 9)
+
+
+@dataclass(frozen=True)
+class PromptStyle:
+    """Which parts a prompt has. With all three parts off it is the compact form for models trained from scratch.
+
+    >>> PromptStyle()                                                            # for instruction-tuned models
+    >>> PromptStyle(instructions=False, rules=False, literals="json")            # for small models
+    """
+
+    instructions: bool = what(True, "say what the task is and how the answer must look")
+    example: bool = what(False, "show two answered steps of a tiny game (about 900 tokens, the same in every prompt)")
+    rules: bool = what(True, "give the written object, action and score rules of the row's game; needs a rules file")
+    literals: Literal["python", "json"] = what(
+        "python", "how states are printed: as in the published prompts, or letter by letter as the answer repeats them"
+    )
+
+    def __post_init__(self) -> None:
+        if self.literals not in ("python", "json"):
+            raise InputError(f"prompt literals: expected python or json, got {self.literals!r}; choose one of the two")
+
+
+@dataclass(frozen=True)
+class TextGameConfig:
+    source: Literal["textworld", "files"] = what("textworld", "play the embedded text world, or read row files")
+    env: TextWorldSpec = field(default_factory=TextWorldSpec)
+    cache: str = what("~/.cache/rlvr_world", "embedded world: folder where played rows are kept")
+    train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .parquet, or a folder of parquet)")
+    test: str = what("", "files: test rows, same layouts; empty splits data.train")
+    sft_train: str = what("", "files: rows that SFT fits, such as those `teach` keeps; empty takes data.train")
+    rules: str = what("", "files: JSON file of the games' rules, for prompts that give them")
+    split: WorldSplitRule = field(default_factory=WorldSplitRule)
+    deduplicate: bool = what(False, "files: leave out training rows whose question stands in the test rows")
+    reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")
+    style: PromptStyle = field(default_factory=PromptStyle)
+    max_prompt: int = what(7192, "longest prompt; a longer one is refused", "tokens")
+    max_response: int = what(4096, "longest answer", "tokens")
+    reward: Literal["binary", "task_specific"] = what("binary", "exact match, or the paper's task-specific sum")
+    scoring: Literal["strict", "published"] = what("strict", "whole-state comparison, or the published code's")
+    unchanged_per_hundred: float = what(
+        -1.0,
+        "RL rows: unchanged ones for 100 changed ones (paper: 40 binary, 5 task-specific); negative takes all rows",
+    )

@@ -1,0 +1,177 @@
+"""Text games made here: rows in ByteSized32's layout from games that TextWorld (MIT) generates, no data needed.
+
+TextWorld makes the game (map, objects, quest, names) and its logic plays it, in memory; the Inform 7 compiler is
+not used. At each state of a seeded walk some commands are tried, as ByteSized32's crawler does, and each is a row.
+TextWorld has no clock: ``tick_state`` is ``action_state``. A command that is not admissible changes nothing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rlvr_world.domains.text_game.config import TextWorldSpec
+from rlvr_world.domains.text_game.envs.textworld_state import cast_of, objects_of, state_of
+from rlvr_world.errors import InputError
+from rlvr_world.system.progress import track
+
+_FORMAT = 1  # part of the cache key: raise it when the same spec gives other rows
+_WALK = 24  # states visited before the walk starts again
+_TRIES = 4  # commands tried at a visited state
+_GOALS = ("insert", "put", "eat", "open/c", "close/c", "lock/c", "unlock/c", "take/c", "take/s")
+"""Last quest steps that may be a goal: those won by that very command wherever it is admissible."""
+
+
+def collect_rows(spec: TextWorldSpec, cache_dir: Path | str) -> Path:
+    """Generates the rows of ``spec`` into a ``.jsonl.gz`` under ``cache_dir``, or finds them there; returns the file.
+
+    Rows have ByteSized32's layout; ``game`` is ``house-0017``, unique to a game number.
+    Raises InputError if TextWorld is not installed.
+    """
+    key = json.dumps([_FORMAT, _textworld_version(), asdict(spec)], sort_keys=True)
+    path = Path(cache_dir) / f"house-{spec.split}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.jsonl.gz"
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as out:
+            for index in track(range(spec.games), f"generating {spec.split} games", "games"):
+                for row in game_rows(spec, spec.game_number(index)):
+                    out.write(json.dumps(row).encode() + b"\n")
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+    return path
+
+
+def collect_splits(spec: TextWorldSpec, cache_dir: Path | str, valid_games: int, test_games: int) -> dict[str, Path]:
+    """Files ``train`` (as in ``spec``), ``valid`` and ``test`` of disjoint games: what is held out is whole games."""
+    specs = {
+        "train": replace(spec, split="train"),
+        "valid": replace(spec, split="valid", games=valid_games),
+        "test": replace(spec, split="test", games=test_games),
+    }
+    return {name: collect_rows(part, cache_dir) for name, part in specs.items()}
+
+
+def game_rows(spec: TextWorldSpec, number: int) -> Iterator[dict[str, Any]]:
+    """The rows of one game: a seeded walk, and at each state of it a few commands tried."""
+    rng = random.Random(f"{spec.seed}/{number}")
+    play = _Play(spec, rng)
+    seen: set[tuple[str, str]] = set()
+    count = changed = 0
+    for state, last, moves in play.walk(rng, visits=5 * spec.rows_per_game):
+        others = [command for command in play.possible if command not in moves]
+        before = json.dumps(play.objects(state))
+        for _ in range(_TRIES):
+            if count == spec.rows_per_game:
+                return
+            wants_change = changed < spec.changed_share * (count + 1)
+            fresh = [c for c in (sorted(moves) if wants_change else others) if (before, c) not in seen]
+            if not fresh:
+                break
+            command = play.goal if play.goal in fresh else _pick(fresh, rng)
+            seen.add((before, command))
+            labels = {"game": f"house-{number:04d}", "state_id": count}
+            yield play.row(state, last, command, moves.get(command)) | labels
+            count += 1
+            changed += command in moves
+
+
+class _Play:
+    """One generated game with its names, its goal and its logic."""
+
+    def __init__(self, spec: TextWorldSpec, rng: random.Random) -> None:
+        self.game, self.quest = _generate(spec, rng)
+        self.cast = cast_of(self.game)
+        self._names = {var: entity.name for var, entity in self.cast.items()}
+        for var, entity in self.cast.items():
+            self.game.infos[var].name = entity.name if var != "P" else None
+        self.plan = [action.format_command(self._names) for action in self.quest.actions]
+        self.goal = self.plan[-1]
+        self.possible = self.game.possible_admissible_commands
+
+    def objects(self, state: Any) -> list[dict[str, Any]]:
+        return objects_of(self.cast, state.facts, self.goal)
+
+    def moves(self, state: Any) -> dict[str, Any]:
+        """The commands that change this state, with TextWorld's action for each."""
+        kb = self.game.kb
+        actions = state.all_applicable_actions(kb.rules.values(), kb.types.constants_mapping)
+        return {a.format_command(self._names): a for a in actions if set(a.preconditions) != set(a.postconditions)}
+
+    def walk(self, rng: random.Random, visits: int) -> Iterator[tuple[Any, str, dict[str, Any]]]:
+        """States with the command that led there and their moves: random ones, or the quest's next step."""
+        state, last, age = self.game.world.state, "", 0
+        for _ in range(visits):
+            moves = self.moves(state)
+            yield state, last, moves
+            if moves:
+                planned = [command for command in self.plan if command in moves]
+                last = planned[0] if planned and rng.random() < 0.3 else _pick(sorted(moves), rng)
+                state, age = state.apply_on_copy(moves[last]), age + 1
+            if not moves or age == _WALK or self.quest.is_triggering(state):
+                state, last, age = self.game.world.state, "", 0
+
+    def row(self, state: Any, last: str, command: str, action: Any | None) -> dict[str, Any]:
+        after = state.apply_on_copy(action) if action else state
+        won = self.quest.is_triggering(after)
+        said = "Done." if action else "Nothing changes."
+        now = state_of(self.objects(state), self.goal, last, len(self.cast) + 1, None)
+        then = state_of(self.objects(after), self.goal, command, len(self.cast) + 1, said)
+        return {
+            "current_state": now,
+            "action_state": then,
+            "tick_state": then,
+            "current_score_state": {"score": 0, "gameOver": False, "gameWon": False},
+            "next_score_state": {"score": int(won), "gameOver": won, "gameWon": won},
+        }
+
+
+def _pick(commands: list[str], rng: random.Random) -> str:
+    """A verb first and then a command with it, so that verbs with many objects do not crowd out the others."""
+    verb = rng.choice(sorted({command.split()[0] for command in commands}))
+    return rng.choice([command for command in commands if command.split()[0] == verb])
+
+
+def _generate(spec: TextWorldSpec, rng: random.Random) -> tuple[Any, Any]:
+    """A game by TextWorld's generator and the event that wins it; tries seeds until the goal is of a kind in _GOALS."""
+    from textworld.generator import KnowledgeBase, make_game
+    from textworld.generator.chaining import QuestGenerationError
+    from textworld.generator.game import GameOptions
+
+    for _ in range(200):
+        options = GameOptions()
+        options.kb = KnowledgeBase.default()  # one for all games: parsing it anew takes half a second
+        options.nb_rooms, options.nb_objects, options.quest_length = spec.rooms, spec.objects, spec.quest_length
+        options.seeds = rng.randrange(2**31)
+        try:
+            game = make_game(options)
+        except QuestGenerationError:
+            continue
+        event = game.quests[0].win_events[0]
+        if event.actions[-1].name in _GOALS and not event.is_triggering(game.world.state):
+            return game, event
+    raise InputError(
+        f"world: TextWorld made no quest of {spec.quest_length} commands with {spec.rooms} rooms and "
+        f"{spec.objects} objects in 200 tries; ask for a shorter quest or for more objects"
+    )
+
+
+def _textworld_version() -> str:
+    try:
+        return metadata.version("textworld")
+    except metadata.PackageNotFoundError as error:
+        raise InputError(
+            "world: the package textworld is not installed; install the extra that brings it, "
+            "pip install 'rlvr-world[textgame]'"
+        ) from error

@@ -1,0 +1,72 @@
+"""Episodes in other colours: the augmentation of likelihood and tokenizer training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlvr_world.domains.video.episodes import Episodes
+
+
+@dataclass(frozen=True)
+class Jittered:
+    """Episodes in other colours, one draw an episode: a data set of its own, with its own clips and cached tokens.
+
+    Brightness, contrast and saturation within 10 %, hue within 5 % of a turn (paper, appendix); validation and test
+    stay plain. ``copy`` numbers the versions.
+
+    >>> [Clips(data, train, 2, 1) for data in (episodes, Jittered(episodes, 1), Jittered(episodes, 2))]
+    """
+
+    plain: Episodes
+    copy: int
+    seed: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.plain.name}+colours{self.copy}.{self.seed}"
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return self.plain.ids
+
+    @property
+    def lengths(self) -> Sequence[int]:
+        return self.plain.lengths
+
+    def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
+        frames = torch.from_numpy(self.plain.frames(episode, steps)).float() / 255
+        jittered = jitter(frames, np.random.default_rng((self.seed, self.copy, episode)))
+        return (jittered * 255).round().byte().numpy()
+
+    def actions(self, episode: int) -> np.ndarray:
+        return self.plain.actions(episode)
+
+    def proprio(self, episode: int) -> np.ndarray | None:
+        return self.plain.proprio(episode)
+
+
+def jitter(frames_THW3: Tensor, rng: np.random.Generator) -> Tensor:
+    """Frames in other colours, one draw for all: brightness, contrast and saturation within 10 %, hue within 5 %."""
+    draw = rng.uniform(-1, 1, 4)
+    brightness, contrast, saturation = (1 + 0.1 * draw[:3]).tolist()
+    return recolour(frames_THW3, brightness, contrast, saturation, 0.05 * draw[3])
+
+
+def recolour(frames_THW3: Tensor, brightness: float, contrast: float, saturation: float, turn: float) -> Tensor:
+    """Frames in [0, 1] with these factors, 1 for no change, and the hue turned by this share of the colour circle.
+
+    Hue and saturation act in the YIQ plane, where both are linear.
+    """
+    yiq = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+    angle = torch.tensor(2 * torch.pi * turn)
+    cos, sin = saturation * angle.cos(), saturation * angle.sin()
+    turned = torch.eye(3)
+    turned[1:, 1:] = torch.stack([torch.stack([cos, sin]), torch.stack([-sin, cos])])
+    bright = (frames_THW3 * brightness).clamp(0, 1)
+    grey = (bright @ yiq[0]).mean((1, 2))[:, None, None, None]
+    return ((bright * contrast + grey * (1 - contrast)).clamp(0, 1) @ (yiq.inverse() @ turned @ yiq).T).clamp(0, 1)

@@ -1,0 +1,98 @@
+"""A new video model's codec, fitted to the training episodes, and embeddings that know which codes are alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlvr_world.domains.video.actions import fit_ranges, pooled
+from rlvr_world.domains.video.config import VideoConfig
+from rlvr_world.domains.video.data import Part
+from rlvr_world.domains.video.episodes import Episodes
+from rlvr_world.domains.video.layout import Codec, VideoLayout
+from rlvr_world.domains.video.token_cache import TokenCache
+from rlvr_world.errors import InputError
+from rlvr_world.models.head import Model
+from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
+
+CHECKED = 50
+"""Test episodes whose actions are held against the model's ranges."""
+
+
+def fit_codec(data: VideoConfig, part: Part, cache: TokenCache) -> Codec:
+    """Ranges are fitted to the training episodes alone."""
+    episodes, chosen = part
+    single = data.kind == "single_step"
+    actions = fit_ranges((_given(data, episodes, e) for e in chosen), data.action_ranges, bins=data.action_bins)
+    proprio = None
+    if data.proprio:
+        felt = [_felt(episodes, e) for e in chosen]
+        proprio = fit_ranges(felt, data.action_ranges, bins=data.action_bins, where="proprioception")
+    layout = VideoLayout(
+        data.kind,
+        visual=cache.codebook,
+        tokens=cache.tokens,
+        action_width=actions.width * data.actions_a_frame,
+        context_visual=0 if single else cache.context_codebook,
+        context_tokens=0 if single else cache.context_tokens,
+        context=data.context if single else 1,
+        horizon=data.horizon,
+        action_bins=data.action_bins,
+        proprio_width=proprio.width if proprio else 0,
+    )
+    together = replace(actions, low=actions.low * data.actions_a_frame, high=actions.high * data.actions_a_frame)
+    return Codec(layout, together, cache.fingerprint, cache.size, proprio)
+
+
+def check_ranges(data: VideoConfig, part: Part, codec: Codec) -> None:
+    """Refuse episodes in other units than those that the model was trained on."""
+    episodes, chosen = part
+    some = chosen[:CHECKED]
+    repeated = (1, data.actions_a_frame)
+    codec.actions.check_fit(
+        {f"{episodes.name}/{episodes.ids[e]}": np.tile(_given(data, episodes, e), repeated) for e in some},
+        data.action_pool,
+    )
+    if codec.proprio:
+        codec.proprio.check_fit({f"{episodes.name}/{episodes.ids[e]}": _felt(episodes, e) for e in some})
+
+
+def _given(data: VideoConfig, episodes: Episodes, episode: int) -> np.ndarray:
+    """float32 [T // pool, A]: an episode's actions as the model is given them."""
+    return pooled(episodes.actions(episode), data.action_pool)
+
+
+def _felt(episodes: Episodes, episode: int) -> np.ndarray:
+    felt = episodes.proprio(episode)
+    if felt is None:
+        raise InputError(f"data.proprio: the episodes of {episodes.name} have no proprioception; set it to false")
+    return felt
+
+
+def order_embeddings(model: Model, layout: VideoLayout, cache: TokenCache, seed: int) -> None:
+    """Let the embeddings of frame codes, context codes and action bins begin near each other for those that are."""
+    fsq = cache.tokenizer.fsq
+    relate_rows(model, 0, fsq.codes_of(torch.arange(layout.visual, device=cache.device)), seed)
+    if isinstance(cache.tokenizer, CompressiveTokenizer):
+        codes = cache.tokenizer.context_fsq.codes_of(torch.arange(layout.context_visual, device=cache.device))
+        relate_rows(model, layout.context_offset, codes, seed)
+    relate_rows(model, layout.action_offset, torch.linspace(-1, 1, layout.action_bins)[:, None], seed)
+
+
+@torch.no_grad()
+def relate_rows(model: Model, first: int, places_NC: Tensor, seed: int) -> None:
+    """Let the embeddings of N ids from ``first`` on begin nearer to each other the nearer their places [N, C] are.
+
+    Most of a row becomes a random linear image of its place, the rest stays as it was; its scale stays too. With the
+    same seed the first axis of any places has the same direction.
+    """
+    table_VD = cast(Tensor, model.get_input_embeddings().weight)
+    rows_ND = table_VD[first : first + len(places_NC)]
+    places_NC = (places_NC / places_NC.std(0)).to(rows_ND)
+    directions_CD = torch.randn(places_NC.shape[1], rows_ND.shape[1], generator=torch.Generator().manual_seed(seed))
+    images_ND = places_NC @ directions_CD.to(rows_ND) * rows_ND.std() / places_NC.shape[1] ** 0.5
+    rows_ND.mul_(0.6).add_(images_ND, alpha=0.8)  # 0.6² + 0.8² = 1

@@ -1,0 +1,148 @@
+"""PushT: a round finger pushes a T over a table (gym-pusht, Apache-2.0), by a scripted and noisy hand.
+
+Conventions are those of DINO-WM's PushT set: an action is the commanded target relative to the agent, divided by 100;
+proprioception is the agent's place and velocity. One frame an environment step of 0.1 s: read it with a frame skip (5
+there), or frames hardly differ. Lengths are in the simulator's pixels: the table is 512 x 512.
+
+Shape legend: T frames, H height, W width, A = 2 action, P = 4 proprioception; vectors are (x, y), y down.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from rlvr_world.domains.video.envs.specs import PushTSpec
+
+FORMAT = "1"
+"""Part of the cache key: raise it when the same spec gives other episodes."""
+_TABLE = 512
+_SCALE = 100.0  # of DINO-WM's actions
+_TEE = np.array([(-60, 0), (60, 0), (60, 30), (15, 30), (15, 120), (-15, 120), (-15, 30), (-60, 30)], float)
+"""The outline of the T in its own frame."""
+_MIDDLE = np.array([0.0, 45.0])  # its centre of gravity there
+_ROUND = 110.0  # a circle about the T that is free of it
+_ROOM = 45.0  # a T this far from a wall can still be pushed off it
+
+
+def play(spec: PushTSpec, episode: int) -> dict[str, np.ndarray]:
+    """One episode: ``image`` uint8 [T, H, W, 3], ``action`` float32 [T, A], ``proprio`` float32 [T, P], and
+    ``block`` float32 [T, 3], the T's x, y and angle (radians), which tests and planners want to know.
+    """
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no screen is needed
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    import cv2
+    from gym_pusht.envs.pusht import PushTEnv
+
+    rng = np.random.default_rng((spec.seed, episode))
+    env = PushTEnv(obs_type="pixels", observation_width=_TABLE, observation_height=_TABLE)
+    picture, info = env.reset(seed=int(rng.integers(2**31)))
+    targets = _hand(env, rng, spec.noise)
+    images, actions, proprio, blocks = [], [], [], []
+    for _ in range(spec.length):
+        here = np.array(info["pos_agent"])
+        action = ((np.clip(next(targets), 0, _TABLE) - here) / _SCALE).astype(np.float32)
+        # The mean over whole blocks of pixels: edges stay smooth, and a move of a fraction of a pixel shows.
+        images.append(cv2.resize(picture, (spec.size, spec.size), interpolation=cv2.INTER_AREA))
+        actions.append(action)
+        proprio.append(np.concatenate([here, info["vel_agent"]]))
+        blocks.append(info["block_pose"])
+        # From the stored numbers, so that replaying them gives the same episode.
+        picture, _, _, _, info = env.step(here + _SCALE * action.astype(np.float64))
+    return {
+        "image": np.stack(images),
+        "action": np.stack(actions),
+        "proprio": np.array(proprio, np.float32),
+        "block": np.array(blocks, np.float32),
+    }
+
+
+def _hand(env: Any, rng: np.random.Generator, noise: float) -> Iterator[np.ndarray]:
+    """Targets without end: go round to a side of the T, push through it, now and then rest or wander."""
+    while True:
+        aim = rng.uniform(130, _TABLE - 130, 2)  # where the T is to go
+        start, heading = _choose_push(env, rng, aim)
+        if rng.random() < 0.1:
+            moves = _wander(env, rng.uniform(40, _TABLE - 40, 2), lead=rng.uniform(20, 50))
+        else:
+            moves = _go_and_push(env, rng, start, heading)
+        for target in moves:
+            yield target + rng.normal(0, noise, 2)
+        for _ in range(rng.integers(2, 6) if rng.random() < 0.2 else 0):
+            yield _place(env) + rng.normal(0, noise, 2)
+
+
+def _go_and_push(env: Any, rng: np.random.Generator, start: np.ndarray, heading: np.ndarray) -> Iterator[np.ndarray]:
+    """To the start round the T, then straight on along the heading until far enough or the T is at a wall."""
+    lead = rng.uniform(30, 50)
+    for _ in range(40):
+        here = _place(env)
+        if np.linalg.norm(start - here) < 15:
+            break
+        yield here + _at_most(_way_round(here, start, _middle(env)) - here, lead)
+    lead, length, origin = rng.uniform(12, 32), rng.uniform(50, 180), _place(env)
+    for _ in range(40):
+        here, corners = _place(env), _corners(env)
+        at_wall = (corners.min(0) < _ROOM) & (heading < 0) | (corners.max(0) > _TABLE - _ROOM) & (heading > 0)
+        if (here - origin) @ heading > length or at_wall.any():
+            return
+        yield here + lead * heading
+
+
+def _wander(env: Any, goal: np.ndarray, lead: float) -> Iterator[np.ndarray]:
+    """Straight to a place, through whatever is in the way."""
+    for _ in range(30):
+        here = _place(env)
+        if np.linalg.norm(goal - here) < 20:
+            return
+        yield here + _at_most(goal - here, lead)
+
+
+def _choose_push(env: Any, rng: np.random.Generator, aim: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of some random pushes the one that is near and moves the T towards ``aim``: where to start, and the heading."""
+    corners, here, wanted = _corners(env), _place(env), aim - _middle(env)
+    wanted = wanted / (np.linalg.norm(wanted) + 1e-6)
+    edges = np.roll(corners, -1, 0) - corners
+    lengths = np.linalg.norm(edges, axis=1)
+    best, best_value = (here, wanted), -np.inf
+    for _ in range(12):
+        side = rng.choice(len(edges), p=lengths / lengths.sum())
+        contact = corners[side] + rng.uniform(0.1, 0.9) * edges[side]
+        outward = np.array([edges[side][1], -edges[side][0]]) / lengths[side]
+        turn = rng.uniform(-0.5, 0.5)
+        heading = -outward @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+        start = contact - 30 * heading
+        value = heading @ wanted - np.linalg.norm(start - here) / 250
+        if value > best_value and start.min() >= 20 and start.max() <= _TABLE - 20:
+            best, best_value = (start, heading), value
+    return best
+
+
+def _way_round(here: np.ndarray, goal: np.ndarray, middle: np.ndarray) -> np.ndarray:
+    """The next place on the way to the goal that keeps off the T: along a circle while the goal is on another side."""
+    angle = np.arctan2(*(here - middle)[::-1])
+    left = (np.arctan2(*(goal - middle)[::-1]) - angle + np.pi) % (2 * np.pi) - np.pi
+    if abs(left) < 0.5:
+        return goal
+    angle += np.sign(left) * 0.5
+    return np.clip(middle + _ROUND * np.array([np.cos(angle), np.sin(angle)]), 20, _TABLE - 20)
+
+
+def _at_most(vector: np.ndarray, length: float) -> np.ndarray:
+    return vector * min(1.0, length / (np.linalg.norm(vector) + 1e-6))
+
+
+def _place(env: Any) -> np.ndarray:
+    return np.array(env.agent.position)
+
+
+def _middle(env: Any) -> np.ndarray:
+    return np.array(env.block.local_to_world(tuple(_MIDDLE)))
+
+
+def _corners(env: Any) -> np.ndarray:
+    """[8, 2]: the outline of the T on the table."""
+    return np.array([env.block.local_to_world(tuple(corner)) for corner in _TEE])

@@ -1,0 +1,203 @@
+"""Frames as the frozen tokenizer sees them: read at one size, encoded once and kept on disk, decoded in batches.
+
+Shape legend: T frames, H height, W width, n tokens a frame, c tokens of the context frame (0 for the per-frame
+tokenizer), U frames to decode, K records of w tokens each.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from rlvr_world.domains.video.episodes import Clip, Episodes
+from rlvr_world.errors import InputError
+from rlvr_world.system.progress import track
+from rlvr_world.types import Transition
+from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
+from rlvr_world.vision.frame_tokenizer import FrameTokenizer
+from rlvr_world.vision.loading import Tokenizer, fingerprint
+
+PIXELS = {"cpu": 2**16, "cuda": 2**22}
+"""Pixels of frames that are worked on at once: 16 frames of 64x64 on a CPU, whose caches more would leave (decoding
+took twice as long a frame with 64), 51 of 256x320 on a GPU."""
+
+READ_AT_ONCE = 256
+"""Frames that are read together when tokens are built: a video file is opened once for many of its frames."""
+
+Key = tuple[int, ...]
+"""What a record of tokens belongs to: an episode and the steps whose frames it holds."""
+
+
+def read_frames(clip: Clip, size: tuple[int, int]) -> Tensor:
+    """float32 [T, 3, H, W] in [0, 1], brought to ``size`` (height, width): the one place where frames are resized."""
+    frames = torch.from_numpy(clip.read()).permute(0, 3, 1, 2).float() / 255
+    if tuple(frames.shape[-2:]) == size:
+        return frames
+    return F.interpolate(frames, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
+
+
+def whole_clip(row: Transition) -> Clip:
+    """The frames of a transition in order, state and next state; the state alone where no more is known."""
+    state, after = row.state, row.next_state
+    return state if after is None else Clip(state.episodes, state.episode, (*state.steps, *after.steps))
+
+
+class TokenCache:
+    """A frozen tokenizer at one frame size, and what it made of every clip, kept on disk.
+
+    ``build`` encodes what ``lookup`` will be asked for; a clip that was not built is encoded when looked up. The
+    per-frame tokenizer's tokens are kept by frame, whatever clips it is in; the compressive one's by clip, because they
+    depend on the context frame. A stopped ``build`` goes on where it was, and one with more rows adds what is new.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, size: tuple[int, int], folder: Path) -> None:
+        """``size``: height and width of frames.
+
+        Raises InputError where the tokenizer does not divide the size evenly.
+        """
+        self.tokenizer, self.size, self.folder = tokenizer.requires_grad_(False).eval(), size, folder
+        self.fingerprint = fingerprint(tokenizer)
+        self.codebook, self.grid = tokenizer.codebook_size, tokenizer.grid(*size)
+        self.context_codebook, self.context_tokens = 0, 0
+        if isinstance(tokenizer, CompressiveTokenizer):
+            self.grid = tokenizer.frame_grid
+            self.context_codebook, self.context_tokens = tokenizer.context_codebook_size, tokenizer.context_tokens
+        self.tokens = self.grid[0] * self.grid[1]
+        self.device = next(tokenizer.parameters()).device
+        self.at_once = max(1, PIXELS[self.device.type] // (size[0] * size[1]))
+        """Frames that go through the tokenizer together."""
+        self._tables: dict[tuple[int, int], _Table] = {}
+
+    def build(self, rows: Iterable[Transition], label: str = "tokens") -> None:
+        """Encode all clips of ``rows`` that are not on disk yet; a progress bar says ``label``."""
+        wanted: dict[tuple[int, int], tuple[Episodes, set[Key]]] = {}
+        for row in rows:
+            clip = whole_clip(row)
+            keys = self._keys(clip)
+            wanted.setdefault((id(clip.episodes), len(keys[0])), (clip.episodes, set()))[1].update(keys)
+        for name, (episodes, found) in wanted.items():
+            table = self._table(episodes, next(iter(found)), create=True)
+            assert table is not None
+            missing = sorted(found - table.place.keys())
+            size = max(1, READ_AT_ONCE // (name[1] - 1))
+            batches = [missing[i : i + size] for i in range(0, len(missing), size)]
+            for batch in track(batches, f"{label} of {episodes.name}", "batches"):
+                table.append(batch, self._encode(episodes, batch))
+
+    def lookup(self, clip: Clip) -> tuple[Tensor, Tensor]:
+        """int64 tokens of the context frame [c] and of the frames [T, n] (compressive: of those after the first)."""
+        keys = self._keys(clip)
+        table = self._table(clip.episodes, keys[0], create=False)
+        known = table is not None and all(key in table.place for key in keys)
+        records_Kw = table.read(keys) if table and known else self._encode(clip.episodes, keys)
+        context, frames = records_Kw[0, : self.context_tokens], records_Kw[:, self.context_tokens :]
+        return context, frames.reshape(-1, self.tokens)
+
+    @torch.no_grad()
+    def decode(self, contexts: Sequence[Tensor], groups: Sequence[Tensor]) -> list[Tensor]:
+        """Frames of each group of tokens [U, n] with its context's tokens [c]: float32 [U, 3, H, W] in [0, 1], CPU.
+
+        Each context is decoded once, and all groups together in batches.
+        """
+        tokenizer = self.tokenizer
+        if isinstance(tokenizer, FrameTokenizer):
+            grids_Uhw = torch.cat(list(groups)).unflatten(1, self.grid).to(self.device)
+            parts = [tokenizer.decode(part).clamp(0, 1).cpu() for part in grids_Uhw.split(self.at_once)]
+            return list(torch.cat(parts).split([len(group) for group in groups]))
+        assert isinstance(tokenizer, CompressiveTokenizer)
+        frames: list[Tensor] = []
+        size = max(1, self.at_once // max(map(len, groups), default=1))
+        for start in range(0, len(groups), size):
+            some = groups[start : start + size]
+            _, features = tokenizer.context_features(torch.stack(list(contexts[start : start + size])).to(self.device))
+            padded_GUn = pad_sequence(list(some), batch_first=True).to(self.device)
+            split = padded_GUn.split(max(1, self.at_once // len(some)), 1)
+            parts = [tokenizer.decode_frames(features, part).clamp(0, 1).cpu() for part in split]
+            frames += [made[: len(group)] for made, group in zip(torch.cat(parts, 1), some, strict=True)]
+        return frames
+
+    def _keys(self, clip: Clip) -> list[Key]:
+        if self.context_tokens:
+            return [(clip.episode, *clip.steps)]
+        return [(clip.episode, step) for step in clip.steps]
+
+    @torch.no_grad()
+    def _encode(self, episodes: Episodes, keys: Sequence[Key]) -> Tensor:
+        """int64 [K, w] on the CPU; keys of the same episode are read together."""
+        tokenizer = self.tokenizer
+        if isinstance(tokenizer, FrameTokenizer):
+            runs = [(episode, tuple(step for _, step in run)) for episode, run in groupby(keys, key=lambda key: key[0])]
+            frames = torch.cat([read_frames(Clip(episodes, *run), self.size) for run in runs])
+            return torch.cat([tokenizer.encode(f.to(self.device)).flatten(1).cpu() for f in frames.split(self.at_once)])
+        assert isinstance(tokenizer, CompressiveTokenizer)
+        clips = torch.stack([read_frames(Clip(episodes, key[0], key[1:]), self.size) for key in keys])
+        encoded = [tokenizer.encode(f.to(self.device)) for f in clips.split(max(1, self.at_once // clips.shape[1]))]
+        return torch.cat([torch.cat([context, frames.flatten(1)], 1).cpu() for context, frames in encoded])
+
+    def _table(self, episodes: Episodes, key: Key, create: bool) -> _Table | None:
+        """The file of a data set and a length of clips; None where there is none and none shall be."""
+        name = (id(episodes), len(key))
+        if name not in self._tables:
+            path = self._path(episodes, len(key))
+            if not create and not path.exists():
+                return None
+            width = self.tokens if not self.context_tokens else self.context_tokens + (len(key) - 2) * self.tokens
+            small = max(self.codebook, self.context_codebook) <= 2**16
+            record = np.dtype([("key", "<i4", (len(key),)), ("tokens", "<u2" if small else "<i4", (width,))])
+            self._tables[name] = _Table(path, record, episodes)
+        return self._tables[name]
+
+    def _path(self, episodes: Episodes, key_length: int) -> Path:
+        """Changes with names and lengths of the episodes, the very first frame, the tokenizer and the size."""
+        about = (episodes.name, list(episodes.ids), list(episodes.lengths), self.fingerprint, self.size, key_length)
+        digest = hashlib.sha256(repr(about).encode() + episodes.frames(0, (0,)).tobytes()).hexdigest()[:16]
+        return self.folder / f"{re.sub(r'[^0-9A-Za-z_.+-]+', '-', episodes.name)}-{digest}.tokens"
+
+
+class _Table:
+    """Records of tokens in a file that only grows. A record that was cut short at the end does not count."""
+
+    def __init__(self, path: Path, record: np.dtype, episodes: Episodes) -> None:
+        self.path, self.record = path, record
+        self.episodes = episodes  # held, so that its id, by which the table is found, stays its own
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        self._map: np.ndarray | None = None
+        keys = self._records()["key"].tolist()
+        self.place: dict[Key, int] = {tuple(key): i for i, key in enumerate(keys)}
+
+    def append(self, keys: Sequence[Key], tokens_Kw: Tensor) -> None:
+        records = np.empty(len(keys), self.record)
+        records["key"], records["tokens"] = keys, tokens_Kw.numpy()
+        with self.path.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # processes that build the same tokens take turns
+            file.seek(0, os.SEEK_END)
+            file.truncate(file.tell() // self.record.itemsize * self.record.itemsize)  # of a writer that was killed
+            file.write(records.tobytes())
+            end = file.tell() // self.record.itemsize  # another process may have added some before these
+        self.place |= zip(keys, range(end - len(keys), end), strict=True)
+        self._map = None
+
+    def read(self, keys: Sequence[Key]) -> Tensor:
+        """int64 [K, w]."""
+        records = self._records()[[self.place[key] for key in keys]]
+        if [tuple(key) for key in records["key"].tolist()] != list(keys):
+            raise InputError(f"{self.path}: its records are out of order; delete the file, it is made anew")
+        return torch.from_numpy(records["tokens"].astype(np.int64))
+
+    def _records(self) -> np.ndarray:
+        if self._map is None:
+            whole = self.path.stat().st_size // self.record.itemsize
+            self._map = np.memmap(self.path, self.record, "r", shape=(whole,)) if whole else np.empty(0, self.record)
+        return self._map

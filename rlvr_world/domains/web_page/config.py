@@ -1,0 +1,83 @@
+"""The data settings of a web-page run. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from rlvr_world.config import what
+from rlvr_world.domains.splits import WorldSplitRule
+from rlvr_world.errors import InputError
+
+MINIWOB_TASKS = (
+    *("button-delay", "buy-ticket", "choose-list", "click-button", "click-button-sequence", "click-checkboxes"),
+    *("click-checkboxes-large", "click-checkboxes-soft", "click-checkboxes-transfer", "click-collapsible-nodelay"),
+    *("click-option", "click-scroll-list", "click-widget", "copy-paste", "copy-paste-2", "email-inbox-forward-nl-turk"),
+    *("email-inbox-nl-turk", "email-inbox-noscroll", "enter-password", "enter-text", "enter-text-2"),
+    *("enter-text-dynamic", "find-word", "form-sequence", "form-sequence-2", "form-sequence-3", "generate-number"),
+    *("guess-number", "login-user", "login-user-popup", "multi-layouts", "multi-orderings", "number-checkboxes"),
+    *("odd-or-even", "order-food", "phone-book", "read-table", "read-table-2", "simple-algebra", "simple-arithmetic"),
+    *("social-media-some", "text-transform", "unicode-test", "use-autocomplete-nodelay", "use-spinner"),
+    "visual-addition",
+)
+"""Tasks whose tree shows what an action does. Left out: what is drawn, dragged or coloured (a tree has no shapes),
+pages where the first click ends the episode or shows nothing, calendars of a hundred lines, and texts that stay
+hidden until a click, which nobody can predict."""
+
+
+@dataclass(frozen=True)
+class BrowserSpec:
+    """What to collect.
+
+    >>> BrowserSpec()                                                    # MiniWoB, the tasks that suit
+    >>> BrowserSpec(site="infinity", path="webarena-infinity/apps/gmail", steps=10)
+    """
+
+    site: Literal["miniwob", "folder", "infinity"] = what(
+        "miniwob", "pages of the package miniwob, .html files of a folder, or one app of a WebArena-Infinity checkout"
+    )
+    path: str = what("", "folder: where the pages are; infinity: the app, such as CHECKOUT/apps/gmail")
+    tasks: tuple[str, ...] = what(
+        (), "tasks to play, or 'all'; empty takes all, of MiniWoB those whose trees show something"
+    )
+    episodes: int = what(30, "episodes a task, each on a page made from a seed of its own", "episodes")
+    steps: int = what(4, "longest episode", "actions")
+    transitions: int = what(0, "stop when there are so many; 0 plays every episode", "rows")
+    seed: int = what(0, "seed of a task's first episode; the others follow on")
+    browser: str = what("", "path of a Chromium; empty looks for one")
+    allow: tuple[str, ...] = what((), "hosts that pages may reach, besides this machine")
+
+    def __post_init__(self) -> None:
+        for name, least in (("episodes", 1), ("steps", 1), ("transitions", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"web: {name} is {getattr(self, name)}; expected a whole number of at least {least}")
+        if (self.site == "miniwob") == bool(self.path):
+            raise InputError(
+                f"web: site={self.site} with path={self.path!r}; name the folder for folder and infinity only"
+            )
+
+
+@dataclass(frozen=True)
+class WebPageConfig:
+    source: Literal["browser", "files"] = what("browser", "play pages in a browser, or read row files")
+    env: BrowserSpec = field(default_factory=BrowserSpec)
+    cache: str = what("~/.cache/rlvr_world", "browser: folder where played rows are kept")
+    train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .json, .parquet, or a folder of parquet)")
+    test: str = what("", "files: test rows, same layouts; empty splits data.train")
+    label: Literal["aligned", "published"] = what("aligned", "the true change: ours, or as the published code finds it")
+    scoring: Literal["strict", "published"] = what("strict", "reward: F1 without credit for 'None', or the published")
+    reward_beta: float = what(
+        1.0, "reward: F-beta, where recall counts so many times as much as precision; results always give F1"
+    )
+    reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")
+    split: WorldSplitRule = field(default_factory=lambda: WorldSplitRule(test=0.15, valid=0.05, worlds=0.2))
+    unchanged_per_hundred: float = what(-1.0, "RL rows: unchanged ones for 100 changed ones; negative takes all rows")
+    style: Literal["published", "compact"] = what(
+        "compact", "prompt and answer: 'published', or 'compact' for models trained from scratch"
+    )
+    changed_cap: int = what(0, "most items a section that count where part of a page changes; 0 counts all", "items")
+    navigation_cap: int = what(
+        20, "most items a section that count where most of a page changes; 0 counts all", "items"
+    )
+    max_prompt: int = what(5000, "longest prompt; of a longer page the lines around the acted element stay", "tokens")
+    max_response: int = what(7288, "longest answer", "tokens")

@@ -1,0 +1,162 @@
+"""Rows of web pages, collected here: seeded episodes in a real browser, kept as they come, and gone on with later."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import fcntl
+import gzip
+import hashlib
+import json
+import random
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import metadata
+from itertools import product
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from rlvr_world.domains.web_page.config import MINIWOB_TASKS, BrowserSpec
+from rlvr_world.domains.web_page.envs.explorer import choose_action
+from rlvr_world.domains.web_page.envs.sites import PageFailure, Site, folder, infinity, miniwob
+from rlvr_world.domains.web_page.envs.snapshot import NOTHING, Observation
+from rlvr_world.errors import InputError
+from rlvr_world.system.files import write_whole
+from rlvr_world.system.progress import progress
+
+if TYPE_CHECKING:
+    from rlvr_world.domains.web_page.envs.session import Session
+
+FORMAT = 1  # part of the cache key: raise it when the same spec gives other rows
+
+
+def collect_rows(spec: BrowserSpec, cache: Path | str) -> Path:
+    """The ``.jsonl.gz`` of the rows of ``spec`` under ``cache``: found there, or collected, going on where it stopped.
+
+    The same spec gives the same rows where the pages are deterministic. A row has task, seed, step, url, goal,
+    observation, action, next_observation, error (empty where all went well), reward and done.
+    Raises InputError where there is no Chromium or no such page; ModuleNotFoundError without the extra ``web``.
+    """
+    cache = Path(cache).expanduser()
+    key = json.dumps([FORMAT, *_content(spec)], sort_keys=True)
+    path = cache / f"web-{spec.site}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.jsonl.gz"
+    if path.exists():
+        return path
+    cache.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix("").with_suffix(".part")
+    with part.open("a+b") as out:
+        fcntl.flock(out, fcntl.LOCK_EX)  # processes that want the same rows take turns
+        if not path.exists():
+            with _site(spec) as site:
+                asyncio.run(_collect(spec, site, out))
+            out.seek(0)
+            write_whole(path, gzip.compress(out.read(), mtime=0))
+        part.unlink(missing_ok=True)
+    return path
+
+
+def _content(spec: BrowserSpec) -> tuple[Any, ...]:
+    """What the rows depend on."""
+    fields = {name: value for name, value in asdict(spec).items() if name != "browser"}
+    if spec.site != "miniwob":
+        path = Path(spec.path).expanduser()
+        parts = (part for kind in ("html", "css", "js") for part in path.rglob(f"*.{kind}") if part.is_file())
+        pages = {str(part.relative_to(path)): hashlib.sha256(part.read_bytes()).hexdigest() for part in parts}
+        return fields, str(path.resolve()), pages
+    return fields, spec.tasks or MINIWOB_TASKS, metadata.version("miniwob")
+
+
+@contextmanager
+def _site(spec: BrowserSpec) -> Iterator[Site]:
+    path = Path(spec.path).expanduser()
+    if spec.site == "infinity":
+        with infinity(path) as site:
+            yield site
+    else:
+        yield folder(path) if spec.site == "folder" else miniwob()
+
+
+async def _collect(spec: BrowserSpec, site: Site, out: IO[bytes]) -> None:
+    from rlvr_world.domains.web_page.envs.session import Session
+
+    chosen = MINIWOB_TASKS if spec.site == "miniwob" else tuple(site.tasks)
+    tasks = tuple(site.tasks) if spec.tasks == ("all",) else spec.tasks or chosen
+    if unknown := [task for task in tasks if task not in site.tasks]:
+        near = difflib.get_close_matches(unknown[0], site.tasks, 3, 0) or site.tasks
+        raise InputError(f"tasks: {spec.site} has no {unknown[0]!r}; the nearest are {', '.join(near)}")
+    kept = _resume(out)
+    done, failed, rows = {(row["task"], row["seed"]) for row in kept}, _failures(kept), _count(kept)
+    total = spec.transitions or len(tasks) * spec.episodes * spec.steps
+    async with Session(spec.browser, spec.allow) as session:
+        with progress(f"collecting {spec.site} pages", total, "rows") as update:
+            update(rows)
+            for seed, task in product(range(spec.seed, spec.seed + spec.episodes), tasks):
+                if spec.transitions and rows >= spec.transitions:
+                    break
+                if (task, seed) not in done:
+                    episode = await play(session, site, task, seed, spec.steps)
+                    out.write(b"".join(json.dumps(row).encode() + b"\n" for row in episode))
+                    out.flush()
+                    failed, rows = failed + _failures(episode), rows + _count(episode)
+                    update(rows)
+    for reason, count in failed.most_common():
+        print(f"{count} of the episodes failed: {reason}", file=sys.stderr)
+    if not rows:
+        out.truncate(0)  # what is wrong with all of them can be mended, so that all are tried again
+        raise InputError(f"web: no page of {site.root} could be opened and read; open one in a browser to see why")
+
+
+def _count(rows: Iterable[dict[str, Any]]) -> int:
+    """Rows of pages that were read."""
+    return sum(bool(row["observation"]) for row in rows)
+
+
+def _failures(rows: Iterable[dict[str, Any]]) -> Counter[str]:
+    """How many of these rows' episodes lost their page, by reason."""
+    return Counter(row["error"] for row in rows if row["error"] and row["next_observation"] == NOTHING.text)
+
+
+def _resume(out: IO[bytes]) -> list[dict[str, Any]]:
+    """The rows that are kept; the last episode can be half written and is taken away."""
+    out.seek(0)
+    lines = [line for line in out.read().splitlines(keepends=True) if line.endswith(b"\n")]
+    rows = [json.loads(line) for line in lines]
+    episodes = [(row["task"], row["seed"]) for row in rows]
+    kept = episodes.index(episodes[-1]) if episodes else 0
+    out.truncate(sum(map(len, lines[:kept])))
+    return rows[:kept]
+
+
+async def play(session: Session, site: Site, task: str, seed: int, steps: int) -> list[dict[str, Any]]:
+    """The rows of one episode. What goes wrong stands in a row's error; an episode whose page is lost ends there."""
+    rng = random.Random(f"{task}/{seed}")
+    rows: list[dict[str, Any]] = []
+    tried: dict[str, Any] = {"task": task, "seed": seed, "step": 0, "url": site.tasks[task].page, "goal": ""}
+    tried |= {"observation": "", "action": ""}  # of a page that is lost before it is read
+    try:
+        site.reset()
+        await session.open(site.root + site.tasks[task].page, fresh=not site.stateless)
+        goal = await session.run(site.start, seed) or site.tasks[task].goal
+        await session.settle()
+        page = await session.observation()
+        session.notes()
+        while len(rows) < steps and not (rows and rows[-1]["done"]):
+            action = choose_action(page.page, goal, [row["action"] for row in rows], rng)
+            url = session.page.url.removeprefix(site.root)
+            tried |= {"step": len(rows), "url": url, "goal": goal, "observation": page.text, "action": action}
+            await session.act(action)
+            page = await session.observation()
+            over, reward = await session.run(site.outcome)
+            rows.append(tried | _came(page, session.notes(), reward, over))
+    except PageFailure as error:
+        notes = "; ".join(filter(None, (session.notes(), str(error))))
+        rows.append(tried | _came(NOTHING, notes, 0, True))
+        await session.restart()
+    return rows
+
+
+def _came(page: Observation, error: str, reward: float, done: bool) -> dict[str, Any]:
+    return {"next_observation": page.text, "error": error, "reward": float(reward), "done": done}

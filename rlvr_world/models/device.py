@@ -1,0 +1,40 @@
+"""Where a model runs, and in which type its forwards compute."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from rlvr_world.errors import InputError
+
+
+def check_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device to run on; ``auto`` takes a GPU where there is one. Raises InputError for a GPU that is not there."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device: expected auto, cpu or cuda, got {device!r}")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device: cuda is asked for, but torch finds no GPU on this machine; set device=cpu or auto")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cudnn.allow_tf32 = False  # a visual token must not depend on the hardware more than it has to
+    return torch.device(device)
+
+
+def compute_dtype(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
+    """What forwards are computed in; ``auto`` is bfloat16 where the hardware multiplies it, else float32."""
+    named = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if precision in named:
+        return named[precision]
+    if precision != "auto":
+        raise InputError(f"precision: expected auto, float32 or bfloat16, got {precision!r}")
+    fast = (
+        torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_multiplies_bfloat16()
+    )
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    info = Path("/proc/cpuinfo")
+    return info.is_file() and any(flag in info.read_text() for flag in ("amx_bf16", "avx512_bf16"))

@@ -1,0 +1,182 @@
+"""Language models: made from scratch, loaded, given LoRA adapters, saved as folders that transformers loads."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import constants, snapshot_download
+from peft import PeftModel
+from safetensors import SafetensorError
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from rlvr_world.config import ModelConfig
+from rlvr_world.errors import InputError
+from rlvr_world.models.head import Model
+from rlvr_world.models.lora import ADAPTER, merge_copy, verify_merge
+from rlvr_world.models.smollm2 import smollm2_folder
+
+logging.disable_progress_bar()  # loading and saving take moments; stages have bars of their own
+
+
+WORLD = "world"
+"""The folder beside a model's weights that holds what it takes to use it as a world model: its run's config, and what
+the recipe adds (rules, a visual tokenizer)."""
+CODEC = "codec"
+"""The entry of a model's config.json that says what its tokens mean where they are not text."""
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
+
+def create_model(
+    shape: ModelConfig, vocab_size: int, tokenizer: PreTrainedTokenizerBase | None = None, seed: int = 0
+) -> LlamaForCausalLM:
+    """A Llama with random weights, float32: the same seed gives the same weights, and no other generator moves.
+
+    ``shape.context`` is the longest sequence in tokens. End and padding ids come from ``tokenizer``.
+    Raises InputError for a hidden size that the heads cannot share, or a tokenizer larger than ``vocab_size``.
+    """
+    if shape.hidden % (2 * shape.heads):
+        raise InputError(f"model hidden: expected a multiple of 2 x heads ({2 * shape.heads}), got {shape.hidden}")
+    if tokenizer is not None and len(tokenizer) > vocab_size:
+        raise InputError(f"model vocab_size: the tokenizer has {len(tokenizer)} tokens, got {vocab_size}; raise it")
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate or -(-8 * shape.hidden // (3 * 64)) * 64,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        max_position_embeddings=shape.context,
+        tie_word_embeddings=shape.tied,
+        bos_token_id=None,
+        eos_token_id=None if tokenizer is None else tokenizer.eos_token_id,
+        pad_token_id=None if tokenizer is None else tokenizer.pad_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return LlamaForCausalLM(config)
+
+
+def load_model(
+    source: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
+    """The causal language model and tokenizer in a local folder, on the Hugging Face hub, or ``smollm2``.
+
+    A model over other tokens than text has its codec's settings under ``codec`` in config.json, and no tokenizer:
+    None. ``smollm2`` is SmolLM2-135M-Instruct from a Python package, see ``smollm``. Only safetensors weights are read,
+    and no code that comes with a model is run.
+
+    Raises InputError where the folder, its config, weights or tokenizer are missing or broken, where
+    weights are missing in the file (never replaced by random ones), or the hub does not answer.
+    """
+    place = str(smollm2_folder()) if source == "smollm2" else source
+    local = Path(place).expanduser()
+    if local.is_dir():
+        _check_folder(local)
+        place = str(local)
+    elif _looks_like_a_path(place):
+        raise InputError(f"model {source}: there is no such folder; check the path")
+    try:
+        textual = getattr(AutoConfig.from_pretrained(place), CODEC, None) is None
+        if textual and local.is_dir():
+            _check_tokenizer(local)
+        tokenizer = AutoTokenizer.from_pretrained(place) if textual else None
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            place, dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
+    except InputError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
+        raise InputError(_why_not_loaded(source, local.is_dir(), error)) from error
+    model, missing = loaded[0], sorted(loaded[1]["missing_keys"])
+    if missing:
+        raise InputError(
+            f"model {source}: the file lacks {len(missing)} of the weights that config.json asks for, "
+            f"such as {missing[0]}; it is incomplete or of another architecture"
+        )
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokenizer is not None and len(tokenizer) > rows:
+        raise InputError(
+            f"model {source}: the tokenizer has {len(tokenizer)} tokens but the model only {rows}; "
+            "put the tokenizer that the model was trained with into its folder"
+        )
+    return model.to(device), tokenizer
+
+
+def world_of(source: str | Path) -> Path | None:
+    """The folder ``world`` of a model in a local folder or on the Hugging Face hub; None where it has none."""
+    local = Path(source).expanduser()
+    if not local.is_dir():
+        if _looks_like_a_path(str(source)) or str(source) in ("scratch", "smollm2"):
+            return None
+        try:
+            local = Path(snapshot_download(str(source), allow_patterns=f"{WORLD}/*"))
+        except (OSError, ValueError):  # load_model says why
+            return None
+    return local / WORLD if (local / WORLD).is_dir() else None
+
+
+def _looks_like_a_path(source: str) -> bool:
+    return source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source or Path(source).exists()
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        hint = (
+            "it is a LoRA adapter, name the merged model's folder"
+            if (folder / "adapter_config.json").is_file()
+            else ("name the folder that save_pretrained wrote")
+        )
+        raise InputError(f"model {folder}: there is no config.json; {hint}")
+
+
+def _check_tokenizer(folder: Path) -> None:
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise InputError(
+            f"model {folder}: there is no tokenizer (tokenizer.json, tokenizer_config.json); "
+            "save the model's tokenizer into the same folder"
+        )
+
+
+def _why_not_loaded(source: str, local: bool, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+    if local:
+        return f"model {source}: the folder cannot be loaded ({reason}); save it again or name another"
+    if constants.HF_HUB_OFFLINE:
+        return (
+            f"model {source}: there is no such folder, the hub is switched off (HF_HUB_OFFLINE) "
+            "and its cache does not have the model; name a local folder, or smollm2"
+        )
+    return f"model {source}: it is no folder, and the hub does not give it ({reason}); name a local folder, or smollm2"
+
+
+def save_model(
+    model: Model, tokenizer: PreTrainedTokenizerBase | None, folder: Path, world: Path | None = None
+) -> None:
+    """Write a folder that ``AutoModelForCausalLM.from_pretrained`` and ``AutoTokenizer.from_pretrained`` load.
+
+    Of a LoRA model the folder holds the merged model, and ``folder/adapter`` the adapter, with which
+    training goes on (``load_adapter``). The merge happens on a copy and is verified, so it needs the memory
+    of the model once more. The training weights are not touched. ``world`` is copied beside the weights.
+    """
+    whole = model
+    if isinstance(model, PeftModel):
+        # Told not to look for new embeddings, which "auto" would ask the hub about.
+        model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
+        whole = merge_copy(model)
+        verify_merge(model, whole)
+    whole.save_pretrained(str(folder))
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    if world is not None:
+        shutil.copytree(world, folder / WORLD)

@@ -1,0 +1,43 @@
+"""Where rows and episodes come from without a recipe's run: simulators played here, and data sets rewritten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rlvr_world.domains.text_game.config import TextWorldSpec
+from rlvr_world.domains.video.envs.specs import SPECS
+from rlvr_world.domains.web_page.config import BrowserSpec
+from rlvr_world.errors import InputError
+
+ENVS = {"textworld": TextWorldSpec, "web": BrowserSpec, **SPECS}
+"""The settings of each environment that is played here."""
+
+
+def env_settings(name: str) -> Any:
+    """What an environment is played with by default. Raises InputError for an unknown one."""
+    if name not in ENVS:
+        raise InputError(f"world {name!r} does not exist; there are: {', '.join(ENVS)}")
+    return ENVS[name]()
+
+
+def collect(name: str, spec: Any, folder: Path) -> Path:
+    """Play an environment into ``folder``: the file of rows, or the folder of episodes."""
+    if name == "textworld":
+        from rlvr_world.domains.text_game.envs import textworld
+
+        return textworld.collect_rows(spec, folder)
+    if name == "web":
+        from rlvr_world.domains.web_page.envs import collect as pages
+
+        return pages.collect_rows(spec, folder)
+    from rlvr_world.domains.video.envs import collect as episodes
+
+    return episodes.collect(name, spec, folder)
+
+
+def convert_rlds(source: str, dataset: str, folder: Path, max_episodes: int) -> int:
+    """Rewrite RLDS episodes as .npz files; how many are new."""
+    from rlvr_world.domains.video.rlds import convert
+
+    return convert(source, dataset, folder, max_episodes)

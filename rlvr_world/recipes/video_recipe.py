@@ -1,0 +1,258 @@
+"""What every video recipe does: clips, the visual tokenizer and its tokens, a new model, the domain."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rlvr_world.config import Config
+from rlvr_world.domains.video.config import VideoConfig
+from rlvr_world.errors import InputError
+from rlvr_world.recipes import FirstStage, Recipe, Splits
+from rlvr_world.types import Domain, Finding, Picture, Score, Transition
+
+if TYPE_CHECKING:
+    from rlvr_world.domains.video.domain import VideoDomain
+    from rlvr_world.domains.video.token_cache import TokenCache
+    from rlvr_world.models.head import Model
+    from rlvr_world.models.text_tokenizer import TextTokenizer
+    from rlvr_world.training.visual_tokenizer import TokenizerTraining
+    from rlvr_world.vision.lpips import LPIPS
+
+
+METRICS = ("mae", "mse", "psnr", "ssim", "lpips")
+"""What ``study metrics`` rewards one at a time (paper, figure 4c)."""
+VALIDATED = 4
+"""Batches that validation of the visual tokenizer looks at."""
+VISUAL_TOKENIZER = "visual_tokenizer"
+"""Beside a model: the tokenizer of its frames."""
+
+
+class VideoRecipe(Recipe):
+    def __init__(self, config: Callable[[], Config]) -> None:
+        self._config = config
+
+    def config(self) -> Config:
+        return self._config()
+
+    def splits(self, config: Config) -> Splits:
+        from torch.utils.data import ConcatDataset
+
+        from rlvr_world.domains.video.augmentation import Jittered
+        from rlvr_world.domains.video.data import held_out_clips, parts, training_clips
+
+        data: VideoConfig = config.data
+        found = parts(data)
+        train = training_clips(data, found["train"], config.seed)
+        episodes, chosen = found["train"]
+        sft: Any = train
+        if data.jittered:
+            copies = [(Jittered(episodes, n + 1, config.seed), chosen) for n in range(data.jittered)]
+            versions: list[Any] = [train, *(training_clips(data, copy, config.seed) for copy in copies)]
+            sft = ConcatDataset(versions)
+        valid, test = (held_out_clips(data, found[name], config.seed) for name in ("valid", "test"))
+        return Splits(sft, train, valid, test)
+
+    def first_stage(self, config: Config) -> FirstStage | None:
+        """The visual tokenizer, unless the recipe names one or the model that training starts from has its own."""
+        settings = config.data.tokenizer
+        if settings.source or config.model.source != "scratch":
+            return None
+        return FirstStage(
+            "tokenizer",
+            settings.steps,
+            settings.save_every,
+            settings.eval_every,
+            partial(_tokenizer_training, config),
+            partial(_validate_tokenizer, config),
+        )
+
+    def write_world(self, config: Config, folder: Path, start: Path | None, run: Path) -> Config:
+        """The visual tokenizer: the one that the recipe names, that of the start, or the one trained in the run."""
+        from rlvr_world.vision.loading import load_visual_tokenizer
+
+        trained = sorted((run / "tokenizer").glob("step-*"))[-1:]
+        known = [start / VISUAL_TOKENIZER] if start and (start / VISUAL_TOKENIZER).is_dir() else trained
+        source = config.data.tokenizer.source or (str(known[0]) if known else "")
+        if not source:
+            raise InputError("data.tokenizer.source: a video model needs its visual tokenizer; name its folder")
+        load_visual_tokenizer(source).save_pretrained(str(folder / VISUAL_TOKENIZER))
+        data = config.data
+        return replace(config, data=replace(data, tokenizer=replace(data.tokenizer, source="")))
+
+    def prepare(self, config: Config, splits: Splits, world: Path, run: Path) -> None:
+        """The tokens of all clips, and the table of what the visual tokenizer loses."""
+        from rlvr_world.domains.video.reconstruction import measure_reconstruction
+        from rlvr_world.evaluation.intervals import bootstrap
+        from rlvr_world.system.files import write_whole
+        from rlvr_world.vision.metrics import FrameMetrics
+
+        cache, file = _cache(config, world), run / "tokenizer" / "reconstruction.json"
+        for name in ("sft", "valid", "test"):
+            cache.build(getattr(splits, name), f"tokens: {name}")
+        if not file.exists():
+            values, measured = measure_reconstruction(cache, FrameMetrics(_lpips(config)), splits.test)
+            metrics = {name: bootstrap(numbers).as_dict() for name, numbers in values.items()}
+            file.parent.mkdir(exist_ok=True)
+            write_whole(file, json.dumps({**measured, "lpips": config.data.lpips, "metrics": metrics}))
+
+    def new_model(self, config: Config, splits: Splits, world: Path | None) -> tuple[Model, None]:
+        """A model over the tokens of frames and actions, whose config.json holds the codec."""
+        from rlvr_world.domains.video.codec import fit_codec, order_embeddings
+        from rlvr_world.domains.video.data import parts
+        from rlvr_world.models.loading import CODEC, create_model
+
+        cache = _cache(config, world)
+        codec = fit_codec(config.data, parts(config.data)["train"], cache)
+        shape = replace(config.model, context=codec.layout.max_length)
+        model = create_model(shape, codec.layout.vocabulary, seed=config.seed)
+        if config.data.embeddings == "ordered":
+            order_embeddings(model, codec.layout, cache, config.seed)
+        setattr(model.config, CODEC, codec.to_json())
+        return model, None
+
+    def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> VideoDomain:
+        from rlvr_world.domains.video.domain import VideoDomain
+        from rlvr_world.domains.video.layout import Codec
+        from rlvr_world.models.loading import CODEC
+        from rlvr_world.vision.metrics import FrameMetrics
+
+        stored = getattr(model.config, CODEC, None)
+        if stored is None:
+            raise InputError(
+                f"model {config.model.source}: its config.json has no {CODEC}, so it is no video model; name a model "
+                "that a video recipe trained, or scratch"
+            )
+        codec = Codec.from_json(stored, f"model {config.model.source}: config.json: {CODEC}")
+        codec.check_model(model.config.vocab_size)
+        metrics = FrameMetrics(None if config.data.lpips == "none" else partial(_load_lpips, config))
+        return VideoDomain(codec, _cache(config, world), metrics, config.data.reward, config.data.skip_blocks)
+
+    def check_data(self, config: Config, domain: Domain) -> None:
+        from rlvr_world.domains.video.codec import check_ranges
+        from rlvr_world.domains.video.data import parts
+        from rlvr_world.domains.video.domain import VideoDomain
+
+        assert isinstance(domain, VideoDomain)
+        check_ranges(config.data, parts(config.data)["test"], domain.codec)
+
+    def unread(self, row: Transition) -> Iterator[str]:
+        for clip in (row.state, row.next_state):
+            try:
+                clip.read()
+            except InputError as error:
+                yield str(error)
+
+    def findings(
+        self, domain: Domain, rows: Sequence[Transition], judged: Sequence[Sequence[tuple[Any, Score]]]
+    ) -> list[Finding]:
+        from rlvr_world.domains.video.domain import VideoDomain
+        from rlvr_world.domains.video.findings import flips, round_trip
+
+        assert isinstance(domain, VideoDomain)
+        return [*round_trip(domain, rows), *flips(domain, rows, judged)]
+
+    def question(self, given: Any) -> Transition:
+        from rlvr_world.domains.video.episodes import read_question
+
+        return read_question(given)
+
+    def shown(self, state: Any) -> Picture:
+        from rlvr_world.domains.video.pictures import picture_of
+
+        return picture_of(state)
+
+    def inspect(self, config: Config, out: Path) -> str:
+        from rlvr_world.domains.video.data import parts
+        from rlvr_world.domains.video.inspect import inspect
+
+        return inspect(parts(config.data)["train"][0], out)
+
+    def rewarded_by(self, config: Config) -> dict[str, Config]:
+        reward = config.data.reward
+        nothing = replace(reward, **{f.name: 0.0 for f in fields(reward) if isinstance(f.default, float)})
+        return {
+            metric: replace(config, data=replace(config.data, reward=replace(nothing, **{metric: 1.0})))
+            for metric in METRICS
+        }
+
+    def protocol(self, config: Config) -> dict[str, Any]:
+        data: VideoConfig = config.data
+        return {
+            "domain": "video",
+            "kind": data.kind,
+            "frames": [data.height, data.width],
+            "horizon": data.horizon,
+            "frame_skip": data.frame_skip,
+            "lpips": data.lpips,
+            "skip_blocks": data.skip_blocks,
+            "reward": asdict(data.reward),
+            "split": data.split.describe(),
+            "resample": "world",
+        }
+
+
+def _tokenizer_training(config: Config) -> TokenizerTraining:
+    from rlvr_world.domains.video.data import parts
+    from rlvr_world.domains.video.segments import Segments
+    from rlvr_world.models.device import check_device, compute_dtype
+    from rlvr_world.training.visual_tokenizer import TokenizerTraining, create_visual_tokenizer
+
+    data: VideoConfig = config.data
+    settings, size, device = data.tokenizer, (data.height, data.width), check_device(config.model.device)
+    return TokenizerTraining(
+        create_visual_tokenizer(settings, *size, config.seed).to(device),
+        settings,
+        Segments(*parts(data)["train"], size, data.frame_skip, settings, config.seed),
+        _lpips(config),
+        config.seed,
+        compute_dtype(config.model.precision, device),
+    )
+
+
+def _validate_tokenizer(config: Config, stage: TokenizerTraining) -> dict[str, float]:
+    from rlvr_world.domains.video.data import parts
+    from rlvr_world.domains.video.segments import Segments
+    from rlvr_world.vision.metrics import FrameMetrics
+
+    data: VideoConfig = config.data
+    plain = replace(data.tokenizer, jitter=False, crop=1.0)
+    held = Segments(*parts(data)["valid"], (data.height, data.width), data.frame_skip, plain, config.seed)
+    return stage.validate([held(i) for i in range(VALIDATED)], FrameMetrics(stage.lpips))
+
+
+def _lpips(config: Config) -> LPIPS | None:
+    return None if config.data.lpips == "none" else _load_lpips(config)
+
+
+def _load_lpips(config: Config) -> LPIPS:
+    from rlvr_world.models.device import check_device
+    from rlvr_world.vision.lpips_weights import load_lpips
+
+    return load_lpips(config.data.lpips).to(check_device(config.model.device))
+
+
+def _cache(config: Config, world: Path | None) -> TokenCache:
+    """The frozen visual tokenizer with the tokens it gave: the one that the recipe names, or the model's own."""
+    from rlvr_world.models.device import check_device
+
+    data: VideoConfig = config.data
+    own = world / VISUAL_TOKENIZER if world else None
+    source = data.tokenizer.source or (str(own) if own and own.is_dir() else "")
+    if not source:
+        raise InputError("data.tokenizer.source: a video model needs its visual tokenizer; name the tokenizer's folder")
+    kept = Path(data.cache).expanduser() / "tokens"
+    return _opened(source, (data.height, data.width), kept, str(check_device(config.model.device)))
+
+
+@lru_cache(maxsize=1)
+def _opened(source: str, size: tuple[int, int], kept: Path, device: str) -> TokenCache:
+    """Opened once: the fingerprint of a large tokenizer and the index of many tokens take their time."""
+    from rlvr_world.domains.video.token_cache import TokenCache
+    from rlvr_world.vision.loading import load_visual_tokenizer
+
+    return TokenCache(load_visual_tokenizer(source).to(device), size, kept)

@@ -1,0 +1,183 @@
+"""Checkpoints: a model folder plus the trainer's state beside it. Safetensors and JSON, no pickle.
+
+A checkpoint is written under a temporary name with a manifest (SHA-256 of each file), flushed to disk and renamed:
+a folder named ``step-000120`` is whole, or its manifest says that it is not. Random streams and data order are
+functions of (seed, step), so weights, optimizer moments and counters are all there is to keep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from rlvr_world.training.state import TRAINER
+from rlvr_world.errors import InputError
+from rlvr_world.system.files import flush, write_whole
+from rlvr_world.models.head import Model
+from rlvr_world.models.lora import load_adapter
+
+MANIFEST = "manifest.json"
+BEFORE = "before.json"
+"""In a checkpoint: the names of those before it that stay beside it."""
+ENDED = "ended.json"
+"""In a stage's folder: the step whose checkpoint is its result although later ones were trained, and why."""
+
+
+@dataclass(frozen=True)
+class Counters:
+    """Where a stage stands."""
+
+    step: int = 0
+    tokens: int = 0
+    """Tokens that forwards have processed, sampling included."""
+
+
+class State(Protocol):
+    """What a stage trains, as far as checkpoints know it."""
+
+    def save(self, folder: Path) -> None:
+        """Write weights and optimizer state into an empty folder."""
+        ...
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take them back from such a folder. Raises InputError where they do not fit."""
+        ...
+
+
+def save(folder: Path, state: State, counters: Counters, keep: int = 2, spare: Collection[int] = ()) -> Path:
+    """Write ``folder/step-NNNNNN`` whole or not at all; after it stands, all but the last ``keep`` checkpoints and
+    those of the steps in ``spare`` are removed. It names those that stay, so ``sound`` ends what a kill cut off."""
+    final = folder / name_of(counters.step)
+    partial = folder / f".partial-{counters.step:06d}"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    state.save(partial)
+    (partial / TRAINER).mkdir(exist_ok=True)
+    (partial / TRAINER / "counters.json").write_text(json.dumps(asdict(counters)))
+    before = [old.name for old in checkpoints(folder) if old != final]
+    last = [*before, final.name][-max(1, keep) :]
+    stay = [name for name in before if name in last or name in map(name_of, spare)]
+    (partial / TRAINER / BEFORE).write_text(json.dumps(stay))
+    publish(partial, final)
+    _prune(final)
+    return final
+
+
+def _prune(last: Path) -> None:
+    """Remove the checkpoints before ``last`` that were not to stay."""
+    stay = json.loads((last / TRAINER / BEFORE).read_text())
+    for old in checkpoints(last.parent):
+        if old.name < last.name and old.name not in stay:
+            _remove(old)
+
+
+def name_of(step: int) -> str:
+    return f"step-{step:06d}"
+
+
+def publish(partial: Path, final: Path) -> None:
+    """Add the manifest to ``partial``, flush all of it to disk, then give it its name."""
+    files = sorted(path for path in partial.rglob("*") if path.is_file())
+    (partial / MANIFEST).write_text(json.dumps({str(f.relative_to(partial)): _digest(f) for f in files}, indent=1))
+    for path in [*partial.rglob("*"), partial]:
+        flush(path)
+    if final.exists():
+        _remove(final)
+    os.replace(partial, final)
+    flush(final.parent)
+
+
+def _remove(folder: Path) -> None:
+    """In one instant for everybody who looks for it by its name."""
+    gone = folder.with_name(f".removed-{folder.name}")
+    shutil.rmtree(gone, ignore_errors=True)
+    os.replace(folder, gone)
+    shutil.rmtree(gone)
+
+
+def _digest(file: Path) -> str:
+    digest = hashlib.sha256()
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def damage(folder: Path) -> str:
+    """What is wrong with a published folder, in a few words that name the file; "" where it is as it was written."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except FileNotFoundError:
+        return f"it has no {MANIFEST}"
+    except ValueError:
+        return f"its {MANIFEST} does not read"
+    for name, digest in manifest.items() if isinstance(manifest, dict) else [(MANIFEST, "")]:
+        file = folder / name
+        if not file.is_file():
+            return f"its file {name} is missing"
+        if _digest(file) != digest:
+            return f"its file {name} is not what {MANIFEST} says (SHA-256)"
+    return ""
+
+
+def sound(folder: Path) -> Path | None:
+    """The last checkpoint of a stage that is as it was written, where the stage goes on; None where there is none.
+
+    Damaged ones are named on stderr and put aside as ``damaged-step-NNNNNN``; what a killed writer left, or had
+    still to remove, is removed.
+    """
+    for left in [*folder.glob(".partial-*"), *folder.glob(".removed-*")]:
+        shutil.rmtree(left)
+    while (last := latest(folder)) is not None and (fault := damage(last)):
+        aside = last.with_name(f"damaged-{last.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(last, aside)
+        (folder / ENDED).unlink(missing_ok=True)
+        before = latest(folder)
+        goes_on = f"going on from {before.name}" if before else "the stage starts anew"
+        print(f"rlvr-world: checkpoint {last} is damaged: {fault}; put aside, {goes_on}", file=sys.stderr, flush=True)
+    if last is not None:
+        _prune(last)
+    return last
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Checkpoints of a stage, oldest first."""
+    return sorted(folder.glob("step-*"))
+
+
+def latest(folder: Path) -> Path | None:
+    """The result of a stage so far: its last checkpoint, or the one that it was ended with."""
+    if (folder / ENDED).is_file():
+        return folder / name_of(json.loads((folder / ENDED).read_text())["step"])
+    found = checkpoints(folder)
+    return found[-1] if found else None
+
+
+def end_with(folder: Path, step: int, reason: str) -> Path:
+    """Make the checkpoint of ``step`` the result of a stage, whatever came after it."""
+    write_whole(folder / ENDED, json.dumps({"step": step, "reason": reason}))
+    return folder / name_of(step)
+
+
+def read_counters(checkpoint: Path) -> Counters:
+    return Counters(**json.loads((checkpoint / TRAINER / "counters.json").read_text()))
+
+
+
+
+
+
+
+

@@ -1,0 +1,207 @@
+"""What stops a run before harm is done: numbers that are not finite, steps that teach nothing, a policy that collapses.
+
+Every rule is a field of ``GuardConfig`` and reads the rows of metrics.jsonl, so a resumed run, which reads them again,
+decides as an uninterrupted one does. Numbers that are not finite are found in hooks of the optimizer, before it steps.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import operator
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlvr_world.config import CheckpointConfig, GuardConfig
+from rlvr_world.errors import Halted, InputError, NonFinite
+
+Row = Mapping[str, Any]
+"""A row of metrics.jsonl; None stands for a number that is not finite."""
+LEAST_DROP = 0.02
+"""Held-out reward that falls by less than this, in units of the reward, is no collapse."""
+_LIMIT = re.compile(r"\s*([^<>=\s]+)\s*(<=|>=)\s*([-+0-9.eE]+)\s*")
+_PROBE = 16
+"""Weights of each parameter that are looked at for a change."""
+
+
+class Collapsed(Exception):
+    """The policy has left a limit of ``GuardConfig`` for good; the reason."""
+
+
+
+
+class Best:
+    """The step at which validation found a number best: ``name`` highest, ``-name`` lowest, "" none."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.sign = name.removeprefix("-"), -1 if name.startswith("-") else 1
+        self.step: int | None = None
+        self.value = -math.inf
+        """The best so far, with the sign that makes more better."""
+
+    def of(self, row: Row) -> float | None:
+        value = row.get(self.name)
+        return None if value is None else self.sign * value
+
+    def see(self, row: Row) -> bool:
+        """Take note of a row; whether it is the best so far."""
+        value = self.of(row)
+        if value is None or value <= self.value:
+            return False
+        self.step, self.value = row["step"], value
+        return True
+
+
+def require(setting: str, name: str, row: Row) -> None:
+    """Raise InputError, with the nearest name, where ``row`` lacks what a setting names: it would never act."""
+    if name in row:
+        return
+    known = [key for key in row if key.startswith("eval/") == name.startswith("eval/")] or list(row)
+    near = max(known, key=lambda key: difflib.SequenceMatcher(None, name, key).ratio())
+    raise InputError(
+        f"{setting}: expected a number that is logged, got {name!r}; the nearest is {near!r}: change it in the run's "
+        "config.json and resume"
+    )
+
+
+class Guard:
+    """The rules over one stage: ``watch`` its optimizers, then ``see`` each row of its log."""
+
+    def __init__(self, config: GuardConfig, checkpoints: CheckpointConfig, collapses: bool = False) -> None:
+        """``collapses``: whether the rules on collapse apply; they are about reinforcement learning."""
+        if collapses and config.collapse == "rollback" and not checkpoints.best:
+            raise InputError("guards.collapse=rollback: expected checkpoints.best to name what is best; set it")
+        self.config = config
+        self.limits = [_limit(text) for text in config.limits] if collapses else []
+        self.best = Best(checkpoints.best if collapses and config.drop > 0 else "")
+        self.kept: set[str] = set()
+        self.counts: Counter[str] = Counter()
+        self.change = 0.0
+        self._weights: list[tuple[str, Tensor]] = []
+
+    def check(self) -> None:
+        """Raise NonFinite where a watched weight is not finite: before a step, which would only spread it."""
+        if self.config.finite and self._weights:
+            _check(self._weights, "weights")
+
+    def watch(self, optimizer: torch.optim.Optimizer, module: torch.nn.Module) -> None:
+        """Look at every update of ``optimizer``, which trains ``module``."""
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        self._weights += named
+        before: list[Tensor] = []
+
+        def look(*_: Any) -> None:
+            if self.config.finite:
+                _check(((name, p.grad) for name, p in named if p.grad is not None), "gradient")
+            before[:] = [_probe(p for _, p in named)]
+
+        def compare(*_: Any) -> None:
+            if self.config.finite:
+                _check(named, "weights")
+            self.change = max(self.change, float((_probe(p for _, p in named) - before[0]).abs().max()))
+
+        optimizer.register_step_pre_hook(look)
+        optimizer.register_step_post_hook(compare)
+
+    def watching(self, watched: Iterable[tuple[torch.optim.Optimizer, torch.nn.Module]]) -> Guard:
+        """``watch`` each of them; the guard itself."""
+        for optimizer, module in watched:
+            self.watch(optimizer, module)
+        return self
+
+    def measured(self) -> dict[str, float]:
+        """``weight_change``: the most that a probe of the weights has moved since this was last asked."""
+        change, self.change = self.change, 0.0
+        return {"weight_change": change}
+
+    def see(self, row: Row) -> None:
+        """Hold a row against the rules. Raises Halted with a diagnosis, or Collapsed."""
+        self._see_names(row)
+        if row["step"] > 0:
+            self._see_silence(row)
+        gap = row.get("logp_gap")
+        if self.config.logp_gap and gap is not None and gap > self.config.logp_gap:
+            raise Halted(
+                f"step {row['step']}: trainer and sampler differ by {gap:.3g} nats on a token, allowed "
+                f"{self.config.logp_gap:g} (guards.logp_gap): they do not run the same model; compare their "
+                "model.precision and rl.temperature"
+            )
+        for name, keeps, bound, text in self.limits:
+            if name in row:
+                good = row[name] is not None and keeps(row[name], bound)
+                self._collapse(text, good, f"{name} is {row[name]} at step {row['step']}, the limit is {text}")
+        value = self.best.of(row)
+        if value is not None:
+            lost = max(LEAST_DROP, self.config.drop * abs(self.best.value)) if self.best.step is not None else math.inf
+            said = (
+                f"{self.best.name} is {row[self.best.name]:.4g} at step {row['step']}, it was "
+                f"{self.best.sign * self.best.value:.4g} at step {self.best.step}"
+            )
+            self._collapse("drop", value >= self.best.value - lost, said)
+            self.best.see(row)
+
+    def _see_names(self, row: Row) -> None:
+        """Limits that were set are to be on numbers of the log: of validations, or of steps that made an update. Some
+        kinds of rows are missing from a step, and so is the default's KL where there is none."""
+        for name, _, _, text in self.limits:
+            there = any(key.startswith("eval/") for key in row) if name.startswith("eval/") else "grad_norm" in row
+            if there and text not in GuardConfig().limits and not name.startswith("accuracy/"):
+                require("guards.limits", name, row)
+
+    def _see_silence(self, row: Row) -> None:
+        step, flat, still = row["step"], self.config.flat_steps, self.config.still_steps
+        if "zero_variance" in row and self._streak("flat", row["zero_variance"] != 1.0) == flat > 0:
+            raise Halted(
+                f"step {step}: in {flat} steps no group had two different rewards (guards.flat_steps), so nothing was "
+                f"learned; the mean reward is {row.get('reward')}, malformed {row.get('malformed')}: train the start "
+                "longer (sft.steps), or raise rl.group or rl.temperature, or choose a reward that tells answers apart"
+            )
+        if self._streak("gradient", row.get("grad_norm") != 0.0) == still > 0:
+            raise Halted(
+                f"step {step}: {still} steps in a row had a gradient of exactly zero (guards.still_steps); nothing "
+                "that is trained has an effect on the loss: look at rl.advantage, clipping and the rewards"
+            )
+        if "weight_change" in row and self._streak("weights", row["weight_change"] != 0.0) == still > 0:
+            raise Halted(
+                f"step {step}: {still} steps in a row left the weights unchanged (guards.still_steps); the learning "
+                f"rate is {row.get('learning_rate')}: raise it, or look at rl.drop_zero_variance and zero_variance"
+            )
+
+    def _streak(self, name: str, ends: bool) -> int:
+        self.counts[name] = 0 if ends else self.counts[name] + 1
+        return self.counts[name]
+
+    def _collapse(self, name: str, good: bool, said: str) -> None:
+        """A limit counts from when it was first kept: an untrained model is no collapsed one."""
+        if good:
+            self.kept.add(name)
+        if self._streak(name, good or name not in self.kept) >= self.config.patience:
+            raise Collapsed(f"{said} ({self.config.patience} in a row, guards.patience)")
+
+
+def _limit(text: str) -> tuple[str, Any, float, str]:
+    match = _LIMIT.fullmatch(text)
+    try:
+        if match:
+            return match[1], {"<=": operator.le, ">=": operator.ge}[match[2]], float(match[3]), text
+    except ValueError:
+        pass
+    raise InputError(f"guards.limits: expected a metric, <= or >=, and a number, as in kl<=20, got {text!r}")
+
+
+def _check(named: Iterable[tuple[str, Tensor]], site: str) -> None:
+    """One reading of the device for all: the largest size of a tensor is not finite where one of its numbers is not."""
+    names, tensors = zip(*named, strict=True)  # an optimizer steps when there are gradients
+    sizes = torch.stack([t.detach().abs().amax().float() for t in tensors])
+    if not torch.isfinite(sizes).all():
+        bad = [name for name, good in zip(names, torch.isfinite(sizes).tolist(), strict=True) if not good]
+        raise NonFinite(f"{site} not finite in {len(bad)} of {len(names)} parameters, such as {bad[0]}")
+
+
+def _probe(parameters: Iterable[Tensor]) -> Tensor:
+    return torch.cat([p.detach().flatten()[:: max(1, p.numel() // _PROBE)][:_PROBE].float() for p in parameters])

@@ -1,0 +1,124 @@
+"""Rollouts kept of each RL step, the extremes and a sample, so that they can be looked at and made again.
+
+    RUN/rl/seed0/rollouts/000012.jsonl.gz      one rollout a line, with its id: step/group/number
+
+The files of a stage are bounded: when they outgrow ``record.megabytes``, those of every other step go. What is kept is
+a function of the rollouts alone, so that a run that was killed keeps the same bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rlvr_world.config import RecordConfig
+from rlvr_world.errors import InputError
+from rlvr_world.system.files import write_whole
+from rlvr_world.types import Rollout, Score, Script, Transition
+
+STRIDE = "stride.json"
+
+
+class Recorder:
+    """Keeps some rollouts of every step of one stage."""
+
+    def __init__(self, folder: Path, config: RecordConfig, seed: int) -> None:
+        self.folder, self.config, self.seed = folder / "rollouts", config, seed
+        stored = self.folder / STRIDE
+        self.stride: int = json.loads(stored.read_text()) if stored.exists() else 1
+        self._thin()  # a killed run may have been in the middle of it
+
+    def keep(
+        self,
+        step: int,
+        transitions: Sequence[Transition],
+        groups: Sequence[Sequence[Rollout]],
+        scores: Sequence[Sequence[Score]],
+    ) -> None:
+        """Write the chosen rollouts of a step; one transition a group."""
+        if step % self.stride or not self.config.extremes + self.config.sample:
+            return
+        flat = [(g, i) for g, group in enumerate(groups) for i in range(len(group))]
+        values = [scores[g][i].value for g, i in flat]
+        lines = [
+            json.dumps({"id": f"{step}/{g}/{i}", **to_json(groups[g][i], transitions[g], scores[g][i])}) + "\n"
+            for g, i in (flat[n] for n in chosen(values, self.config, [self.seed, step]))
+        ]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / f"{step:06d}.jsonl.gz"
+        self._bytes -= file.stat().st_size if file.exists() else 0
+        write_whole(file, gzip.compress("".join(lines).encode(), mtime=0))
+        self._bytes += file.stat().st_size
+        while self._bytes > self.config.megabytes * 1e6 and len(self._files()) > 1:
+            self.stride *= 2
+            write_whole(self.folder / STRIDE, json.dumps(self.stride))
+            self._thin()
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.jsonl.gz"))
+
+    def _thin(self) -> None:
+        for file in self._files():
+            if int(file.name.partition(".")[0]) % self.stride:
+                file.unlink()
+        self._bytes = sum(file.stat().st_size for file in self._files())
+
+
+def chosen(values: Sequence[float], config: RecordConfig, seed: Sequence[int]) -> list[int]:
+    """Which of the rollouts with these rewards are kept, in order: lowest, highest, and a sample of the others."""
+    order = sorted(range(len(values)), key=lambda n: (values[n], n))
+    extremes = {*order[: config.extremes], *order[len(order) - config.extremes :]}
+    others = [n for n in range(len(values)) if n not in extremes]
+    drawn = np.random.default_rng(seed).choice(len(others), min(config.sample, len(others)), replace=False)
+    return sorted(extremes | {others[n] for n in drawn.tolist()})
+
+
+def to_json(rollout: Rollout, row: Transition, score: Score) -> dict[str, Any]:
+    """A rollout without its script, which its row gives again; log-probs to the last bit, as base64 of float32."""
+    logps = base64.b64encode(rollout.logps.numpy().astype("<f4").tobytes()).decode()
+    return {
+        "row": row.id,
+        "value": score.value,
+        "parts": dict(score.parts),
+        "malformed": score.malformed,
+        "stream": list(rollout.stream),
+        "policy_version": rollout.policy_version,
+        "finished": rollout.finished,
+        "ids": rollout.ids.tolist(),
+        "sampled": rollout.sampled.int().tolist(),
+        "logps": logps,
+        "written": [list(ids) for ids in rollout.written],
+    }
+
+
+def from_json(data: dict[str, Any], script: Script) -> Rollout:
+    """The counterpart of ``to_json``."""
+    return Rollout(
+        script=script,
+        ids=torch.tensor(data["ids"], dtype=torch.int64),
+        sampled=torch.tensor(data["sampled"], dtype=torch.bool),
+        logps=torch.from_numpy(np.frombuffer(base64.b64decode(data["logps"]), "<f4").astype(np.float32)),
+        written=tuple(map(tuple, data["written"])),
+        finished=data["finished"],
+        stream=tuple(data["stream"]),
+        policy_version=data["policy_version"],
+    )
+
+
+def read_kept(stage: Path, step: int) -> dict[str, dict[str, Any]]:
+    """The kept rollouts of a step by id; empty where none are."""
+    file = stage / "rollouts" / f"{step:06d}.jsonl.gz"
+    if not file.exists():
+        return {}
+    try:
+        rows = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
+    except (EOFError, OSError, ValueError) as error:
+        raise InputError(f"{file}: expected kept rollouts, got what does not read ({error}); delete it") from error
+    return {row["id"]: row for row in rows}

@@ -1,0 +1,178 @@
+"""The one training loop: every stage (SFT, RL, the control, a visual tokenizer) is a step function run to its end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from rlvr_world.config import CheckpointConfig, GuardConfig
+from rlvr_world.errors import Halted, NonFinite
+from rlvr_world.runs import checkpoints
+from rlvr_world.runs.checkpoints import Counters, State
+from rlvr_world.runs.faults import write_fault
+from rlvr_world.runs.guards import Best, Collapsed, Guard
+from rlvr_world.runs.stopping import Stop, stoppable
+from rlvr_world.runs.tracking import Log
+from rlvr_world.system.progress import progress
+
+
+class Stage(Protocol):
+    def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:
+        """Do step number ``step`` at a fraction ``progress`` of the stage; metrics and tokens processed.
+
+        Metrics whose name starts with ``time/`` are seconds, and are logged apart.
+        """
+        ...
+
+    @property
+    def full_speed(self) -> float | None:
+        """Tokens a second at the machine's peak, by which MFU is told; None for work that is not counted in FLOP."""
+        ...
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A stage of a run: where it lies, how far it has come, when it saves and validates."""
+
+    name: str
+    folder: Path
+    progress_of: Callable[[Counters], float]
+    """From 0 to 1, where the stage ends."""
+    save_every: int
+    eval_every: int
+    """0 never validates."""
+
+
+Done = tuple[Path, Counters]
+"""The checkpoint that a stage came to, and where it stood then."""
+
+
+def finished(schedule: Schedule) -> Done | None:
+    """The result of a stage that has come to its end and is as it was written; None where there is more to do."""
+    last = checkpoints.sound(schedule.folder)
+    if last is None:
+        return None
+    counters = checkpoints.read_counters(last)
+    ended = schedule.progress_of(counters) >= 1 or (schedule.folder / checkpoints.ENDED).exists()
+    return (last, counters) if ended else None
+
+
+def run_stage(
+    schedule: Schedule,
+    stage: Stage,
+    state: State,
+    log: Log,
+    validate: Callable[[], dict[str, float]],
+    keep: CheckpointConfig,
+    guard: Guard,
+) -> Done:
+    """Run a stage from its last checkpoint to ``schedule.progress_of(counters) >= 1``.
+
+    ``validate`` is called before the first step, every ``eval_every`` steps and at the end. SIGTERM and Ctrl-C save
+    after the step that they fall into and raise ``Stop``. Raises Halted where a guard stops the stage.
+    """
+    name, folder, progress_of = schedule.name, schedule.folder, schedule.progress_of
+    counters, saved = Counters(), checkpoints.sound(folder)
+    if saved is not None:
+        state.restore(saved)
+        counters = checkpoints.read_counters(saved)
+    best = Best(keep.best)
+    for row in log.rewind(name, counters.step):
+        best.see(row)
+        if ended := _see(guard, row, best, folder):
+            return ended, checkpoints.read_counters(ended)
+    with progress(name, 1.0) as tell, stoppable(at_once=False) as asked:
+        tell(progress_of(counters))
+
+        def end_step(metrics: Mapping[str, float], timings: Mapping[str, float], due: bool) -> Path | None:
+            """Log, save where that is due, hold the row against the rules; the result of a stage that they end."""
+            row = log.write(name, counters, metrics, timings)
+            tell(progress_of(counters), f"step {counters.step}  {_shown({**metrics, **timings})}")
+            if best.see(row) or due:
+                log.flush()
+                checkpoints.save(folder, state, counters, keep.keep, () if best.step is None else (best.step,))
+            return _see(guard, row, best, folder)
+
+        if counters.step == 0 and schedule.eval_every:
+            end_step(validate(), {}, due=False)
+        while progress_of(counters) < 1:
+            metrics, tokens, timings = _step(schedule, stage, state, log, counters, guard)
+            counters = replace(counters, step=counters.step + 1, tokens=counters.tokens + tokens)
+            last, stop = progress_of(counters) >= 1, asked()
+            if schedule.eval_every and (last or counters.step % schedule.eval_every == 0):
+                metrics |= validate()
+            due = last or bool(stop) or counters.step % schedule.save_every == 0
+            if ended := end_step(metrics, timings, due):
+                return ended, checkpoints.read_counters(ended)
+            if stop:
+                raise Stop(stop)
+    final = checkpoints.latest(folder)
+    assert final is not None
+    return final, counters
+
+
+def _step(
+    schedule: Schedule, stage: Stage, state: State, log: Log, counters: Counters, guard: Guard
+) -> tuple[dict[str, float], int, dict[str, float]]:
+    """One step: its metrics, tokens and timings. What it failed on is kept in ``RUN/faults``."""
+    started, done = time.perf_counter(), schedule.progress_of(counters)
+    try:
+        guard.check()
+        metrics, tokens = stage.step(counters.step, done)
+    except torch.OutOfMemoryError:  # nothing in a folder would make it happen again elsewhere
+        raise
+    except (NonFinite, RuntimeError) as error:
+        _report_fault(error, write_fault(log.path.parent, stage, state, schedule.name, counters, done, error))
+        raise
+    seconds = time.perf_counter() - started
+    metrics |= guard.measured()
+    timings = {k: metrics.pop(k) for k in list(metrics) if k.startswith("time/")}
+    timings |= {"seconds": seconds, "tokens_per_second": tokens / seconds}
+    if stage.full_speed:
+        timings["mfu"] = tokens / seconds / stage.full_speed
+    return metrics, tokens, timings
+
+
+def _see(guard: Guard, row: Mapping[str, Any], best: Best, folder: Path) -> Path | None:
+    """Hold a row against the rules; the checkpoint that a collapsed stage is ended with, where it is rolled back."""
+    try:
+        guard.see(row)
+    except Collapsed as error:
+        kept = None if best.step is None else folder / checkpoints.name_of(best.step)
+        kept = kept if kept and not checkpoints.damage(kept) else None
+        known = f"the best verified checkpoint is {kept}" if kept else "no checkpoint is verified"
+        if guard.config.collapse == "stop" or kept is None:
+            raise Halted(f"{folder}: the policy has collapsed: {error}; {known}") from error
+        assert best.step is not None
+        print(f"rlvr-world: {folder}: the policy has collapsed: {error}; rolled back: {known}", file=sys.stderr)
+        return checkpoints.end_with(folder, best.step, str(error))
+    return None
+
+
+def _report_fault(error: Exception, fault: Path) -> None:
+    """Say where the failed step is kept; numbers that are not finite are a way for a run to end, all else is a bug."""
+    again = f"what it failed on is in {fault}: `rlvr-world replay {fault}` makes it fail again"
+    if isinstance(error, NonFinite):
+        raise Halted(f"stopped before the update: {error}; {again}") from error
+    print(f"rlvr-world: {again}", file=sys.stderr, flush=True)
+
+
+def _shown(metrics: Mapping[str, float]) -> str:
+    """The few numbers worth watching."""
+    names = (
+        "loss",
+        "reward",
+        "accuracy/changed",
+        "eval/changed/exact",
+        "eval/overall/lpips",
+        "malformed",
+        "tokens_per_second",
+        "mfu",
+    )
+    return "  ".join(f"{n.removeprefix('eval/')} {metrics[n]:.4g}" for n in names if n in metrics)

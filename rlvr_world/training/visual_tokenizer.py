@@ -1,0 +1,211 @@
+"""Training a visual tokenizer: reconstruction, perceptual distance and, late, a discriminator (paper, table 7).
+
+One step is one update of the tokenizer and, once the discriminator has started, one of the discriminator on the same
+frames: the number of steps is the number of generator updates, and the schedule ends where training ends.
+
+Shape legend: B segments, T frames of a segment, M = B * T, H height, W width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rlvr_world.config import OptimizerConfig
+from rlvr_world.training.learner import learning_rate
+from rlvr_world.training.state import TRAINER, load_optimizer, save_optimizer
+from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
+from rlvr_world.vision.config import VisualTokenizerConfig
+from rlvr_world.vision.discriminator import PatchDiscriminator, gradient_penalty, hinge_loss
+from rlvr_world.vision.frame_tokenizer import FrameTokenizer
+from rlvr_world.vision.loading import WEIGHTS, Tokenizer
+from rlvr_world.vision.lpips import LPIPS
+from rlvr_world.vision.metrics import FrameMetrics
+
+Batch = Callable[[int], Tensor]
+"""The frames of a step, float32 [B, T, 3, H, W] in [0, 1]: a function of its number alone."""
+
+
+def create_visual_tokenizer(config: VisualTokenizerConfig, height: int, width: int, seed: int) -> Tokenizer:
+    """A tokenizer with random weights for frames of this size."""
+    shape = {
+        "block_out_channels": config.widths,
+        "layers_per_block": config.layers,
+        "latent_channels": config.latent,
+        "norm_num_groups": config.groups,
+        "resolution": height,
+        "patch_width": config.patch_width or None,
+    }
+    step = 2 ** (len(config.widths) - 1)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        if config.kind == "frame":
+            return FrameTokenizer(**shape, fsq_levels=config.levels)
+        return CompressiveTokenizer(
+            **shape,
+            vq_fsq_levels=config.levels,
+            dyn_fsq_levels=config.levels,
+            patch_size=config.patch,
+            max_att_resolution=config.attention,
+            context_grid=(height // step, width // step),
+        )
+
+
+class TokenizerTraining:
+    """The stage that trains a tokenizer; saves and restores all that it needs to go on."""
+
+    full_speed = None
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        config: VisualTokenizerConfig,
+        batch_of: Batch,
+        lpips: LPIPS | None,
+        seed: int,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        self.tokenizer, self.config, self.batch_of, self.lpips = tokenizer, config, batch_of, lpips
+        self.seed, self.dtype = seed, dtype
+        self.device = next(tokenizer.parameters()).device
+        self.optimizer = _adamw(tokenizer, config.optimizer)
+        self.discriminator: PatchDiscriminator | None = None
+        if config.gan:
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(seed)
+                discriminator = PatchDiscriminator(config.discriminator_depth, config.discriminator_width)
+            self.discriminator = discriminator.to(self.device)
+            self.discriminator_optimizer = _adamw(self.discriminator, config.optimizer)
+
+    def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:
+        """One update of each network; metrics, and the tokens that the frames came to."""
+        frames_BTCHW = self.batch_of(step).to(self.device)
+        judged = self.discriminator is not None and progress >= self.config.gan_start
+        self.tokenizer.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        made: list[Tensor] = []
+        indices: list[Tensor] = []
+        metrics: dict[str, float] = {}
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(self.seed * 1_000_003 + step)  # dropout of the cross-attention
+            for real in frames_BTCHW.split(self.config.at_once):
+                with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+                    made_BTCHW, found = reconstruct(self.tokenizer, real)
+                losses = self._losses(real, made_BTCHW.float(), judged)
+                share = len(real) / len(frames_BTCHW)
+                (share * torch.stack(list(losses.values())).sum()).backward()
+                for name, value in losses.items():
+                    metrics[name] = metrics.get(name, 0.0) + share * value.item()
+                made.append(made_BTCHW.detach().float().flatten(0, 1))
+                indices.append(found)
+        metrics["loss"] = sum(metrics.values())
+        metrics["grad_norm"] = self._update(
+            self.optimizer, self.tokenizer, learning_rate(self.config.optimizer, progress)
+        )
+        if judged:
+            metrics |= self._judge(frames_BTCHW.flatten(0, 1), torch.cat(made), progress)
+        tokens = torch.cat(indices)
+        metrics["code_usage"] = tokens.unique().numel() / self.tokenizer.codebook_size
+        return metrics, tokens.numel()
+
+    @torch.inference_mode()
+    def validate(self, batches: Sequence[Tensor], metrics: FrameMetrics) -> dict[str, float]:
+        """Means over frames that were kept apart, each [B, T, 3, H, W], without augmentation; and code usage."""
+        self.tokenizer.eval()
+        sums: dict[str, list[Tensor]] = {}
+        used: list[Tensor] = []
+        for batch in batches:
+            frames = batch.to(self.device)
+            made, indices = reconstruct(self.tokenizer, frames)
+            used.append(indices.unique())
+            truth = metrics.truth(frames).rows(torch.arange(len(frames)))
+            for name, value in metrics.measure(made.float().clamp(0, 1), truth).items():
+                sums.setdefault(f"eval/overall/{name}", []).append(value.mean())
+        means = {name: torch.stack(values).mean().item() for name, values in sums.items()}
+        return means | {"eval/code_usage": torch.cat(used).unique().numel() / self.tokenizer.codebook_size}
+
+    def _losses(self, real_BTCHW: Tensor, made_BTCHW: Tensor, judged: bool) -> dict[str, Tensor]:
+        """L1, squared error, LPIPS and the discriminator's verdict; of a compressive tokenizer the context frame and
+        the later ones count the same."""
+        parts = [slice(None)] if self.config.kind == "frame" else [slice(0, 1), slice(1, None)]
+        losses: dict[str, Tensor] = {}
+        pairs = [(real_BTCHW[:, part].flatten(0, 1), made_BTCHW[:, part].flatten(0, 1)) for part in parts]
+        losses["l1"] = torch.stack([(made - real).abs().mean() for real, made in pairs]).sum()
+        if self.config.squared:
+            errors = [(made - real).square().mean() for real, made in pairs]
+            losses["squared"] = self.config.squared * torch.stack(errors).sum()
+        if self.lpips is not None and self.config.perceptual:
+            distances = [self.lpips(made, real).mean() for real, made in pairs]
+            losses["lpips"] = self.config.perceptual * torch.stack(distances).sum()
+        if judged:
+            assert self.discriminator is not None
+            losses["gan"] = -self.config.gan * self.discriminator(made_BTCHW.flatten(0, 1)).mean()
+        return losses
+
+    def _judge(self, real: Tensor, made: Tensor, progress: float) -> dict[str, float]:
+        """One update of the discriminator."""
+        assert self.discriminator is not None
+        self.discriminator_optimizer.zero_grad(set_to_none=True)  # the tokenizer's loss left gradients here
+        metrics = {"discriminator": 0.0, "penalty": 0.0}
+        size = self.config.at_once * self.config.segment
+        for some_real, some_made in zip(real.split(size), made.split(size), strict=True):
+            share = len(some_real) / len(real)
+            verdict = hinge_loss(self.discriminator(some_real), self.discriminator(some_made))
+            penalty = self.config.penalty * gradient_penalty(self.discriminator, some_real)
+            (share * (verdict + penalty)).backward()
+            metrics["discriminator"] += share * verdict.item()
+            metrics["penalty"] += share * penalty.item()
+        since = max(0.0, progress - self.config.gan_start)
+        rate = learning_rate(replace(self.config.optimizer, schedule="constant"), since)
+        self._update(self.discriminator_optimizer, self.discriminator, rate)
+        return metrics
+
+    def _update(self, optimizer: torch.optim.Optimizer, network: torch.nn.Module, rate: float) -> float:
+        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), self.config.optimizer.clip_norm)
+        for settings in optimizer.param_groups:
+            settings["lr"] = rate
+        optimizer.step()
+        return norm.item()
+
+    @property
+    def watched(self) -> list[tuple[torch.optim.Optimizer, torch.nn.Module]]:
+        """Each optimizer with what it trains."""
+        judge = [(self.discriminator_optimizer, self.discriminator)] if self.discriminator is not None else []
+        return [(self.optimizer, self.tokenizer), *judge]
+
+    def save(self, folder: Path) -> None:
+        """The tokenizer's folder, and beside it the optimizers and the discriminator."""
+        self.tokenizer.save_pretrained(str(folder))
+        save_optimizer(self.optimizer, folder)
+        if self.discriminator is not None:
+            save_optimizer(self.discriminator_optimizer, folder, "discriminator_optimizer")
+            save_file(self.discriminator.state_dict(), str(folder / TRAINER / "discriminator.safetensors"))
+
+    def restore(self, checkpoint: Path) -> None:
+        weights = load_file(str(checkpoint / WEIGHTS))
+        self.tokenizer.load_state_dict(weights)
+        load_optimizer(self.optimizer, checkpoint)
+        if self.discriminator is not None:
+            load_optimizer(self.discriminator_optimizer, checkpoint, "discriminator_optimizer")
+            self.discriminator.load_state_dict(load_file(str(checkpoint / TRAINER / "discriminator.safetensors")))
+
+
+def reconstruct(tokenizer: Tokenizer, frames_BTCHW: Tensor) -> tuple[Tensor, Tensor]:
+    """What decoding the tokens of segments gives, not clamped, and the tokens of single (or later) frames."""
+    if isinstance(tokenizer, FrameTokenizer):
+        made, indices = tokenizer(frames_BTCHW.flatten(0, 1))
+        return made.unflatten(0, frames_BTCHW.shape[:2]), indices
+    made, _, indices = tokenizer(frames_BTCHW)
+    return made, indices
+
+
+def _adamw(network: torch.nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(
+        network.parameters(), lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay, fused=True
+    )

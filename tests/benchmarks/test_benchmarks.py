@@ -1,0 +1,82 @@
+"""The benchmark's own side at a tiny shape, and what is made of the steps of two engines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import own, run
+from benchmarks.run import BenchConfig
+from benchmarks.work import SHAPES, EvenTokens, Shape
+from rlvr_world.errors import InputError
+from rlvr_world.types import Transition, Write
+
+TINY = Shape(prompts=2, prompt=6, response=4, group=2)
+FORCED = Shape(prompts=1, prompt=6, response=12, group=2, frame=6, forced=2)
+
+
+@pytest.mark.parametrize("engine", ["own", "unshared"])
+@pytest.mark.parametrize("shape", [TINY, FORCED])
+def test_a_step_is_timed_by_phase(engine: str, shape: Shape, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SHAPES, "tiny", shape)
+    answers: list[dict[str, Any]] = []
+    settings = {"engine": engine, "shape": "tiny", "precision": "float32", "forward_tokens": 64}
+    own.run(settings, lambda: len(answers) < 3, answers.append)
+    assert len(answers) == 3  # what is held, and two steps
+    for step in answers[1:]:
+        assert set(step["phases"]) == {"rollout", "reward", "update"}
+        assert 0 < sum(step["phases"].values()) <= step["wall"]
+
+
+@pytest.mark.parametrize("shape", [TINY, FORCED])
+def test_without_sharing_the_same_tokens_are_read_and_written(shape: Shape) -> None:
+    row = Transition("0", [5, 6, 7, 8, 9, 10], None, None)
+    one, other = (EvenTokens(shape, shared).encode(row) for shared in (True, False))
+    assert (len(one.prompt), len(other.prompt)) == (6, 1)
+    assert len(one.prompt) + one.max_response == len(other.prompt) + other.max_response
+    first = other.tail[0]
+    assert isinstance(first, Write)
+    assert first.allowed == range(6, 7)
+    written = [[4, 3]] * sum(isinstance(s, Write) for s in one.tail)
+    assert EvenTokens(shape, True).decode(written, row) == EvenTokens(shape, False).decode([[6], *written], row)
+
+
+def test_ratios_are_of_neighbouring_steps(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    walls = {"own": iter([9.0, 1.0, 2.0, 4.0]), "unshared": iter([9.0, 3.0, 4.0, 20.0])}
+
+    class Fake:
+        held = 100.0
+
+        def __init__(self, config: BenchConfig, engine: str, shape: str) -> None:
+            self.engine = engine
+
+        def step(self) -> dict[str, Any]:
+            wall = next(walls[self.engine])
+            return {"wall": wall, "cpu": wall, "phases": {"rollout": wall}, "memory": 150.0}
+
+        def stop(self) -> None:
+            pass
+
+    monkeypatch.setattr(run, "Worker", Fake)
+    out = tmp_path / "bench.json"
+    run.run(BenchConfig(shapes=("short",), against=("unshared",), pairs=3), out)
+    [result] = json.loads(out.read_text())["results"]
+    assert result["ratios"]["wall"] == [2.0, 3.0, 5.0]
+    assert result["engines"]["own"]["wall"] == 2.0
+    assert result["engines"]["own"]["memory"] == 50.0
+    assert result["engines"]["own"]["tokens_per_second"] == 8 * 8 * 96 / 2.0
+
+
+def test_what_cannot_be_compared_is_refused() -> None:
+    with pytest.raises(InputError, match="expected some of short"):
+        run.run(BenchConfig(shapes=("long",)), None)
+    with pytest.raises(InputError, match="no forced tokens"):
+        run.run(BenchConfig(shapes=("multi_step",)), None)
+
+
+def test_an_engine_that_stops_says_why() -> None:
+    with pytest.raises(InputError, match="the engine own stopped: KeyError: 'nothing'"):
+        run.Worker(BenchConfig(), "own", "nothing")

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from rlvr_world.domains.video import token_cache as tokens_module
+from rlvr_world.domains.video.augmentation import Jittered, recolour
+from rlvr_world.domains.video.episodes import Clip
+from rlvr_world.domains.video.splits import Clips
+from rlvr_world.domains.video.token_cache import TokenCache, read_frames, whole_clip
+from rlvr_world.errors import InputError
+from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
+from rlvr_world.vision.frame_tokenizer import FrameTokenizer
+
+
+class Noise:
+    """Episodes of random frames that counts what is read."""
+
+    name = "noise"
+    ids = ("a", "b", "c")
+    lengths = (5, 6, 7)
+
+    def __init__(self, size: tuple[int, int] = (16, 16)) -> None:
+        rng = np.random.default_rng(0)
+        self.videos = [rng.integers(0, 256, (n, *size, 3), np.uint8) for n in self.lengths]
+        self.read = 0
+
+    def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
+        self.read += len(steps)
+        return self.videos[episode][list(steps)]
+
+    def actions(self, episode: int) -> np.ndarray:
+        return np.zeros((self.lengths[episode], 2), np.float32)
+
+    def proprio(self, episode: int) -> np.ndarray | None:
+        return None
+
+
+def frame_tokenizer(levels: tuple[int, ...] = (8, 8)) -> FrameTokenizer:
+    torch.manual_seed(0)
+    return FrameTokenizer(
+        block_out_channels=(4, 4, 4), layers_per_block=1, latent_channels=4, norm_num_groups=2, fsq_levels=levels
+    )
+
+
+def compressive_tokenizer() -> CompressiveTokenizer:
+    torch.manual_seed(0)
+    return CompressiveTokenizer(
+        block_out_channels=(32, 32),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=2,
+        context_grid=(8, 8),
+        max_att_resolution=8,
+        vq_fsq_levels=(5, 5),
+        dyn_fsq_levels=(8, 8),
+    )
+
+
+def test_frame_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
+    episodes = Noise()
+    cache = TokenCache(frame_tokenizer(), (16, 16), tmp_path)
+    cache.build(rows := Clips(episodes, (0, 2), 2, 1))
+    read = episodes.read
+    for row in rows:
+        context, frames = cache.lookup(whole_clip(row))
+        clip = torch.cat([read_frames(row.state, (16, 16)), read_frames(row.next_state, (16, 16))])
+        assert torch.equal(frames, cache.tokenizer.encode(clip).flatten(1))
+        assert (context.shape, frames.shape) == ((0,), (3, 16))
+    assert episodes.read - read == 3 * len(rows)  # only this test reads: tokens come from disk
+
+
+def test_clip_tokens_are_those_of_the_compressive_tokenizer(tmp_path: Path) -> None:
+    cache = TokenCache(compressive_tokenizer(), (16, 16), tmp_path)
+    rows = Clips(Noise(), (0, 1), 1, 2, context_back=3)
+    cache.build(rows)
+    assert len({row.state.steps[0] - row.state.steps[1] for row in rows}) > 1
+    for row in rows:
+        context, frames = cache.lookup(clip := whole_clip(row))
+        expected = cache.tokenizer.encode(read_frames(clip, (16, 16))[None])
+        assert torch.equal(context, expected[0][0])
+        assert torch.equal(frames, expected[1][0])
+
+
+@pytest.mark.parametrize("make", [frame_tokenizer, compressive_tokenizer])
+def test_nothing_is_encoded_twice(tmp_path: Path, make: type) -> None:
+    episodes = Noise()
+    rows = Clips(episodes, (0, 1, 2), 1, 2)
+    TokenCache(make(), (16, 16), tmp_path).build(rows[:4])
+    first = episodes.read
+    again = Noise()
+    cache = TokenCache(make(), (16, 16), tmp_path)
+    cache.build(Clips(again, (0, 1, 2), 1, 2))
+    frames = sum(again.lengths) if make is frame_tokenizer else 3 * len(rows)
+    assert first + again.read == frames + 2  # and a frame for each name of the file
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("make", [frame_tokenizer, compressive_tokenizer])
+def test_what_another_run_built_is_looked_up(tmp_path: Path, make: type) -> None:
+    TokenCache(make(), (16, 16), tmp_path).build(Clips(Noise(), (0,), 1, 2))
+    episodes = Noise()
+    cache = TokenCache(make(), (16, 16), tmp_path)
+    for row in Clips(episodes, (0,), 1, 2):
+        cache.lookup(whole_clip(row))
+    assert episodes.read == 1  # the frame that names the file
+
+
+def test_a_build_that_was_killed_goes_on(tmp_path: Path) -> None:
+    rows = Clips(Noise(), (0, 1), 1, 1)
+    TokenCache(frame_tokenizer(), (16, 16), tmp_path).build(rows)
+    whole = (file := next(tmp_path.iterdir())).read_bytes()
+    file.write_bytes(whole[: len(whole) // 2 + 3])
+    cache = TokenCache(frame_tokenizer(), (16, 16), tmp_path)
+    cache.build(rows)
+    assert file.read_bytes() == whole
+    plain = TokenCache(frame_tokenizer(), (16, 16), tmp_path / "other")
+    assert all(torch.equal(cache.lookup(whole_clip(r))[1], plain.lookup(whole_clip(r))[1]) for r in rows)
+    assert not (tmp_path / "other").exists()  # looking up alone writes nothing
+
+
+def test_another_tokenizer_size_or_data_set_has_a_file_of_its_own(tmp_path: Path) -> None:
+    others = Noise()
+    others.videos[0] = 255 - others.videos[0]
+    for cache, episodes in (
+        (TokenCache(frame_tokenizer(), (16, 16), tmp_path), Noise()),
+        (TokenCache(frame_tokenizer(), (16, 16), tmp_path), others),
+        (TokenCache(frame_tokenizer((8, 7)), (16, 16), tmp_path), Noise()),
+        (TokenCache(frame_tokenizer(), (12, 16), tmp_path), Noise()),
+        (TokenCache(frame_tokenizer(), (16, 16), tmp_path), Jittered(Noise(), 1)),
+    ):
+        cache.build(Clips(episodes, (0,), 1, 1))
+    assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_large_codebooks_are_kept_whole(tmp_path: Path) -> None:
+    cache = TokenCache(frame_tokenizer((9,) * 6), (16, 16), tmp_path)
+    cache.build(rows := Clips(Noise(), (0,), 1, 1))
+    _, frames = cache.lookup(whole_clip(rows[0]))
+    assert frames.max() > 2**16
+    assert torch.equal(frames, cache.tokenizer.encode(read_frames(whole_clip(rows[0]), (16, 16))).flatten(1))
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 1000])
+def test_decoding_in_batches_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setitem(tokens_module.PIXELS, "cpu", at_once * 256)
+    groups = [torch.randint(64, (n, 16)) for n in (1, 4, 2)]
+    cache = TokenCache(tokenizer := frame_tokenizer(), (16, 16), tmp_path)
+    for tokens, frames in zip(groups, cache.decode([], groups), strict=True):
+        assert torch.allclose(frames, tokenizer.decode(tokens.view(-1, 4, 4)).clamp(0, 1), atol=1e-5)
+    contexts = list(torch.randint(25, (3, 64)))
+    groups = [torch.randint(64, (n, 4)) for n in (1, 4, 2)]
+    cache = TokenCache(compressive := compressive_tokenizer(), (16, 16), tmp_path)
+    for context, tokens, frames in zip(contexts, groups, cache.decode(contexts, groups), strict=True):
+        expected = compressive.decode(context[None], tokens[None])[0, 1:].clamp(0, 1)
+        assert torch.allclose(frames, expected, atol=1e-5)
+
+
+def test_frames_are_read_at_one_size() -> None:
+    clip = Clip(Noise((32, 48)), 1, (0, 3))
+    plain = torch.from_numpy(clip.read()).permute(0, 3, 1, 2) / 255
+    assert torch.equal(read_frames(clip, (32, 48)), plain)
+    assert torch.allclose(read_frames(clip, (16, 24)).mean((2, 3)), F.avg_pool2d(plain, 2).mean((2, 3)), atol=0.02)
+    with pytest.raises(InputError, match="multiples of 4"):
+        TokenCache(frame_tokenizer(), (30, 30), Path())
+
+
+def test_jitter_is_one_draw_an_episode() -> None:
+    episodes = Noise()
+    jittered = Jittered(episodes, 1)
+    one, other = jittered.frames(0, (0, 1)), jittered.frames(0, (1,))
+    assert np.array_equal(one[1:], other)
+    assert not np.array_equal(other, Jittered(episodes, 2).frames(0, (1,)))
+    assert 0 < np.abs(one.astype(int) - episodes.frames(0, (0, 1)).astype(int)).mean() < 30
+    assert (jittered.ids, jittered.lengths) == (episodes.ids, episodes.lengths)
+
+
+def test_recolour_by_hand() -> None:
+    grey = torch.full((1, 2, 2, 3), 0.5)
+    red = torch.tensor([1.0, 0, 0]).expand(1, 2, 2, 3)
+    assert torch.allclose(recolour(red, 1, 1, 1, 0), red, atol=1e-3)
+    assert torch.allclose(recolour(grey, 1.1, 0.9, 0.9, 0.05), grey * 1.1, atol=1e-3)  # contrast and hue see no grey
+    assert torch.allclose(recolour(red, 1, 1, 0, 0), torch.full((1, 2, 2, 3), 0.299), atol=1e-3)
+    faint = 0.4 + 0.2 * red
+    turned = recolour(faint, 1, 1, 1, 1 / 3)[0, 0, 0]
+    assert turned.argmax() == 1  # a third of the circle: red to green
+    halves = torch.stack([torch.zeros(2, 3), torch.ones(2, 3)])[None]
+    assert torch.allclose(recolour(halves, 1, 0.9, 1, 0)[0, :, 0, 0], torch.tensor([0.05, 0.95]), atol=1e-3)
