@@ -52,6 +52,12 @@ def house_rows(count: int) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="session")
+def house_records() -> Any:
+    """``house_rows``, for tests that change them."""
+    return house_rows
+
+
+@pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A function that writes rows (see ``house_rows``) to a .jsonl.gz file: how many of them, or these rows."""
 

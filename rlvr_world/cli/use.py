@@ -26,6 +26,7 @@ def add_verbs(verbs: Verbs) -> None:
     predict.add_argument("--samples", metavar="N", type=int, default=1, help="samples a question (1)")
     predict.add_argument("--temperature", metavar="T", type=float, default=0.0, help="0, the most likely token")
     predict.add_argument("--seed", metavar="S", type=int, default=0, help="of the samples (0)")
+    predict.add_argument("--recipe", metavar="RECIPE", default="", help="the model's recipe, where that has moved")
     predict.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where pictures go (.)")
 
 
@@ -35,7 +36,7 @@ def _predict(args: argparse.Namespace) -> None:
 
     if bool(args.row) == bool(args.questions):
         raise InputError("predict: expected either --row ID or a FILE of questions (- for stdin); give one of them")
-    world = load(args.model)
+    world = load(args.model, recipe=args.recipe)
     asked = [_row(world, args.row)] if args.row else [world.recipe.question(q) for q in _questions(args.questions)]
     answers = world.predict_rows(asked, args.samples, args.temperature, args.seed)
     for row, states in zip(asked, answers, strict=True):

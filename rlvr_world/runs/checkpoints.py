@@ -173,11 +173,3 @@ def end_with(folder: Path, step: int, reason: str) -> Path:
 
 def read_counters(checkpoint: Path) -> Counters:
     return Counters(**json.loads((checkpoint / TRAINER / "counters.json").read_text()))
-
-
-
-
-
-
-
-

@@ -33,8 +33,6 @@ class Collapsed(Exception):
     """The policy has left a limit of ``GuardConfig`` for good; the reason."""
 
 
-
-
 class Best:
     """The step at which validation found a number best: ``name`` highest, ``-name`` lowest, "" none."""
 

@@ -31,7 +31,17 @@ from rlvr_world.recipes import FirstStage, Recipe, Splits
 from rlvr_world.runs.checkpoints import Counters
 from rlvr_world.runs.folder import alone, room_on_disk
 from rlvr_world.runs.guards import Guard, require
-from rlvr_world.runs.jobs import Job, Run, base_model, control_job, domain_of, load_learner, rl_job, sft_job, write_world
+from rlvr_world.runs.jobs import (
+    Job,
+    Run,
+    base_model,
+    control_job,
+    domain_of,
+    load_learner,
+    rl_job,
+    sft_job,
+    write_world,
+)
 from rlvr_world.runs.stage import Done, Schedule, finished, run_stage
 from rlvr_world.runs.stopping import stoppable
 from rlvr_world.runs.tracking import Log
@@ -142,8 +152,8 @@ def stored_config(folder: Path) -> Config:
     return read_config(path)
 
 
-def read_config(path: Path) -> Config:
-    """The config that a run wrote to this file."""
+def read_config(path: Path, recipe: str = "") -> Config:
+    """The config that a run wrote to this file; ``recipe`` names its recipe where that has moved."""
     try:
         data = json.loads(path.read_text())
     except json.JSONDecodeError:
@@ -152,7 +162,8 @@ def read_config(path: Path) -> Config:
         raise InputError(
             f"{path}: expected the config of a run, got something else; name another --out or RUN to resume"
         )
-    return overrides.from_json(recipes.config_of(data["recipe"]), data, str(path))
+    default = recipes.config_of(recipe or data["recipe"])
+    return overrides.from_json(default, {**data, "recipe": default.recipe}, str(path))
 
 
 def opened_run(folder: Path) -> Run:

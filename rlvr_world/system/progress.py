@@ -11,6 +11,8 @@ from typing import TypeVar
 T = TypeVar("T")
 EVERY = 30.0
 """Seconds from one line to the next where there is no terminal."""
+SHORT = 5.0
+"""Seconds of work that is not worth a line."""
 Update = Callable[..., None]
 """(done, numbers=""): how much is done, and the few numbers worth watching."""
 
@@ -76,7 +78,7 @@ def _lines(label: str, total: float, unit: str) -> Iterator[Update]:
             told, last = time.monotonic(), _say(last)
 
     yield update
-    if last:
+    if last and time.monotonic() - started >= SHORT:
         _say(f"{last}, {clock(time.monotonic() - started)} in all")
 
 

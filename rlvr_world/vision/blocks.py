@@ -10,8 +10,8 @@ N = H * W positions, K heads, D channels of a head.
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
@@ -22,25 +22,69 @@ from diffusers.models.unets.unet_2d_blocks import DownEncoderBlock2D, UNetMidBlo
 from torch import Tensor, nn
 
 from rlvr_world.errors import InputError
+from rlvr_world.vision.fsq import FSQ
 
 EPS = 1e-6
+ATTENDED = 32
+"""Groups of the norms before a cross-attention."""
 KeysValues = tuple[Tensor, Tensor]
 """A context feature as a cross-attention reads it: keys and values, each [B, K, N, D]."""
 
 
+@dataclass(frozen=True)
+class HalfShape:
+    """What the halves of a visual tokenizer are built of: the config fields that both kinds have."""
+
+    pixels_in: int
+    """Channels of the pictures that an encoder reads."""
+    pixels_out: int
+    """Channels of those that a decoder makes."""
+    latent: int
+    widths: tuple[int, ...]
+    """Channels of the stages, from pixels to latents."""
+    layers: int
+    groups: int
+    act: str
+    attention: bool
+    """Whether the middle has self-attention."""
+    patch_width: int | None = None
+    """Width of halves that work on patches, in place of the published ones."""
+
+    @property
+    def resnet(self) -> dict[str, Any]:
+        """What every block of diffusers is told."""
+        return {"resnet_eps": EPS, "resnet_act_fn": self.act, "resnet_groups": self.groups}
+
+    def middle(self) -> UNetMidBlock2D:
+        width, no_time_embedding = self.widths[-1], cast(int, None)
+        return UNetMidBlock2D(
+            width, no_time_embedding, attention_head_dim=width, add_attention=self.attention, **self.resnet
+        )
+
+
 class VisualTokenizer(ModelMixin, ConfigMixin):
-    """A tokenizer on disk as the published ones: ``config.json`` and ``diffusion_pytorch_model.safetensors``."""
+    """A tokenizer on disk as the published ones: ``config.json`` and ``diffusion_pytorch_model.safetensors``.
+
+    The constructors of its kinds have so many parameters because these are the fields of the published config.json, and
+    diffusers' ConfigMixin takes the fields from the signature; what the kinds have in common is read from ``config``.
+    """
 
     config_name: Any = "config.json"
     to: Any = nn.Module.to  # that of ModelMixin warns of layers to be kept in float32 even where there are none
     published_name: ClassVar[str]
     """The ``_class_name`` in ``config.json``, by which the published code knows the folder too."""
+    fsq: FSQ
+    """The codes of the frames that are predicted."""
 
     def to_json_string(self) -> str:
         """The text of ``config.json``, without where it was loaded from and without fields that are unset."""
         fields = {name: value for name, value in json.loads(super().to_json_string()).items() if value is not None}
         fields.pop("_name_or_path", None)
         return json.dumps({**fields, "_class_name": self.published_name}, indent=2, sort_keys=True) + "\n"
+
+    @property
+    def codebook_size(self) -> int:
+        return self.fsq.size
 
     @property
     def downsampling(self) -> int:
@@ -57,24 +101,27 @@ class VisualTokenizer(ModelMixin, ConfigMixin):
             )
         return height // step, width // step
 
-
-def check_shape(widths: Sequence[int], groups: int, norm_type: str, down: Sequence[str], up: Sequence[str]) -> None:
-    """Raises InputError that names the config field these halves cannot be built from."""
-    if not widths:
-        raise InputError("tokenizer config block_out_channels: expected at least one width, got none")
-    for field, types, known in (
-        ("down_block_types", down, "DownEncoderBlock2D"),
-        ("up_block_types", up, "UpDecoderBlock2D"),
-    ):
-        if list(types) != [known] * len(widths):
-            raise InputError(f"tokenizer config {field}: expected {len(widths)} times '{known}', got {list(types)}")
-    if norm_type != "group":
-        raise InputError(f"tokenizer config norm_type: expected 'group', got '{norm_type}'")
-    for width in widths:
-        if width % groups:
-            raise InputError(
-                f"tokenizer config block_out_channels: expected multiples of norm_num_groups ({groups}), got {width}"
-            )
+    def half_shape(self, attention: bool) -> HalfShape:
+        """What its halves are built of. Raises InputError that names the config field they cannot be built from."""
+        config = self.config
+        widths, groups, where = tuple(config["block_out_channels"]), config["norm_num_groups"], "tokenizer config"
+        if not widths:
+            raise InputError(f"{where} block_out_channels: expected at least one width, got none")
+        for field, known in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
+            types = tuple(config[field] or [known] * len(widths))
+            if types != (known,) * len(widths):
+                raise InputError(f"{where} {field}: expected {len(widths)} times '{known}', got {list(types)}")
+            self.register_to_config(**{field: types})
+        if config["norm_type"] != "group":
+            raise InputError(f"{where} norm_type: expected 'group', got '{config['norm_type']}'")
+        for width in widths:
+            if width % groups:
+                raise InputError(
+                    f"{where} block_out_channels: expected multiples of norm_num_groups ({groups}), got {width}"
+                )
+        pixels = config["in_channels"], config["out_channels"]
+        blocks = config["layers_per_block"], groups, config["act_fn"], attention, config["patch_width"]
+        return HalfShape(*pixels, config["latent_channels"], widths, *blocks)
 
 
 class PositionNorm(nn.LayerNorm):
@@ -90,21 +137,20 @@ class CrossAttention(nn.Module):
     Both sides are normalised and get a learned position table of their own, zero at first.
     """
 
-    def __init__(
-        self, channels: int, positions: int, groups: int = 32, dropout: float = 0.1, local: bool = False
-    ) -> None:
+    def __init__(self, channels: int, positions: int, local: bool) -> None:
+        """``local`` normalises each position for itself; a group norm is of all positions together."""
         super().__init__()
-        if channels % groups:
+        if channels % ATTENDED:
             raise InputError(
-                f"tokenizer config block_out_channels: expected multiples of {groups} where frames look at their "
+                f"tokenizer config block_out_channels: expected multiples of {ATTENDED} where frames look at their "
                 f"context (max_att_resolution), got {channels}"
             )
         self.kv_pos_emb = nn.Parameter(torch.zeros(positions, channels))
         self.q_pos_emb = nn.Parameter(torch.zeros(positions, channels))
-        self.att = nn.MultiheadAttention(channels, num_heads=4, dropout=dropout, batch_first=True)
-        self.kv_norm = PositionNorm(channels) if local else nn.GroupNorm(groups, channels)
-        self.q_norm = PositionNorm(channels) if local else nn.GroupNorm(groups, channels)
-        self.dropout = nn.Dropout(dropout)
+        self.att = nn.MultiheadAttention(channels, num_heads=4, dropout=0.1, batch_first=True)
+        self.kv_norm = PositionNorm(channels) if local else nn.GroupNorm(ATTENDED, channels)
+        self.q_norm = PositionNorm(channels) if local else nn.GroupNorm(ATTENDED, channels)
+        self.dropout = nn.Dropout(0.1)
 
     def keys_values(self, context_BCHW: Tensor) -> KeysValues:
         """The context's side, computed once however many frames look at it."""
@@ -134,40 +180,36 @@ class CrossAttention(nn.Module):
         return tokens.unflatten(-1, (self.att.num_heads, -1)).transpose(1, 2)
 
 
-class Half(nn.Module, ABC):
-    """conv_in, stages (some followed by cross-attention), GroupNorm, SiLU, conv_out: an encoder or a decoder."""
+class Half(nn.Module):
+    """conv_in, stages (some followed by cross-attention), norm, SiLU, conv_out: an encoder or a decoder."""
 
     conv_in: nn.Conv2d
     conv_norm_out: nn.Module
-    conv_out: nn.Conv2d | nn.ConvTranspose2d
-    local = False
-    """Whether norms are of each position for itself; a group norm is of all positions together."""
+    conv_out: nn.Module
+    stages: list[nn.Module]
+    """What stands between conv_in and conv_norm_out: a plain list, for each has a name of its own among the weights."""
     widths: tuple[int, ...]
     """Channels that each stage gives."""
     scales: tuple[int, ...]
     """Size a side that each stage gives, in sizes of the latent grid."""
 
-    @abstractmethod
-    def stages(self) -> list[nn.Module]:
-        """What stands between conv_in and conv_norm_out, in order."""
-
     def add_cross_attention(self, grid: tuple[int, int], at: Sequence[int]) -> None:
         """Give the stages ``at`` a cross-attention each, for a latent grid of these rows and columns."""
-        self.cross_at = tuple(at)
+        self.cross_at, local = tuple(at), isinstance(self.conv_norm_out, PositionNorm)
         self.cross_att_blocks = nn.ModuleList(
-            CrossAttention(self.widths[i], grid[0] * grid[1] * self.scales[i] ** 2, local=self.local) for i in at
+            CrossAttention(self.widths[i], grid[0] * grid[1] * self.scales[i] ** 2, local) for i in at
         )
 
     def forward(
         self, x_MCHW: Tensor, context: Sequence[KeysValues] = (), keep: Collection[int] = ()
     ) -> tuple[Tensor, list[Tensor]]:
-        """What conv_out gives, and the features after the stages ``keep``.
+        """What conv_out gives, and the features after the stages ``keep``, in the order of the stages.
 
-        ``context`` has an entry a cross-attention, from ``keys_values``; the order of ``keep`` is that of the stages.
+        ``context`` has an entry a cross-attention, from ``keys_values``.
         """
         x_MCHW = self.conv_in(x_MCHW)
         kept = []
-        for i, stage in enumerate(self.stages()):
+        for i, stage in enumerate(self.stages):
             x_MCHW = stage(x_MCHW)
             if context and i in self.cross_at:
                 block = self.cross_at.index(i)
@@ -183,72 +225,87 @@ class Half(nn.Module, ABC):
 
 
 class Encoder(Half):
-    """Pixels to latents: a stage of ``layers`` residual blocks a width, halving the size after all but the last."""
+    """Pixels to latents: a stage of residual blocks a width, halving the size after all but the last; then a middle."""
 
-    def __init__(
-        self, channels: int, latent: int, widths: Sequence[int], layers: int, groups: int, act: str, attention: bool
-    ) -> None:
+    def __init__(self, shape: HalfShape) -> None:
         super().__init__()
-        last = len(widths) - 1
-        self.conv_in = nn.Conv2d(channels, widths[0], 3, padding=1)
+        widths, last = shape.widths, len(shape.widths) - 1
+        self.conv_in = nn.Conv2d(shape.pixels_in, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
             DownEncoderBlock2D(
-                in_channels=widths[max(i - 1, 0)],
-                out_channels=width,
-                num_layers=layers,
-                resnet_eps=EPS,
-                resnet_act_fn=act,
-                resnet_groups=groups,
+                widths[max(i - 1, 0)],
+                width,
+                num_layers=shape.layers,
                 add_downsample=i < last,
                 downsample_padding=0,
+                **shape.resnet,
             )
             for i, width in enumerate(widths)
         )
-        self.mid_block = _mid_block(widths[-1], groups, act, attention)
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=EPS)
-        self.conv_out = nn.Conv2d(widths[-1], latent, 3, padding=1)
+        self.mid_block = shape.middle()
+        self.conv_norm_out = nn.GroupNorm(shape.groups, widths[-1], eps=EPS)
+        self.conv_out = nn.Conv2d(widths[-1], shape.latent, 3, padding=1)
+        self.stages = [*self.down_blocks, self.mid_block]
         self.widths = (*widths, widths[-1])
         self.scales = (*(2 ** max(last - 1 - i, 0) for i in range(len(widths))), 1)
 
-    def stages(self) -> list[nn.Module]:
-        return [*self.down_blocks, self.mid_block]
 
+class Decoder(Half):
+    """Latents to pixels: a middle, then a stage a width from the last one on, doubling the size after all but the last.
 
-class PatchEncoder(Half):
-    """Pixels to latents, each patch of ``size`` pixels a side for itself: the latent of a place where nothing moves
-    does not change when something moves elsewhere, so that what a world model has to predict is what happens."""
+    ``shifted``, unlike diffusers': widths are a stage ahead, the size doubles after all stages but the first, and a
+    stage has as many residual blocks as the encoder's, not one more.
+    """
 
-    local = True
-
-    def __init__(self, channels: int, latent: int, width: int, size: int) -> None:
+    def __init__(self, shape: HalfShape, shifted: bool) -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(channels, width, size, stride=size)
-        self.blocks = nn.ModuleList(PatchBlock(width) for _ in range(3))
-        self.conv_norm_out = PositionNorm(width)
-        self.conv_out = nn.Conv2d(width, latent, 1)
-        self.widths, self.scales = (width,) * 3, (1,) * 3
+        start, last = shape.widths[-1], len(shape.widths) - 1
+        widths = (*shape.widths[-2::-1], shape.widths[0]) if shifted else shape.widths[::-1]
+        doubles = [i != (0 if shifted else last) for i in range(len(widths))]
+        self.conv_in = nn.Conv2d(shape.latent, start, 3, padding=1)
+        self.mid_block = shape.middle()
+        self.up_blocks = nn.ModuleList(
+            UpDecoderBlock2D(
+                before, width, num_layers=shape.layers + (not shifted), add_upsample=double, **shape.resnet
+            )
+            for before, width, double in zip((start, *widths), widths, doubles, strict=False)
+        )
+        self.conv_norm_out = nn.GroupNorm(shape.groups, widths[-1], eps=EPS)
+        self.conv_out = nn.Conv2d(widths[-1], shape.pixels_out, 3, padding=1)
+        self.stages = [self.mid_block, *self.up_blocks]
+        self.widths, self.scales = (start, *widths), tuple(2 ** sum(doubles[:i]) for i in range(len(widths) + 1))
 
-    def stages(self) -> list[nn.Module]:
-        return list(self.blocks)
 
+class PatchHalf(Half):
+    """A half all of whose stages have one width and the size of the latent grid."""
 
-class PatchDecoder(Half):
-    """Latents to pixels, a patch at a time after a look at its neighbours; a third of the work of a ``Decoder``."""
-
-    local = True
-
-    def __init__(self, channels: int, latent: int, width: int, size: int) -> None:
+    def __init__(self, conv_in: nn.Conv2d, blocks: Sequence[nn.Module], conv_out: nn.Module) -> None:
         super().__init__()
-        self.conv_in = nn.Conv2d(latent, width, 1)
-        blocks = [NeighbourBlock(width), NeighbourBlock(width), PatchBlock(width), PatchBlock(width)]
-        self.blocks = nn.ModuleList(blocks)
-        self.conv_norm_out = PositionNorm(width)
-        self.conv_out = nn.ConvTranspose2d(width, channels, size, stride=size)
-        nn.init.constant_(self.conv_out.bias, 0.5)  # type: ignore[arg-type]
+        width = conv_in.out_channels
+        self.conv_in, self.blocks = conv_in, nn.ModuleList(blocks)
+        self.conv_norm_out, self.conv_out = PositionNorm(width), conv_out
+        self.stages = list(blocks)
         self.widths, self.scales = (width,) * len(blocks), (1,) * len(blocks)
 
-    def stages(self) -> list[nn.Module]:
-        return list(self.blocks)
+
+def halves(shape: HalfShape, shifted: bool = False) -> tuple[Half, Half]:
+    """An encoder and a decoder: the published ones (``shifted`` as in ``Decoder``), or those of ``patch_width``.
+
+    The latter encode each patch for itself: the latent of a place where nothing moves does not change when something
+    moves elsewhere, so that what a world model has to predict is what happens. They decode a patch at a time after a
+    look at its neighbours, with a third of the work.
+    """
+    if shape.patch_width is None:
+        return Encoder(shape), Decoder(shape, shifted)
+    width, patch = shape.patch_width, 2 ** (len(shape.widths) - 1)
+    conv_in, blocks = nn.Conv2d(shape.pixels_in, width, patch, stride=patch), [PatchBlock(width) for _ in range(3)]
+    encoder = PatchHalf(conv_in, blocks, nn.Conv2d(width, shape.latent, 1))
+    conv_in, both = nn.Conv2d(shape.latent, width, 1), (NeighbourBlock, NeighbourBlock, PatchBlock, PatchBlock)
+    decoder = PatchHalf(
+        conv_in, [block(width) for block in both], nn.ConvTranspose2d(width, shape.pixels_out, patch, stride=patch)
+    )
+    nn.init.constant_(cast(Tensor, decoder.conv_out.bias), 0.5)
+    return encoder, decoder
 
 
 class PatchBlock(nn.Module):
@@ -275,45 +332,6 @@ class NeighbourBlock(nn.Module):
         return x_MCHW + self.conv(F.silu(self.norm(x_MCHW)))
 
 
-class Decoder(Half):
-    """Latents to pixels: a middle of ``start`` channels, then a stage a width, doubling the size where ``doubles``."""
-
-    def __init__(
-        self,
-        channels: int,
-        latent: int,
-        start: int,
-        widths: Sequence[int],
-        doubles: Sequence[bool],
-        layers: int,
-        groups: int,
-        act: str,
-        attention: bool,
-    ) -> None:
-        super().__init__()
-        self.conv_in = nn.Conv2d(latent, start, 3, padding=1)
-        self.mid_block = _mid_block(start, groups, act, attention)
-        self.up_blocks = nn.ModuleList(
-            UpDecoderBlock2D(
-                in_channels=before,
-                out_channels=width,
-                num_layers=layers,
-                resnet_eps=EPS,
-                resnet_act_fn=act,
-                resnet_groups=groups,
-                add_upsample=double,
-            )
-            for before, width, double in zip((start, *widths), widths, doubles, strict=False)
-        )
-        self.conv_norm_out = nn.GroupNorm(groups, widths[-1], eps=EPS)
-        self.conv_out = nn.Conv2d(widths[-1], channels, 3, padding=1)
-        self.widths = (start, *widths)
-        self.scales = tuple(2 ** sum(doubles[:i]) for i in range(len(widths) + 1))
-
-    def stages(self) -> list[nn.Module]:
-        return [self.mid_block, *self.up_blocks]
-
-
 class CodeNorm(nn.BatchNorm1d):
     """Zero mean and unit variance of each code channel over the batch and all positions of [M, d, ...]."""
 
@@ -330,16 +348,3 @@ def code_norm(channels: int, patch_width: int | None) -> nn.Module:
     Takes [M, channels, ...]; in evaluation mode it is a fixed scale and shift of each channel.
     """
     return nn.Identity() if patch_width is None else CodeNorm(channels)
-
-
-def _mid_block(width: int, groups: int, act: str, attention: bool) -> UNetMidBlock2D:
-    no_time_embedding: Any = None
-    return UNetMidBlock2D(
-        in_channels=width,
-        temb_channels=no_time_embedding,
-        resnet_eps=EPS,
-        resnet_act_fn=act,
-        resnet_groups=groups,
-        attention_head_dim=width,
-        add_attention=attention,
-    )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
+import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from rlvr_world import cli
+from rlvr_world.cli import diagnose, runs
 from rlvr_world.errors import InputError
 
 
@@ -31,13 +36,13 @@ def _raising(error: BaseException) -> Callable[[argparse.Namespace], None]:
 def test_a_missing_extra_is_a_sentence(
     module: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_recipes", _raising(ModuleNotFoundError("no", name=module)))
+    monkeypatch.setattr(diagnose, "_recipes", _raising(ModuleNotFoundError("no", name=module)))
     assert cli.main(["recipes"]) == 2
     assert f"rlvr-world[{extra}]" in capsys.readouterr().err
 
 
 def test_any_other_missing_module_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_recipes", _raising(ModuleNotFoundError("no", name="rlvr_world.gone")))
+    monkeypatch.setattr(diagnose, "_recipes", _raising(ModuleNotFoundError("no", name="rlvr_world.gone")))
     with pytest.raises(ModuleNotFoundError):
         cli.main(["recipes"])
 
@@ -45,7 +50,7 @@ def test_any_other_missing_module_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> N
 def test_ctrl_c_says_how_to_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_resume", _raising(KeyboardInterrupt()))
+    monkeypatch.setattr(runs, "_resume", _raising(KeyboardInterrupt()))
     assert cli.main(["resume", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "stopped\n"
     (tmp_path / "config.json").write_text("{}")
@@ -54,6 +59,46 @@ def test_ctrl_c_says_how_to_go_on(
 
 
 def test_a_long_error_stays_on_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(cli, "_recipes", _raising(InputError("rows.jsonl: wrong\nhere")))
+    monkeypatch.setattr(diagnose, "_recipes", _raising(InputError("rows.jsonl: wrong\nhere")))
     assert cli.main(["recipes"]) == 2
     assert capsys.readouterr().err == "rlvr-world: rows.jsonl: wrong here\n"
+
+
+@pytest.mark.parametrize("arguments", [["recipes"], ["train", "pusht", "--help"], ["train", "miniwob", "rl.step=3"]])
+def test_what_asks_nothing_heavy_is_fast(arguments: list[str]) -> None:
+    """Half a second of processor time is what a person does not notice; importing torch takes several."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-m", "rlvr_world", *arguments], capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == (2 if "rl.step=3" in arguments else 0), done.stderr
+    assert after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime < 0.5
+
+
+def test_help_can_be_narrowed_to_a_group(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "demo", "--help", "rl.optimizer"])
+    assert not stop.value.code
+    said = capsys.readouterr().out
+    assert "rl.optimizer.learning_rate=" in said
+    assert "sft." not in said
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "demo", "--help", "r1"])
+    assert stop.value.code == 2
+    assert "no group of settings 'r1'; the nearest is 'rl'" in capsys.readouterr().err
+
+
+def test_a_stdout_that_is_ascii_or_closed_is_no_traceback() -> None:
+    command = [sys.executable, "-m", "rlvr_world", "recipes"]
+    plain = subprocess.run(
+        [*command], capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}, check=False
+    )
+    assert (plain.returncode, plain.stderr) == (0, b"")
+    closed = subprocess.run(f"{' '.join(command)} >&-", shell=True, capture_output=True, check=False)
+    assert b"Traceback" not in closed.stderr
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert reader.stderr is not None
+        reader.stdout.close()  # as `| head` does
+        said = reader.stderr.read()
+    assert b"Traceback" not in said
+    assert reader.returncode == 141

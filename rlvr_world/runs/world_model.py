@@ -1,0 +1,94 @@
+"""A trained world model in use: what comes next, without knowing what came."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from rlvr_world import recipes
+from rlvr_world.config import Config
+from rlvr_world.errors import InputError
+from rlvr_world.models.loading import WORLD, world_of
+from rlvr_world.recipes import Recipe
+from rlvr_world.runs import runner
+from rlvr_world.runs.folder import last_model, run_of
+from rlvr_world.runs.jobs import WORLD_CONFIG, load_learner
+from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.scoring import about, decode
+from rlvr_world.training.learner import Learner
+from rlvr_world.types import Domain, Transition
+
+
+@dataclass(frozen=True)
+class WorldModel:
+    """A model with the domain that reads and writes its tokens. ``load`` opens one.
+
+    >>> world = load("runs/demo")
+    >>> world.predict(state, "open door")
+    """
+
+    config: Config
+    recipe: Recipe
+    learner: Learner
+    domain: Domain
+
+    def predict(self, state: Any, action: Any, n: int = 1, temperature: float = 0.0, seed: int = 0) -> Any:
+        """The state after ``action``: a state of the domain, or ``Malformed`` where the answer does not read.
+
+        With ``n`` above 1 a list of ``n`` samples, which differ only where ``temperature`` is above 0. Lists of states
+        and actions of one length give a list, predicted together. Text: a ``GameState``, or its JSON object, and a
+        command. Web: a ``PageState``, or the text of its tree, and an action. Video: a ``Clip``, or frames uint8
+        [T, H, W, 3], and numbers [F, A]. Sample i of row r draws from the stream (seed, r, i), whatever it is batched
+        with. Raises InputError that names the field for another state or action.
+        """
+        if not isinstance(state, list):
+            return self.predict_rows([self.recipe.question({"state": state, "action": action})], n, temperature, seed)[
+                0
+            ]
+        pairs = zip(state, action, strict=True)
+        asked = [
+            self.recipe.question({"state": s, "action": a, "id": f"question {i}"}) for i, (s, a) in enumerate(pairs)
+        ]
+        return self.predict_rows(asked, n, temperature, seed)
+
+    def predict_rows(
+        self, rows: Sequence[Transition], n: int = 1, temperature: float = 0.0, seed: int = 0
+    ) -> list[Any]:
+        """``predict`` for the states and actions of rows; their next states are not looked at."""
+        if n < 1 or temperature < 0:
+            raise InputError(
+                f"predict: expected n of at least 1 and a temperature of at least 0, got {n}, {temperature}"
+            )
+        scripts = [self.domain.encode(row) for row in rows]
+        streams = [(seed, i) for i in range(len(rows))]
+        groups = sample(self.learner.policy, scripts, n, Sampling(temperature), streams)
+        predictions = decode(self.domain, [[r.written for r in group] for group in groups], rows)
+        states = []
+        for row, group in zip(rows, predictions, strict=True):
+            with about(row):
+                states.append([self.domain.advance(row.state, row.action, prediction) for prediction in group])
+        return [group[0] if n == 1 else group for group in states]
+
+
+def load(source: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto", recipe: str = "") -> WorldModel:
+    """The world model of a run folder (its last model), a model folder, or a Hugging Face hub id.
+
+    A model that a run saved has all it needs in its folder; the rows that it was trained on are not needed. Code does
+    not travel with it: ``recipe`` names a recipe of one's own where it is not where the run found it.
+    Raises InputError where there is none, or where the model was not saved by a run.
+    """
+    folder = Path(source).expanduser()
+    model = last_model(folder) if run_of(folder) == folder else source
+    world = world_of(model)
+    if world is None:
+        raise InputError(
+            f"model {model}: it has no folder {WORLD}, so nothing says which world it models; name a model "
+            "that a run saved, or evaluate it with --recipe"
+        )
+    config = runner.read_config(world / WORLD_CONFIG, recipe)
+    config = replace(config, model=replace(config.model, device=device))
+    found = recipes.find(config.recipe)
+    learner = load_learner(config, model, world)
+    return WorldModel(config, found, learner, found.domain(config, learner.model, learner.tokenizer, world))
