@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.work import (
-    LEARNING_RATE,
-    SHAPES,
-    EvenTokens,
-    Stopwatch,
-    memory,
-    new_model,
-    prompts,
-)
+from benchmarks.work import LEARNING_RATE, SHAPES, EvenTokens, Stopwatch, memory, new_model, prompts
 from rlvr_world.config import ModelConfig, OptimizerConfig, RLConfig
 from rlvr_world.system.memory import keep_memory
 from rlvr_world.training.grpo import GRPO

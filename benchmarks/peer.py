@@ -15,17 +15,7 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerFast, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from benchmarks.work import (
-    EOS,
-    LEARNING_RATE,
-    PAD,
-    SHAPES,
-    Stopwatch,
-    memory,
-    new_model,
-    prompts,
-    reward,
-)
+from benchmarks.work import EOS, LEARNING_RATE, PAD, SHAPES, Stopwatch, memory, new_model, prompts, reward
 
 
 def run(settings: dict[str, Any], asked: Callable[[], bool], say: Callable[[dict[str, Any]], None]) -> None:

@@ -16,14 +16,7 @@ from typing import Any, Literal
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from rlvr_world.types import (
-    Given,
-    Score,
-    Script,
-    Transition,
-    Write,
-    Written,
-)
+from rlvr_world.types import Given, Score, Script, Transition, Write, Written
 
 VOCABULARY = 4096
 EOS, PAD = VOCABULARY - 1, VOCABULARY - 2

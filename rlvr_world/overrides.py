@@ -7,6 +7,7 @@ from the field's metadata. Every fault raises ``InputError``.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
@@ -78,11 +79,7 @@ def override(config: C, items: Sequence[str]) -> C:
             raise InputError(f"a setting is written name=value, such as {next(iter(known))}=..., but got {item!r}")
         if name in changes:
             raise InputError(f"setting {name} is given twice; give it once")
-        setting = known.get(name) or _unknown(name, known)
-        try:
-            changes[name] = _from_text(setting.kind, text)
-        except ValueError:
-            raise _wrong(name, setting, text) from None
+        changes[name] = _value(known, name, text, typed=True)
     return _replace(config, changes)
 
 
@@ -106,12 +103,8 @@ def from_json(default: C, data: Mapping[str, Any], source: str = "config") -> C:
             name = f"{prefix}{key}"
             if name in sections:
                 walk(value, name + ".")
-                continue
-            setting = known.get(name) or _unknown(name, known, source)
-            try:
-                changes[name] = _from_json(setting.kind, value)
-            except ValueError:
-                raise _wrong(name, setting, value, source) from None
+            else:
+                changes[name] = _value(known, name, value, where=f"{source}: ")
 
     walk(data, "")
     return _replace(default, changes)
@@ -122,96 +115,86 @@ def kind_name(kind: Any) -> str:
     if get_origin(kind) is Literal:
         return "|".join(str(choice) for choice in get_args(kind))
     if _is_union(kind):
-        return " or ".join("none" if part is type(None) else kind_name(part) for part in get_args(kind))
+        return " or ".join(kind_name(part) for part in get_args(kind))
     if get_origin(kind) is tuple:
-        return ",".join("..." if part is Ellipsis else kind_name(part) for part in get_args(kind))
-    return {bool: "true|false", str: "text"}.get(kind, getattr(kind, "__name__", str(kind)))
+        return ",".join(kind_name(part) for part in get_args(kind))
+    words = {bool: "true|false", str: "text", type(None): "none", Ellipsis: "..."}
+    return words.get(kind, getattr(kind, "__name__", str(kind)))
 
 
-def _from_text(kind: Any, text: str) -> Any:
-    """A value of type ``kind`` from what was typed; ValueError where it does not read as one."""
+def _value(known: Mapping[str, Setting], name: str, given: Any, where: str = "", typed: bool = False) -> Any:
+    """What is given for a setting, typed or in JSON, as a value of its type."""
+    setting = known.get(name) or _unknown(name, known, where)
+    try:
+        return _read(setting.kind, given, typed)
+    except ValueError:
+        choices = get_args(setting.kind) if get_origin(setting.kind) is Literal else ()
+        expected = "one of " + ", ".join(map(str, choices)) if choices else _expected(setting)
+        raise InputError(f"{where}setting {name}: expected {expected}, got {given!r}") from None
+
+
+def _read(kind: Any, value: Any, typed: bool) -> Any:
+    """``value`` as the type ``kind``, without loss; ValueError where it is not one. One that is ``typed`` is text."""
     if _is_union(kind):
-        if text.lower() in ("none", "null") and type(None) in get_args(kind):
-            return None
-        return _first(_from_text, kind, text)
-    if get_origin(kind) is Literal:
-        return _from_json(kind, next((c for c in get_args(kind) if str(c) == text), text))
+        for part in sorted(get_args(kind), key=lambda part: part is not type(None)):  # "none" would do as a text too
+            with contextlib.suppress(ValueError):
+                return _read(part, value, typed)
+        raise ValueError
     if get_origin(kind) is tuple:
-        inner = text.strip().removeprefix("[").removesuffix("]").removeprefix("(").removesuffix(")")
-        parts = [part.strip() for part in inner.split(",")]
-        if parts[-1] == "":  # an empty tuple, or the trailing comma of "(3,)"
-            parts.pop()
-        return tuple(_from_text(k, part) for k, part in zip(_element_kinds(kind, len(parts)), parts, strict=True))
-    if kind is bool:
-        return _from_json(bool, {"true": True, "false": False}.get(text.lower()))
-    if kind in (int, float):
-        return _from_json(kind, kind(text))
-    return _from_json(kind, text)
-
-
-def _from_json(kind: Any, value: Any) -> Any:
-    """``value`` as the type ``kind``, without loss; ValueError where it is not one."""
-    if _is_union(kind):
-        return _first(_from_json, kind, value)
+        parts, kinds = _split(value) if typed else value, get_args(kind)
+        if not isinstance(parts, (list, tuple)):
+            raise ValueError
+        if kinds[1:] == (Ellipsis,):
+            kinds = kinds[:1] * len(parts)
+        return tuple(_read(k, part, typed) for k, part in zip(kinds, parts, strict=True))
+    if typed:
+        value = _scalar(kind, value)
+    if kind is float and type(value) is int and abs(value) <= 2**53:  # a float holds each of these
+        value = float(value)
     if get_origin(kind) is Literal:
-        match = [c for c in get_args(kind) if c == value and type(c) is type(value)]
-        if not match:
-            raise ValueError
-        return match[0]
-    if get_origin(kind) is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ValueError
-        return tuple(_from_json(k, part) for k, part in zip(_element_kinds(kind, len(value)), value, strict=True))
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is not kind or (isinstance(value, float) and not math.isfinite(value)):
+        sound = any(type(value) is type(choice) and value == choice for choice in get_args(kind))
+    else:
+        sound = type(value) is kind and (kind is not float or math.isfinite(value))
+    if not sound:
         raise ValueError
     return value
 
 
-def _first(read: Any, kind: Any, value: Any) -> Any:
-    for part in get_args(kind):
-        try:
-            return read(part, value)
-        except ValueError:
-            continue
-    raise ValueError
+def _split(text: str) -> list[str]:
+    inner = text.strip().removeprefix("[").removesuffix("]").removeprefix("(").removesuffix(")")
+    parts = [part.strip() for part in inner.split(",")]
+    return parts if parts[-1] else parts[:-1]  # an empty tuple, or the trailing comma of "(3,)"
+
+
+def _scalar(kind: Any, text: str) -> Any:
+    """What was typed, as far as it reads as ``kind``."""
+    if kind in (int, float):
+        return kind(text)
+    if get_origin(kind) is Literal:
+        return next((choice for choice in get_args(kind) if str(choice) == text), text)
+    words: dict[Any, dict[str, Any]] = {bool: {"true": True, "false": False}, type(None): {"none": None, "null": None}}
+    return words.get(kind, {}).get(text.lower(), text)
 
 
 def _is_union(kind: Any) -> bool:
     return get_origin(kind) in (Union, types.UnionType)
 
 
-def _element_kinds(kind: Any, count: int) -> list[Any]:
-    kinds = get_args(kind)
-    if len(kinds) == 2 and kinds[1] is Ellipsis:
-        return [kinds[0]] * count
-    if len(kinds) != count:
-        raise ValueError
-    return list(kinds)
-
-
 def _sections(known: Mapping[str, Setting]) -> set[str]:
     return {name[:i] for name in known for i, c in enumerate(name) if c == "."}
 
 
-def _replace(config: Any, changes: Mapping[str, Any]) -> Any:
+def _replace(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
     """Replace leaves by dotted name, each dataclass once, so that its own checks see all of its changes together."""
-    groups: dict[str, dict[str, Any]] = {}
-    direct: dict[str, Any] = {}
-    for name, value in changes.items():
-        head, dot, rest = name.partition(".")
-        if dot:
-            groups.setdefault(head, {})[rest] = value
-        else:
-            direct[head] = value
-    for head, inner in groups.items():
-        direct[head] = _replace(getattr(config, head), inner)
-    return dataclasses.replace(config, **direct)
+    new: dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value, name = getattr(config, field.name), prefix + field.name
+        is_group = dataclasses.is_dataclass(value)
+        new[field.name] = _replace(value, changes, name + ".") if is_group else changes.get(name, value)
+    return dataclasses.replace(config, **new)
 
 
-def _unknown(name: str, known: Mapping[str, Setting], source: str = "") -> NoReturn:
-    where = f"{source}: " if source else ""
+def _unknown(name: str, known: Mapping[str, Setting], where: str) -> NoReturn:
     inside = next((k for k in known if k.startswith(name + ".")), None)
     if inside:
         raise InputError(f"{where}{name} is a group of settings; set one of its own, such as {inside}")
@@ -222,15 +205,6 @@ def _unknown(name: str, known: Mapping[str, Setting], source: str = "") -> NoRet
         return whole + last
 
     raise InputError(f"{where}there is no setting {name!r}; the nearest is {max(known, key=likeness)!r}")
-
-
-def _wrong(name: str, setting: Setting, got: Any, source: str = "") -> InputError:
-    where = f"{source}: " if source else ""
-    if get_origin(setting.kind) is Literal:
-        expected = "one of " + ", ".join(str(choice) for choice in get_args(setting.kind))
-    else:
-        expected = _expected(setting)
-    return InputError(f"{where}setting {name}: expected {expected}, got {got!r}")
 
 
 def _expected(setting: Setting) -> str:

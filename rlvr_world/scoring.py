@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,11 +35,7 @@ def decode(domain: Domain, groups: Sequence[Sequence[Written]], rows: Sequence[T
     if isinstance(domain, BatchDomain):
         with about(*rows):
             return domain.decode_groups(groups, rows)
-    predictions = []
-    for group, row in zip(groups, rows, strict=True):
-        with about(row):
-            predictions.append([domain.decode(written, row) for written in group])
-    return predictions
+    return _each(domain.decode, groups, rows)
 
 
 def score(domain: Domain, predictions: Sequence[Sequence[Any]], rows: Sequence[Transition]) -> list[list[Score]]:
@@ -48,15 +44,19 @@ def score(domain: Domain, predictions: Sequence[Sequence[Any]], rows: Sequence[T
         with about(*rows):
             scores = domain.score_groups(predictions, rows)
     else:
-        scores = []
-        for group, row in zip(predictions, rows, strict=True):
-            with about(row):
-                scores.append([domain.score(prediction, row) for prediction in group])
-    for group_scores, row in zip(scores, rows, strict=True):
-        for one in group_scores:
-            if not math.isfinite(one.value):
-                raise NonFinite(f"row {row.id}: the score is {one.value}, expected a finite number; look at the reward")
+        scores = _each(domain.score, predictions, rows)
+    for row, one in ((row, one) for row, group in zip(rows, scores, strict=True) for one in group):
+        if not math.isfinite(one.value):
+            raise NonFinite(f"row {row.id}: the score is {one.value}, expected a finite number; look at the reward")
     return scores
+
+
+def _each(call: Callable[[Any, Transition], Any], groups: Sequence[Sequence[Any]], rows: Sequence[Transition]) -> Any:
+    results = []
+    for group, row in zip(groups, rows, strict=True):
+        with about(row):
+            results.append([call(one, row) for one in group])
+    return results
 
 
 @contextmanager

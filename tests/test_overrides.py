@@ -45,6 +45,14 @@ class Config:
     data: Any = field(default_factory=Adam)
 
 
+@dataclass(frozen=True)
+class Kinds:
+    words: tuple[str, ...] = ("a",)
+    note: str | None = ""
+    level: Literal[1, 2] = 1
+    rate: float = 0.5
+
+
 @pytest.mark.parametrize(
     ("item", "expected"),
     [
@@ -159,3 +167,38 @@ def test_describe_wraps_help_and_crops_long_values() -> None:
     lines = describe(Config(name="x" * 200), width=60).splitlines()
     assert all(len(line) < 110 for line in lines)
     assert any("name=xxx" in line and "… " in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("item", "expected"),
+    [
+        ("words=1,null", Kinds(words=("1", "null"))),
+        ("words=-a,${b}", Kinds(words=("-a", "${b}"))),
+        ("words=", Kinds(words=())),
+        ("note=None", Kinds(note=None)),
+        ("note=0x10", Kinds(note="0x10")),
+        ("note=caf\udce9", Kinds(note="caf\udce9")),
+        ("level=2", Kinds(level=2)),
+    ],
+)
+def test_text_stays_text_and_comes_back_from_json(item: str, expected: Kinds) -> None:
+    assert override(Kinds(), [item]) == expected
+    assert from_json(Kinds(), json.loads(json.dumps(to_json(expected)))) == expected
+
+
+@pytest.mark.parametrize("item", ["rate=.nan", "rate=1e400", "level=3", "level=1.0"])
+def test_what_another_reader_would_take_is_refused(item: str) -> None:
+    with pytest.raises(InputError, match=f"setting {item.partition('=')[0]}: expected"):
+        override(Kinds(), [item])
+
+
+@pytest.mark.parametrize("value", [pytest.param(10**400, id="huge"), 2**53 + 1, float("nan"), True, "1", None])
+def test_json_that_no_float_holds_is_refused(value: Any) -> None:
+    with pytest.raises(InputError, match="rate: expected float"):
+        from_json(Kinds(), {"rate": value})
+
+
+def test_json_keeps_true_and_one_apart() -> None:
+    with pytest.raises(InputError, match="level: expected one of 1, 2, got True"):
+        from_json(Kinds(), {"level": True})
+    assert from_json(Kinds(), {"rate": 3}) == Kinds(rate=3.0)

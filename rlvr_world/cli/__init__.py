@@ -34,6 +34,7 @@ EXTRAS = {
     "tensorflow_datasets": "rlds",
     "playwright": "web",
     "miniwob": "web",
+    "scipy": "web",
 }
 """Which extra of this package brings an optional module."""
 

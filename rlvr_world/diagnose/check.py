@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rlvr_world import recipes
 from rlvr_world.config import Config
@@ -18,14 +17,7 @@ from rlvr_world.models.loading import load_model, world_of
 from rlvr_world.recipes import Splits
 from rlvr_world.scoring import AT_ONCE, judge, score
 from rlvr_world.system.progress import track
-from rlvr_world.types import (
-    BatchDomain,
-    Domain,
-    Score,
-    Script,
-    Transition,
-    Write,
-)
+from rlvr_world.types import BatchDomain, Domain, Score, Script, Transition, Write, Written
 
 LISTED = 10
 """Faults that are told in full."""
@@ -68,17 +60,14 @@ def check(config: Config, model: str = "", limit: int = 0) -> tuple[bool, str]:
         counts = Counter(row.kind for row in rows)
         split = found[name] = Split(len(rows), counts, len({row.world for row in rows}))
         if not rows and name != "valid":
-            split.faults.append(
-                f"split {name}: expected rows, got none; look at the shares of the split and at its files"
-            )
+            split.faults.append(f"split {name}: expected rows, got none; look at the split's shares and at its files")
         if domain is None:
             split.faults += [fault for row in track(rows, f"reading {name}") for fault in recipe.unread(row)]
-        else:
-            step = max(1, len(rows) // limit) if limit else 1
-            chosen = range(0, len(rows), step)
-            batch = AT_ONCE if isinstance(domain, BatchDomain) else 1
-            for start in track(range(0, len(chosen), batch), f"checking {name}"):
-                _check_rows(domain, [rows[i] for i in chosen[start : start + batch]], split)
+            continue
+        chosen = range(0, len(rows), max(1, len(rows) // limit) if limit else 1)
+        batch = AT_ONCE if isinstance(domain, BatchDomain) else 1
+        for start in track(range(0, len(chosen), batch), f"checking {name}"):
+            _check_rows(domain, [rows[i] for i in chosen[start : start + batch]], split)
     return not any(split.faults for split in found.values()), _text(found, domain, splits.left_out)
 
 
@@ -95,20 +84,22 @@ def _domain(config: Config, splits: Splits, model: str) -> Domain | None:
 def _check_rows(domain: Domain, rows: Sequence[Transition], split: Split) -> None:
     """Ask, answer and score some rows; what is wrong with them goes to ``split.faults``."""
     split.checked += len(rows)
-    asked: list[tuple[Transition, list[tuple[int, ...]]]] = []
+    asked: list[Transition] = []
+    truths: list[list[Written]] = []
     for row in rows:
         try:
-            asked.append((row, answer_of(domain.encode(row), row)))
+            truths.append([answer_of(domain.encode(row), row)])
+            asked.append(row)
         except InputError as error:
             split.faults.append(str(error))
     try:
-        answered = list(judge(domain, [[written] for _, written in asked], [row for row, _ in asked]))
-        trivial = [dict(domain.baselines(row)) for row, _ in asked]
-        scored = score(domain, [list(named.values()) for named in trivial], [row for row, _ in asked])
+        answered = list(judge(domain, truths, asked))
+        trivial = [dict(domain.baselines(row)) for row in asked]
+        scored = score(domain, [list(named.values()) for named in trivial], asked)
     except (InputError, NonFinite, RuntimeError) as error:
         split.faults.append(str(error))
         return
-    for (row, _), [(_, gold)], named, values in zip(asked, answered, trivial, scored, strict=True):
+    for row, [(_, gold)], named, values in zip(asked, answered, trivial, scored, strict=True):
         baselines = dict(zip(named, values, strict=True))
         split.gold.append(gold.value)
         split.malformed += bool(gold.malformed)
@@ -120,15 +111,12 @@ def _check_rows(domain: Domain, rows: Sequence[Transition], split: Split) -> Non
 def answer_of(script: Script, row: Transition) -> list[tuple[int, ...]]:
     """The true answer's tokens as a sampler would give them. Raises InputError where no model could write them."""
     written = []
-    for segment in script.tail:
-        if isinstance(segment, Write):
-            ids = segment.target or ()
-            if len(ids) > segment.max_tokens:
-                raise InputError(
-                    f"row {row.id}: the true answer has {len(ids)} tokens, at most {segment.max_tokens} can be "
-                    "written; raise data.max_response"
-                )
-            written.append(ids[:-1] if ids and ids[-1] in segment.stop else ids)
+    for segment in (s for s in script.tail if isinstance(s, Write)):
+        ids = segment.target or ()
+        if len(ids) > segment.max_tokens:
+            most = f"at most {segment.max_tokens} can be written; raise data.max_response"
+            raise InputError(f"row {row.id}: the true answer has {len(ids)} tokens, {most}")
+        written.append(ids[:-1] if ids and ids[-1] in segment.stop else ids)
     return written
 
 
@@ -152,21 +140,25 @@ def _text(found: dict[str, Split], domain: Domain | None, left_out: Mapping[str,
     lines += ["", *(f"left out: {count} rows ({why})" for why, count in left_out.items() if count)]
     if domain is None:
         lines += ["", "to prove the reward, name a run with --model: this recipe trains a tokenizer first"]
-        return "\n".join([*lines, *_faults(found, "none, every row and frame reads")])
+        none = "none, every row and frame reads"
+    else:
+        lines += _scores(found)
+        none = "none, every true answer scores as it should"
+    told = dict.fromkeys(fault for split in found.values() for fault in split.faults)
+    return "\n".join([*lines, *_told(list(told), none)])
+
+
+def _scores(found: dict[str, Split]) -> list[str]:
+    """The table of what true answers and trivial predictions score."""
     names = dict.fromkeys(name for split in found.values() for name in split.baselines)
     heads = ["split", "checked", "malformed", "true answer: least", "mean", *(f"{name}: mean" for name in names)]
-    lines += ["", "| " + " | ".join(heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
+    lines = ["", "| " + " | ".join(heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
     for name, split in found.items():
         values = [split.gold, *(split.baselines.get(n, []) for n in names)]
-        means: list[Any] = [f"{sum(v) / len(v):.4g}" if v else "-" for v in values]
+        means = [f"{sum(v) / len(v):.4g}" if v else "-" for v in values]
         least = f"{min(split.gold):.4g}" if split.gold else "-"
-        lines.append("| " + " | ".join(map(str, [name, split.checked, split.malformed, least, *means])) + " |")
-    return "\n".join([*lines, *_faults(found, "none, every true answer scores as it should")])
-
-
-def _faults(found: dict[str, Split], none: str) -> list[str]:
-    told = list(dict.fromkeys(fault for split in found.values() for fault in split.faults))
-    return _told(told, none)
+        lines.append("| " + " | ".join([name, f"{split.checked}", f"{split.malformed}", least, *means]) + " |")
+    return lines
 
 
 def _told(told: Sequence[str], none: str = "") -> list[str]:

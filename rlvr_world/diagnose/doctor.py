@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,78 +19,59 @@ from rlvr_world import recipes
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.models.loading import world_of
-from rlvr_world.runs.jobs import load_learner
+from rlvr_world.runs.jobs import learner_and_domain
 from rlvr_world.scoring import judge
-from rlvr_world.training.grpo import GRPO
-from rlvr_world.types import Finding, Score, Write
+from rlvr_world.training.grpo import GRPO, Rollouts, Scores
+from rlvr_world.types import Finding, Write
 
 FLAT, MALFORMED, UNFINISHED = 0.9, 0.5, 0.3
 """Above these shares it is a no-go."""
 
 
 def doctor(config: Config, model: str = "", prompts: int = 200) -> tuple[bool, str]:
-    """Whether to go, and a table with the reasons.
-
-    ``model`` is where RL starts, by default ``config.model.source``.
-    Raises InputError for a start with random weights.
-    """
+    """Whether to go, and a table with the reasons; ``model`` is where RL starts, by default ``config.model.source``.
+    Raises InputError for a start with random weights."""
     source = model or config.model.source
     if source == "scratch":
-        raise InputError(
-            f"recipe {config.recipe}: RL would start from random weights here; train sft first (rl.steps=0), then name "
-            "the run or its checkpoint with --model"
-        )
+        first = "train sft first (rl.steps=0), then name the run or its checkpoint with --model"
+        raise InputError(f"recipe {config.recipe}: RL would start from random weights here; {first}")
     recipe = recipes.find(config.recipe)
     splits = recipe.splits(config)
-    learner = load_learner(config, source, world_of(source), config.rl.optimizer)
-    domain = recipe.domain(config, learner.model, learner.tokenizer, learner.world)
-    recipe.check_data(config, domain)
+    learner, domain = learner_and_domain(recipe, config, source, world_of(source), config.rl.optimizer)
     epoch = partial(splits.rl_epoch, config.seed)
     many = replace(config.rl, prompts=min(prompts, len(epoch(0))), kl=0.0)  # sampling alone needs no reference
     stage = GRPO(learner, many, domain, epoch, config.seed)
     rows, groups = stage.rollouts(0)
     judged = list(judge(domain, [[rollout.written for rollout in group] for group in groups], rows))
     scores = [[one for _, one in group] for group in judged]
-    found = [*_rewards(scores), *_lengths(groups)]
-    found += recipe.findings(domain, rows, judged)
+    found = [*_rewards(scores), *_lengths(groups), *recipe.findings(domain, rows, judged)]
     found += _cost(config, GRPO(learner, config.rl, domain, epoch, config.seed))
     return not any(one.advice for one in found), _text(config, len(rows), found)
 
 
-def _rewards(scores: Sequence[Sequence[Score]]) -> list[Finding]:
+def _rewards(scores: Scores) -> list[Finding]:
     values = np.array([[one.value for one in group] for group in scores])
     flat = float((np.ptp(values, axis=1) == 0).mean())
     bad = float(np.mean([bool(one.malformed) for group in scores for one in group]))
     spread = f"mean {values.mean():.4g}, in-group deviation {values.std(axis=1).mean():.4g}, best of group "
-    spread += f"{values.max(axis=1).mean():.4g}"
+    finer = "nothing to learn from: more sft.steps, a larger rl.group or rl.temperature, or a finer data.reward"
+    longer = "the start does not know the format: more sft.steps, or a larger data.max_response"
     return [
-        Finding("reward", spread),
-        Finding(
-            "groups without spread",
-            f"{flat:.0%}",
-            "nothing to learn from: more sft.steps, a larger rl.group or rl.temperature, or a finer data.reward"
-            if flat > FLAT
-            else "",
-        ),
-        Finding(
-            "malformed",
-            f"{bad:.0%}",
-            "the start does not know the format: more sft.steps, or a larger data.max_response"
-            if bad > MALFORMED
-            else "",
-        ),
+        Finding("reward", f"{spread}{values.max(axis=1).mean():.4g}"),
+        Finding("groups without spread", f"{flat:.0%}", finer if flat > FLAT else ""),
+        Finding("malformed", f"{bad:.0%}", longer if bad > MALFORMED else ""),
     ]
 
 
-def _lengths(groups: Sequence[Sequence[Any]]) -> list[Finding]:
+def _lengths(groups: Rollouts) -> list[Finding]:
     lengths = [len(rollout.ids) for group in groups for rollout in group]
     cut = float(np.mean([not rollout.finished for group in groups for rollout in group]))
     most = max(sum(s.max_tokens for s in group[0].script.tail if isinstance(s, Write)) for group in groups)
     low, middle, high = np.quantile(lengths, [0.05, 0.5, 0.95])
-    advice = "answers are cut off and cannot be right: raise data.max_response, or more sft.steps"
+    longer = "answers are cut off and cannot be right: raise data.max_response, or more sft.steps"
     return [
         Finding("response length", f"5 % {low:.0f}, median {middle:.0f}, 95 % {high:.0f} tokens, allowed {most}"),
-        Finding("cut off at the longest", f"{cut:.0%}", advice if cut > UNFINISHED else ""),
+        Finding("cut off at the longest", f"{cut:.0%}", longer if cut > UNFINISHED else ""),
     ]
 
 

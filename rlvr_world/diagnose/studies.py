@@ -15,7 +15,7 @@ from rlvr_world.evaluation.plots import save_heat_map
 from rlvr_world.evaluation.summary import OVERALL
 from rlvr_world.runs import runner
 from rlvr_world.runs.checkpoints import latest
-from rlvr_world.runs.jobs import domain_of, load_learner
+from rlvr_world.runs.jobs import learner_and_domain, plan
 
 
 def study_actions(run: Path, actions: int, rows: int) -> dict[str, Any]:
@@ -24,11 +24,10 @@ def study_actions(run: Path, actions: int, rows: int) -> dict[str, Any]:
     config, answers = opened.config, {}
     for name in ("sft", *(f"rl/seed{seed}" for seed in config.rl.seeds)):
         if model := latest(run / name):
-            learner = load_learner(config, model, opened.world)
-            domain = domain_of(opened, learner)
+            learner, domain = learner_and_domain(opened.recipe, config, model, opened.world)
             swaps = {"swap": domain.swap_action} if hasattr(domain, "swap_action") else {}
             some = opened.splits.test[: config.eval.rows or None][: rows or None]
-            answers[name] = action_following(learner.policy, domain, some, actions, runner.plan(config), **swaps)
+            answers[name] = action_following(learner.policy, domain, some, actions, plan(config), **swaps)
     if not answers:
         raise InputError(f"{run}: holds no trained model yet; `rlvr-world resume {run}` goes on with it")
     _write(run / "studies" / "actions.json", answers)
@@ -49,9 +48,10 @@ def study_metrics(run: Path, steps: int) -> Path:
     table = []
     for metric, changed in rewarded.items():
         runner.train(_rl_alone(changed, metric, start, steps), folder / metric)
-        before, after = (_result(folder / metric, name) for name in ("base", f"rl-seed{config.rl.seeds[0]}"))
-        means = [(_mean(before, column), _mean(after, column)) for column in metrics]
-        table.append([new / old - 1 for old, new in means])
+        files = (folder / metric / "eval" / f"{name}.json" for name in ("base", f"rl-seed{config.rl.seeds[0]}"))
+        before, after = (json.loads(file.read_text()) for file in files)
+        old, new = (result["slices"][OVERALL]["parts"] for result in (before, after))
+        table.append([new[column]["mean"] / old[column]["mean"] - 1 for column in metrics])
     _write(folder / "changes.json", {"rewards": metrics, "metrics": metrics, "relative_change": table})
     title = "Relative change of each metric (columns) under each reward (rows)"
     return save_heat_map(folder / "heat_map.png", metrics, metrics, table, title, before["lower_is_better"])
@@ -66,14 +66,6 @@ def _rl_alone(config: Config, metric: str, start: Path, steps: int) -> Config:
         rl=replace(config.rl, steps=steps or config.rl.steps, seeds=config.rl.seeds[:1]),
         control=replace(config.control, enabled=False),
     )
-
-
-def _result(run: Path, name: str) -> dict[str, Any]:
-    return json.loads((run / "eval" / f"{name}.json").read_text())
-
-
-def _mean(result: dict[str, Any], part: str) -> float:
-    return result["slices"][OVERALL]["parts"][part]["mean"]
 
 
 def _write(path: Path, value: Any) -> None:

@@ -1,14 +1,12 @@
 """Files of rows, for every domain over text: records out of .jsonl, .jsonl.gz, .json and .parquet, and their fields.
-
-Whatever is wrong with a file is raised as ``InputError`` naming file, row and field.
-"""
+What is wrong with one is raised as ``InputError`` naming file, row and field."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,17 +15,13 @@ import pyarrow
 import pyarrow.parquet
 
 from rlvr_world.errors import InputError
+from rlvr_world.types import Transition
 
-_KINDS: dict[type, tuple[str, tuple[type, ...]]] = {
-    dict: ("an object", (dict,)),
-    list: ("a list", (list,)),
-    str: ("a string", (str,)),
-    int: ("an integer", (int,)),
-    float: ("a number", (int, float)),
-    bool: ("true or false", (bool,)),
-}
+_NOUNS = {dict: "an object", list: "a list", str: "a string", int: "an integer", float: "a number"}
+_NOUNS |= {bool: "true or false"}
 
-
+Record = tuple[str, str, dict[str, Any]]
+"""A record's name, ``rows.jsonl:7``; where it stands, for errors; and its columns."""
 OnFault = Callable[[InputError], None] | None
 """What is told of each row that does not read, which is then left out; None raises at the first."""
 
@@ -43,12 +37,29 @@ def telling(on_fault: OnFault) -> Iterator[None]:
         on_fault(error)
 
 
-def read_records(path: Path, on_fault: OnFault = None) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Every record of a file, or of a folder of parquet shards of one split: its name ``rows.jsonl:7``, where it
-    stands (for errors), and the record."""
-    readers: dict[str, Callable[[Path], Iterator[tuple[int, Any]]]] = {
-        ".parquet": _parquet_records, ".json": _json_records
-    }  # fmt: skip
+def read_transitions(
+    path: str | Path,
+    kind: str,
+    parse: Callable[[str, str, dict[str, Any]], Transition],
+    on_fault: OnFault,
+    joined: Callable[[Iterable[Record]], Iterable[Record]] = iter,
+) -> list[Transition]:
+    """The rows of a file or folder: what ``parse`` makes of each record, once they are ``joined``; at least one."""
+    path = Path(path)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder of {kind} rows; check the path")
+    rows = []
+    for record in joined(read_records(path, on_fault)):
+        with telling(on_fault):
+            rows.append(parse(*record))
+    if not rows and on_fault is None:
+        raise InputError(f"{path}: expected at least one {kind} row, got an empty file; give a file with rows")
+    return rows
+
+
+def read_records(path: Path, on_fault: OnFault = None) -> Iterator[Record]:
+    """Every record of a file, or of a folder of parquet shards of one split."""
+    readers = {".parquet": _parquet_records, ".json": _json_records}
     for file in _files(path):
         with telling(on_fault):
             for number, given in readers.get(file.suffix, _lines)(file):
@@ -61,11 +72,10 @@ def read_records(path: Path, on_fault: OnFault = None) -> Iterator[tuple[str, st
 
 
 def _files(path: Path) -> list[Path]:
+    endings = (".jsonl", ".jsonl.gz", ".json", ".parquet")
     if not path.is_dir():
-        if not path.name.endswith((".jsonl", ".jsonl.gz", ".json", ".parquet")):
-            raise InputError(
-                f"{path}: expected a name that ends in .jsonl, .jsonl.gz, .json or .parquet, got {path.name!r}"
-            )
+        if not path.name.endswith(endings):
+            raise InputError(f"{path}: expected a name that ends in {', '.join(endings)}, got {path.name!r}")
         return [path]
     shards = sorted(path.glob("*.parquet"))
     if not shards:
@@ -76,7 +86,7 @@ def _files(path: Path) -> list[Path]:
     return shards
 
 
-def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+def _lines(file: Path) -> Iterator[tuple[int, Any]]:
     number = 0
     with gzip.open(file, "rb") if file.suffix == ".gz" else file.open("rb") as lines:
         try:
@@ -84,18 +94,14 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
                 if line.strip():
                     yield number, line
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise InputError(
-                f"{file}, after row {number}: expected a whole gzip file, got one cut off or damaged ({error}); "
-                "copy or download it again"
-            ) from error
+            raise _damaged(file, number, f"gzip file, got one cut off or damaged ({error})") from error
 
 
 def _json_records(file: Path) -> Iterator[tuple[int, Any]]:
-    """The elements of a list."""
     yield from enumerate(parse_json(file.read_bytes(), str(file), "the file", list), start=1)
 
 
-def _parquet_records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parquet_records(file: Path) -> Iterator[tuple[int, Any]]:
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(file) as parquet:
@@ -104,10 +110,12 @@ def _parquet_records(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     number += 1
                     yield number, record
     except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(
-            f"{file}, after row {number}: expected a whole parquet file, got one that cannot be read "
-            f"({str(error).splitlines()[0]}); copy or download it again"
-        ) from error
+        said = str(error).splitlines()[0]
+        raise _damaged(file, number, f"parquet file, got one that cannot be read ({said})") from error
+
+
+def _damaged(file: Path, number: int, what: str) -> InputError:
+    return InputError(f"{file}, after row {number}: expected a whole {what}; copy or download it again")
 
 
 def parse_json(text: str | bytes, where: str, field: str, kind: type = dict) -> Any:
@@ -117,8 +125,7 @@ def parse_json(text: str | bytes, where: str, field: str, kind: type = dict) -> 
     except ValueError as error:  # bad UTF-8 included
         raise InputError(f"{where}: expected {field} to be JSON, got {text[:60]!r} ({error})") from error
     if not isinstance(value, kind):
-        noun = "object" if kind is dict else "list"
-        raise InputError(f"{where}: expected {field} to be a JSON {noun}, got {value!r:.80}")
+        raise InputError(f"{where}: expected {field} to be a JSON {_NOUNS[kind].split()[1]}, got {value!r:.80}")
     return value
 
 
@@ -138,10 +145,38 @@ def need(record: Mapping[str, Any], keys: tuple[str, ...], where: str, noun: str
 
 def take(record: Mapping[str, Any], key: str, kind: type, where: str, prefix: str = "") -> Any:
     """The value under ``key``, which has to be of this kind: dict, list, str, int, float or bool."""
-    expected, types = _KINDS[kind]
     if key not in record:
-        raise InputError(f"{where}, field {prefix}{key}: expected {expected}, got no such key")
+        raise InputError(f"{where}, field {prefix}{key}: expected {_NOUNS[kind]}, got no such key")
     value = record[key]
-    if not isinstance(value, types) or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{where}, field {prefix}{key}: expected {expected}, got {value!r:.80}")
+    if not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{where}, field {prefix}{key}: expected {_NOUNS[kind]}, got {value!r:.80}")
     return value
+
+
+def take_inner(record: Mapping[str, Any], outer: str, key: str, kind: type, where: str) -> Any:
+    """The value under ``key`` of the object under ``outer``."""
+    return take(take(record, outer, dict, where), key, kind, where, f"{outer}.")
+
+
+def last_message(record: Mapping[str, Any], where: str) -> str:
+    """What the last message of the published layout's ``prompt`` says."""
+    messages = take(record, "prompt", list, where)
+    if not messages or not isinstance(messages[-1], dict):
+        raise InputError(f"{where}, field prompt: expected a list of messages, got {messages!r:.80}")
+    return str(take(messages[-1], "content", str, where, "prompt[-1]."))
+
+
+def reasoning_of(record: Mapping[str, Any], column: str, where: str) -> str:
+    """A given chain of thought with its answer; empty where no column is named."""
+    if column and column not in record:
+        given = ", ".join(record)
+        raise InputError(f"{where}: expected a reasoning column {column!r}, got only {given}; choose one of these")
+    return str(take(record, column, str, where)) if column else ""
+
+
+def asked(given: Any, read_state: Callable[[Mapping[str, Any]], Any]) -> Transition:
+    """A transition without a next state, out of ``{"state": ..., "action": ...}``; ``id`` and ``game`` may be given."""
+    if not isinstance(given, Mapping):
+        raise InputError(f"question: expected an object with the keys state and action, got {given!r:.80}")
+    state, action = read_state(given), take(given, "action", str, "question")
+    return Transition(str(given.get("id", "question")), state, action, None, world=str(given.get("game", "")))

@@ -1,12 +1,10 @@
 """Which rows are trained on, and which are kept apart: by question, episode or world; and what RL draws of them.
-
-All functions keep the order of the rows and depend on nothing but their arguments. Imports nothing heavy.
-"""
+All functions keep the order of the rows. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -59,10 +57,10 @@ def split_rows(
     testing, validating = set(apart[:first]), set(apart[first:])
     parts: Parts = ([], [], [])
     for row in rows:
-        if row.world in held:
-            parts[2].append(_labelled(row, labels[0]))
-        elif (key := unit(row)) in testing:
-            parts[2].append(_labelled(row, labels[1]))
+        key = unit(row)
+        if row.world in held or key in testing:
+            label = labels[row.world not in held]
+            parts[2].append(replace(row, kind=f"{row.kind}, {label}") if label else row)
         else:
             parts[key in validating].append(row)
     if not parts[0]:
@@ -81,21 +79,13 @@ def held_out(names: Sequence[N], share: float, seed: int, what: str) -> list[N]:
     return random.Random(f"{what} {seed}").sample(list(names), count)
 
 
-def unseen(
-    rows: Sequence[Transition], questions: Collection[Hashable], question: Callable[[Transition], Hashable]
-) -> list[Transition]:
-    """The rows whose question is none of these."""
-    return [row for row in rows if question(row) not in questions]
-
-
 def mix_unchanged(
     changed: Sequence[Transition], others: Sequence[Transition], per_hundred: float, seed: int, epoch: int
 ) -> list[Transition]:
-    """The rows of one epoch, shuffled: all that are ``changed``, and for 100 of them ``per_hundred`` others.
+    """The rows of one epoch, shuffled: all that are ``changed``, and for 100 of them ``per_hundred`` others, drawn with
+    replacement, anew in each epoch. A model trained on all rows would learn to answer that nothing changes.
 
-    The others are drawn at random with replacement, anew in each epoch. Most rows change nothing, and a model trained
-    on all of them learns to answer just that. Published ratios for text games: 40 (binary reward) and 5
-    (task-specific reward); RLVR-World (NeurIPS 2025, arXiv 2505.13934, section 4.2 and appendix).
+    Published for text games: 40 and 5; RLVR-World (NeurIPS 2025, arXiv 2505.13934, section 4.2 and appendix).
     """
     count = round(len(changed) * per_hundred / 100)
     if not changed or per_hundred < 0 or (count and not others):
@@ -107,7 +97,3 @@ def mix_unchanged(
     mixed = [*changed, *(drawn.choices(others, k=count) if count else [])]
     drawn.shuffle(mixed)
     return mixed
-
-
-def _labelled(row: Transition, label: str) -> Transition:
-    return replace(row, kind=f"{row.kind}, {label}") if label else row

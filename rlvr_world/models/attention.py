@@ -1,9 +1,8 @@
 """Shared-prefix attention for any Hugging Face causal LM, without touching model code.
 
-A GRPO group is one prompt and G responses. Stock attention stores and recomputes the prompt G
-times; here it exists once, when sampling (``GroupCache``) and when training (``TreeLayout``).
-The function registers itself in transformers' ``AttentionInterface`` and receives the layout as a
-forward keyword, so the same model object serves both, and plain forwards too (no layout given).
+A GRPO group is one prompt and G responses. Stock attention stores and recomputes the prompt G times; here it exists
+once, when sampling (``GroupCache``) and when training (``TreeLayout``). transformers' ``AttentionInterface`` hands on
+the layout, a keyword of the forward, so one model object serves both, and plain forwards too (no layout given).
 
 Shape legend: B groups, G responses a group, P prompt tokens (right-padded), R response tokens,
 N packed tokens, H query heads, K key/value heads, d head size, n new tokens a row.
@@ -22,7 +21,7 @@ from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex
 from transformers import AttentionInterface
 
 from rlvr_world.errors import InputError
-from rlvr_world.models.cpu import SHORT, attend_members, short_attention
+from rlvr_world.models.cpu import SHORT, attend_members, for_few_queries, short_attention
 from rlvr_world.models.head import Model
 
 NAME = "shared_prefix"
@@ -59,37 +58,31 @@ class TreeLayout:
         # Split, not slices: the backward of N slices is N full-size tensors, that of a split is one.
         q, k, v = (list(x.split(sizes, dim=1)) for x in (q_HNd, k_KNd, v_KNd))
         first = [sum(1 + len(t.members) for t in self.trees[:i]) for i in range(len(self.trees))]
-        outputs: list[Tensor] = [q_HNd] * len(sizes)
         q_roots, k_roots, v_roots = (_stack([x[i] for i in first]) for x in (q, k, v))
         roots = _sdpa(q_roots, k_roots, v_roots, scale, causal=True)
-        for i, out in zip(first, roots.unbind(), strict=True):
-            outputs[i] = out[:, : sizes[i]]
-        for i, tree in zip(first, self.trees, strict=True):
-            own = slice(i + 1, i + 1 + len(tree.members))
+        outputs = []
+        for i, tree, root in zip(first, self.trees, roots.unbind(), strict=True):
+            outputs.append(root[:, : tree.prefix])
             if tree.members:
+                own = slice(i + 1, i + 1 + len(tree.members))
                 members = _attend_members(_stack(q[own]), _stack(k[own]), _stack(v[own]), k[i], v[i], scale)
-                outputs[own] = [out[:, :size] for out, size in zip(members.unbind(), tree.members, strict=True)]
+                outputs += [out[:, :size] for out, size in zip(members.unbind(), tree.members, strict=True)]
         return torch.cat(outputs, 1).transpose(0, 1)
 
     def flex(self, q_HNd: Tensor, k_KNd: Tensor, v_KNd: Tensor, scale: float) -> Tensor:
         """``attend`` as one kernel over the whole row, which skips the blocks that nothing looks at (GPUs)."""
         kernel = _compiled_flex() if q_HNd.device.type == "cuda" else flex_attention
-        gqa = q_HNd.shape[0] != k_KNd.shape[0]
-        out = kernel(
-            q_HNd[None], k_KNd[None], v_KNd[None], block_mask=self._blocks(q_HNd.device), scale=scale, enable_gqa=gqa
-        )
+        blocks, gqa = self._blocks(q_HNd.device), q_HNd.shape[0] != k_KNd.shape[0]
+        out = kernel(q_HNd[None], k_KNd[None], v_KNd[None], block_mask=blocks, scale=scale, enable_gqa=gqa)
         return out[0].transpose(0, 1)
 
     def _blocks(self, device: torch.device) -> BlockMask:
         """Who may look at whom, in blocks; made once and kept with the layout."""
         if (kept := self.__dict__.get("blocks")) is not None:
             return kept
-        sizes = [
-            (t, m, size) for t, tree in enumerate(self.trees) for m, size in enumerate((tree.prefix, *tree.members))
-        ]
-        counts = torch.tensor([size for _, _, size in sizes])
-        tree_N = torch.tensor([t for t, _, _ in sizes]).repeat_interleave(counts).to(device)
-        member_N = torch.tensor([m for _, m, _ in sizes]).repeat_interleave(counts).to(device)
+        pieces = [(t, m, n) for t, tree in enumerate(self.trees) for m, n in enumerate((tree.prefix, *tree.members))]
+        of_tree, of_member, counts = torch.tensor(pieces).T
+        tree_N, member_N = (of.repeat_interleave(counts).to(device) for of in (of_tree, of_member))
 
         def may_look(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
             related = (member_N[key] == 0) | (member_N[key] == member_N[query])
@@ -111,9 +104,7 @@ def _attend_members(
     if q_GHRd.device.type == "cpu" and q_GHRd.dtype == torch.float32:
         return attend_members(q_GHRd, k_GHRd, v_GHRd, kp_HPd, vp_HPd, scale)
     (G, _, R, _), P = q_GHRd.shape, kp_HPd.shape[1]
-    keys, values = (
-        torch.cat([prefix.expand(G, -1, -1, -1), own], 2) for prefix, own in ((kp_HPd, k_GHRd), (vp_HPd, v_GHRd))
-    )
+    keys, values = (torch.cat([x.expand(G, -1, -1, -1), own], 2) for x, own in ((kp_HPd, k_GHRd), (vp_HPd, v_GHRd)))
     mask = torch.ones(R, P + R, dtype=torch.bool, device=keys.device).tril(P)
     return _sdpa(q_GHRd, keys, values, scale, mask=mask)
 
@@ -136,9 +127,9 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = False, m
 class GroupCache:
     """Keys and values of B·G growing responses over B prompts, the prompts stored once.
 
-    Rows of a forward are the B·G responses, group by group; ``begin`` comes before it, and ``length`` counts the
-    response tokens held. All shapes of a forward follow from its tokens a row and from ``seen``, and where its tokens
-    go is a tensor, so that a CUDA graph of one forward serves as many steps as ``seen`` stays the same.
+    Rows of a forward are the B·G responses, group by group; ``begin`` comes before it. All shapes of a forward follow
+    from its tokens a row and from ``seen``, and where its tokens go is a tensor, so that a CUDA graph of one forward
+    serves as many steps as ``seen`` stays the same.
     """
 
     groups: int
@@ -148,7 +139,7 @@ class GroupCache:
     stride: int = 1
     """``seen`` grows in steps of so many tokens; what is not yet written is masked."""
     length: int = -1
-    """-1 until the prompts have been read (prefill)."""
+    """Response tokens held; -1 until the prompts have been read (prefill)."""
     layers: dict[int, list[Tensor]] = field(default_factory=dict)
     """Per layer: prompt keys [B, K, d, P], prompt values [B, K, P, d], response keys, response values
     [B, K, G, capacity, d]."""
@@ -182,8 +173,7 @@ class GroupCache:
         (K, d), H = (k_BKnd.shape[1], k_BKnd.shape[3]), q_BHnd.shape[1]
         if self.length < 0:
             empty = k_BKnd.new_zeros(B, K, G, 0, d)
-            keys = k_BKnd.contiguous().transpose(2, 3)
-            keys = keys.contiguous() if keys.device.type == "cpu" else keys  # their product with few queries is faster
+            keys = for_few_queries(k_BKnd.contiguous().transpose(2, 3))
             self.layers[layer] = [keys, v_BKnd.contiguous(), empty, empty]
             return _sdpa(q_BHnd, k_BKnd, v_BKnd, scale, causal=True).transpose(1, 2)
         kp, vp, ks, vs = self.layers[layer]
@@ -204,10 +194,7 @@ class GroupCache:
         return mixed.reshape(B * G, n, H, d)
 
     def _hidden(self, P: int) -> Tensor:
-        """True where a query must not look: prompt padding, later tokens; [B, 1, 1, n, P + seen].
-
-        The same for every layer, so made once a forward.
-        """
+        """True where a query must not look, the same for every layer: padding, later tokens; [B, 1, 1, n, P + seen]."""
         if self.mask is None:
             device = self.one.device
             padding_BP = torch.arange(P, device=device) >= self.prompt_lengths_B[:, None]
@@ -234,25 +221,12 @@ class GroupCache:
 
 
 def _attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    layout: TreeLayout | GroupCache | None = None,
-    sliding_window: int | None = None,
-    softcap: float | None = None,
-    s_aux: Tensor | None = None,
-    **_: object,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, _: Tensor | None, **settings: Any
 ) -> tuple[Tensor, None]:
-    if softcap is not None or s_aux is not None:
-        _refuse(module, "softcap" if softcap is not None else "sinks")
-    if value.shape[-1] != key.shape[-1]:
-        _refuse(module, "values of another size than its keys")
-    scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    if sliding_window is not None:
-        _check_window(module, sliding_window, query.shape[2], layout)
+    """transformers' interface: ``settings`` brings the layout and the scale, and what is looked at to be refused."""
+    layout, scale = settings.get("layout"), settings.get("scaling")
+    scale = scale if scale is not None else query.shape[-1] ** -0.5
+    _check(module, query.shape[2], layout, {**settings, "sizes": value.shape[-1] - key.shape[-1] or None})
     if isinstance(layout, TreeLayout):
         return layout.attend(query[0], key[0], value[0], scale)[None], None
     if isinstance(layout, GroupCache):
@@ -261,22 +235,21 @@ def _attention(
 
 
 AttentionInterface.register(NAME, _attention)
+REFUSED = {"softcap": "softcap", "s_aux": "sinks", "sizes": "values of another size than its keys"}
 
 
-def _check_window(module: nn.Module, window: int, new: int, layout: TreeLayout | GroupCache | None) -> None:
-    longest = new if layout is None else layout.longest(new)
-    if longest > window:
+def _check(module: nn.Module, new: int, layout: TreeLayout | GroupCache | None, settings: dict[str, Any]) -> None:
+    """Raises InputError for attention that is not plain, and for a sequence that leaves its window."""
+    if kinds := [kind for name, kind in REFUSED.items() if settings.get(name) is not None]:
+        raise InputError(
+            f"model ({type(module).__name__}): expected plain attention, got {kinds[0]}; choose another one"
+        )
+    window = settings.get("sliding_window")
+    if window is not None and (longest := new if layout is None else layout.longest(new)) > window:
         raise InputError(
             f"model ({type(module).__name__}): expected sequences within its attention window of {window} tokens, "
-            f"got one of {longest}; shorten prompts or responses, or choose another model"
+            f"got one of {longest}; shorten prompts or responses, or choose another one"
         )
-
-
-def _refuse(module: nn.Module, what: str) -> None:
-    raise InputError(
-        f"model ({type(module).__name__}): expected plain causal attention, got attention with {what}, "
-        "which is not supported; choose another model"
-    )
 
 
 def share_prefixes(model: Model) -> None:
@@ -291,13 +264,11 @@ def share_prefixes(model: Model) -> None:
     if others or config._attn_implementation != NAME:
         got = ", ".join(sorted(others)) or "others"
         raise InputError(
-            f"model {config.model_type}: expected layers of plain attention, got {got}, which are not supported; "
-            "choose another model"
+            f"model {config.model_type}: expected layers of plain attention, got {got}; choose another one"
         )
 
 
 def hidden_states(model: Model, ids: Tensor, positions: Tensor, layout: TreeLayout | GroupCache) -> Tensor:
     """Last hidden states [rows, n, D] of the decoder, before the head."""
-    decoder = model.get_decoder()
-    out = decoder(input_ids=ids, position_ids=positions, use_cache=False, layout=layout)
+    out = model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False, layout=layout)
     return out.last_hidden_state

@@ -29,9 +29,8 @@ def compute_dtype(precision: Literal["auto", "float32", "bfloat16"], device: tor
         return named[precision]
     if precision != "auto":
         raise InputError(f"precision: expected auto, float32 or bfloat16, got {precision!r}")
-    fast = (
-        torch.cuda.is_bf16_supported(including_emulation=False) if device.type == "cuda" else _cpu_multiplies_bfloat16()
-    )
+    gpu = device.type == "cuda"
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else _cpu_multiplies_bfloat16()
     return torch.bfloat16 if fast else torch.float32
 
 

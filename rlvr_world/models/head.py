@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
-from transformers import (
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from rlvr_world.errors import InputError
 
@@ -17,10 +18,8 @@ LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
 
 def head_weight(model: Model) -> Tensor:
-    """The head's weights [V, D] for ``losses.chosen_logps``: logits are hidden @ weight.T and nothing else.
-
-    Raises InputError for a model that adds a bias to its logits, scales or caps them, or adapts the head.
-    """
+    """The head's weights [V, D]: logits are hidden @ weight.T. Raises InputError for a model that adds a bias to its
+    logits, scales or caps them, or adapts the head."""
     head = model.get_output_embeddings()
     if head is None:
         raise InputError(f"model {type(model).__name__}: it has no language-model head; use a causal language model")
@@ -30,7 +29,16 @@ def head_weight(model: Model) -> Tensor:
     if getattr(head, "bias", None) is not None:
         changed.append("a bias of the head")
     if changed:
-        raise InputError(
-            f"model {model.config.model_type}: it changes its logits by {changed[0]}, which is not supported"
-        )
+        raise InputError(f"model {model.config.model_type}: {changed[0]} changes its logits; choose another model")
     return head.weight
+
+
+@contextmanager
+def evaluating(model: Model) -> Iterator[None]:
+    """Inside, the model is in evaluation mode; afterwards in the mode that it was in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

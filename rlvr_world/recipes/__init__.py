@@ -25,7 +25,7 @@ from rlvr_world.types import Domain, Finding, Picture, Score, Transition
 if TYPE_CHECKING:
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
-    from rlvr_world.training.visual_tokenizer import TokenizerTraining
+    from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining
 
 BUILT_IN = ("text_game", "web_page", "video")
 """The modules of this package that hold recipes, each in a mapping ``RECIPES``."""
@@ -59,9 +59,9 @@ class FirstStage:
     steps: int
     save_every: int
     eval_every: int
-    open: Callable[[], TokenizerTraining]
+    open: Callable[[], VisualTokenizerTraining]
     """The stage as it begins."""
-    validate: Callable[[TokenizerTraining], dict[str, float]]
+    validate: Callable[[VisualTokenizerTraining], dict[str, float]]
     """Numbers of held-out data, named ``eval/...``."""
 
 
@@ -114,8 +114,8 @@ class Recipe(ABC):
     def write_world(self, config: Config, folder: Path, start: Path | None, run: Path) -> Config:
         """Write into ``folder`` what a model needs beside its weights to be used anywhere: rules, a visual tokenizer.
 
-        ``start`` is the ``world`` of the model that training starts from, where it has one. Returns the config that goes
-        with the model, in which these are no longer looked for elsewhere.
+        ``start`` is the ``world`` of the model that training starts from, where it has one. Returns the config that
+        goes with the model, in which these are no longer looked for elsewhere.
         """
         return config
 

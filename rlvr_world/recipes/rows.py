@@ -1,11 +1,15 @@
-"""What recipes over files of text rows share: faults of rows, what RL draws, the model's text tokenizer."""
+"""What recipes over files of text rows share: files and their faults, what RL draws, settings, the text tokenizer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from rlvr_world.config import Config
+from rlvr_world.config import Config, OptimizerConfig, RLConfig, SFTConfig
+from rlvr_world.domains.splits import mix_unchanged
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import Recipe
 from rlvr_world.types import Transition
@@ -24,13 +28,14 @@ class RowsRecipe(Recipe):
     def config(self) -> Config:
         return self._config()
 
+    @abstractmethod
     def read(self, config: Config, path: str, column: str = "", on_fault: OnFault = None) -> list[Transition]:
         """The rows of a file; ``column`` holds their reasoning."""
-        raise InputError(f"recipe {config.recipe}: reads no files")
+        ...
 
     def files(self, config: Config) -> Mapping[str, str]:
         """The row files that the config names, with the column of each that holds reasoning."""
-        return {}
+        return {config.data.train: reasoning_column(config), config.data.test: ""}
 
     def row_faults(self, config: Config) -> list[str]:
         faults: list[str] = []
@@ -40,9 +45,27 @@ class RowsRecipe(Recipe):
         return faults
 
 
+def train_file(config: Config) -> str:
+    if not config.data.train:
+        raise InputError("data.train: this recipe reads row files; give their path, as in data.train=train.jsonl.gz")
+    return str(config.data.train)
+
+
 def reasoning_column(config: Config) -> str:
     """The column of reasoning that likelihood training fits; empty for none."""
     return config.data.reasoning_column if config.sft.reasoning and config.sft.steps else ""
+
+
+def drawn(
+    rows: Sequence[Transition], config: Config, changed: Callable[[Transition], bool]
+) -> Callable[[int, int], Sequence[Transition]] | None:
+    """What RL draws from in each epoch: those that are ``changed`` and some others; None for all rows."""
+    if config.data.unchanged_per_hundred < 0:
+        return None
+    parts: tuple[list[Transition], list[Transition]] = ([], [])
+    for row in rows:
+        parts[not changed(row)].append(row)
+    return partial(mix_unchanged, *parts, config.data.unchanged_per_hundred)
 
 
 def text_of(config: Config, tokenizer: TextTokenizer | None) -> TextTokenizer:
@@ -50,3 +73,21 @@ def text_of(config: Config, tokenizer: TextTokenizer | None) -> TextTokenizer:
     if tokenizer is None:
         raise InputError(f"model.source={config.model.source}: expected a model of text, got one without a tokenizer")
     return tokenizer
+
+
+def from_scratch(rate: float) -> OptimizerConfig:
+    """For likelihood training of small models from random weights."""
+    return OptimizerConfig(rate, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98)
+
+
+def published_sft(steps: int, batch: int) -> SFTConfig:
+    """What the paper's scripts share, as does ``published_rl``."""
+    optimizer = OptimizerConfig(1e-5, "cosine", warmup=0.1, beta2=0.95)
+    return SFTConfig(steps=steps, batch=batch, forward_tokens=16384, reasoning=True, optimizer=optimizer)
+
+
+def published_rl(steps: int, prompts: int, minibatches: int) -> RLConfig:
+    rest = RLConfig(
+        group=5, optimizer=OptimizerConfig(1e-6), forward_tokens=32768, entropy=0.001, drop_zero_variance=False
+    )
+    return replace(rest, steps=steps, prompts=prompts, minibatches=minibatches)

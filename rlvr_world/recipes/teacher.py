@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +84,11 @@ def _from_server(rows: Sequence[Transition], config: Config, model: str, url: st
         def verified(row: Transition) -> str | None:
             return _first_right(_ask(client, model, build_prompt(row, data.style, rules), samples), row, data)
 
-        yield from _in_parallel(verified, rows, workers=8)
+        pool = ThreadPoolExecutor(8)
+        try:
+            yield from zip(rows, pool.map(verified, rows), strict=True)
+        finally:
+            pool.shutdown(cancel_futures=True)  # a stop or a fault must not send the requests that still wait
 
 
 def _first_right(texts: Iterable[str], row: Transition, data: TextGameConfig) -> str | None:
@@ -92,14 +96,6 @@ def _first_right(texts: Iterable[str], row: Transition, data: TextGameConfig) ->
         return score_answer(text, read_prediction(text), row, "binary", data.scoring).value == 1
 
     return next(filter(right, texts), None)
-
-
-def _in_parallel(answer: Callable[[Transition], str | None], rows: Sequence[Transition], workers: int) -> Taught:
-    pool = ThreadPoolExecutor(workers)
-    try:
-        yield from zip(rows, pool.map(answer, rows), strict=True)
-    finally:
-        pool.shutdown(cancel_futures=True)  # a stop or a fault must not send the requests that still wait
 
 
 def _ask(client: Any, model: str, prompt: str, samples: int) -> Iterator[str]:
@@ -126,14 +122,7 @@ def _record(row: Transition, answer: str) -> dict[str, Any]:
         return {"objects": game_state.objects, "max_UUID": game_state.next_uuid, "lastAction": last_action}
 
     after = state(row.next_state, row.action)
-    return {
-        "current_state": state(row.state, ""),
-        "action_state": after,
-        "tick_state": after,
-        "current_score_state": row.state.score,
-        "next_score_state": row.next_state.score,
-        "game": row.world,
-        "state_id": row.id.rpartition("/")[2],
-        "row": row.id,
-        "answer": answer,
-    }
+    states = {"current_state": state(row.state, ""), "action_state": after, "tick_state": after}
+    scores = {"current_score_state": row.state.score, "next_score_state": row.next_state.score}
+    names = {"game": row.world, "state_id": row.id.rpartition("/")[2], "row": row.id}
+    return {**states, **scores, **names, "answer": answer}

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
-from rlvr_world.domains.splits import WorldSplitRule, held_out, mix_unchanged, split_rows
+from rlvr_world.domains.splits import WorldSplitRule, held_out, split_rows
 from rlvr_world.domains.text_game.config import PromptStyle, TextGameConfig, TextWorldSpec
-from rlvr_world.errors import InputError
-from rlvr_world.recipes import Splits
-from rlvr_world.recipes.rows import RowsRecipe, reasoning_column, text_of
+from rlvr_world.recipes import Splits, rows
+from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
 from rlvr_world.types import Transition
 
 if TYPE_CHECKING:
@@ -24,28 +23,21 @@ if TYPE_CHECKING:
 
 COMPACT = PromptStyle(instructions=False, rules=False, literals="json")
 """For models that see nothing but this game: the state, the next uuid and the action."""
+RULES = "rules.json"
+"""Beside a model: the rules of its games."""
+
+
+def _small(prompt: int, response: int, **settings: Any) -> TextGameConfig:
+    return TextGameConfig(style=COMPACT, reward="task_specific", max_prompt=prompt, max_response=response, **settings)
 
 
 def demo() -> Config:
     return Config(
         recipe="demo",
         summary="a 2M-parameter model from scratch learns generated text adventures, then RL (2 cores, minutes)",
-        data=TextGameConfig(
-            env=TextWorldSpec(games=36, rows_per_game=300),
-            style=COMPACT,
-            max_prompt=512,
-            max_response=128,
-            reward="task_specific",
-            unchanged_per_hundred=40.0,
-        ),
+        data=_small(512, 128, env=TextWorldSpec(games=36, rows_per_game=300), unchanged_per_hundred=40.0),
         model=ModelConfig(vocabulary=1024, pieces="fields", hidden=192, layers=4, heads=4),
-        sft=SFTConfig(
-            steps=400,
-            batch=64,
-            optimizer=OptimizerConfig(2e-3, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98),
-            save_every=50,
-            eval_every=100,
-        ),
+        sft=SFTConfig(steps=400, batch=64, optimizer=rows.from_scratch(2e-3), save_every=50, eval_every=100),
         rl=RLConfig(steps=24, prompts=64, group=8, optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=8),
     )
 
@@ -54,22 +46,9 @@ def bytesized32() -> Config:
     return Config(
         recipe="bytesized32",
         summary="real ByteSized32 rows (data.train, data.test), a 7.5M-parameter model from scratch (2 cores)",
-        data=TextGameConfig(
-            source="files",
-            style=COMPACT,
-            max_prompt=1024,
-            max_response=256,
-            reward="task_specific",
-            split=WorldSplitRule(valid=0.03),
-        ),
+        data=_small(1024, 256, source="files", split=WorldSplitRule(valid=0.03)),
         model=ModelConfig(vocabulary=4096, pieces="fields", hidden=256, layers=8, heads=4),
-        sft=SFTConfig(
-            steps=700,
-            batch=64,
-            optimizer=OptimizerConfig(1.5e-3, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98),
-            save_every=50,
-            eval_every=175,
-        ),
+        sft=SFTConfig(steps=700, batch=64, optimizer=rows.from_scratch(1.5e-3), save_every=50, eval_every=175),
         rl=RLConfig(
             steps=40, prompts=64, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=20
         ),
@@ -81,14 +60,7 @@ def smollm2() -> Config:
     return Config(
         recipe="smollm2",
         summary="real ByteSized32 rows (data.train, data.test), the pretrained SmolLM2-135M with LoRA (extra smollm)",
-        data=TextGameConfig(
-            source="files",
-            style=COMPACT,
-            max_prompt=4096,
-            max_response=512,
-            reward="task_specific",
-            unchanged_per_hundred=5.0,
-        ),
+        data=_small(4096, 512, source="files", unchanged_per_hundred=5.0),
         model=ModelConfig(source="smollm2", lora_rank=32, lora_alpha=16),
         sft=SFTConfig(
             steps=1000, batch=16, optimizer=OptimizerConfig(5e-4, "cosine", warmup=0.1, beta2=0.95), eval_every=250
@@ -98,9 +70,9 @@ def smollm2() -> Config:
     )
 
 
-def _published(recipe: str, source: str, reward: str, unchanged: float) -> Config:
+def _published(recipe: str, size: str, reward: Any, unchanged: float) -> Config:
     """The paper's text-game run (appendix; scripts `run_text_game_rl.sh`, `ppo_trainer.yaml`)."""
-    size = source.rsplit("-", 1)[1]
+    source = f"deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}"
     return Config(
         recipe=recipe,
         summary=f"the published settings for R1-Distill-Qwen-{size}, {reward.replace('_', '-')} reward (GPUs)",
@@ -109,36 +81,21 @@ def _published(recipe: str, source: str, reward: str, unchanged: float) -> Confi
             style=PromptStyle(instructions=True, example=True, rules=True, literals="python"),
             max_prompt=7192,
             max_response=4096,
-            reward=reward,  # type: ignore[arg-type]
+            reward=reward,
             scoring="published",
             reasoning_column="answer",
             unchanged_per_hundred=unchanged,
         ),
         model=ModelConfig(source=source, device="cuda", precision="bfloat16", gradient_checkpointing=True),
-        sft=SFTConfig(
-            steps=2648,  # 4,237 samples, batch 16, 10 epochs
-            batch=16,
-            forward_tokens=16384,
-            reasoning=True,
-            optimizer=OptimizerConfig(1e-5, "cosine", warmup=0.1, beta2=0.95),
-        ),
-        rl=RLConfig(
-            steps=380,
-            prompts=128,
-            group=5,
-            minibatches=2,
-            optimizer=OptimizerConfig(1e-6),
-            forward_tokens=32768,
-            entropy=0.001,
-            drop_zero_variance=False,
-        ),
+        sft=rows.published_sft(steps=2648, batch=16),  # 4,237 samples, 10 epochs
+        rl=rows.published_rl(steps=380, prompts=128, minibatches=2),
         eval=EvalConfig(max_rows=256),
     )
 
 
 class TextGameRecipe(RowsRecipe):
     def splits(self, config: Config) -> Splits:
-        from rlvr_world.domains.text_game.splits import is_gold
+        from rlvr_world.domains.text_game.rows import is_gold
 
         data: TextGameConfig = config.data
         column = reasoning_column(config)
@@ -147,20 +104,13 @@ class TextGameRecipe(RowsRecipe):
         else:
             train, valid, test = self._from_files(config, "" if data.sft_train else column)
         sft = self.read(config, data.sft_train, column) if data.sft_train else train
-        if data.unchanged_per_hundred < 0:
-            return Splits(sft, train, valid, test)
-        changed, others = [row for row in train if is_gold(row)], [row for row in train if not is_gold(row)]
-        return Splits(sft, train, valid, test, partial(mix_unchanged, changed, others, data.unchanged_per_hundred))
+        return Splits(sft, train, valid, test, rows.drawn(train, config, is_gold))
 
     def _from_files(self, config: Config, column: str) -> tuple[Sequence[Transition], ...]:
-        from rlvr_world.domains.text_game.splits import deduplicate, question
+        from rlvr_world.domains.text_game.rows import deduplicate, question
 
         data: TextGameConfig = config.data
-        if not data.train:
-            raise InputError(
-                "data.train: this recipe reads row files; give their path, as in data.train=train.jsonl.gz"
-            )
-        train = self.read(config, data.train, column)
+        train = self.read(config, rows.train_file(config), column)
         if not data.test:
             return split_rows(train, data.split, question)
         test = self.read(config, data.test)
@@ -190,7 +140,7 @@ class TextGameRecipe(RowsRecipe):
         data: TextGameConfig = config.data
         own = world / RULES if world else None
         file = data.rules or (own if own and own.is_file() else "")
-        return TextGame(data, text_of(config, tokenizer), Rules.load(file) if data.style.rules and file else None)
+        return TextGame(data, rows.text_of(config, tokenizer), Rules.load(file) if data.style.rules and file else None)
 
     def write_world(self, config: Config, folder: Path, start: Path | None, run: Path) -> Config:
         """The rules of the games, where prompts give them."""
@@ -216,20 +166,14 @@ class TextGameRecipe(RowsRecipe):
 
     def protocol(self, config: Config) -> dict[str, Any]:
         data: TextGameConfig = config.data
-        return {
-            "domain": "text game",
-            "style": asdict(data.style),
-            "max_response": data.max_response,
-            "reward": data.reward,
-            "scoring": data.scoring,
-        }
+        settings = {name: getattr(data, name) for name in ("max_response", "reward", "scoring")}
+        return {"domain": "text game", "style": asdict(data.style), **settings}
 
 
 def _played(data: TextGameConfig) -> tuple[Sequence[Transition], ...]:
     """Rows of the embedded world; of held-out worlds other games are generated."""
     from rlvr_world.domains.text_game.envs.textworld import collect_rows, collect_splits
-    from rlvr_world.domains.text_game.rows import read_rows
-    from rlvr_world.domains.text_game.splits import question
+    from rlvr_world.domains.text_game.rows import question, read_rows
 
     cache, rule = Path(data.cache).expanduser(), data.split
     if not rule.worlds:
@@ -239,20 +183,14 @@ def _played(data: TextGameConfig) -> tuple[Sequence[Transition], ...]:
     return tuple(read_rows(files[name]) for name in ("train", "valid", "test"))
 
 
-RULES = "rules.json"
-"""Beside a model: the rules of its games."""
+PUBLISHED = {
+    "published-1.5b-binary": ("1.5B", "binary", 40.0),
+    "published-1.5b-task-specific": ("1.5B", "task_specific", 5.0),
+    "published-7b-binary": ("7B", "binary", 40.0),
+}
 RECIPES = {
     "demo": TextGameRecipe(demo),
     "bytesized32": TextGameRecipe(bytesized32),
     "smollm2": TextGameRecipe(smollm2),
-    **{
-        name: TextGameRecipe(
-            partial(_published, name, f"deepseek-ai/DeepSeek-R1-Distill-Qwen-{size}", reward, unchanged)
-        )
-        for name, size, reward, unchanged in (
-            ("published-1.5b-binary", "1.5B", "binary", 40.0),
-            ("published-1.5b-task-specific", "1.5B", "task_specific", 5.0),
-            ("published-7b-binary", "7B", "binary", 40.0),
-        )
-    },
+    **{name: TextGameRecipe(partial(_published, name, *settings)) for name, settings in PUBLISHED.items()},
 }

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.domains.video.config import EpisodeSplitRule, RewardConfig, VideoConfig
 from rlvr_world.domains.video.envs.specs import GranularSpec, PushTSpec, RopeSpec
-from rlvr_world.vision.config import VisualTokenizerConfig
-
-if TYPE_CHECKING:
-    pass
-
 from rlvr_world.recipes.video_recipe import VideoRecipe
+from rlvr_world.vision.config import VisualTokenizerConfig
 
 FAST = OptimizerConfig(2e-3, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98)
 """Likelihood training of small models from scratch."""
@@ -21,7 +17,7 @@ SAMPLED = EvalConfig(temperature=1.0, top_k=100, runs=3, valid_rows=64)
 """The published way to predict test clips."""
 
 
-def _small_tokenizer(**changes: Any) -> VisualTokenizerConfig:
+def _small_visual_tokenizer(**changes: Any) -> VisualTokenizerConfig:
     """For 32x32 pixels on two cores: 8x8 tokens of a thousand codes."""
     settings: dict[str, Any] = {
         "widths": (32, 64, 96),
@@ -61,7 +57,7 @@ def pusht() -> Config:
             action_bins=32,
             embeddings="ordered",
             skip_blocks=True,
-            tokenizer=_small_tokenizer(),
+            tokenizer=_small_visual_tokenizer(),
             lpips="alex",
         ),
         model=ModelConfig(hidden=128, layers=4, heads=4),
@@ -82,7 +78,7 @@ def pusht() -> Config:
 
 def pusht_multi() -> Config:
     config = pusht()
-    tokenizer = _small_tokenizer(
+    tokenizer = _small_visual_tokenizer(
         kind="compressive",
         widths=(32, 32, 64),
         patch=2,

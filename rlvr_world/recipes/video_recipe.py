@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rlvr_world.domains.video.token_cache import TokenCache
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
-    from rlvr_world.training.visual_tokenizer import TokenizerTraining
+    from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining
     from rlvr_world.vision.lpips import LPIPS
 
 
@@ -43,7 +43,7 @@ class VideoRecipe(Recipe):
         from torch.utils.data import ConcatDataset
 
         from rlvr_world.domains.video.augmentation import Jittered
-        from rlvr_world.domains.video.data import held_out_clips, parts, training_clips
+        from rlvr_world.domains.video.splits import held_out_clips, parts, training_clips
 
         data: VideoConfig = config.data
         found = parts(data)
@@ -67,8 +67,8 @@ class VideoRecipe(Recipe):
             settings.steps,
             settings.save_every,
             settings.eval_every,
-            partial(_tokenizer_training, config),
-            partial(_validate_tokenizer, config),
+            partial(_visual_tokenizer_training, config),
+            partial(_validate_visual_tokenizer, config),
         )
 
     def write_world(self, config: Config, folder: Path, start: Path | None, run: Path) -> Config:
@@ -103,7 +103,7 @@ class VideoRecipe(Recipe):
     def new_model(self, config: Config, splits: Splits, world: Path | None) -> tuple[Model, None]:
         """A model over the tokens of frames and actions, whose config.json holds the codec."""
         from rlvr_world.domains.video.codec import fit_codec, order_embeddings
-        from rlvr_world.domains.video.data import parts
+        from rlvr_world.domains.video.splits import parts
         from rlvr_world.models.loading import CODEC, create_model
 
         cache = _cache(config, world)
@@ -134,8 +134,8 @@ class VideoRecipe(Recipe):
 
     def check_data(self, config: Config, domain: Domain) -> None:
         from rlvr_world.domains.video.codec import check_ranges
-        from rlvr_world.domains.video.data import parts
         from rlvr_world.domains.video.domain import VideoDomain
+        from rlvr_world.domains.video.splits import parts
 
         assert isinstance(domain, VideoDomain)
         check_ranges(config.data, parts(config.data)["test"], domain.codec)
@@ -151,7 +151,7 @@ class VideoRecipe(Recipe):
         self, domain: Domain, rows: Sequence[Transition], judged: Sequence[Sequence[tuple[Any, Score]]]
     ) -> list[Finding]:
         from rlvr_world.domains.video.domain import VideoDomain
-        from rlvr_world.domains.video.findings import flips, round_trip
+        from rlvr_world.domains.video.reconstruction import flips, round_trip
 
         assert isinstance(domain, VideoDomain)
         return [*round_trip(domain, rows), *flips(domain, rows, judged)]
@@ -167,8 +167,8 @@ class VideoRecipe(Recipe):
         return picture_of(state)
 
     def inspect(self, config: Config, out: Path) -> str:
-        from rlvr_world.domains.video.data import parts
         from rlvr_world.domains.video.inspect import inspect
+        from rlvr_world.domains.video.splits import parts
 
         return inspect(parts(config.data)["train"][0], out)
 
@@ -196,15 +196,15 @@ class VideoRecipe(Recipe):
         }
 
 
-def _tokenizer_training(config: Config) -> TokenizerTraining:
-    from rlvr_world.domains.video.data import parts
+def _visual_tokenizer_training(config: Config) -> VisualTokenizerTraining:
     from rlvr_world.domains.video.segments import Segments
+    from rlvr_world.domains.video.splits import parts
     from rlvr_world.models.device import check_device, compute_dtype
-    from rlvr_world.training.visual_tokenizer import TokenizerTraining, create_visual_tokenizer
+    from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining, create_visual_tokenizer
 
     data: VideoConfig = config.data
     settings, size, device = data.tokenizer, (data.height, data.width), check_device(config.model.device)
-    return TokenizerTraining(
+    return VisualTokenizerTraining(
         create_visual_tokenizer(settings, *size, config.seed).to(device),
         settings,
         Segments(*parts(data)["train"], size, data.frame_skip, settings, config.seed),
@@ -214,9 +214,9 @@ def _tokenizer_training(config: Config) -> TokenizerTraining:
     )
 
 
-def _validate_tokenizer(config: Config, stage: TokenizerTraining) -> dict[str, float]:
-    from rlvr_world.domains.video.data import parts
+def _validate_visual_tokenizer(config: Config, stage: VisualTokenizerTraining) -> dict[str, float]:
     from rlvr_world.domains.video.segments import Segments
+    from rlvr_world.domains.video.splits import parts
     from rlvr_world.vision.metrics import FrameMetrics
 
     data: VideoConfig = config.data

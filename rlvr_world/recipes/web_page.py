@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
-from rlvr_world.domains.splits import mix_unchanged
 from rlvr_world.domains.web_page.config import BrowserSpec, WebPageConfig
-from rlvr_world.errors import InputError
-from rlvr_world.recipes import Splits
-from rlvr_world.recipes.rows import RowsRecipe, reasoning_column, text_of
+from rlvr_world.recipes import Splits, rows
+from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
 from rlvr_world.types import Transition
 
 if TYPE_CHECKING:
@@ -36,12 +33,7 @@ def miniwob() -> Config:
         ),
         model=ModelConfig(vocabulary=1024, pieces="pages", hidden=192, layers=4, heads=4),
         sft=SFTConfig(
-            steps=200,
-            pretrain_steps=70,
-            batch=32,
-            optimizer=OptimizerConfig(2e-3, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98),
-            save_every=50,
-            eval_every=50,
+            steps=200, pretrain_steps=70, batch=32, optimizer=rows.from_scratch(2e-3), save_every=50, eval_every=50
         ),
         rl=RLConfig(
             steps=220,
@@ -79,23 +71,8 @@ def webarena_published() -> Config:
             precision="bfloat16",
             gradient_checkpointing=True,
         ),
-        sft=SFTConfig(
-            steps=31_730,  # 6,346 rows, batch 8, 40 epochs
-            batch=8,
-            forward_tokens=16384,
-            reasoning=True,
-            optimizer=OptimizerConfig(1e-5, "cosine", warmup=0.1, beta2=0.95),
-        ),
-        rl=RLConfig(
-            steps=1485,  # 15 epochs
-            prompts=64,
-            group=5,
-            minibatches=4,
-            optimizer=OptimizerConfig(1e-6),
-            forward_tokens=32768,
-            entropy=0.001,
-            drop_zero_variance=False,
-        ),
+        sft=rows.published_sft(steps=31_730, batch=8),  # 6,346 rows, 40 epochs
+        rl=rows.published_rl(steps=1485, prompts=64, minibatches=4),  # 15 epochs
         eval=EvalConfig(max_rows=256),
     )
 
@@ -106,44 +83,30 @@ class WebPageRecipe(RowsRecipe):
         from rlvr_world.domains.web_page.splits import split_rows
 
         data: WebPageConfig = config.data
-        path = str(collect_rows(data.env, data.cache)) if data.source == "browser" else data.train
-        if not path:
-            raise InputError("data.train: this recipe reads row files; give their path, as in data.train=rows.jsonl.gz")
+        path = str(collect_rows(data.env, data.cache)) if data.source == "browser" else rows.train_file(config)
         lost: list[str] = []
-        rows = self.read(config, path, reasoning_column(config), lost=lost)
+        known = self.read(config, path, reasoning_column(config), lost=lost)
         rule = replace(data.split, worlds=0.0, test=0.0) if data.test else data.split
-        train, valid, test = split_rows(rows, rule)
-        seen = len(rows) - len(train) - len(valid) - len(test)
+        train, valid, test = split_rows(known, rule)
+        seen = len(known) - len(train) - len(valid) - len(test)
         if data.test:
             test = self.read(config, data.test, lost=lost)
         left_out = {"the browser lost the next page": len(lost), "held out, but the question stands in training": seen}
-        if data.unchanged_per_hundred < 0:
-            return Splits(train, train, valid, test, None, left_out)
-        changed = [row for row in train if row.kind != "unchanged"]
-        others = [row for row in train if row.kind == "unchanged"]
-        epoch = partial(mix_unchanged, changed, others, data.unchanged_per_hundred)
+        epoch = rows.drawn(train, config, lambda row: row.kind != "unchanged")
         return Splits(train, train, valid, test, epoch, left_out)
 
     def read(
-        self,
-        config: Config,
-        path: str,
-        column: str = "",
-        on_fault: OnFault = None,
-        lost: list[str] | None = None,
+        self, config: Config, path: str, column: str = "", on_fault: OnFault = None, lost: list[str] | None = None
     ) -> list[Transition]:
         """``lost`` gets the names of rows whose next page the browser lost; they are left out."""
         from rlvr_world.domains.web_page.rows import read_rows
 
         return read_rows(path, config.data.label, column, on_fault, lost)
 
-    def files(self, config: Config) -> Mapping[str, str]:
-        return {config.data.train: reasoning_column(config), config.data.test: ""}
-
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> WebPage:
         from rlvr_world.domains.web_page.domain import WebPage
 
-        return WebPage(config.data, text_of(config, tokenizer))
+        return WebPage(config.data, rows.text_of(config, tokenizer))
 
     def texts(self, config: Config, splits: Splits) -> Iterator[str]:
         from rlvr_world.domains.web_page.prompt import build_answer, build_prompt

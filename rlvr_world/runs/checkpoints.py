@@ -17,15 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch
-from peft import PeftModel
-from safetensors.torch import load_file, save_file
-
-from rlvr_world.training.state import TRAINER
-from rlvr_world.errors import InputError
 from rlvr_world.system.files import flush, write_whole
-from rlvr_world.models.head import Model
-from rlvr_world.models.lora import load_adapter
+from rlvr_world.training.optimizer import TRAINER
 
 MANIFEST = "manifest.json"
 BEFORE = "before.json"
@@ -48,20 +41,15 @@ class State(Protocol):
 
     def save(self, folder: Path) -> None:
         """Write weights and optimizer state into an empty folder."""
-        ...
 
     def restore(self, checkpoint: Path) -> None:
         """Take them back from such a folder. Raises InputError where they do not fit."""
-        ...
 
 
 def save(folder: Path, state: State, counters: Counters, keep: int = 2, spare: Collection[int] = ()) -> Path:
     """Write ``folder/step-NNNNNN`` whole or not at all; after it stands, all but the last ``keep`` checkpoints and
     those of the steps in ``spare`` are removed. It names those that stay, so ``sound`` ends what a kill cut off."""
-    final = folder / name_of(counters.step)
-    partial = folder / f".partial-{counters.step:06d}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    final, partial = folder / name_of(counters.step), fresh(folder / f".partial-{counters.step:06d}")
     state.save(partial)
     (partial / TRAINER).mkdir(exist_ok=True)
     (partial / TRAINER / "counters.json").write_text(json.dumps(asdict(counters)))
@@ -86,6 +74,13 @@ def name_of(step: int) -> str:
     return f"step-{step:06d}"
 
 
+def fresh(partial: Path) -> Path:
+    """An empty folder of this name, whatever a killed writer left there."""
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
 def publish(partial: Path, final: Path) -> None:
     """Add the manifest to ``partial``, flush all of it to disk, then give it its name."""
     files = sorted(path for path in partial.rglob("*") if path.is_file())
@@ -107,7 +102,7 @@ def _remove(folder: Path) -> None:
 
 
 def _digest(file: Path) -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
     with file.open("rb") as opened:
         while block := opened.read(1 << 20):
             digest.update(block)
@@ -137,12 +132,10 @@ def sound(folder: Path) -> Path | None:
     Damaged ones are named on stderr and put aside as ``damaged-step-NNNNNN``; what a killed writer left, or had
     still to remove, is removed.
     """
-    for left in [*folder.glob(".partial-*"), *folder.glob(".removed-*")]:
+    for left in (*folder.glob(".partial-*"), *folder.glob(".removed-*")):
         shutil.rmtree(left)
     while (last := latest(folder)) is not None and (fault := damage(last)):
-        aside = last.with_name(f"damaged-{last.name}")
-        shutil.rmtree(aside, ignore_errors=True)
-        os.replace(last, aside)
+        os.replace(last, fresh(last.with_name(f"damaged-{last.name}")))
         (folder / ENDED).unlink(missing_ok=True)
         before = latest(folder)
         goes_on = f"going on from {before.name}" if before else "the stage starts anew"
@@ -161,8 +154,7 @@ def latest(folder: Path) -> Path | None:
     """The result of a stage so far: its last checkpoint, or the one that it was ended with."""
     if (folder / ENDED).is_file():
         return folder / name_of(json.loads((folder / ENDED).read_text())["step"])
-    found = checkpoints(folder)
-    return found[-1] if found else None
+    return max(folder.glob("step-*"), default=None)
 
 
 def end_with(folder: Path, step: int, reason: str) -> Path:

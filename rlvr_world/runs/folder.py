@@ -7,7 +7,7 @@ import fcntl
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -25,9 +25,8 @@ def alone(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(
-                f"{folder}: another process works in this run folder; wait for it, or choose another --out"
-            ) from None
+            said = f"{folder}: another process works in this run folder; wait for it, or choose another --out"
+            raise InputError(said) from None
         yield
 
 
@@ -45,10 +44,8 @@ def room_on_disk(folder: Path) -> Iterator[None]:
             shutil.rmtree(partial, ignore_errors=True)
         saved = sorted(folder.rglob("step-*"), key=lambda path: path.stat().st_mtime)
         good = next((path for path in reversed(saved) if not checkpoints.damage(path)), None)
-        raise Halted(
-            f"{folder}: no room is left on the disk ({error}); the last good checkpoint is {good or 'none yet'}; "
-            f"make room, then `rlvr-world resume {folder}`"
-        ) from error
+        known = f"the last good checkpoint is {good or 'none yet'}; make room, then `rlvr-world resume {folder}`"
+        raise Halted(f"{folder}: no room is left on the disk ({error}); {known}") from error
 
 
 def run_of(path: Path) -> Path | None:
@@ -56,17 +53,14 @@ def run_of(path: Path) -> Path | None:
     for folder in (path, *path.parents):
         config = folder / "config.json"
         if folder.name != WORLD and config.is_file():
-            try:
-                data = json.loads(config.read_text())
-            except ValueError:
-                continue
-            if "recipe" in data:
-                return folder
+            with suppress(ValueError):
+                if "recipe" in json.loads(config.read_text()):
+                    return folder
     return None
 
 
 def last_model(run: Path) -> Path:
-    """The last model that a run has come to: of RL, else of likelihood training. Raises InputError where there is none."""
+    """The last model that a run has come to: of RL, else of likelihood training; InputError where there is none."""
     for stage in (*sorted((run / "rl").glob("seed*")), run / "sft"):
         if model := checkpoints.latest(stage):
             if fault := checkpoints.damage(model):
@@ -78,6 +72,6 @@ def last_model(run: Path) -> Path:
 def start_of_rl(path: Path | None) -> str:
     """The model that ``path`` names; of a run the one that RL starts from, "" where it has none yet."""
     if path is None or run_of(path) != path:
-        return "" if path is None else str(path)
+        return str(path or "")
     start = checkpoints.latest(path / "sft") or path / "base"
     return str(start) if start.exists() else ""

@@ -6,12 +6,13 @@ decides as an uninterrupted one does. Numbers that are not finite are found in h
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import operator
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from rlvr_world.config import CheckpointConfig, GuardConfig
 from rlvr_world.errors import Halted, InputError, NonFinite
+from rlvr_world.training.optimizer import Watched
 
 Row = Mapping[str, Any]
 """A row of metrics.jsonl; None stands for a number that is not finite."""
@@ -42,16 +44,12 @@ class Best:
         self.value = -math.inf
         """The best so far, with the sign that makes more better."""
 
-    def of(self, row: Row) -> float | None:
-        value = row.get(self.name)
-        return None if value is None else self.sign * value
-
     def see(self, row: Row) -> bool:
         """Take note of a row; whether it is the best so far."""
-        value = self.of(row)
-        if value is None or value <= self.value:
+        value = row.get(self.name)
+        if value is None or self.sign * value <= self.value:
             return False
-        self.step, self.value = row["step"], value
+        self.step, self.value = row["step"], self.sign * value
         return True
 
 
@@ -61,10 +59,8 @@ def require(setting: str, name: str, row: Row) -> None:
         return
     known = [key for key in row if key.startswith("eval/") == name.startswith("eval/")] or list(row)
     near = max(known, key=lambda key: difflib.SequenceMatcher(None, name, key).ratio())
-    raise InputError(
-        f"{setting}: expected a number that is logged, got {name!r}; the nearest is {near!r}: change it in the run's "
-        "config.json and resume"
-    )
+    got = f"got {name!r}; the nearest is {near!r}: change it in the run's config.json and resume"
+    raise InputError(f"{setting}: expected a number that is logged, {got}")
 
 
 class Guard:
@@ -87,8 +83,13 @@ class Guard:
         if self.config.finite and self._weights:
             _check(self._weights, "weights")
 
-    def watch(self, optimizer: torch.optim.Optimizer, module: torch.nn.Module) -> None:
-        """Look at every update of ``optimizer``, which trains ``module``."""
+    def watch(self, watched: Watched) -> Guard:
+        """Look at every update of each optimizer; the guard itself."""
+        for optimizer, module in watched:
+            self._watch(optimizer, module)
+        return self
+
+    def _watch(self, optimizer: torch.optim.Optimizer, module: torch.nn.Module) -> None:
         named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self._weights += named
         before: list[Tensor] = []
@@ -105,12 +106,6 @@ class Guard:
 
         optimizer.register_step_pre_hook(look)
         optimizer.register_step_post_hook(compare)
-
-    def watching(self, watched: Iterable[tuple[torch.optim.Optimizer, torch.nn.Module]]) -> Guard:
-        """``watch`` each of them; the guard itself."""
-        for optimizer, module in watched:
-            self.watch(optimizer, module)
-        return self
 
     def measured(self) -> dict[str, float]:
         """``weight_change``: the most that a probe of the weights has moved since this was last asked."""
@@ -133,15 +128,13 @@ class Guard:
             if name in row:
                 good = row[name] is not None and keeps(row[name], bound)
                 self._collapse(text, good, f"{name} is {row[name]} at step {row['step']}, the limit is {text}")
-        value = self.best.of(row)
+        best, value = self.best, row.get(self.best.name)
         if value is not None:
-            lost = max(LEAST_DROP, self.config.drop * abs(self.best.value)) if self.best.step is not None else math.inf
-            said = (
-                f"{self.best.name} is {row[self.best.name]:.4g} at step {row['step']}, it was "
-                f"{self.best.sign * self.best.value:.4g} at step {self.best.step}"
-            )
-            self._collapse("drop", value >= self.best.value - lost, said)
-            self.best.see(row)
+            lost = max(LEAST_DROP, self.config.drop * abs(best.value)) if best.step is not None else math.inf
+            was = f"it was {best.sign * best.value:.4g} at step {best.step}"
+            said = f"{best.name} is {value:.4g} at step {row['step']}, {was}"
+            self._collapse("drop", best.sign * value >= best.value - lost, said)
+            best.see(row)
 
     def _see_names(self, row: Row) -> None:
         """Limits that were set are to be on numbers of the log: of validations, or of steps that made an update. Some
@@ -182,13 +175,11 @@ class Guard:
             raise Collapsed(f"{said} ({self.config.patience} in a row, guards.patience)")
 
 
-def _limit(text: str) -> tuple[str, Any, float, str]:
+def _limit(text: str) -> tuple[str, Callable[[float, float], bool], float, str]:
     match = _LIMIT.fullmatch(text)
-    try:
+    with contextlib.suppress(ValueError):
         if match:
-            return match[1], {"<=": operator.le, ">=": operator.ge}[match[2]], float(match[3]), text
-    except ValueError:
-        pass
+            return match[1], operator.le if match[2] == "<=" else operator.ge, float(match[3]), text
     raise InputError(f"guards.limits: expected a metric, <= or >=, and a number, as in kl<=20, got {text!r}")
 
 

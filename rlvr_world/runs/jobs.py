@@ -1,37 +1,42 @@
-"""The stages of a run, before anything of them is loaded: likelihood training, RL and its control for each seed."""
+"""The stages of a run, each with what opens it, and the models and folders that they start from."""
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlvr_world import overrides
-from rlvr_world.config import Config
+from rlvr_world.config import Config, OptimizerConfig, SFTConfig
 from rlvr_world.errors import InputError
-from rlvr_world.models import loading, lora
+from rlvr_world.evaluation.evaluate import Plan, evaluate
 from rlvr_world.models.device import check_device
-from rlvr_world.models.loading import WORLD, world_of
-from rlvr_world.recipes import Recipe, Splits
+from rlvr_world.models.loading import WORLD, load_model, save_model, world_of
+from rlvr_world.models.lora import add_lora
+from rlvr_world.recipes import FirstStage, Recipe, Splits
 from rlvr_world.runs import checkpoints
-from rlvr_world.runs.checkpoints import Counters
+from rlvr_world.runs.guards import require
 from rlvr_world.runs.records import Recorder
-from rlvr_world.runs.stage import Schedule, Stage
+from rlvr_world.runs.stage import ProgressOf, Schedule, Stage, Validate
 from rlvr_world.runs.tracking import Log
+from rlvr_world.sampling.engine import Sampling
 from rlvr_world.system.files import write_whole
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.sft import SFT, Encoded
 from rlvr_world.types import Domain
 
+if TYPE_CHECKING:
+    from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining
+
 WORLD_CONFIG = "config.json"
 """In a model's folder ``world``: the config of the run that it comes from."""
+StageOf = Callable[[Learner, Domain], Stage]
 
 
 @dataclass(frozen=True)
@@ -55,88 +60,125 @@ class Job:
     """A stage of training: when it saves and ends, and how it is opened."""
 
     schedule: Schedule
-    start: str | Path
-    """The model that it starts from."""
-    open: Callable[[], tuple[Stage, Learner, Domain]]
+    start: str
+    """The model that it starts from; empty where that is made by the stage."""
+    open: Callable[[], tuple[Stage, Learner | VisualTokenizerTraining, Validate]]
+    """The stage, what it trains, and what measures that on held-out data."""
 
 
 def job(run: Run, name: str) -> Job:
-    """A stage of a run by its name: ``sft``, ``rl/seed0``, ``control/seed0``. Raises InputError for another name."""
-    config, base = run.config, base_model(run)
-    start = checkpoints.latest(run.folder / "sft") if config.sft.steps else base
-    jobs = {"sft": sft_job(run, base)} if config.sft.steps else {}
-    for seed in config.rl.seeds if config.rl.steps and start else ():
-        jobs[f"rl/seed{seed}"] = rl_job(run, start or base, seed)
-        ended = checkpoints.latest(run.folder / f"rl/seed{seed}")
-        if config.control.enabled and ended:
-            tokens = checkpoints.read_counters(ended).tokens
-            jobs[f"control/seed{seed}"] = control_job(run, start or base, seed, tokens)
+    """A stage that a run has come to by its name, such as ``rl/seed0``. Raises InputError for another name."""
+    first = run.recipe.first_stage(run.config)
+    if first and first.name == name:
+        return first_job(run, first)
+    jobs = {one.schedule.name: one for one in model_jobs(run, base_model(run))}
     if name not in jobs:
         raise InputError(f"{run.folder}: expected a stage that it has come to ({', '.join(jobs)}), got {name!r}")
     return jobs[name]
 
 
-def sft_job(run: Run, base: str | Path) -> Job:
-    return _likelihood(run, "sft", base, run.config, lambda c: c.step / run.config.sft.steps, run.config.seed)
+def first_job(run: Run, first: FirstStage) -> Job:
+    """What a recipe trains before there can be a model."""
+
+    def open_() -> tuple[Stage, VisualTokenizerTraining, Validate]:
+        stage = first.open()
+        return stage, stage, partial(first.validate, stage)
+
+    return Job(_schedule(run, first.name, first, lambda c: c.step / first.steps), "", open_)
 
 
-def control_job(run: Run, start: str | Path, seed: int, tokens: int) -> Job:
+def model_jobs(run: Run, base: str) -> Iterator[Job]:
+    """Likelihood training, then RL and its control for each seed, each known when those before it have results."""
+    sft, rl, start = run.config.sft, run.config.rl, base
+    if sft.steps:
+        yield _likelihood(run, "sft", sft, lambda c: c.step / sft.steps, start, run.config.seed)
+        start = str(checkpoints.latest(run.folder / "sft") or "")
+    for seed in rl.seeds if rl.steps and start else ():
+        yield _rl(run, f"rl/seed{seed}", start, seed)
+        ended = checkpoints.latest(run.folder / f"rl/seed{seed}")
+        if run.config.control.enabled and ended:
+            yield _control(run, f"control/seed{seed}", start, seed, checkpoints.read_counters(ended).tokens)
+
+
+def _rl(run: Run, name: str, start: str, seed: int) -> Job:
+    config = run.config.rl
+
+    def stage_of(learner: Learner, domain: Domain) -> Stage:
+        keep = Recorder(run.folder / name, run.config.record, seed).keep
+        return GRPO(learner, config, domain, partial(run.splits.rl_epoch, seed), seed, keep)
+
+    return _job(run, name, config, lambda c: c.step / config.steps, start, stage_of)
+
+
+def _control(run: Run, name: str, start: str, seed: int, tokens: int) -> Job:
     """SFT from RL's start until it has processed as many tokens as RL did, sampling included."""
     sft = run.config.sft
     rate = replace(sft.optimizer, learning_rate=run.config.control.learning_rate)
-    eval_every = sft.eval_every or max(1, sft.steps // 10)
-    config = replace(run.config, sft=replace(sft, pretrain_steps=0, optimizer=rate, eval_every=eval_every))
-    return _likelihood(run, f"control/seed{seed}", start, config, lambda c: c.tokens / max(1, tokens), 1000 + seed)
+    sft = replace(sft, pretrain_steps=0, optimizer=rate, eval_every=sft.eval_every or max(1, sft.steps // 10))
+    return _likelihood(run, name, sft, lambda c: c.tokens / max(1, tokens), start, 1000 + seed)
 
 
-def _likelihood(
-    run: Run, name: str, start: str | Path, config: Config, progress_of: Callable[[Counters], float], seed: int
-) -> Job:
-    def open_() -> tuple[Stage, Learner, Domain]:
-        learner = load_learner(config, start, run.world, config.sft.optimizer)
-        domain = domain_of(run, learner)
-        return SFT(learner, config.sft, Encoded(domain, run.splits.sft), seed), learner, domain
-
-    schedule = Schedule(name, run.folder / name, progress_of, config.sft.save_every, config.sft.eval_every)
-    return Job(schedule, start, open_)
+def _likelihood(run: Run, name: str, config: SFTConfig, progress_of: ProgressOf, start: str, seed: int) -> Job:
+    stage_of: StageOf = lambda learner, domain: SFT(learner, config, Encoded(domain, run.splits.sft), seed)  # noqa: E731
+    return _job(run, name, config, progress_of, start, stage_of)
 
 
-def rl_job(run: Run, start: str | Path, seed: int) -> Job:
-    config, name = run.config.rl, f"rl/seed{seed}"
+def _job(run: Run, name: str, settings: Any, progress_of: ProgressOf, start: str, stage_of: StageOf) -> Job:
+    def open_() -> tuple[Stage, Learner, Validate]:
+        learner, domain = learner_and_domain(run.recipe, run.config, start, run.world, settings.optimizer)
+        return stage_of(learner, domain), learner, partial(_validate, run, learner, domain)
 
-    def open_() -> tuple[Stage, Learner, Domain]:
-        learner = load_learner(run.config, start, run.world, config.optimizer)
-        domain = domain_of(run, learner)
-        recorder = Recorder(run.folder / name, run.config.record, seed)
-        return GRPO(learner, config, domain, partial(run.splits.rl_epoch, seed), seed, recorder), learner, domain
-
-    progress_of: Callable[[Counters], float] = lambda c: c.step / config.steps  # noqa: E731
-    return Job(Schedule(name, run.folder / name, progress_of, config.save_every, config.eval_every), start, open_)
+    return Job(_schedule(run, name, settings, progress_of), start, open_)
 
 
-def load_learner(config: Config, source: str | Path, world: Path | None, optimizer: Any = None) -> Learner:
+def _schedule(run: Run, name: str, settings: Any, progress_of: ProgressOf) -> Schedule:
+    return Schedule(name, run.folder / name, progress_of, settings.save_every, settings.eval_every)
+
+
+def _validate(run: Run, learner: Learner, domain: Domain) -> dict[str, float]:
+    rows, best = run.splits.valid[: run.config.eval.valid_rows], run.config.checkpoints.best
+    result, _ = evaluate(learner.policy, domain, rows, replace(plan(run.config), samples=1), {}, brief=True)
+    numbers: dict[str, float] = {}
+    for slice_, summed in result["slices"].items():
+        means = {**summed["parts"], "malformed": summed["malformed"]}
+        numbers |= {f"eval/{slice_}/{part}": interval["mean"] for part, interval in means.items()}
+    if best and numbers:
+        require("checkpoints.best", best.removeprefix("-"), numbers)
+    return numbers
+
+
+def plan(config: Config) -> Plan:
+    """How a recipe has its test rows predicted."""
+    eval_, sampling = config.eval, Sampling(config.eval.temperature, config.eval.top_k)
+    return Plan(sampling, eval_.runs, eval_.reject, eval_.reject_attempts, eval_.max_rows, config.seed)
+
+
+def learner_and_domain(
+    recipe: Recipe, config: Config, source: str | Path, world: Path | None, optimizer: OptimizerConfig | None = None
+) -> tuple[Learner, Domain]:
+    """``load_learner``, and the domain of that model; InputError where the rows are not of the model's kind."""
+    learner = load_learner(config, source, world, optimizer)
+    domain = recipe.domain(config, learner.model, learner.tokenizer, learner.world)
+    recipe.check_data(config, domain)
+    return learner, domain
+
+
+def load_learner(
+    config: Config, source: str | Path, world: Path | None, optimizer: OptimizerConfig | None = None
+) -> Learner:
     """The model of a folder or hub id, to be trained under ``optimizer``, or only used where there is none."""
     model: Any
-    model, tokenizer = loading.load_model(str(source), device=check_device(config.model.device))
+    model, tokenizer = load_model(str(source), check_device(config.model.device))
     if optimizer is not None and config.model.lora_rank:
-        model = lora.add_lora(model, config.model.lora_rank, config.model.lora_alpha)
+        model = add_lora(model, config.model.lora_rank, config.model.lora_alpha)
     return Learner(model, tokenizer, config.model, optimizer or config.sft.optimizer, world)
-
-
-def domain_of(run: Run, learner: Learner) -> Domain:
-    """The domain of a model of the run; InputError where the run's rows are not of the model's kind."""
-    domain = run.recipe.domain(run.config, learner.model, learner.tokenizer, learner.world)
-    run.recipe.check_data(run.config, domain)
-    return domain
 
 
 def write_world(run: Run) -> None:
     """Write the folder that goes with every model of the run, once."""
     if run.world.exists():
         return
-    partial_world = run.folder / ".partial-world"
-    shutil.rmtree(partial_world, ignore_errors=True)
-    partial_world.mkdir()
+    partial_world = checkpoints.fresh(run.folder / ".partial-world")
     config = run.recipe.write_world(run.config, partial_world, world_of(run.config.model.source), run.folder)
     write_whole(partial_world / WORLD_CONFIG, json.dumps(overrides.to_json(config), indent=2))
     os.replace(partial_world, run.world)
@@ -154,9 +196,7 @@ def base_model(run: Run) -> str:
         model, tokenizer = run.recipe.new_model(run.config, run.splits, run.world)
         parameters = sum(p.numel() for p in model.parameters())
         print(f"a new model: {parameters / 1e6:.1f}M parameters, {model.config.vocab_size} tokens", file=sys.stderr)
-        partial_base = run.folder / ".partial-base"
-        shutil.rmtree(partial_base, ignore_errors=True)
-        partial_base.mkdir()
-        loading.save_model(model, tokenizer, partial_base, run.world)
+        partial_base = checkpoints.fresh(run.folder / ".partial-base")
+        save_model(model, tokenizer, partial_base, run.world)
         checkpoints.publish(partial_base, base)
     return str(base)

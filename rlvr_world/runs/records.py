@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +21,33 @@ import torch
 from rlvr_world.config import RecordConfig
 from rlvr_world.errors import InputError
 from rlvr_world.system.files import write_whole
+from rlvr_world.training.grpo import Rollouts, Scores
 from rlvr_world.types import Rollout, Score, Script, Transition
 
-STRIDE = "stride.json"
+FOLDER, STRIDE = "rollouts", "stride.json"
 
 
 class Recorder:
     """Keeps some rollouts of every step of one stage."""
 
-    def __init__(self, folder: Path, config: RecordConfig, seed: int) -> None:
-        self.folder, self.config, self.seed = folder / "rollouts", config, seed
+    def __init__(self, stage: Path, config: RecordConfig, seed: int) -> None:
+        self.folder, self.config, self.seed = stage / FOLDER, config, seed
         stored = self.folder / STRIDE
         self.stride: int = json.loads(stored.read_text()) if stored.exists() else 1
         self._thin()  # a killed run may have been in the middle of it
 
-    def keep(
-        self,
-        step: int,
-        transitions: Sequence[Transition],
-        groups: Sequence[Sequence[Rollout]],
-        scores: Sequence[Sequence[Score]],
-    ) -> None:
+    def keep(self, step: int, transitions: Sequence[Transition], groups: Rollouts, scores: Scores) -> None:
         """Write the chosen rollouts of a step; one transition a group."""
         if step % self.stride or not self.config.extremes + self.config.sample:
             return
         flat = [(g, i) for g, group in enumerate(groups) for i in range(len(group))]
         values = [scores[g][i].value for g, i in flat]
-        lines = [
-            json.dumps({"id": f"{step}/{g}/{i}", **to_json(groups[g][i], transitions[g], scores[g][i])}) + "\n"
-            for g, i in (flat[n] for n in chosen(values, self.config, [self.seed, step]))
-        ]
+        kept = [flat[n] for n in chosen(values, self.config, [self.seed, step])]
+        rows = [{"id": f"{step}/{g}/{i}", **to_json(groups[g][i], transitions[g], scores[g][i])} for g, i in kept]
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / f"{step:06d}.jsonl.gz"
         self._bytes -= file.stat().st_size if file.exists() else 0
-        write_whole(file, gzip.compress("".join(lines).encode(), mtime=0))
+        write_whole(file, packed_lines(rows))
         self._bytes += file.stat().st_size
         while self._bytes > self.config.megabytes * 1e6 and len(self._files()) > 1:
             self.stride *= 2
@@ -71,6 +64,25 @@ class Recorder:
         self._bytes = sum(file.stat().st_size for file in self._files())
 
 
+def read_kept(stage: Path, step: int) -> dict[str, dict[str, Any]]:
+    """The kept rollouts of a step by id; empty where none are."""
+    file = stage / FOLDER / f"{step:06d}.jsonl.gz"
+    return {row["id"]: row for row in read_lines(file)} if file.exists() else {}
+
+
+def packed_lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
+    """JSON lines, compressed; the same rows give the same bytes."""
+    return gzip.compress("".join(json.dumps(row) + "\n" for row in rows).encode(), mtime=0)
+
+
+def read_lines(file: Path) -> list[dict[str, Any]]:
+    """The counterpart of ``packed_lines``. Raises InputError where the file does not read."""
+    try:
+        return [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
+    except (EOFError, OSError, ValueError) as error:
+        raise InputError(f"{file}: expected kept rollouts, got what does not read ({error}); delete it") from error
+
+
 def chosen(values: Sequence[float], config: RecordConfig, seed: Sequence[int]) -> list[int]:
     """Which of the rollouts with these rewards are kept, in order: lowest, highest, and a sample of the others."""
     order = sorted(range(len(values)), key=lambda n: (values[n], n))
@@ -82,7 +94,6 @@ def chosen(values: Sequence[float], config: RecordConfig, seed: Sequence[int]) -
 
 def to_json(rollout: Rollout, row: Transition, score: Score) -> dict[str, Any]:
     """A rollout without its script, which its row gives again; log-probs to the last bit, as base64 of float32."""
-    logps = base64.b64encode(rollout.logps.numpy().astype("<f4").tobytes()).decode()
     return {
         "row": row.id,
         "value": score.value,
@@ -93,7 +104,7 @@ def to_json(rollout: Rollout, row: Transition, score: Score) -> dict[str, Any]:
         "finished": rollout.finished,
         "ids": rollout.ids.tolist(),
         "sampled": rollout.sampled.int().tolist(),
-        "logps": logps,
+        "logps": base64.b64encode(rollout.logps.numpy().astype("<f4").tobytes()).decode(),
         "written": [list(ids) for ids in rollout.written],
     }
 
@@ -110,15 +121,3 @@ def from_json(data: dict[str, Any], script: Script) -> Rollout:
         stream=tuple(data["stream"]),
         policy_version=data["policy_version"],
     )
-
-
-def read_kept(stage: Path, step: int) -> dict[str, dict[str, Any]]:
-    """The kept rollouts of a step by id; empty where none are."""
-    file = stage / "rollouts" / f"{step:06d}.jsonl.gz"
-    if not file.exists():
-        return {}
-    try:
-        rows = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
-    except (EOFError, OSError, ValueError) as error:
-        raise InputError(f"{file}: expected kept rollouts, got what does not read ({error}); delete it") from error
-    return {row["id"]: row for row in rows}

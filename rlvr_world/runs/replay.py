@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from rlvr_world.runs import checkpoints, runner
-from rlvr_world.runs.jobs import job
 from rlvr_world.errors import InputError
-from rlvr_world.scoring import judge
-from rlvr_world.runs import checkpoints
+from rlvr_world.models.text_tokenizer import TextTokenizer
+from rlvr_world.runs import checkpoints, runner
 from rlvr_world.runs.checkpoints import Counters
 from rlvr_world.runs.faults import FAULT, repeat
-from rlvr_world.training.grpo import GRPO
 from rlvr_world.runs.guards import Guard
-from rlvr_world.training.learner import Learner
+from rlvr_world.runs.jobs import job
 from rlvr_world.runs.records import from_json, read_kept
-from rlvr_world.types import Domain, Picture, Rollout, Transition
+from rlvr_world.scoring import judge
+from rlvr_world.training.grpo import GRPO
+from rlvr_world.types import Picture, Rollout, Transition
 
 _ID = re.compile(r"(\d+)/(\d+)/(\d+)")
 
@@ -30,18 +27,11 @@ def replay_fault(fault: Path) -> tuple[bool, str]:
     if broken := checkpoints.damage(fault):
         raise InputError(f"{fault}: it is damaged: {broken}; `rlvr-world resume RUN` comes to that step again")
     run = runner.opened_run(fault.parents[1])
-    stage: Any
-    state: Any
-    first = run.recipe.first_stage(run.config)
-    if first is not None and said["stage"] == first.name:
-        stage = state = first.open()
-    else:
-        stage, state, _ = job(run, said["stage"]).open()
-    guard = Guard(run.config.guards, run.config.checkpoints).watching(state.watched)
+    stage, trained, _ = job(run, said["stage"]).open()
     if isinstance(stage, GRPO):
-        stage.recorder = None
-    error = repeat(fault, stage, state, guard)
-    where = f"{said['stage']}, step {said['step']}"
+        stage.record = None
+    guard = Guard(run.config.guards, run.config.checkpoints).watch(trained.watched)
+    error, where = repeat(fault, stage, trained, guard), f"{said['stage']}, step {said['step']}"
     if error is None:
         return False, f"{where}: it does not fail here; it said: {said['said']}"
     same = str(error) == said["said"]
@@ -60,38 +50,33 @@ def replay(folder: Path, rollout: str, stage_name: str = "", redo: int = 0) -> s
         raise InputError(f"rollout {rollout!r}: expected step/group/number, such as 12/3/5")
     step, group, number = map(int, match.groups())
     run = runner.opened_run(folder)
-    name = stage_name or f"rl/seed{run.config.rl.seeds[0]}"
-    opened = job(run, name)
     config = run.config.rl
+    opened = job(run, stage_name or f"rl/seed{config.seeds[0]}")
     if not (step < config.steps and group < config.prompts and number < config.group):
-        raise InputError(
-            f"rollout {rollout}: expected step, group and number below {config.steps}, {config.prompts} and "
-            f"{config.group}; counting starts at 0"
-        )
-    stage, learner, domain = opened.open()
+        below = f"{config.steps}, {config.prompts} and {config.group}"
+        raise InputError(f"rollout {rollout}: expected step, group and number from 0 and below {below}")
+    where = opened.schedule.folder
+    stage = opened.open()[0]
     assert isinstance(stage, GRPO)
-    stage.recorder = None
-    kept = read_kept(folder / name, step).get(rollout)
-    at, source = _policy_before(folder / name, step, opened.start)
-    if step - at > redo:
-        if kept is None:
-            raise InputError(
-                f"rollout {rollout}: it was not kept, and neither was the policy of step {step}; the nearest is "
-                f"{source}, {step - at} steps before: add --redo {step - at} to train them again"
-            )
-        row = stage.prompts(step)[group]
-        made = from_json(kept, domain.encode(row))
-        how = f"as it was kept; to make it again from {source}, add --redo {step - at}"
-    else:
+    stage.record = None
+    row = stage.prompts(step)[group]
+    kept = read_kept(where, step).get(rollout)
+    was = None if kept is None else from_json(kept, stage.domain.encode(row))
+    at, source = _policy_before(where, step, opened.start)
+    if step - at <= redo:
         if at:
-            learner.restore(source)
+            stage.learner.restore(source)
         for again in range(at, step):
             stage.step(again, opened.schedule.progress_of(Counters(again)))
-        rows, groups = stage.rollouts(step)
-        row, made = rows[group], groups[group][number]
-        how = f"made again from {source}" + (f", {step - at} steps trained again" if step > at else "")
-        how += f"; {_compared(made, kept, domain.encode(row))}"
-    return "\n".join([f"rollout {rollout} of {folder / name}: {how}", *_shown(made, row, domain, learner, folder)])
+        made = stage.rollouts(step)[1][group][number]
+        trained = f", {step - at} steps trained again" if step > at else ""
+        how = f"made again from {source}{trained}; {_compared(made, was)}"
+    elif was is not None:
+        made, how = was, f"as it was kept; to make it again from {source}, add --redo {step - at}"
+    else:
+        nearest = f"{source}, {step - at} steps before: add --redo {step - at} to train them again"
+        raise InputError(f"rollout {rollout}: neither it nor the policy of step {step} was kept; nearest is {nearest}")
+    return "\n".join([f"rollout {rollout} of {where}: {how}", *_shown(made, row, stage, folder)])
 
 
 def _policy_before(stage: Path, step: int, start: str | Path) -> tuple[int, Path]:
@@ -102,10 +87,9 @@ def _policy_before(stage: Path, step: int, start: str | Path) -> tuple[int, Path
     return 0, Path(start)
 
 
-def _compared(made: Rollout, kept: dict[str, Any] | None, script: Any) -> str:
-    if kept is None:
+def _compared(made: Rollout, was: Rollout | None) -> str:
+    if was is None:
         return "it was not kept, so there is nothing to compare it with"
-    was = from_json(kept, script)
     if made.ids.tolist() != was.ids.tolist():
         pairs = zip(made.ids.tolist(), was.ids.tolist(), strict=False)
         differs = next((t for t, (a, b) in enumerate(pairs) if a != b), min(len(made.ids), len(was.ids)))
@@ -116,9 +100,9 @@ def _compared(made: Rollout, kept: dict[str, Any] | None, script: Any) -> str:
     return "bit for bit the kept one"
 
 
-def _shown(made: Rollout, row: Transition, domain: Domain, learner: Learner, folder: Path) -> list[str]:
-    [[(prediction, score)]] = judge(domain, [[made.written]], [row])
-    explained = domain.explain(prediction, row)
+def _shown(made: Rollout, row: Transition, stage: GRPO, folder: Path) -> list[str]:
+    [[(prediction, score)]] = judge(stage.domain, [[made.written]], [row])
+    explained = stage.domain.explain(prediction, row)
     if isinstance(explained, Picture):
         file = folder / "replays" / f"{'-'.join(map(str, made.stream))}.{explained.media.partition('/')[2]}"
         file.parent.mkdir(exist_ok=True)
@@ -128,16 +112,16 @@ def _shown(made: Rollout, row: Transition, domain: Domain, learner: Learner, fol
     return [
         f"row {row.id}, action {row.action!s:.200}",
         f"stream {made.stream}, {len(made.ids)} tokens{'' if made.finished else ', cut off at the longest'}:",
-        *_tokens(made, learner),
+        *_tokens(made, stage.learner.tokenizer),
         f"reward {score.value:.6g}: {parts}",
         *([f"malformed: {score.malformed}"] if score.malformed else []),
         explained,
     ]
 
 
-def _tokens(made: Rollout, learner: Learner) -> Sequence[str]:
+def _tokens(made: Rollout, tokenizer: TextTokenizer | None) -> list[str]:
     """Every token with its log-probability; forced ones in brackets."""
-    ids, tokenizer = made.ids.tolist(), learner.tokenizer
+    ids = made.ids.tolist()
     names = [repr(tokenizer.decode([i])) for i in ids] if tokenizer is not None else [""] * len(ids)
     return [
         f"  {i:>6} {name} {logp:.4f}" if drawn else f"  [{i}] {name}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from rlvr_world.config import CheckpointConfig, GuardConfig
+
+from rlvr_world.config import CheckpointConfig
 from rlvr_world.errors import Halted, NonFinite
 from rlvr_world.runs import checkpoints
 from rlvr_world.runs.checkpoints import Counters, State
@@ -21,19 +21,25 @@ from rlvr_world.runs.stopping import Stop, stoppable
 from rlvr_world.runs.tracking import Log
 from rlvr_world.system.progress import progress
 
+RESULTS = ("loss", "reward", "accuracy/changed", "eval/changed/exact", "eval/overall/lpips", "malformed")
+SHOWN = (*RESULTS, "tokens_per_second", "mfu")
+"""The few numbers worth watching."""
+
 
 class Stage(Protocol):
     def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:
-        """Do step number ``step`` at a fraction ``progress`` of the stage; metrics and tokens processed.
-
-        Metrics whose name starts with ``time/`` are seconds, and are logged apart.
-        """
-        ...
+        """Do step number ``step`` at a fraction ``progress`` of the stage; metrics and tokens processed. Metrics whose
+        name starts with ``time/`` are seconds, and are logged apart."""
 
     @property
     def full_speed(self) -> float | None:
         """Tokens a second at the machine's peak, by which MFU is told; None for work that is not counted in FLOP."""
-        ...
+
+
+ProgressOf = Callable[[Counters], float]
+"""How far a stage is, from 0 to 1, where it ends."""
+Validate = Callable[[], dict[str, float]]
+"""Numbers of held-out data, named ``eval/...``."""
 
 
 @dataclass(frozen=True)
@@ -42,58 +48,46 @@ class Schedule:
 
     name: str
     folder: Path
-    progress_of: Callable[[Counters], float]
-    """From 0 to 1, where the stage ends."""
+    progress_of: ProgressOf
     save_every: int
     eval_every: int
     """0 never validates."""
 
 
-Done = tuple[Path, Counters]
-"""The checkpoint that a stage came to, and where it stood then."""
-
-
-def finished(schedule: Schedule) -> Done | None:
-    """The result of a stage that has come to its end and is as it was written; None where there is more to do."""
+def finished(schedule: Schedule) -> Path | None:
+    """The last checkpoint of a stage that has come to its end; None where there is more to do."""
     last = checkpoints.sound(schedule.folder)
-    if last is None:
-        return None
-    counters = checkpoints.read_counters(last)
-    ended = schedule.progress_of(counters) >= 1 or (schedule.folder / checkpoints.ENDED).exists()
-    return (last, counters) if ended else None
+    if last is None or (schedule.folder / checkpoints.ENDED).exists():
+        return last
+    return last if schedule.progress_of(checkpoints.read_counters(last)) >= 1 else None
 
 
 def run_stage(
-    schedule: Schedule,
-    stage: Stage,
-    state: State,
-    log: Log,
-    validate: Callable[[], dict[str, float]],
-    keep: CheckpointConfig,
-    guard: Guard,
-) -> Done:
-    """Run a stage from its last checkpoint to ``schedule.progress_of(counters) >= 1``.
+    schedule: Schedule, stage: Stage, state: State, log: Log, validate: Validate, keep: CheckpointConfig, guard: Guard
+) -> Path:
+    """Run a stage from its last checkpoint to ``schedule.progress_of(counters) >= 1``; the checkpoint it came to.
 
     ``validate`` is called before the first step, every ``eval_every`` steps and at the end. SIGTERM and Ctrl-C save
     after the step that they fall into and raise ``Stop``. Raises Halted where a guard stops the stage.
     """
     name, folder, progress_of = schedule.name, schedule.folder, schedule.progress_of
-    counters, saved = Counters(), checkpoints.sound(folder)
+    counters, saved, best = Counters(), checkpoints.sound(folder), Best(keep.best)
     if saved is not None:
         state.restore(saved)
         counters = checkpoints.read_counters(saved)
-    best = Best(keep.best)
     for row in log.rewind(name, counters.step):
         best.see(row)
         if ended := _see(guard, row, best, folder):
-            return ended, checkpoints.read_counters(ended)
+            return ended
     with progress(name, 1.0) as tell, stoppable(at_once=False) as asked:
         tell(progress_of(counters))
 
         def end_step(metrics: Mapping[str, float], timings: Mapping[str, float], due: bool) -> Path | None:
             """Log, save where that is due, hold the row against the rules; the result of a stage that they end."""
             row = log.write(name, counters, metrics, timings)
-            tell(progress_of(counters), f"step {counters.step}  {_shown({**metrics, **timings})}")
+            numbers = {**metrics, **timings}
+            shown = (f"{n.removeprefix('eval/')} {numbers[n]:.4g}" for n in SHOWN if n in numbers)
+            tell(progress_of(counters), f"step {counters.step}  {'  '.join(shown)}")
             if best.see(row) or due:
                 log.flush()
                 checkpoints.save(folder, state, counters, keep.keep, () if best.step is None else (best.step,))
@@ -109,12 +103,12 @@ def run_stage(
                 metrics |= validate()
             due = last or bool(stop) or counters.step % schedule.save_every == 0
             if ended := end_step(metrics, timings, due):
-                return ended, checkpoints.read_counters(ended)
+                return ended
             if stop:
                 raise Stop(stop)
     final = checkpoints.latest(folder)
     assert final is not None
-    return final, counters
+    return final
 
 
 def _step(
@@ -128,7 +122,11 @@ def _step(
     except torch.OutOfMemoryError:  # nothing in a folder would make it happen again elsewhere
         raise
     except (NonFinite, RuntimeError) as error:
-        _report_fault(error, write_fault(log.path.parent, stage, state, schedule.name, counters, done, error))
+        fault = write_fault(log.path.parent, stage, state, schedule.name, counters, done, error)
+        again = f"what it failed on is in {fault}: `rlvr-world replay {fault}` makes it fail again"
+        if isinstance(error, NonFinite):  # a way for a run to end; all else is a bug
+            raise Halted(f"stopped before the update: {error}; {again}") from error
+        print(f"rlvr-world: {again}", file=sys.stderr, flush=True)
         raise
     seconds = time.perf_counter() - started
     metrics |= guard.measured()
@@ -140,39 +138,16 @@ def _step(
 
 
 def _see(guard: Guard, row: Mapping[str, Any], best: Best, folder: Path) -> Path | None:
-    """Hold a row against the rules; the checkpoint that a collapsed stage is ended with, where it is rolled back."""
+    """Hold a row against the rules; the result of a collapsed stage that is rolled back."""
     try:
         guard.see(row)
     except Collapsed as error:
         kept = None if best.step is None else folder / checkpoints.name_of(best.step)
-        kept = kept if kept and not checkpoints.damage(kept) else None
-        known = f"the best verified checkpoint is {kept}" if kept else "no checkpoint is verified"
-        if guard.config.collapse == "stop" or kept is None:
-            raise Halted(f"{folder}: the policy has collapsed: {error}; {known}") from error
-        assert best.step is not None
-        print(f"rlvr-world: {folder}: the policy has collapsed: {error}; rolled back: {known}", file=sys.stderr)
+        sound = kept is not None and not checkpoints.damage(kept)
+        known = f"the best verified checkpoint is {kept}" if sound else "no checkpoint is verified"
+        said = f"{folder}: the policy has collapsed: {error}"
+        if guard.config.collapse == "stop" or not sound or best.step is None:
+            raise Halted(f"{said}; {known}") from error
+        print(f"rlvr-world: {said}; rolled back: {known}", file=sys.stderr)
         return checkpoints.end_with(folder, best.step, str(error))
     return None
-
-
-def _report_fault(error: Exception, fault: Path) -> None:
-    """Say where the failed step is kept; numbers that are not finite are a way for a run to end, all else is a bug."""
-    again = f"what it failed on is in {fault}: `rlvr-world replay {fault}` makes it fail again"
-    if isinstance(error, NonFinite):
-        raise Halted(f"stopped before the update: {error}; {again}") from error
-    print(f"rlvr-world: {again}", file=sys.stderr, flush=True)
-
-
-def _shown(metrics: Mapping[str, float]) -> str:
-    """The few numbers worth watching."""
-    names = (
-        "loss",
-        "reward",
-        "accuracy/changed",
-        "eval/changed/exact",
-        "eval/overall/lpips",
-        "malformed",
-        "tokens_per_second",
-        "mfu",
-    )
-    return "  ".join(f"{n.removeprefix('eval/')} {metrics[n]:.4g}" for n in names if n in metrics)

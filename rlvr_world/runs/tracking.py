@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_world.errors import InputError
-from rlvr_world.system.files import flush, write_whole
 from rlvr_world.runs.checkpoints import Counters
+from rlvr_world.system.files import flush, write_whole
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
 Sink = Callable[[str, int, Mapping[str, float]], None]
@@ -29,26 +29,19 @@ class Log:
         self.path, self.timings = run / "metrics.jsonl", run / "timings.jsonl"
         self.sinks: dict[str, Sink] = {}
         for name in trackers:
-            open_ = _tracker(name)
-            if sink := _try(name, lambda open_=open_: open_(run, settings or {})):  # type: ignore[misc]
+            if sink := _try(name, _opened, name, _tracker(name), run, settings or {}):
                 self.sinks[name] = sink
 
     def rewind(self, stage: str, step: int) -> list[dict[str, Any]]:
         """Drop what this stage logged after ``step``: those steps will be done again. Returns its rows that stay."""
-        stays = []
-        for path in (self.path, self.timings):
-            lines = path.read_text().splitlines() if path.exists() else []
-            kept = []
-            for line in lines:
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError:
-                    continue  # the last line of a run that was killed while writing it
-                if row["stage"] != stage or 0 < row["step"] <= step or (step > 0 and row["step"] == 0):
-                    kept.append(line + "\n")
-                    stays += [row] if row["stage"] == stage and path == self.path else []
-            if lines:
-                write_whole(path, "".join(kept))
+        stays: list[dict[str, Any]] = []
+        for path in (self.timings, self.path):
+            if not path.exists():
+                continue
+            rows = [(line, row) for line in path.read_text().splitlines() if (row := _row(line)) is not None]
+            kept = [(line, row) for line, row in rows if row["stage"] != stage or (step and row["step"] <= step)]
+            write_whole(path, "".join(line + "\n" for line, _ in kept))
+            stays = [row for _, row in kept if row["stage"] == stage]
         return stays
 
     def write(
@@ -62,7 +55,7 @@ class Log:
             with path.open("a") as file:
                 file.write(json.dumps(values) + "\n")
         for name, sink in list(self.sinks.items()):
-            if not _try(name, lambda sink=sink: sink(stage, counters.step, {**metrics, **timings}) or True):  # type: ignore[misc]
+            if _try(name, sink, stage, counters.step, {**metrics, **timings}) is None:
                 del self.sinks[name]
         return row
 
@@ -73,50 +66,46 @@ class Log:
                 flush(path)
 
 
-def _try(name: str, call: Callable[[], Any]) -> Any:
-    """What a tracker gives, or None where it fails, whatever way: said once, and training goes on without it."""
+def _row(line: str) -> dict[str, Any] | None:
+    """None for the last line of a run that was killed while writing it."""
     try:
-        return call()
-    except InputError:
-        raise
-    except Exception as error:  # noqa: BLE001 - a tracker is somebody else's code, and no reason to lose a run
-        reason = " ".join(str(error).split())
-        print(
-            f"rlvr-world: tracker {name} failed ({type(error).__name__}: {reason}); the run goes on without it, "
-            "metrics.jsonl has every number",
-            file=sys.stderr,
-            flush=True,
-        )
+        return json.loads(line)
+    except json.JSONDecodeError:
         return None
 
 
-def _tracker(name: str) -> Callable[[Path, dict[str, Any]], Sink]:
-    """What opens a tracker. Raises InputError for one that is not known or not installed."""
+def _try(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
+    """What a tracker gives, or None where it fails, whatever way: said once, and training goes on without it."""
+    try:
+        return call(*arguments) or True
+    except Exception as error:  # noqa: BLE001 - a tracker is somebody else's code, and no reason to lose a run
+        failed = f"tracker {name} failed ({type(error).__name__}: {' '.join(str(error).split())})"
+        goes_on = "the run goes on without it, metrics.jsonl has every number"
+        print(f"rlvr-world: {failed}; {goes_on}", file=sys.stderr, flush=True)
+        return None
+
+
+def _tracker(name: str) -> Any:
+    """The module of a tracker. Raises InputError for one that is not known or not installed."""
     if name not in TRACKERS:
         raise InputError(f"trackers: unknown tracker {name!r}, expected some of {', '.join(TRACKERS)}")
-    module = {"tensorboard": "torch.utils.tensorboard"}.get(name, name)
     try:
-        tracker = importlib.import_module(module)
+        return importlib.import_module("torch.utils.tensorboard" if name == "tensorboard" else name)
     except ImportError as error:
         raise InputError(f"trackers: {name} is not installed; pip install 'rlvr-world[{name}]'") from error
-    return lambda run, settings: (_tensorboard if name == "tensorboard" else _hosted)(tracker, run, settings)
 
 
-def _tensorboard(tracker: Any, run: Path, settings: dict[str, Any]) -> Sink:
+def _opened(name: str, tracker: Any, run: Path, settings: dict[str, Any]) -> Sink:
+    if name != "tensorboard":
+        tracker.init(project="rlvr-world", name=run.name, config=settings)
+        return lambda stage, step, numbers: tracker.log(
+            {f"{stage}/{key}": value for key, value in numbers.items()} | {f"{stage}/step": step}
+        )
     writer = tracker.SummaryWriter(str(run / "tensorboard"))
 
-    def sink(stage: str, step: int, metrics: Mapping[str, float]) -> None:
-        for key, value in metrics.items():
+    def sink(stage: str, step: int, numbers: Mapping[str, float]) -> None:
+        for key, value in numbers.items():
             writer.add_scalar(f"{stage}/{key}", value, step)
         writer.flush()
-
-    return sink
-
-
-def _hosted(tracker: Any, run: Path, settings: dict[str, Any]) -> Sink:
-    tracker.init(project="rlvr-world", name=run.name, config=settings)
-
-    def sink(stage: str, step: int, metrics: Mapping[str, float]) -> None:
-        tracker.log({f"{stage}/{k}": v for k, v in metrics.items()} | {f"{stage}/step": step})
 
     return sink

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from rlvr_world.errors import NonFinite
 from rlvr_world.models.attention import GroupCache, hidden_states
 from rlvr_world.models.cpu import columns_first
-from rlvr_world.models.head import Model, head_weight
+from rlvr_world.models.head import Model, evaluating, head_weight
 from rlvr_world.types import Given, Rollout, Script, Write
 
 
@@ -29,10 +30,6 @@ class Sampling:
     top_p: float = 1.0
     """Keep the smallest set of tokens whose probability reaches this."""
 
-    @property
-    def truncates(self) -> bool:
-        return self.top_k > 0 or self.top_p < 1.0
-
 
 def sample(
     model: Model,
@@ -43,35 +40,23 @@ def sample(
     policy_version: int = 0,
     max_rows: int = 512,
 ) -> list[list[Rollout]]:
-    """Sample ``n`` rollouts of every script.
+    """Sample ``n`` rollouts of every script, of which at most ``max_rows`` grow at once (memory).
 
-    ``streams`` holds one key a script, such as (seed, step, prompt); rollout i of it draws from the
-    stream (*key, i), so it is the same whatever it is batched with (up to floating-point ties).
-    Log-probs are those of the tempered distribution over the legal tokens, before top-k and top-p.
-    ``max_rows`` bounds the rollouts that grow at once (memory).
+    ``streams`` holds one key a script, such as (seed, step, prompt); rollout i of it draws from the stream (*key, i),
+    so it is the same whatever it is batched with (up to floating-point ties). Log-probs are those that ``draw`` gives.
     """
     device = next(model.parameters()).device
     rollouts: list[list[Rollout]] = [[] for _ in scripts]
     by_length = sorted(range(len(scripts)), key=lambda i: len(scripts[i].prompt))
     batch = max(1, max_rows // n)
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), columns_first(model, device):
-            for start in range(0, len(by_length), batch):
-                chosen = by_length[start : start + batch]
-                grid = [[_Row(scripts[i], (*streams[i], s)) for s in range(n)] for i in chosen]
-                _grow(model, grid, sampling, device)
-                for i, rows in zip(chosen, grid, strict=True):
-                    rollouts[i] = [row.rollout(policy_version) for row in rows]
-    finally:
-        model.train(training)
+    with evaluating(model), torch.no_grad(), columns_first(model, device):
+        for start in range(0, len(by_length), batch):
+            chosen = by_length[start : start + batch]
+            grid = [[_Row(scripts[i], (*streams[i], s)) for s in range(n)] for i in chosen]
+            _grow(model, grid, sampling, device)
+            for i, rows in zip(chosen, grid, strict=True):
+                rollouts[i] = [row.rollout(policy_version) for row in rows]
     return rollouts
-
-
-def uniforms(stream: tuple[int, ...], count: int) -> np.ndarray:
-    """The first ``count`` uniforms in [0, 1) of a named stream, float64 [count]; counter-based, no shared state."""
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(stream))).random(count)
 
 
 @dataclass
@@ -89,20 +74,14 @@ class _Row:
     _used: int = 0
 
     def __post_init__(self) -> None:
-        self.draws = uniforms(self.stream, self.script.max_response)
+        draws = np.random.Generator(np.random.Philox(np.random.SeedSequence(self.stream)))  # no state is shared
+        self.draws = draws.random(self.script.max_response)
         self._next()
 
     @property
-    def done(self) -> bool:
-        return self._segment >= len(self.script.tail)
-
-    @property
-    def writing(self) -> bool:
-        return not self.done and isinstance(self.now, Write)
-
-    @property
-    def now(self) -> Given | Write:
-        return self.script.tail[self._segment]
+    def now(self) -> Given | Write | None:
+        """The segment that is being filled; None at the end."""
+        return self.script.tail[self._segment] if self._segment < len(self.script.tail) else None
 
     def forced(self) -> tuple[int, ...]:
         """Given tokens that come next; empty where the model writes."""
@@ -135,11 +114,10 @@ class _Row:
     def _next(self) -> None:
         """Go on to the next segment that has tokens."""
         self._segment, self._used = self._segment + 1, 0
-        if self.done:
-            return
-        if isinstance(self.now, Write):
+        now = self.now
+        if isinstance(now, Write):
             self.written.append([])
-        if (self.now.max_tokens if isinstance(self.now, Write) else len(self.now.ids)) == 0:
+        if now is not None and (now.max_tokens if isinstance(now, Write) else len(now.ids)) == 0:
             self._next()
 
     def rollout(self, policy_version: int) -> Rollout:
@@ -157,11 +135,9 @@ class _Row:
 
 def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torch.device) -> None:
     """Fill every row of a [B][G] grid. Rows that are done leave the grid when enough of them are."""
-    prompts = [rows[0].script.prompt for rows in grid]
+    prompts = [torch.tensor(rows[0].script.prompt) for rows in grid]
     lengths_B = torch.tensor([len(p) for p in prompts], device=device)
-    ids_BP = torch.zeros(len(grid), int(lengths_B.max()), dtype=torch.int64)
-    for i, prompt in enumerate(prompts):
-        ids_BP[i, : len(prompt)] = torch.tensor(prompt)
+    ids_BP = pad_sequence(prompts, batch_first=True)
     cache = GroupCache(len(grid), len(grid[0]), lengths_B, GRAPHED if device.type == "cuda" else 1)
     read = _Reader(model, cache)
     positions = torch.arange(ids_BP.shape[1], device=device).expand_as(ids_BP)
@@ -170,11 +146,11 @@ def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torc
     cache.length = 0
     while True:
         rows = [row for group in grid for row in group]
-        fed = _advance(model, rows, hidden_ND, sampling)
-        if all(row.done for row in rows):
+        fed_Nn = _advance(model, rows, hidden_ND, sampling)
+        if all(row.now is None for row in rows):
             return
-        grid, fed = _compact(cache, grid, fed)
-        hidden_ND = read(fed.to(device))
+        grid, fed_Nn = _compact(cache, grid, fed_Nn)
+        hidden_ND = read(fed_Nn.to(device))
 
 
 GRAPHED = 128
@@ -238,11 +214,11 @@ class _Reader:
 
 def _advance(model: Model, rows: list[_Row], hidden_ND: Tensor, sampling: Sampling) -> Tensor:
     """Move every live row by as many tokens as all of them can take at once; those tokens, int64 [N, n]."""
-    writers = [i for i, row in enumerate(rows) if row.writing]
-    n = 1 if writers else min((len(row.forced()) for row in rows if not row.done), default=0)
+    writers = [i for i, row in enumerate(rows) if isinstance(row.now, Write)]
+    n = 1 if writers else min((len(row.forced()) for row in rows if row.now is not None), default=0)
     before = [len(row.ids) for row in rows]
     for row in rows:
-        if not row.done and not row.writing:
+        if isinstance(row.now, Given):
             row.force(n)
     if writers:
         hidden = hidden_ND if len(writers) == len(rows) else hidden_ND[writers]
@@ -267,9 +243,9 @@ def draw(
     Returns ids [N] and their log-probs [N] under the tempered distribution over legal tokens
     (before top-k and top-p; at temperature 0, under temperature 1). Raises NonFinite where logits are not finite.
     """
+    V = logits_NV.shape[1]
     if any(legal is not None for legal in allowed):
-        V = logits_NV.shape[1]
-        bounds = [(legal.start, legal.stop) if legal is not None else (0, V) for legal in allowed]
+        bounds = [(0, V) if legal is None else (legal.start, legal.stop) for legal in allowed]
         legal_N2 = torch.tensor(bounds, device=logits_NV.device)
         ids_V = torch.arange(V, device=logits_NV.device)
         legal_NV = (ids_V >= legal_N2[:, :1]) & (ids_V < legal_N2[:, 1:])
@@ -283,7 +259,7 @@ def draw(
         weights_NV = _truncate(logps_NV, sampling).exp().double()
         cumulative_NV = weights_NV.cumsum(-1)
         target_N1 = uniforms_N.double()[:, None] * cumulative_NV[:, -1:] * (1 - 1e-12)
-        ids_N = torch.searchsorted(cumulative_NV, target_N1, right=True)[:, 0].clamp(max=logps_NV.shape[1] - 1)
+        ids_N = torch.searchsorted(cumulative_NV, target_N1, right=True)[:, 0].clamp(max=V - 1)
     logp_N = logps_NV.gather(1, ids_N[:, None])[:, 0]
     if not torch.isfinite(logp_N).all():
         raise NonFinite("the model's logits are not finite")
@@ -304,15 +280,12 @@ def _truncate(logps_NV: Tensor, sampling: Sampling) -> Tensor:
 
 def _compact(cache: GroupCache, grid: list[list[_Row]], fed_Nn: Tensor) -> tuple[list[list[_Row]], Tensor]:
     """Shrink the grid to the live groups and the fullest group's live rows, when that saves a quarter or more."""
-    live = [(b, [g for g, row in enumerate(group) if not row.done]) for b, group in enumerate(grid)]
+    live = [(b, [g for g, row in enumerate(group) if row.now is not None]) for b, group in enumerate(grid)]
     live = [(b, members) for b, members in live if members]
     size = max(len(members) for _, members in live)
     if len(live) * size > 0.75 * len(grid) * len(grid[0]):
         return grid, fed_Nn
-    chosen = []
-    for b, members in live:
-        others = [g for g in range(len(grid[b])) if g not in members]
-        chosen.append((members + others)[:size])
+    chosen = [(members + [g for g in range(len(grid[b])) if g not in members])[:size] for b, members in live]
     groups_B, members_BG = torch.tensor([b for b, _ in live]), torch.tensor(chosen)
     flat = (groups_B[:, None] * len(grid[0]) + members_BG).flatten()
     cache.keep(groups_B, members_BG)

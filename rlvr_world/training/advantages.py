@@ -15,22 +15,20 @@ Aggregation = Literal["sequence", "token", "constant"]
 
 
 def zero_variance(rewards_BG: Tensor) -> Tensor:
-    """Which groups teach nothing because all their rewards are the same number; bool [B].
-
-    Compared exactly: the standard deviation of five times 0.1 is rounding noise, not zero.
-    """
+    """Which groups teach nothing because all their rewards are the same number; bool [B]. Compared exactly: the
+    standard deviation of five times 0.1 is rounding noise, not zero."""
     return (rewards_BG == rewards_BG[:, :1]).all(dim=1)
 
 
 def group_advantages(rewards_BG: Tensor, normalise: Normalise = "group", epsilon: float = 1e-6) -> Tensor:
-    """How much better each rollout did than its group; float [B, G], every token of a rollout shares it.
+    """How much better each rollout did than its group; float32 [B, G], every token of a rollout shares it.
 
     ``group``   (r - mean) / (std + epsilon) within the group: GRPO (arXiv 2402.03300, eq. 4), and what RLVR-World ran.
     ``batch``   r - mean of the group, divided by the std of all rewards of the batch.
     ``none``    r - mean of the group: Dr. GRPO (arXiv 2503.20783).
 
-    The standard deviation divides by n - 1, as in verl and TRL (whose epsilon is 1e-4). Groups of
-    equal rewards get exactly 0, which rounding would otherwise turn into small advantages.
+    The standard deviation divides by n - 1, as in verl and TRL (whose epsilon is 1e-4). Groups of equal rewards get
+    exactly 0, which rounding would make small advantages.
 
     Raises ValueError for groups of one, which have nothing to compare with, and for rewards that are not finite.
     """
@@ -39,24 +37,20 @@ def group_advantages(rewards_BG: Tensor, normalise: Normalise = "group", epsilon
     if not torch.isfinite(rewards_BG).all():
         raise ValueError("rewards must be finite numbers")
     rewards = rewards_BG.double()
-    centred = rewards - rewards.mean(dim=1, keepdim=True)
-    if normalise == "group":
-        advantages = centred / (rewards.std(dim=1, keepdim=True) + epsilon)
-    elif normalise == "batch":
-        advantages = centred / (rewards.std() + epsilon)
-    elif normalise == "none":
-        advantages = centred
-    else:
+    advantages = rewards - rewards.mean(dim=1, keepdim=True)
+    if normalise not in ("group", "batch", "none"):
         raise ValueError(f"normalise is group, batch or none, got {normalise!r}")
+    if normalise != "none":
+        deviation = rewards.std(dim=1, keepdim=True) if normalise == "group" else rewards.std()
+        advantages = advantages / (deviation + epsilon)
     return advantages.masked_fill(zero_variance(rewards_BG)[:, None], 0.0).to(torch.float32)
 
 
 def rollout_weights(lengths_N: Tensor, aggregation: Aggregation = "token", max_response: int | None = None) -> Tensor:
     """The weight of every token of each rollout, float32 [N], such that the loss is ``sum(weight * token loss)``.
 
-    Computed once for all rollouts of an optimizer step (of all processes), before they are cut into
-    micro-batches or packed, so that the cut cannot change the loss. ``lengths_N`` counts the tokens that the
-    policy sampled; forced tokens are not in it.
+    Computed once for all rollouts of an optimizer step, before they are cut into micro-batches, so that the cut
+    cannot change the loss. ``lengths_N`` counts the tokens that the policy sampled, without forced ones.
 
     ``token``     1 / all sampled tokens: DAPO (arXiv 2503.14476, eq. 8); verl and RLVR-World, there per micro-batch.
     ``sequence``  1 / (N * length): the mean of each rollout, then over rollouts, as in the first GRPO.

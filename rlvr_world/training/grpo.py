@@ -1,16 +1,15 @@
 """Reinforcement learning on verifiable rewards with GRPO (paper, section 3; RLVR-World, arXiv 2505.13934).
 
-A step: sample a group of predictions for each prompt, decode and score each against what really
-happened, turn rewards into advantages within the group, update. The sampler's own log-probs are the
-old policy's: there is no second forward. The atomic unit is the whole step, so a run stopped
-between steps and resumed is the same run.
+A step: sample a group of predictions for each prompt, decode and score each against what really happened, turn
+rewards into advantages within the group, update. The sampler's own log-probs are the old policy's: there is no second
+forward. The atomic unit is the whole step, so a run stopped between steps and resumed is the same run.
 """
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,28 +19,20 @@ from peft import PeftModel
 from torch import Tensor
 
 from rlvr_world.config import RLConfig
-from rlvr_world.models.lora import reference_disabled
-from rlvr_world.runs.records import Recorder
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.scoring import judge
 from rlvr_world.training.advantages import group_advantages, rollout_weights, zero_variance
-from rlvr_world.training.learner import Learner
+from rlvr_world.training.learner import Learner, TokenLoss
 from rlvr_world.training.losses import finite, kl_estimate, policy_loss
 from rlvr_world.training.packing import Branch, Group, Packed, legal_ranges, response_lengths
 from rlvr_world.training.sft import rows_of_step
-from rlvr_world.types import (
-    Domain,
-    Rollout,
-    Score,
-    Script,
-    Transition,
-    Write,
-)
+from rlvr_world.types import Domain, Rollout, Score, Transition, Write
 
-EpochRows = Callable[[int], Sequence[Transition]]
-"""The rows of an epoch; as many in every epoch."""
-
-
+Rollouts = Sequence[Sequence[Rollout]]
+"""Of every prompt its group."""
+Scores = Sequence[Sequence[Score]]
+Record = Callable[[int, Sequence[Transition], Rollouts, Scores], None]
+"""Keeps rollouts of a step: its number, rows, what was written and how it scored."""
 REPEATED = 8
 """Length of the runs of tokens whose second occurrence in a rollout counts as repetition."""
 
@@ -50,7 +41,7 @@ REPEATED = 8
 class Pending:
     """What a step is learning from."""
 
-    groups: Sequence[Sequence[Rollout]]
+    groups: Rollouts
     rewards_BG: Tensor
     part: int
     """The mini-batch that is next, counted from 0; the updates before it are made."""
@@ -66,12 +57,13 @@ class GRPO:
         learner: Learner,
         config: RLConfig,
         domain: Domain,
-        epoch_rows: EpochRows,
+        epoch_rows: Callable[[int], Sequence[Transition]],
         seed: int,
-        recorder: Recorder | None = None,
+        record: Record | None = None,
     ) -> None:
+        """``epoch_rows``: the rows of an epoch, as many in every epoch."""
         self.learner, self.config, self.domain, self.seed = learner, config, domain, seed
-        self.recorder = recorder
+        self.record = record
         self.pending: Pending | None = None
         self.epoch_rows = lru_cache(maxsize=2)(epoch_rows)
         self.rows = len(self.epoch_rows(0))
@@ -81,111 +73,87 @@ class GRPO:
 
     def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:
         """One rollout phase and its updates; metrics and the tokens that all forwards processed."""
-        clock = _Clock()
-        self.pending = None
+        self.pending, times = None, [time.perf_counter()]
         transitions, groups = self.rollouts(step)
-        clock.lap("rollout")
+        times.append(time.perf_counter())
         written = [[r.written for r in group] for group in groups]
         scores = [[score for _, score in judged] for judged in judge(self.domain, written, transitions)]
-        if self.recorder is not None:
-            self.recorder.keep(step, transitions, groups, scores)
-        clock.lap("reward")
+        if self.record is not None:
+            self.record(step, transitions, groups, scores)
+        times.append(time.perf_counter())
         rewards_BG = torch.tensor([[s.value for s in group] for group in scores], dtype=torch.float64)
         metrics = {**summary(groups, scores, transitions), **self.learn_on(Pending(groups, rewards_BG, 0), progress)}
-        clock.lap("update")
+        times.append(time.perf_counter())
+        laps = zip(("rollout", "reward", "update"), times, times[1:], strict=False)
+        metrics |= {f"time/{name}": end - begin for name, begin, end in laps}
         rolled = sum(len(g[0].script.prompt) + sum(len(r.ids) for r in g) for g in groups)
-        return {**metrics, **clock.laps}, rolled + int(metrics["trained_tokens"])
+        return metrics, rolled + int(metrics["trained_tokens"])
 
     def prompts(self, step: int) -> list[Transition]:
         """A step's rows, a function of (seed, step); drawing crosses epochs as SFT's does."""
         positions = range(step * self.config.prompts, (step + 1) * self.config.prompts)
         chosen = rows_of_step(self.rows, self.config.prompts, step, self.seed)
-        epochs = {e: self.epoch_rows(e) for e in {p // self.rows for p in positions}}
-        return [epochs[p // self.rows][i] for p, i in zip(positions, chosen, strict=True)]
+        return [self.epoch_rows(p // self.rows)[i] for p, i in zip(positions, chosen, strict=True)]
 
     def rollouts(self, step: int) -> tuple[list[Transition], list[list[Rollout]]]:
         """The rows of a step and what the policy, as it is, writes for each."""
-        transitions = self.prompts(step)
+        transitions, config = self.prompts(step), self.config
         scripts = [self.domain.encode(t) for t in transitions]
         streams = [(self.seed, step, i) for i in range(len(scripts))]
-        groups = sample(
-            self.learner.policy,
-            scripts,
-            self.config.group,
-            Sampling(self.config.temperature),
-            streams,
-            policy_version=step,
-            max_rows=self.config.max_rows,
-        )
-        return transitions, groups
+        drawn = Sampling(config.temperature)
+        return transitions, sample(self.learner.policy, scripts, config.group, drawn, streams, step, config.max_rows)
 
     def learn_on(self, pending: Pending, progress: float) -> dict[str, float]:
-        """The updates of one step. Weights are set over a mini-batch before groups without variance are dropped.
-
-        ``self.pending`` says where it is, for whoever wants to know what failed.
-        """
-        rollouts, rewards_BG = pending.groups, pending.rewards_BG
-        scripts = [group[0].script for group in rollouts]
-        flat_B = zero_variance(rewards_BG)
-        advantages_BG = group_advantages(rewards_BG, self.config.advantage).float()
-        longest = max(sum(s.max_tokens for s in script.tail if isinstance(s, Write)) for script in scripts)
+        """The updates of one step. ``self.pending`` says where it is, for whoever wants to know what failed."""
+        config = self.config
         collected: list[dict[str, float]] = []
         trained = 0
-        for number, part in enumerate(torch.arange(len(scripts)).chunk(self.config.minibatches)):
-            if number < pending.part:
+        for number, groups in enumerate(self._minibatches(pending)):
+            if number < pending.part or not groups:
                 continue
-            self.pending = Pending(rollouts, rewards_BG, number)
-            groups = self._groups(part.tolist(), scripts, rollouts, advantages_BG, longest)
-            if self.config.drop_zero_variance:
-                groups = [g for g, b in zip(groups, part.tolist(), strict=True) if not flat_B[b]]
-            if not groups:
-                continue
+            self.pending = Pending(pending.groups, pending.rewards_BG, number)
             trained += sum(g.tokens for g in groups)
             watch = _Watch(first=not collected)
-            done = self.learner.update(
-                groups, self._loss(watch), progress, self.config.forward_tokens, self.config.temperature
-            )
+            loss_of = self._loss(watch)
+            done = self.learner.update(groups, loss_of, progress, config.forward_tokens, config.temperature)
             collected.append({**done, **watch.metrics()})
         names = sorted({k for c in collected for k in c})
-        values = {k: [c[k] for c in collected if k in c] for k in names}
-        means = {k: sum(v) / len(v) for k, v in values.items()}
-        return {**means, "zero_variance": flat_B.double().mean().item(), "trained_tokens": trained}
+        means = {k: _mean([c[k] for c in collected if k in c]) for k in names}
+        flat = zero_variance(pending.rewards_BG).double().mean().item()
+        return {**means, "zero_variance": flat, "trained_tokens": trained}
 
-    def _groups(
-        self,
-        part: list[int],
-        scripts: Sequence[Script],
-        rollouts: Sequence[Sequence[Rollout]],
-        advantages_BG: Tensor,
-        longest: int,
-    ) -> list[Group]:
-        lengths_N = torch.tensor([int(r.sampled.sum()) for b in part for r in rollouts[b]])
-        weights = iter(rollout_weights(lengths_N, self.config.aggregation, longest).tolist())
-        return [
-            Group(
-                scripts[b].prompt,
-                tuple(
+    def _minibatches(self, pending: Pending) -> Iterator[list[Group]]:
+        """The groups of each update. Weights are set over all of them before those without variance are dropped."""
+        config, rollouts, flat_B = self.config, pending.groups, zero_variance(pending.rewards_BG)
+        advantages_BG = group_advantages(pending.rewards_BG, config.advantage)
+        longest = max(sum(s.max_tokens for s in g[0].script.tail if isinstance(s, Write)) for g in rollouts)
+        for part in torch.arange(len(rollouts)).chunk(config.minibatches):
+            lengths_N = torch.tensor([int(r.sampled.sum()) for b in part.tolist() for r in rollouts[b]])
+            weights = iter(rollout_weights(lengths_N, config.aggregation, longest).tolist())
+            groups = []
+            for b in part.tolist():
+                branches = tuple(
                     Branch(r.ids, r.sampled, next(weights), a, r.logps, legal_ranges(r.script, response_lengths(r)))
                     for r, a in zip(rollouts[b], advantages_BG[b].tolist(), strict=True)
-                ),
-            )
-            for b in part
-        ]
+                )
+                if not (config.drop_zero_variance and flat_B[b]):
+                    groups.append(Group(rollouts[b][0].script.prompt, branches))
+            yield groups
 
-    def _loss(self, watch: _Watch) -> Callable[[Tensor, Tensor, Packed], Tensor]:
+    def _loss(self, watch: _Watch) -> TokenLoss:
         config = self.config
 
         def loss_of(logp_T: Tensor, entropy_T: Tensor, packed: Packed) -> Tensor:
             rollout_T = packed.branch_T if config.ratio == "sequence" else None
-            loss_T, clipped_T = policy_loss(
-                logp_T, packed.old_logp_T, packed.advantage_T, config.clip_low, config.clip_high, rollout_T
-            )
-            watch.add(packed, entropy=entropy_T, clip_fraction=clipped_T.float())
+            clip = config.clip_low, config.clip_high
+            loss_T, clipped_T = policy_loss(logp_T, packed.old_logp_T, packed.advantage_T, *clip, rollout_T)
+            watch.tokens += len(packed.target_T)
+            watch.add(entropy=entropy_T, clip_fraction=clipped_T.float())
             if watch.first:  # later updates have another policy than the one that sampled
-                watch.largest(logp_gap=(logp_T - packed.old_logp_T).abs())
+                watch.gap = max(watch.gap, (logp_T - packed.old_logp_T).detach().abs().max().item())
             if config.kl > 0:
                 kl_T = kl_estimate(logp_T, self._reference_logps(packed), config.kl_estimator)
-                watch.add(packed, kl=kl_T)
+                watch.add(kl=kl_T)
                 loss_T = loss_T + config.kl * kl_T
             if config.entropy > 0:
                 loss_T = loss_T - config.entropy * entropy_T
@@ -197,34 +165,34 @@ class GRPO:
     def _reference_logps(self, packed: Packed) -> Tensor:
         """Under the policy that RL started from: a frozen copy, or with LoRA the base with the adapter off."""
         policy = self.learner.policy
-        with reference_disabled(policy) if isinstance(policy, PeftModel) else nullcontext():
+        with policy.disable_adapter() if isinstance(policy, PeftModel) else nullcontext():
             return self.learner.logps(packed, self.config.temperature, self.reference)[0]
 
 
-def summary(
-    groups: Sequence[Sequence[Rollout]], scores: Sequence[Sequence[Score]], transitions: Sequence[Transition]
-) -> dict[str, float]:
+def summary(groups: Rollouts, scores: Scores, transitions: Sequence[Transition]) -> dict[str, float]:
     """What the rollouts of a step were like."""
     flat = [s for group in scores for s in group]
+    rollouts = [r for group in groups for r in group]
     values = torch.tensor([s.value for s in flat], dtype=torch.float64)
-    lengths = [len(r.ids) for group in groups for r in group]
     result = {
         "reward": values.mean().item(),
         "reward_std": values.std().item(),
-        "malformed": sum(bool(s.malformed) for s in flat) / len(flat),
-        "response_length": sum(lengths) / len(lengths),
-        "unfinished": sum(not r.finished for group in groups for r in group) / len(flat),
-        "repetition": sum(repetition(r) for group in groups for r in group) / len(flat),
+        "malformed": _mean([bool(s.malformed) for s in flat]),
+        "response_length": _mean([len(r.ids) for r in rollouts]),
+        "unfinished": _mean([not r.finished for r in rollouts]),
+        "repetition": _mean([repetition(r) for r in rollouts]),
     }
     for kind in sorted({t.kind for t in transitions}):
         of_kind = [s for t, group in zip(transitions, scores, strict=True) if t.kind == kind for s in group]
-        right = [s.parts["exact"] for s in of_kind if "exact" in s.parts]
-        if right:
-            result[f"accuracy/{kind}"] = sum(right) / len(right)
+        if right := [s.parts["exact"] for s in of_kind if "exact" in s.parts]:
+            result[f"accuracy/{kind}"] = _mean(right)
     for part in sorted({name for s in flat for name in s.parts}):
-        measured = [s.parts[part] for s in flat if part in s.parts]
-        result[f"score/{part}"] = sum(measured) / len(measured)
+        result[f"score/{part}"] = _mean([s.parts[part] for s in flat if part in s.parts])
     return result
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def repetition(rollout: Rollout) -> float:
@@ -235,34 +203,17 @@ def repetition(rollout: Rollout) -> float:
 
 
 class _Watch:
-    """Token-weighted means and maxima over the micro-batches of one update, the first of its step or a later one."""
+    """What the micro-batches of one update show, the first of its step or a later one."""
 
     def __init__(self, first: bool) -> None:
-        self.first = first
+        self.first, self.tokens, self.gap = first, 0, 0.0
         self.sums: dict[str, float] = {}
-        self.tokens = 0
-        self.maxima: dict[str, float] = {}
 
-    def add(self, packed: Packed, **values: Tensor) -> None:
-        if "entropy" in values:
-            self.tokens += len(packed.target_T)
+    def add(self, **values: Tensor) -> None:
         for name, value_T in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value_T.detach().sum().item()
 
-    def largest(self, **values: Tensor) -> None:
-        for name, value_T in values.items():
-            self.maxima[name] = max(self.maxima.get(name, 0.0), value_T.detach().max().item())
-
     def metrics(self) -> dict[str, float]:
-        return {**{k: v / self.tokens for k, v in self.sums.items()}, **self.maxima}
-
-
-class _Clock:
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[f"time/{name}"] = now - self._last
-        self._last = now
+        """Means over tokens; of the first update also the largest gap to the log-probs of the sampler."""
+        gap = {"logp_gap": self.gap} if self.first else {}
+        return {**{k: v / self.tokens for k, v in self.sums.items()}, **gap}

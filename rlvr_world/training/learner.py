@@ -6,22 +6,21 @@ Shape legend: N packed tokens, T tokens that carry loss, D hidden size, V vocabu
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from rlvr_world.config import ModelConfig, OptimizerConfig
 from rlvr_world.models.attention import hidden_states, share_prefixes
 from rlvr_world.models.device import compute_dtype
 from rlvr_world.models.head import Model, head_weight
-from rlvr_world.models.loading import save_model
+from rlvr_world.models.loading import load_weights, save_model
+from rlvr_world.models.text_tokenizer import TextTokenizer
 from rlvr_world.training.losses import chosen_logps
+from rlvr_world.training.optimizer import Watched, adamw, load_optimizer, save_optimizer, take_step
 from rlvr_world.training.packing import Group, Packed, micro_batches, pack
-from rlvr_world.training.state import load_optimizer, load_weights, save_optimizer
 
 TokenLoss = Callable[[Tensor, Tensor, Packed], Tensor]
 """(log-prob [T], entropy [T], packed) -> loss of each token [T]."""
@@ -37,7 +36,7 @@ class Learner:
     def __init__(
         self,
         model: Model,
-        tokenizer: PreTrainedTokenizerBase | None,
+        tokenizer: TextTokenizer | None,
         model_config: ModelConfig,
         optimizer_config: OptimizerConfig,
         world: Path | None = None,
@@ -55,18 +54,8 @@ class Learner:
                 used.data = used.data.to(dtype)
         pairs = zip(model.parameters(), self.policy.parameters(), strict=True)
         self.trainable = [(master, used) for master, used in pairs if master.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            [master for master, _ in self.trainable],
-            lr=optimizer_config.learning_rate,
-            betas=(optimizer_config.beta1, optimizer_config.beta2),
-            weight_decay=optimizer_config.weight_decay,
-            fused=True,
-        )
-
-    @property
-    def watched(self) -> list[tuple[torch.optim.Optimizer, torch.nn.Module]]:
-        """Each optimizer with what it trains."""
-        return [(self.optimizer, self.model)]
+        self.optimizer = adamw([master for master, _ in self.trainable], optimizer_config)
+        self.watched: Watched = [(self.optimizer, model)]
 
     def save(self, folder: Path) -> None:
         """The model folder, and the optimizer's state in it."""
@@ -75,7 +64,7 @@ class Learner:
 
     def restore(self, checkpoint: Path) -> None:
         """Weights and optimizer state of a checkpoint of the same model."""
-        load_weights(checkpoint, self.model)
+        load_weights(self.model, checkpoint)
         load_optimizer(self.optimizer, checkpoint)
         self.refresh()
 
@@ -88,11 +77,10 @@ class Learner:
 
     def _collect_gradients(self) -> None:
         """Add the policy's gradients to the model's, in float32."""
-        if self.policy is not self.model:
-            for master, used in self.trainable:
-                if used.grad is not None:
-                    master.grad = used.grad.float() if master.grad is None else master.grad.add_(used.grad)
-                    used.grad = None
+        for master, used in self.trainable if self.policy is not self.model else ():
+            if used.grad is not None:
+                master.grad = used.grad.float() if master.grad is None else master.grad.add_(used.grad)
+                used.grad = None
 
     def logps(self, packed: Packed, temperature: float = 1.0, model: Model | None = None) -> tuple[Tensor, Tensor]:
         """Log-prob and entropy of every trained token, float32 [T], under the policy or another model like it."""
@@ -102,17 +90,10 @@ class Learner:
         if packed.legal_T2 is not None:
             start_T, stop_T = packed.legal_T2.unbind(1)
             allowed = (start_T, stop_T.clamp(max=head_VD.shape[0]))
-        return chosen_logps(
-            hidden_ND[packed.source_T], head_VD, packed.target_T, allowed=allowed, temperature=temperature
-        )
+        return chosen_logps(hidden_ND[packed.source_T], head_VD, packed.target_T, allowed, temperature)
 
     def update(
-        self,
-        groups: Sequence[Group],
-        loss_of: TokenLoss,
-        progress: float,
-        forward_tokens: int,
-        temperature: float = 1.0,
+        self, groups: list[Group], loss_of: TokenLoss, progress: float, forward_tokens: int, temperature: float = 1.0
     ) -> dict[str, float]:
         """One optimizer step on the weighted sum of token losses; micro-batching cannot change it."""
         self.policy.train()
@@ -124,20 +105,7 @@ class Learner:
             loss.backward()
             self._collect_gradients()
             total += loss.item()
-        norm = torch.nn.utils.clip_grad_norm_([master for master, _ in self.trainable], self.config.clip_norm)
-        for settings in self.optimizer.param_groups:
-            settings["lr"] = learning_rate(self.config, progress)
-        self.optimizer.step()
+        taken = take_step(self.optimizer, self.config, progress)
         self.optimizer.zero_grad(set_to_none=True)
         self.refresh()
-        return {"loss": total, "grad_norm": norm.item(), "learning_rate": learning_rate(self.config, progress)}
-
-
-def learning_rate(config: OptimizerConfig, progress: float) -> float:
-    """The rate at a fraction ``progress`` in [0, 1] of the stage."""
-    if progress < config.warmup:
-        return config.learning_rate * progress / config.warmup
-    if config.schedule == "constant":
-        return config.learning_rate
-    after = (progress - config.warmup) / max(1e-9, 1 - config.warmup)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, after)))
+        return {"loss": total, **taken}

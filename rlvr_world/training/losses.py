@@ -1,8 +1,7 @@
-"""The GRPO loss on flat tokens: clipped policy loss, KL estimates, and log-probabilities of chosen tokens.
+"""Losses on flat tokens: clipped policy loss, KL estimates, and log-probabilities of chosen tokens.
 
-Shapes: T = sampled tokens of any number of rollouts side by side, with no padding; D = width of the hidden
-state; V = vocabulary. All functions are pure and give one number a token; how tokens are weighed is
-``advantages.rollout_weights``.
+Shapes: T = sampled tokens of any number of rollouts side by side, with no padding; C = those of a chunk; D = width of
+the hidden state; V = vocabulary. One number a token; how tokens are weighed is ``advantages.rollout_weights``.
 """
 
 from __future__ import annotations
@@ -18,6 +17,10 @@ LOG_RATIO_LIMIT = 20.0
 """exp() of more than this is out of any trust region; the limit keeps 0 * inf out of the loss (as verl does)."""
 KL_LIMIT = 10.0
 """RLVR-World clamps its k3 estimate to +-10 a token (``low_var_kl``)."""
+Bounds = tuple[Tensor, Tensor] | None
+"""(start, stop) of the legal ids of each token, int64 [T]; None where all are legal."""
+Settings = tuple[int, float, torch.dtype]
+"""Tokens of a chunk, temperature, and the type that products with the head are made in."""
 
 
 def policy_loss(
@@ -38,18 +41,14 @@ def policy_loss(
     """
     log_ratio_T = logp_T - old_logp_T
     if rollout_T is not None:
-        log_ratio_T = _rollout_mean(log_ratio_T, rollout_T)
+        counts_N = torch.bincount(rollout_T)
+        sums_N = log_ratio_T.new_zeros(len(counts_N)).index_add(0, rollout_T, log_ratio_T)
+        log_ratio_T = (sums_N / counts_N.clamp(min=1))[rollout_T]
     ratio_T = log_ratio_T.clamp(-LOG_RATIO_LIMIT, LOG_RATIO_LIMIT).exp()
     loss_T = -torch.minimum(ratio_T * advantage_T, ratio_T.clamp(1 - clip_low, 1 + clip_high) * advantage_T)
     too_low = (ratio_T < 1 - clip_low) & (advantage_T < 0)
     too_high = (ratio_T > 1 + clip_high) & (advantage_T > 0)
     return loss_T, (too_low | too_high).detach()
-
-
-def _rollout_mean(value_T: Tensor, rollout_T: Tensor) -> Tensor:
-    counts = torch.bincount(rollout_T)
-    sums = value_T.new_zeros(len(counts)).index_add(0, rollout_T, value_T)
-    return (sums / counts.clamp(min=1))[rollout_T]
 
 
 def kl_estimate(logp_T: Tensor, ref_logp_T: Tensor, kind: Literal["k1", "k2", "k3"] = "k3") -> Tensor:
@@ -74,9 +73,9 @@ def chosen_logps(
     hidden_TD: Tensor,
     weight_VD: Tensor,
     ids_T: Tensor,
-    allowed: tuple[Tensor, Tensor] | None = None,
-    chunk: int = 512,
+    allowed: Bounds = None,
     temperature: float = 1.0,
+    chunk: int = 512,
 ) -> tuple[Tensor, Tensor]:
     """Log-probability of each id under softmax(hidden @ weight.T / temperature), and that distribution's entropy.
 
@@ -84,8 +83,6 @@ def chosen_logps(
     as a whole. Both outputs are float32 (float64 for float64 input) [T], in nats, and differentiable in
     ``hidden_TD`` and ``weight_VD`` (tied weights included); an unused entropy costs nothing in backward.
 
-    ``allowed`` = (start_T, stop_T), int64 [T]: only ids in range(start, stop) are legal at that token. The
-    head of a model with bias, scaling or soft-capping is not this function: see ``models.head_weight``.
     Under autocast, or with bfloat16 hidden states, logits are rounded as the model's own head rounds them and
     everything after them is float32.
 
@@ -104,16 +101,14 @@ def chosen_logps(
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_TD.dtype
     bounds = (starts_T - low, stops_T - low) if mixed else None
     # Rows of the head that no token may choose are never multiplied: half the vocabulary for video.
-    return _ChosenLogps.apply(hidden_TD, weight_VD[low:high], ids_T - low, bounds, chunk, temperature, dtype)
+    return _ChosenLogps.apply(hidden_TD, weight_VD[low:high], ids_T - low, bounds, (chunk, temperature, dtype))
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _chunk_logits(
-    hidden_CD: Tensor, weight_VD: Tensor, bounds: tuple[Tensor, Tensor] | None, part: slice, temperature: float
-) -> Tensor:
+def _chunk_logits(hidden_CD: Tensor, weight_VD: Tensor, bounds: Bounds, part: slice, temperature: float) -> Tensor:
     logits_CV = (hidden_CD @ weight_VD.T).to(_wide(hidden_CD.dtype))
     if temperature != 1.0:
         logits_CV /= temperature
@@ -130,15 +125,9 @@ class _ChosenLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden_TD: Tensor,
-        weight_VD: Tensor,
-        ids_T: Tensor,
-        bounds: tuple[Tensor, Tensor] | None,
-        chunk: int,
-        temperature: float,
-        dtype: torch.dtype,
+        ctx: Any, hidden_TD: Tensor, weight_VD: Tensor, ids_T: Tensor, bounds: Bounds, settings: Settings
     ) -> tuple[Tensor, Tensor]:
+        chunk, temperature, dtype = settings
         lse_T = torch.empty(len(ids_T), dtype=_wide(dtype), device=hidden_TD.device)
         logp_T, entropy_T = torch.empty_like(lse_T), torch.empty_like(lse_T)
         with torch.autocast(hidden_TD.device.type, enabled=False):
@@ -151,7 +140,7 @@ class _ChosenLogps(torch.autograd.Function):
                 logp_T[part] = logps_CV.gather(1, ids_T[part, None])[:, 0]
                 entropy_T[part] = -logps_CV.exp().mul_(logps_CV).sum(dim=1)
         ctx.save_for_backward(hidden_TD, weight_VD, ids_T, lse_T, entropy_T, *(bounds or ()))
-        ctx.settings = (chunk, temperature, dtype)
+        ctx.settings = settings
         ctx.set_materialize_grads(False)
         return logp_T, entropy_T
 
@@ -169,13 +158,8 @@ class _ChosenLogps(torch.autograd.Function):
                 hidden_CD = hidden_TD[part].to(dtype)
                 logits_CV = _chunk_logits(hidden_CD, weight, tuple(bounds) or None, part, temperature)
                 logps_CV = logits_CV.sub_(lse_T[part, None])
-                grad_CV = _logit_grad(
-                    logps_CV,
-                    ids_T[part],
-                    entropy_T[part],
-                    None if logp_grad_T is None else logp_grad_T[part],
-                    None if entropy_grad_T is None else entropy_grad_T[part],
-                )
+                grads = (None if grad_T is None else grad_T[part] for grad_T in (logp_grad_T, entropy_grad_T))
+                grad_CV = _logit_grad(logps_CV, ids_T[part], entropy_T[part], *grads)
                 grad_CV = grad_CV.div_(temperature).to(dtype)
                 if hidden_grad_TD is not None:
                     hidden_grad_TD[part] = grad_CV @ weight
@@ -185,7 +169,7 @@ class _ChosenLogps(torch.autograd.Function):
                     else:
                         weight_grad_VD += grad_CV.T @ hidden_CD  # bfloat16 products, summed in float32
         weight_grad = None if weight_grad_VD is None else weight_grad_VD.to(weight_VD.dtype)
-        return hidden_grad_TD, weight_grad, None, None, None, None, None
+        return hidden_grad_TD, weight_grad, None, None, None
 
 
 def _logit_grad(
@@ -204,7 +188,6 @@ def _logit_grad(
 
 def finite(values: Tensor, site: str) -> Tensor:
     """``values`` as they are; raises NonFinite, naming ``site``, where one of them is not finite."""
-    if not torch.isfinite(values.detach()).all():
-        bad = int((~torch.isfinite(values.detach())).sum())
+    if bad := int((~torch.isfinite(values.detach())).sum()):
         raise NonFinite(f"{bad} of {values.numel()} numbers of the {site} are not finite")
     return values

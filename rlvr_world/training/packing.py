@@ -34,7 +34,7 @@ class Branch:
 
 
 ALL = (0, 2**31)
-"""The legal range of a token that nothing restricts; whoever knows the vocabulary cuts it down."""
+"""The legal range of a token that nothing restricts; who knows the vocabulary cuts it down."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def example(script: Script) -> Group:
 
 def legal_ranges(script: Script, lengths: Sequence[int]) -> Tensor | None:
     """The legal ids of every response token, int64 [R, 2], given how many tokens each Write segment came to
-    (its stop token included); None when no segment restricts them."""
+    (its stop token included); None where no segment restricts them."""
     if all(isinstance(s, Given) or s.allowed is None for s in script.tail):
         return None
     ranges: list[tuple[int, int]] = []
@@ -104,10 +104,7 @@ def response_lengths(rollout: Rollout) -> list[int]:
 
 def pack(groups: Sequence[Group]) -> Packed:
     """Lay groups end to end. A group of one needs no branching: its response continues its prompt."""
-    ids: list[Tensor] = []
-    positions: list[Tensor] = []
-    trees: list[Tree] = []
-    sources: list[Tensor] = []
+    ids, positions, sources, trees = [], [], [], []
     start = 0
     for group in groups:
         P = len(group.prompt)
@@ -115,29 +112,27 @@ def pack(groups: Sequence[Group]) -> Packed:
         positions.append(torch.arange(P))
         at = start + P
         for branch in group.branches:
-            R = len(branch.ids)
+            read = len(branch.ids) - 1
             ids.append(branch.ids[:-1])
-            positions.append(torch.arange(P, P + R - 1))
-            predicts = torch.cat([torch.tensor([start + P - 1]), torch.arange(at, at + R - 1)])
-            sources.append(predicts[branch.trained])
-            at += R - 1
+            positions.append(torch.arange(P, P + read))
+            sources.append(torch.tensor([start + P - 1, *range(at, at + read)])[branch.trained])
+            at += read
         lengths = tuple(len(b.ids) - 1 for b in group.branches if len(b.ids) > 1)
         trees.append(Tree(P + sum(lengths), ()) if len(group.branches) == 1 else Tree(P, lengths))
         start = at
     branches = [b for g in groups for b in g.branches]
+    legal = [_or(b.legal, torch.tensor(ALL).expand(len(b.ids), 2))[b.trained] for b in branches]
     return Packed(
         ids_1N=torch.cat(ids)[None],
         positions_1N=torch.cat(positions)[None],
         layout=TreeLayout(tuple(trees)),
         source_T=torch.cat(sources),
         target_T=torch.cat([b.ids[b.trained] for b in branches]),
-        weight_T=_spread(torch.tensor([b.weight for b in branches]), branches),
-        advantage_T=_spread(torch.tensor([b.advantage for b in branches]), branches),
-        branch_T=_spread(torch.arange(len(branches)), branches),
+        weight_T=_spread([b.weight for b in branches], branches),
+        advantage_T=_spread([b.advantage for b in branches], branches),
+        branch_T=_spread(range(len(branches)), branches),
         old_logp_T=torch.cat([_or(b.old_logps, torch.zeros(len(b.ids)))[b.trained] for b in branches]),
-        legal_T2=None
-        if all(b.legal is None for b in branches)
-        else torch.cat([_or(b.legal, torch.tensor(ALL).expand(len(b.ids), 2))[b.trained] for b in branches]),
+        legal_T2=torch.cat(legal) if any(b.legal is not None for b in branches) else None,
     )
 
 
@@ -145,9 +140,9 @@ def _or(value: Tensor | None, default: Tensor) -> Tensor:
     return default if value is None else value
 
 
-def _spread(values: Tensor, branches: Sequence[Branch]) -> Tensor:
+def _spread(values: Sequence[float], branches: Sequence[Branch]) -> Tensor:
     """One value a branch, repeated for each of its trained tokens: [T]."""
-    return values.repeat_interleave(torch.tensor([int(b.trained.sum()) for b in branches]))
+    return torch.tensor(values).repeat_interleave(torch.tensor([int(b.trained.sum()) for b in branches]))
 
 
 def micro_batches(groups: Sequence[Group], forward_tokens: int) -> list[list[Group]]:
@@ -156,8 +151,7 @@ def micro_batches(groups: Sequence[Group], forward_tokens: int) -> list[list[Gro
     used = 0
     for group in sorted(groups, key=lambda g: g.tokens):
         if not batches or used + group.tokens > forward_tokens:
-            batches.append([])
-            used = 0
+            batches, used = [*batches, []], 0
         batches[-1].append(group)
         used += group.tokens
     return batches

@@ -16,9 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlvr_world.config import OptimizerConfig
-from rlvr_world.training.learner import learning_rate
-from rlvr_world.training.state import TRAINER, load_optimizer, save_optimizer
+from rlvr_world.training.optimizer import TRAINER, Watched, adamw, load_optimizer, save_optimizer, take_step
 from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
 from rlvr_world.vision.config import VisualTokenizerConfig
 from rlvr_world.vision.discriminator import PatchDiscriminator, gradient_penalty, hinge_loss
@@ -41,7 +39,7 @@ def create_visual_tokenizer(config: VisualTokenizerConfig, height: int, width: i
         "resolution": height,
         "patch_width": config.patch_width or None,
     }
-    step = 2 ** (len(config.widths) - 1)
+    scale = 2 ** (len(config.widths) - 1)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if config.kind == "frame":
@@ -52,11 +50,11 @@ def create_visual_tokenizer(config: VisualTokenizerConfig, height: int, width: i
             dyn_fsq_levels=config.levels,
             patch_size=config.patch,
             max_att_resolution=config.attention,
-            context_grid=(height // step, width // step),
+            context_grid=(height // scale, width // scale),
         )
 
 
-class TokenizerTraining:
+class VisualTokenizerTraining:
     """The stage that trains a tokenizer; saves and restores all that it needs to go on."""
 
     full_speed = None
@@ -73,14 +71,16 @@ class TokenizerTraining:
         self.tokenizer, self.config, self.batch_of, self.lpips = tokenizer, config, batch_of, lpips
         self.seed, self.dtype = seed, dtype
         self.device = next(tokenizer.parameters()).device
-        self.optimizer = _adamw(tokenizer, config.optimizer)
+        self.optimizer = adamw(tokenizer.parameters(), config.optimizer)
+        self.watched: Watched = [(self.optimizer, tokenizer)]
         self.discriminator: PatchDiscriminator | None = None
         if config.gan:
             with torch.random.fork_rng(devices=[]):
                 torch.default_generator.manual_seed(seed)
                 discriminator = PatchDiscriminator(config.discriminator_depth, config.discriminator_width)
             self.discriminator = discriminator.to(self.device)
-            self.discriminator_optimizer = _adamw(self.discriminator, config.optimizer)
+            self.discriminator_optimizer = adamw(self.discriminator.parameters(), config.optimizer)
+            self.watched.append((self.discriminator_optimizer, self.discriminator))
 
     def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:
         """One update of each network; metrics, and the tokens that the frames came to."""
@@ -88,8 +88,7 @@ class TokenizerTraining:
         judged = self.discriminator is not None and progress >= self.config.gan_start
         self.tokenizer.train()
         self.optimizer.zero_grad(set_to_none=True)
-        made: list[Tensor] = []
-        indices: list[Tensor] = []
+        made, indices = [], []
         metrics: dict[str, float] = {}
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.seed * 1_000_003 + step)  # dropout of the cross-attention
@@ -104,9 +103,7 @@ class TokenizerTraining:
                 made.append(made_BTCHW.detach().float().flatten(0, 1))
                 indices.append(found)
         metrics["loss"] = sum(metrics.values())
-        metrics["grad_norm"] = self._update(
-            self.optimizer, self.tokenizer, learning_rate(self.config.optimizer, progress)
-        )
+        metrics["grad_norm"] = take_step(self.optimizer, self.config.optimizer, progress)["grad_norm"]
         if judged:
             metrics |= self._judge(frames_BTCHW.flatten(0, 1), torch.cat(made), progress)
         tokens = torch.cat(indices)
@@ -133,15 +130,16 @@ class TokenizerTraining:
         """L1, squared error, LPIPS and the discriminator's verdict; of a compressive tokenizer the context frame and
         the later ones count the same."""
         parts = [slice(None)] if self.config.kind == "frame" else [slice(0, 1), slice(1, None)]
-        losses: dict[str, Tensor] = {}
-        pairs = [(real_BTCHW[:, part].flatten(0, 1), made_BTCHW[:, part].flatten(0, 1)) for part in parts]
-        losses["l1"] = torch.stack([(made - real).abs().mean() for real, made in pairs]).sum()
+        pairs = [(made_BTCHW[:, part].flatten(0, 1), real_BTCHW[:, part].flatten(0, 1)) for part in parts]
+
+        def total(distance: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+            return torch.stack([distance(made, real).mean() for made, real in pairs]).sum()
+
+        losses = {"l1": total(lambda made, real: (made - real).abs())}
         if self.config.squared:
-            errors = [(made - real).square().mean() for real, made in pairs]
-            losses["squared"] = self.config.squared * torch.stack(errors).sum()
+            losses["squared"] = self.config.squared * total(lambda made, real: (made - real).square())
         if self.lpips is not None and self.config.perceptual:
-            distances = [self.lpips(made, real).mean() for real, made in pairs]
-            losses["lpips"] = self.config.perceptual * torch.stack(distances).sum()
+            losses["lpips"] = self.config.perceptual * total(self.lpips)
         if judged:
             assert self.discriminator is not None
             losses["gan"] = -self.config.gan * self.discriminator(made_BTCHW.flatten(0, 1)).mean()
@@ -161,22 +159,8 @@ class TokenizerTraining:
             metrics["discriminator"] += share * verdict.item()
             metrics["penalty"] += share * penalty.item()
         since = max(0.0, progress - self.config.gan_start)
-        rate = learning_rate(replace(self.config.optimizer, schedule="constant"), since)
-        self._update(self.discriminator_optimizer, self.discriminator, rate)
+        take_step(self.discriminator_optimizer, replace(self.config.optimizer, schedule="constant"), since)
         return metrics
-
-    def _update(self, optimizer: torch.optim.Optimizer, network: torch.nn.Module, rate: float) -> float:
-        norm = torch.nn.utils.clip_grad_norm_(network.parameters(), self.config.optimizer.clip_norm)
-        for settings in optimizer.param_groups:
-            settings["lr"] = rate
-        optimizer.step()
-        return norm.item()
-
-    @property
-    def watched(self) -> list[tuple[torch.optim.Optimizer, torch.nn.Module]]:
-        """Each optimizer with what it trains."""
-        judge = [(self.discriminator_optimizer, self.discriminator)] if self.discriminator is not None else []
-        return [(self.optimizer, self.tokenizer), *judge]
 
     def save(self, folder: Path) -> None:
         """The tokenizer's folder, and beside it the optimizers and the discriminator."""
@@ -187,8 +171,7 @@ class TokenizerTraining:
             save_file(self.discriminator.state_dict(), str(folder / TRAINER / "discriminator.safetensors"))
 
     def restore(self, checkpoint: Path) -> None:
-        weights = load_file(str(checkpoint / WEIGHTS))
-        self.tokenizer.load_state_dict(weights)
+        self.tokenizer.load_state_dict(load_file(str(checkpoint / WEIGHTS)))
         load_optimizer(self.optimizer, checkpoint)
         if self.discriminator is not None:
             load_optimizer(self.discriminator_optimizer, checkpoint, "discriminator_optimizer")
@@ -202,10 +185,3 @@ def reconstruct(tokenizer: Tokenizer, frames_BTCHW: Tensor) -> tuple[Tensor, Ten
         return made.unflatten(0, frames_BTCHW.shape[:2]), indices
     made, _, indices = tokenizer(frames_BTCHW)
     return made, indices
-
-
-def _adamw(network: torch.nn.Module, config: OptimizerConfig) -> torch.optim.Optimizer:
-    betas = (config.beta1, config.beta2)
-    return torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay, fused=True
-    )

@@ -1,20 +1,16 @@
-"""What both visual tokenizers are made of: an encoder half, a decoder half, attention to a context frame.
+"""What both visual tokenizers are made of: a folder with a config, an encoder half, a decoder half.
 
 The residual, attention and resampling blocks are those of diffusers, so that the names of all weights are the
-published ones.
-
-Shape legend: B contexts, M frames (one or more of each context, context-major), C channels, H W pixels or positions,
-N = H * W positions, K heads, D channels of a head.
+published ones. Shape legend: M frames, C channels, H W pixels or positions.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, cast
 
-import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
@@ -22,41 +18,35 @@ from diffusers.models.unets.unet_2d_blocks import DownEncoderBlock2D, UNetMidBlo
 from torch import Tensor, nn
 
 from rlvr_world.errors import InputError
+from rlvr_world.vision.cross_attention import CrossAttention, KeysValues, PositionNorm
 from rlvr_world.vision.fsq import FSQ
 
 EPS = 1e-6
-ATTENDED = 32
-"""Groups of the norms before a cross-attention."""
-KeysValues = tuple[Tensor, Tensor]
-"""A context feature as a cross-attention reads it: keys and values, each [B, K, N, D]."""
 
 
 @dataclass(frozen=True)
 class HalfShape:
-    """What the halves of a visual tokenizer are built of: the config fields that both kinds have."""
+    """What the halves of a visual tokenizer are built of: those fields of its config that both kinds have."""
 
-    pixels_in: int
-    """Channels of the pictures that an encoder reads."""
-    pixels_out: int
-    """Channels of those that a decoder makes."""
-    latent: int
-    widths: tuple[int, ...]
-    """Channels of the stages, from pixels to latents."""
-    layers: int
-    groups: int
-    act: str
+    in_channels: int
+    out_channels: int
+    latent_channels: int
+    block_out_channels: tuple[int, ...]
+    """From pixels to latents."""
+    layers_per_block: int
+    norm_num_groups: int
+    act_fn: str
+    patch_width: int | None
     attention: bool
-    """Whether the middle has self-attention."""
-    patch_width: int | None = None
-    """Width of halves that work on patches, in place of the published ones."""
+    """Whether the middle has self-attention; one kind has a field for it."""
 
     @property
     def resnet(self) -> dict[str, Any]:
         """What every block of diffusers is told."""
-        return {"resnet_eps": EPS, "resnet_act_fn": self.act, "resnet_groups": self.groups}
+        return {"resnet_eps": EPS, "resnet_act_fn": self.act_fn, "resnet_groups": self.norm_num_groups}
 
     def middle(self) -> UNetMidBlock2D:
-        width, no_time_embedding = self.widths[-1], cast(int, None)
+        width, no_time_embedding = self.block_out_channels[-1], cast(int, None)
         return UNetMidBlock2D(
             width, no_time_embedding, attention_head_dim=width, add_attention=self.attention, **self.resnet
         )
@@ -78,9 +68,9 @@ class VisualTokenizer(ModelMixin, ConfigMixin):
 
     def to_json_string(self) -> str:
         """The text of ``config.json``, without where it was loaded from and without fields that are unset."""
-        fields = {name: value for name, value in json.loads(super().to_json_string()).items() if value is not None}
-        fields.pop("_name_or_path", None)
-        return json.dumps({**fields, "_class_name": self.published_name}, indent=2, sort_keys=True) + "\n"
+        given = {name: value for name, value in json.loads(super().to_json_string()).items() if value is not None}
+        given.pop("_name_or_path", None)
+        return json.dumps({**given, "_class_name": self.published_name}, indent=2, sort_keys=True) + "\n"
 
     @property
     def codebook_size(self) -> int:
@@ -95,10 +85,8 @@ class VisualTokenizer(ModelMixin, ConfigMixin):
         """Rows and columns of the latent grid of a picture; InputError where the size does not divide evenly."""
         step = self.downsampling
         if height < step or width < step or height % step or width % step:
-            raise InputError(
-                f"{type(self).__name__}: expected frames whose height and width are multiples of {step} pixels, "
-                f"got {height}x{width}; resize them"
-            )
+            wanted = f"frames whose height and width are multiples of {step} pixels"
+            raise InputError(f"{type(self).__name__}: expected {wanted}, got {height}x{width}; resize them")
         return height // step, width // step
 
     def half_shape(self, attention: bool) -> HalfShape:
@@ -114,70 +102,11 @@ class VisualTokenizer(ModelMixin, ConfigMixin):
             self.register_to_config(**{field: types})
         if config["norm_type"] != "group":
             raise InputError(f"{where} norm_type: expected 'group', got '{config['norm_type']}'")
-        for width in widths:
-            if width % groups:
-                raise InputError(
-                    f"{where} block_out_channels: expected multiples of norm_num_groups ({groups}), got {width}"
-                )
-        pixels = config["in_channels"], config["out_channels"]
-        blocks = config["layers_per_block"], groups, config["act_fn"], attention, config["patch_width"]
-        return HalfShape(*pixels, config["latent_channels"], widths, *blocks)
-
-
-class PositionNorm(nn.LayerNorm):
-    """Normalises the channels of each position of [M, C, H, W] for itself; a group norm mixes all positions."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
-
-
-class CrossAttention(nn.Module):
-    """Features of a later frame look at the context's features of the same size: SiLU(z + attention(z, context)).
-
-    Both sides are normalised and get a learned position table of their own, zero at first.
-    """
-
-    def __init__(self, channels: int, positions: int, local: bool) -> None:
-        """``local`` normalises each position for itself; a group norm is of all positions together."""
-        super().__init__()
-        if channels % ATTENDED:
-            raise InputError(
-                f"tokenizer config block_out_channels: expected multiples of {ATTENDED} where frames look at their "
-                f"context (max_att_resolution), got {channels}"
-            )
-        self.kv_pos_emb = nn.Parameter(torch.zeros(positions, channels))
-        self.q_pos_emb = nn.Parameter(torch.zeros(positions, channels))
-        self.att = nn.MultiheadAttention(channels, num_heads=4, dropout=0.1, batch_first=True)
-        self.kv_norm = PositionNorm(channels) if local else nn.GroupNorm(ATTENDED, channels)
-        self.q_norm = PositionNorm(channels) if local else nn.GroupNorm(ATTENDED, channels)
-        self.dropout = nn.Dropout(0.1)
-
-    def keys_values(self, context_BCHW: Tensor) -> KeysValues:
-        """The context's side, computed once however many frames look at it."""
-        tokens = self.kv_norm(context_BCHW).flatten(2).transpose(1, 2) + self.kv_pos_emb
-        channels = tokens.shape[-1]
-        keys_values = F.linear(tokens, self.att.in_proj_weight[channels:], self.att.in_proj_bias[channels:])
-        keys, values = keys_values.chunk(2, dim=-1)
-        return self._heads(keys), self._heads(values)
-
-    def forward(self, z_MCHW: Tensor, context: KeysValues) -> Tensor:
-        """``z`` after looking at the context; M is a multiple of B, each context's frames together."""
-        keys, values = context
-        tokens = self.q_norm(z_MCHW).flatten(2).transpose(1, 2) + self.q_pos_emb
-        channels = tokens.shape[-1]
-        queries = F.linear(tokens, self.att.in_proj_weight[:channels], self.att.in_proj_bias[:channels])
-        # All frames of a context are one long list of queries: keys and values are never repeated.
-        found = F.scaled_dot_product_attention(
-            self._heads(queries.reshape(len(keys), -1, channels)),
-            keys,
-            values,
-            dropout_p=self.att.dropout if self.training else 0.0,
-        )
-        found = self.dropout(self.att.out_proj(found.transpose(1, 2).reshape(tokens.shape)))
-        return F.silu(z_MCHW + found.transpose(1, 2).reshape(z_MCHW.shape))
-
-    def _heads(self, tokens: Tensor) -> Tensor:
-        return tokens.unflatten(-1, (self.att.num_heads, -1)).transpose(1, 2)
+        if odd := [width for width in widths if width % groups]:
+            wanted = f"multiples of norm_num_groups ({groups})"
+            raise InputError(f"{where} block_out_channels: expected {wanted}, got {odd[0]}")
+        common = {field.name: config[field.name] for field in fields(HalfShape) if field.name in config}
+        return HalfShape(**{**common, "block_out_channels": widths, "attention": attention})
 
 
 class Half(nn.Module):
@@ -203,10 +132,8 @@ class Half(nn.Module):
     def forward(
         self, x_MCHW: Tensor, context: Sequence[KeysValues] = (), keep: Collection[int] = ()
     ) -> tuple[Tensor, list[Tensor]]:
-        """What conv_out gives, and the features after the stages ``keep``, in the order of the stages.
-
-        ``context`` has an entry a cross-attention, from ``keys_values``.
-        """
+        """What conv_out gives, and the features after the stages ``keep``, in the order of the stages. ``context`` has
+        an entry a cross-attention, from ``keys_values``."""
         x_MCHW = self.conv_in(x_MCHW)
         kept = []
         for i, stage in enumerate(self.stages):
@@ -229,13 +156,13 @@ class Encoder(Half):
 
     def __init__(self, shape: HalfShape) -> None:
         super().__init__()
-        widths, last = shape.widths, len(shape.widths) - 1
-        self.conv_in = nn.Conv2d(shape.pixels_in, widths[0], 3, padding=1)
+        widths, last = shape.block_out_channels, len(shape.block_out_channels) - 1
+        self.conv_in = nn.Conv2d(shape.in_channels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
             DownEncoderBlock2D(
                 widths[max(i - 1, 0)],
                 width,
-                num_layers=shape.layers,
+                num_layers=shape.layers_per_block,
                 add_downsample=i < last,
                 downsample_padding=0,
                 **shape.resnet,
@@ -243,8 +170,8 @@ class Encoder(Half):
             for i, width in enumerate(widths)
         )
         self.mid_block = shape.middle()
-        self.conv_norm_out = nn.GroupNorm(shape.groups, widths[-1], eps=EPS)
-        self.conv_out = nn.Conv2d(widths[-1], shape.latent, 3, padding=1)
+        self.conv_norm_out = nn.GroupNorm(shape.norm_num_groups, widths[-1], eps=EPS)
+        self.conv_out = nn.Conv2d(widths[-1], shape.latent_channels, 3, padding=1)
         self.stages = [*self.down_blocks, self.mid_block]
         self.widths = (*widths, widths[-1])
         self.scales = (*(2 ** max(last - 1 - i, 0) for i in range(len(widths))), 1)
@@ -259,19 +186,19 @@ class Decoder(Half):
 
     def __init__(self, shape: HalfShape, shifted: bool) -> None:
         super().__init__()
-        start, last = shape.widths[-1], len(shape.widths) - 1
-        widths = (*shape.widths[-2::-1], shape.widths[0]) if shifted else shape.widths[::-1]
-        doubles = [i != (0 if shifted else last) for i in range(len(widths))]
-        self.conv_in = nn.Conv2d(shape.latent, start, 3, padding=1)
+        start, *later = shape.block_out_channels[::-1]
+        widths = (*later, shape.block_out_channels[0]) if shifted else (start, *later)
+        doubles = [i != (0 if shifted else len(later)) for i in range(len(widths))]
+        self.conv_in = nn.Conv2d(shape.latent_channels, start, 3, padding=1)
         self.mid_block = shape.middle()
         self.up_blocks = nn.ModuleList(
             UpDecoderBlock2D(
-                before, width, num_layers=shape.layers + (not shifted), add_upsample=double, **shape.resnet
+                before, width, num_layers=shape.layers_per_block + (not shifted), add_upsample=double, **shape.resnet
             )
             for before, width, double in zip((start, *widths), widths, doubles, strict=False)
         )
-        self.conv_norm_out = nn.GroupNorm(shape.groups, widths[-1], eps=EPS)
-        self.conv_out = nn.Conv2d(widths[-1], shape.pixels_out, 3, padding=1)
+        self.conv_norm_out = nn.GroupNorm(shape.norm_num_groups, widths[-1], eps=EPS)
+        self.conv_out = nn.Conv2d(widths[-1], shape.out_channels, 3, padding=1)
         self.stages = [self.mid_block, *self.up_blocks]
         self.widths, self.scales = (start, *widths), tuple(2 ** sum(doubles[:i]) for i in range(len(widths) + 1))
 
@@ -297,12 +224,12 @@ def halves(shape: HalfShape, shifted: bool = False) -> tuple[Half, Half]:
     """
     if shape.patch_width is None:
         return Encoder(shape), Decoder(shape, shifted)
-    width, patch = shape.patch_width, 2 ** (len(shape.widths) - 1)
-    conv_in, blocks = nn.Conv2d(shape.pixels_in, width, patch, stride=patch), [PatchBlock(width) for _ in range(3)]
-    encoder = PatchHalf(conv_in, blocks, nn.Conv2d(width, shape.latent, 1))
-    conv_in, both = nn.Conv2d(shape.latent, width, 1), (NeighbourBlock, NeighbourBlock, PatchBlock, PatchBlock)
+    width, patch = shape.patch_width, 2 ** (len(shape.block_out_channels) - 1)
+    conv_in, blocks = nn.Conv2d(shape.in_channels, width, patch, stride=patch), [PatchBlock(width) for _ in range(3)]
+    encoder = PatchHalf(conv_in, blocks, nn.Conv2d(width, shape.latent_channels, 1))
+    conv_in, both = nn.Conv2d(shape.latent_channels, width, 1), (NeighbourBlock, NeighbourBlock, PatchBlock, PatchBlock)
     decoder = PatchHalf(
-        conv_in, [block(width) for block in both], nn.ConvTranspose2d(width, shape.pixels_out, patch, stride=patch)
+        conv_in, [block(width) for block in both], nn.ConvTranspose2d(width, shape.out_channels, patch, stride=patch)
     )
     nn.init.constant_(cast(Tensor, decoder.conv_out.bias), 0.5)
     return encoder, decoder
@@ -343,8 +270,6 @@ class CodeNorm(nn.BatchNorm1d):
 
 
 def code_norm(channels: int, patch_width: int | None) -> nn.Module:
-    """What stands before FSQ: with patch halves a batch norm, which keeps codes in use; published, nothing.
-
-    Takes [M, channels, ...]; in evaluation mode it is a fixed scale and shift of each channel.
-    """
+    """What stands before FSQ, for [M, channels, ...]: with patch halves a batch norm, which keeps codes in use (in
+    evaluation mode a fixed scale and shift of each channel); published, nothing."""
     return nn.Identity() if patch_width is None else CodeNorm(channels)

@@ -4,7 +4,6 @@ Published as ``thuml/rt1-compressive-tokenizer`` (class ``CompressiveVQModelFSQ`
 context tokens once, then 8x10 = 80 tokens a frame. A pair of halves handles the context frame alone; a second pair
 handles each later frame and looks at the context's features by cross-attention: unquantised ones where it encodes,
 ones decoded from the context's tokens where it decodes, so that tokens are all that decoding needs.
-
 Shape legend: B contexts, F later frames, R rows of dynamics tokens (one or more a context, context-major), H height,
 W width, hc wc latent grid, N = hc * wc context tokens, n tokens of a later frame, d channels of a code.
 """
@@ -12,23 +11,15 @@ W width, hc wc latent grid, N = hc * wc context tokens, n tokens of a later fram
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from rlvr_world.errors import InputError
-from rlvr_world.vision.blocks import (
-    Decoder,
-    Encoder,
-    KeysValues,
-    PatchDecoder,
-    PatchEncoder,
-    VisualTokenizer,
-    check_shape,
-    code_norm,
-)
+from rlvr_world.vision.blocks import VisualTokenizer, code_norm, halves
+from rlvr_world.vision.cross_attention import KeysValues
 from rlvr_world.vision.fsq import FSQ
 
 
@@ -45,13 +36,11 @@ class ContextFeatures:
 class CompressiveTokenizer(VisualTokenizer):
     """Clips to tokens and back. The fields are those of the published ``config.json``, and so are the defaults.
 
-    Besides them, ``context_grid`` gives rows and columns of the latent grid that the position tables are made for, so
-    that any size works; None is the published rule, ``resolution`` pixels high and 5/4 of that wide. Halves look at
-    the context wherever their feature is at most ``max_att_resolution`` high; ``context_length`` is always 1.
-    ``lookup_from_codebook``, ``force_upcast``, ``sample_size`` and ``scaling_factor`` mean nothing, but published
-    folders have them. ``patch_width`` is that of FrameTokenizer, for all halves.
-
-    Raises InputError for fields that do not fit together.
+    Besides them, ``context_grid`` gives rows and columns of the latent grid that the position tables are made for; None
+    is the published rule, ``resolution`` pixels high and 5/4 of that wide. Halves look at the context wherever their
+    feature is at most ``max_att_resolution`` high; ``context_length`` is always 1. ``lookup_from_codebook``,
+    ``force_upcast``, ``sample_size`` and ``scaling_factor`` mean nothing, but published folders have them.
+    ``patch_width`` is that of FrameTokenizer, for all halves. Raises InputError for fields that do not fit together.
     """
 
     published_name = "CompressiveVQModelFSQ"
@@ -84,73 +73,38 @@ class CompressiveTokenizer(VisualTokenizer):
         patch_width: int | None = None,
     ) -> None:
         super().__init__()
-        widths, groups = tuple(block_out_channels), norm_num_groups
-        down = tuple(down_block_types or ["DownEncoderBlock2D"] * len(widths))
-        up = tuple(up_block_types or ["UpDecoderBlock2D"] * len(widths))
-        self.register_to_config(down_block_types=down, up_block_types=up)
-        check_shape(widths, groups, norm_type, down, up)
-        high = resolution // self.downsampling
+        shape, high = self.half_shape(mid_block_add_attention), resolution // self.downsampling
         rows, columns = (high, high // 4 * 5) if context_grid is None else context_grid
         self.context_grid = (rows, columns)
         if context_length != 1:
             raise InputError(f"tokenizer config context_length: expected 1 context frame, got {context_length}")
         if rows % patch_size or columns % patch_size:
-            raise InputError(
-                f"tokenizer config patch_size: expected a divisor of the latent grid's sides ({rows}x{columns}), "
-                f"got {patch_size}"
-            )
-
-        def encoder(attention: bool) -> Encoder | PatchEncoder:
-            if patch_width is not None:
-                return PatchEncoder(in_channels, latent_channels, patch_width, self.downsampling)
-            return Encoder(in_channels, latent_channels, widths, layers_per_block, groups, act_fn, attention)
-
-        def decoder(attention: bool) -> Decoder | PatchDecoder:
-            if patch_width is not None:
-                return PatchDecoder(out_channels, latent_channels, patch_width, self.downsampling)
-            return Decoder(
-                out_channels,
-                latent_channels,
-                start=widths[-1],
-                widths=widths[::-1],
-                doubles=[i < len(widths) - 1 for i in range(len(widths))],
-                layers=layers_per_block + 1,
-                groups=groups,
-                act=act_fn,
-                attention=attention,
-            )
-
-        self.encoder, self.decoder = encoder(mid_block_add_attention), decoder(mid_block_add_attention)
-        self.cond_encoder, self.cond_decoder = encoder(True), decoder(True)
+            wanted = f"a divisor of the latent grid's sides ({rows}x{columns})"
+            raise InputError(f"tokenizer config patch_size: expected {wanted}, got {patch_size}")
+        self.encoder, self.decoder = halves(shape)
+        self.cond_encoder, self.cond_decoder = halves(replace(shape, attention=True))
         small = max_att_resolution / rows
         # The middle of the encoder is of the size of the stage before it, and does not look again.
         encode_at = [i for i, scale in enumerate(self.cond_encoder.scales[:-1]) if scale <= small]
         decode_at = [i for i, scale in enumerate(self.cond_decoder.scales) if scale <= small]
         if not encode_at or not decode_at:
-            raise InputError(
-                f"tokenizer config max_att_resolution: expected at least the {rows} rows of the latent grid, "
-                f"got {max_att_resolution}; no later frame would see its context"
-            )
+            wanted = f"at least the {rows} rows of the latent grid, for later frames to see their context"
+            raise InputError(f"tokenizer config max_att_resolution: expected {wanted}, got {max_att_resolution}")
         self.cond_encoder.add_cross_attention(self.context_grid, encode_at)
         self.cond_decoder.add_cross_attention(self.context_grid, decode_at)
 
         self.context_fsq, self.fsq = FSQ(vq_fsq_levels), FSQ(dyn_fsq_levels)
-        code, patch = len(self.fsq.levels), patch_size**2 * latent_channels
-        self.quant_conv = nn.Conv2d(latent_channels, len(self.context_fsq.levels), 1)
-        self.post_quant_conv = nn.Conv2d(len(self.context_fsq.levels), latent_channels, 1)
+        context_code, code = len(self.context_fsq.levels), len(self.fsq.levels)
+        patch = patch_size**2 * latent_channels
+        self.quant_conv = nn.Conv2d(latent_channels, context_code, 1)
+        self.post_quant_conv = nn.Conv2d(context_code, latent_channels, 1)
         self.quant_linear = nn.Linear(patch, code)
-        self.quant_norm = code_norm(len(self.context_fsq.levels), patch_width)
-        self.dynamics_norm = code_norm(code, patch_width)
+        self.quant_norm, self.dynamics_norm = code_norm(context_code, patch_width), code_norm(code, patch_width)
         self.post_quant_linear = nn.Linear(code, patch)
 
     @property
     def context_codebook_size(self) -> int:
         return self.context_fsq.size
-
-    @property
-    def codebook_size(self) -> int:
-        """Codes of a later frame's tokens."""
-        return self.fsq.size
 
     @property
     def frame_grid(self) -> tuple[int, int]:
@@ -162,11 +116,6 @@ class CompressiveTokenizer(VisualTokenizer):
     def context_tokens(self) -> int:
         """Tokens of the context frame."""
         return self.context_grid[0] * self.context_grid[1]
-
-    @property
-    def frame_tokens(self) -> int:
-        """Tokens of a later frame."""
-        return self.frame_grid[0] * self.frame_grid[1]
 
     def encode(self, clip_BT3HW: Tensor) -> tuple[Tensor, Tensor]:
         """Clips in [0, 1], the context frame first, to int64 context tokens [B, N] and dynamics tokens [B, F, n]."""
@@ -198,10 +147,8 @@ class CompressiveTokenizer(VisualTokenizer):
         _, frames, _, height, width = clip_BT3HW.shape
         if self.grid(height, width) != self.context_grid or frames < 2:
             rows, columns = (side * self.downsampling for side in self.context_grid)
-            raise InputError(
-                f"CompressiveTokenizer: expected clips of 2 or more frames of {rows}x{columns} pixels, got {frames} of "
-                f"{height}x{width}; resize them, or train a tokenizer with another context_grid"
-            )
+            wanted, got = f"clips of 2 or more frames of {rows}x{columns} pixels", f"{frames} of {height}x{width}"
+            raise InputError(f"CompressiveTokenizer: expected {wanted}, got {got}; resize them, or train another one")
         clip_BT3HW = clip_BT3HW.to(self.quant_conv.weight.dtype)
         latents_Bchw, features = self.encoder(clip_BT3HW[:, 0], keep=self.cond_encoder.cross_at)
         context_codes, context_Bhw = self.context_fsq.quantize(self.quant_norm(self.quant_conv(latents_Bchw)), dim=1)

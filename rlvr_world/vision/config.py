@@ -17,9 +17,7 @@ class VisualTokenizerConfig:
     latent: int = what(64, "channels before the code", "channels")
     groups: int = what(32, "groups of the group norms", "groups")
     levels: tuple[int, ...] = what((7, 5, 5, 5, 5), "FSQ levels of each code channel; their product is the codebook")
-    patch_width: int = what(
-        0, "width of halves that work on patches instead of the published ones; 0 takes those", "channels"
-    )
+    patch_width: int = what(0, "width of halves that work on patches; 0 takes the published ones", "channels")
     patch: int = what(4, "compressive: latent positions a side that one token of a later frame covers", "positions")
     attention: int = what(32, "compressive: later frames look at the context where the grid is at most this high")
     steps: int = what(300_000, "generator updates", "steps")

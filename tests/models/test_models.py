@@ -136,14 +136,12 @@ def test_a_wrong_merge_is_caught() -> None:
 def test_the_reference_of_a_lora_model_is_its_base() -> None:
     model = trained_lora()
     with_adapter = logits(model)
-    with lora.reference_disabled(model):
+    with model.disable_adapter():
         assert torch.equal(logits(model), logits(tiny()))
     assert torch.equal(logits(model), with_adapter)
     trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert trainable
     assert all("lora_" in name for name in trainable)
-    with pytest.raises(ValueError, match="reference"), lora.reference_disabled(tiny()):
-        pass
 
 
 def test_lora_is_seeded_and_leaves_the_head_alone() -> None:

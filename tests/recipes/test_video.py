@@ -17,9 +17,9 @@ import torch
 from rlvr_world.config import Config
 from rlvr_world.diagnose.studies import study_actions
 from rlvr_world.domains.video.codec import relate_rows
-from rlvr_world.domains.video.data import parts
 from rlvr_world.domains.video.layout import VideoLayout
 from rlvr_world.domains.video.reconstruction import _unchanged
+from rlvr_world.domains.video.splits import parts
 from rlvr_world.errors import InputError
 from rlvr_world.models.loading import create_model, load_model
 from rlvr_world.overrides import override

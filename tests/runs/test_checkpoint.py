@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from rlvr_world.config import CheckpointConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
+from rlvr_world.config import CheckpointConfig, GuardConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.errors import InputError
 from rlvr_world.runs import checkpoints as checkpoint
 from rlvr_world.runs.checkpoints import Counters
-from rlvr_world.runs.stage import run_stage
+from rlvr_world.runs.guards import Guard
+from rlvr_world.runs.stage import Schedule, run_stage
 from rlvr_world.runs.tracking import Log
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner
@@ -75,17 +76,10 @@ def run(kind: str, learner: Learner, folder: Path, cut_at: int | None = None, sa
         return step(number, progress)
 
     stage.step = steps  # type: ignore[method-assign]
-    return run_stage(
-        kind,
-        stage,
-        learner,
-        folder / kind,
-        Log(folder),
-        lambda counters: counters.step / STEPS,
-        lambda: {"eval": sum(p.detach().double().sum().item() for p, _ in learner.trainable)},
-        save_every,
-        eval_every=3,
-    )[0]
+    schedule = Schedule(kind, folder / kind, lambda counters: counters.step / STEPS, save_every, eval_every=3)
+    validate = lambda: {"eval": sum(p.detach().double().sum().item() for p, _ in learner.trainable)}  # noqa: E731
+    keep = CheckpointConfig()
+    return run_stage(schedule, stage, learner, Log(folder), validate, keep, Guard(GuardConfig(), keep))
 
 
 def logged(folder: Path) -> list[dict[str, Any]]:
@@ -272,6 +266,7 @@ def test_best_is_kept_by_a_named_number(
 ) -> None:
     scores, keep = iter([0.1, 0.7, 0.0, 0.7]), CheckpointConfig(keep=1, best=name)
     learner = learner_of()
-    arguments = (learner, tmp_path / "sft", Log(tmp_path), lambda c: c.step / 6, lambda: {"score": next(scores)})
-    run_stage("sft", stage_of("sft", learner), *arguments, save_every=100, eval_every=2, keep=keep)
+    schedule = Schedule("sft", tmp_path / "sft", lambda c: c.step / 6, save_every=100, eval_every=2)
+    validate, guard = lambda: {"score": next(scores)}, Guard(GuardConfig(), keep)
+    run_stage(schedule, stage_of("sft", learner), learner, Log(tmp_path), validate, keep, guard)
     assert [int(path.name[5:]) for path in checkpoint.checkpoints(tmp_path / "sft")] == kept

@@ -16,7 +16,7 @@ from rlvr_world.errors import Halted, InputError
 from rlvr_world.runs import checkpoints as checkpoint
 from rlvr_world.runs.faults import FAULT, ROLLOUTS, repeat
 from rlvr_world.runs.guards import Collapsed, Guard
-from rlvr_world.runs.stage import finished, run_stage
+from rlvr_world.runs.stage import Schedule, finished, run_stage
 from rlvr_world.runs.tracking import Log
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner
@@ -59,10 +59,9 @@ def grpo(learner: Learner, domain: Any = None, **changes: Any) -> GRPO:
 
 def run(stage: Any, learner: Learner, run_folder: Path, config: GuardConfig | None = None, steps: int = 4) -> Path:
     keep = CheckpointConfig()
-    guard = Guard(config or GuardConfig(), keep, collapses=True)
-    guard.watch(learner.optimizer, learner.model)
-    log, progress = Log(run_folder), lambda c: c.step / steps
-    return run_stage("rl/seed0", stage, learner, run_folder / "rl", log, progress, dict, 1, 0, keep, guard)[0]
+    guard = Guard(config or GuardConfig(), keep, collapses=True).watch(learner.watched)
+    schedule = Schedule("rl/seed0", run_folder / "rl", lambda c: c.step / steps, 1, 0)
+    return run_stage(schedule, stage, learner, Log(run_folder), dict, keep, guard)
 
 
 def weights(learner: Learner) -> list[torch.Tensor]:
@@ -83,9 +82,7 @@ def spoil(learner: Learner, site: str) -> None:
 
 
 def watching(learner: Learner) -> Guard:
-    guard = Guard(GuardConfig(), CheckpointConfig())
-    guard.watch(learner.optimizer, learner.model)
-    return guard
+    return Guard(GuardConfig(), CheckpointConfig()).watch(learner.watched)
 
 
 SITES = ["loss", "gradient", "weights"]
@@ -292,14 +289,13 @@ class Falling:
 def test_a_collapse_stops_or_goes_back_to_the_best(
     action: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    keep, progress = CheckpointConfig(keep=1, best="score"), lambda c: c.step / 8
+    keep = CheckpointConfig(keep=1, best="score")
+    schedule = Schedule("rl", tmp_path / "rl", lambda c: c.step / 8, 4, 1)
 
-    def go() -> tuple[Path, Any]:
+    def go() -> Path:
         stage = Falling()
         rules = Guard(GuardConfig(collapse=action), keep, collapses=True)
-        return run_stage(
-            "rl", stage, stage, tmp_path / "rl", Log(tmp_path), progress, stage.validate, 4, 1, keep, rules
-        )
+        return run_stage(schedule, stage, stage, Log(tmp_path), stage.validate, keep, rules)
 
     best = tmp_path / "rl" / "step-000002"
     for _ in range(2):
@@ -307,10 +303,10 @@ def test_a_collapse_stops_or_goes_back_to_the_best(
             with pytest.raises(Halted, match=f"collapsed: score is 0.1 at step 5.*best verified checkpoint is {best}"):
                 go()
         else:
-            folder, counters = go()
-            assert (folder, counters.step) == (best, 2)
+            folder = go()
+            assert (folder, checkpoint.read_counters(folder).step) == (best, 2)
     if action == "rollback":
-        assert finished(tmp_path / "rl", progress) == (best, counters)
+        assert finished(schedule) == best
         assert checkpoint.latest(tmp_path / "rl") == best
         assert "rolled back" in capsys.readouterr().err
     assert (best / "weights").read_text() == "2"

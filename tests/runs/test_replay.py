@@ -18,8 +18,8 @@ from rlvr_world.domains.text_game.domain import TextGame
 from rlvr_world.errors import Halted, InputError
 from rlvr_world.overrides import override
 from rlvr_world.recipes import find
-from rlvr_world.runs.jobs import job
 from rlvr_world.runs import runner
+from rlvr_world.runs.jobs import job
 from rlvr_world.runs.records import Recorder, chosen, read_kept
 from rlvr_world.runs.replay import replay
 from rlvr_world.training.sft import rows_of_step
@@ -147,8 +147,7 @@ def test_the_extremes_and_a_sample_are_chosen() -> None:
 
 @pytest.mark.parametrize("cut_at", [None, 5, 9, 17])
 def test_what_is_kept_is_bounded_and_the_same_after_a_cut(cut_at: int | None, trained: Path, tmp_path: Path) -> None:
-    job = job(runner.opened_run(trained), "rl/seed0")
-    stage: Any = job.open()[0]
+    stage: Any = job(runner.opened_run(trained), "rl/seed0").open()[0]
     rows, groups = stage.rollouts(0)
     scores = [[Score(0.1 * i) for i in range(3)] for _ in range(3)]
 

@@ -12,12 +12,14 @@ from typing import Any
 import pytest
 
 from rlvr_world import cli
+from rlvr_world.config import CheckpointConfig, GuardConfig
 from rlvr_world.errors import Halted, InputError
 from rlvr_world.runs import checkpoints as checkpoint
 from rlvr_world.runs import runner
 from rlvr_world.runs.checkpoints import Counters
 from rlvr_world.runs.folder import alone, room_on_disk
-from rlvr_world.runs.stage import run_stage
+from rlvr_world.runs.guards import Guard
+from rlvr_world.runs.stage import Schedule, run_stage
 from rlvr_world.runs.stopping import Stop, stoppable
 from rlvr_world.runs.tracking import Log
 from rlvr_world.training.learner import Learner
@@ -45,7 +47,8 @@ class Counting:
 
 
 def run(stage: Counting, folder: Path) -> Path:
-    return run_stage("sft", stage, stage, folder / "sft", Log(folder), lambda c: c.step / 6, dict, 100, 0)[0]
+    schedule, keep = Schedule("sft", folder / "sft", lambda c: c.step / 6, 100, 0), CheckpointConfig()
+    return run_stage(schedule, stage, stage, Log(folder), dict, keep, Guard(GuardConfig(), keep))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -21,7 +21,8 @@ from transformers import (
 )
 
 from rlvr_world.config import ModelConfig, OptimizerConfig
-from rlvr_world.training.learner import Learner, learning_rate
+from rlvr_world.training.learner import Learner
+from rlvr_world.training.optimizer import learning_rate
 from rlvr_world.training.packing import ALL, Branch, Group, Packed, pack
 
 FREE_NORM = OptimizerConfig(1e-3, clip_norm=1e9)

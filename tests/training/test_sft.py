@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr_world.config import OptimizerConfig, SFTConfig
-from rlvr_world.training import speed
+from rlvr_world.training import sft
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.sft import SFT, rows_of_step
 from rlvr_world.types import Given, Script, Write
@@ -71,7 +71,7 @@ def test_the_loss_is_plain_cross_entropy_of_what_is_written(
 def test_full_speed_counts_the_products_of_a_token(
     learner_of: Callable[..., Learner], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(speed, "peak_flops", lambda device, dtype: 6e9)
+    monkeypatch.setattr(sft, "peak_flops", lambda device, dtype: 6e9)
     learner = learner_of()
     inner = sum(p.numel() for name, p in learner.model.named_parameters() if "embed" not in name and "head" not in name)
     assert SFT(learner, SFTConfig(batch=1), SCRIPTS, seed=0).full_speed == pytest.approx(1e9 / inner)
@@ -81,7 +81,7 @@ def test_full_speed_counts_the_products_of_a_token(
 
 
 def test_the_machine_has_a_peak() -> None:
-    assert speed.peak_flops(torch.device("cpu"), torch.float32) > 1e8
+    assert sft.peak_flops(torch.device("cpu"), torch.float32) > 1e8
 
 
 def test_a_step_takes_the_rows_of_its_number(learner_of: Callable[..., Learner]) -> None:

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from rlvr_world.config import OptimizerConfig
-from rlvr_world.runs.stage import run_stage
+from rlvr_world.config import CheckpointConfig, GuardConfig, OptimizerConfig
+from rlvr_world.runs.guards import Guard
+from rlvr_world.runs.stage import Schedule, run_stage
 from rlvr_world.runs.tracking import Log
-from rlvr_world.training.visual_tokenizer import TokenizerTraining, create_visual_tokenizer, reconstruct
+from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining, create_visual_tokenizer, reconstruct
 from rlvr_world.vision.config import VisualTokenizerConfig
 from rlvr_world.vision.loading import load_visual_tokenizer
 from rlvr_world.vision.lpips import LPIPS
@@ -38,10 +39,10 @@ def batch_of(step: int) -> Tensor:
     return torch.rand(2, 3, 3, 32, 32, generator=torch.Generator().manual_seed(step % 2))
 
 
-def stage(kind: str = "frame", lpips: LPIPS | None = None, **changes: Any) -> TokenizerTraining:
+def stage(kind: str = "frame", lpips: LPIPS | None = None, **changes: Any) -> VisualTokenizerTraining:
     widths = {"frame": (8, 8), "compressive": (32, 32)}[kind]  # what looks at the context is a multiple of 32 wide
     config = VisualTokenizerConfig(**{**SMALL, "kind": kind, "widths": widths, **changes})
-    return TokenizerTraining(create_visual_tokenizer(config, 32, 32, seed=0), config, batch_of, lpips, seed=0)
+    return VisualTokenizerTraining(create_visual_tokenizer(config, 32, 32, seed=0), config, batch_of, lpips, seed=0)
 
 
 @pytest.mark.parametrize("kind", ["frame", "compressive"])
@@ -97,7 +98,7 @@ class Cut(Exception):
     """A stop in the middle of a stage."""
 
 
-def run(training: TokenizerTraining, folder: Path, cut_at: int | None = None) -> Path:
+def run(training: VisualTokenizerTraining, folder: Path, cut_at: int | None = None) -> Path:
     step = training.step
 
     def steps(number: int, progress: float) -> tuple[dict[str, float], int]:
@@ -107,10 +108,11 @@ def run(training: TokenizerTraining, folder: Path, cut_at: int | None = None) ->
 
     training.step = steps  # type: ignore[method-assign]
     folder.mkdir(exist_ok=True)
-    metrics = FrameMetrics(None)
+    metrics, keep = FrameMetrics(None), CheckpointConfig()
     validate = lambda: training.validate([batch_of(7)], metrics)  # noqa: E731
-    progress_of = lambda counters: counters.step / STEPS  # noqa: E731
-    return run_stage("tokenizer", training, training, folder / "t", Log(folder), progress_of, validate, 1, 2)[0]
+    schedule = Schedule("tokenizer", folder / "t", lambda counters: counters.step / STEPS, 1, 2)
+    guard = Guard(GuardConfig(), keep)
+    return run_stage(schedule, training, training, Log(folder), validate, keep, guard)
 
 
 @pytest.mark.parametrize("kind", ["frame", "compressive"])

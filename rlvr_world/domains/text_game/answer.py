@@ -3,22 +3,21 @@
     text -> the part that holds the answer -> size and nesting limits -> json, else json_repair -> checks -> StateDiff
 
 The answer is ``{"modified": [whole objects], "removed": [uuids], "score": {}}``; an empty score means "as before".
-Reasoning may come before it, fences and end-of-text marks around it, Python literals inside it.
-"""
+Reasoning may come before it, fences and end-of-text marks around it, Python literals inside it."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import json_repair  # from 0.58.7: older ones can loop for ever on broken quotes
 import numpy as np
 
-from rlvr_world.domains.text_game.rows import GameState
+from rlvr_world.domains.text_game.diff import StateDiff
+from rlvr_world.domains.text_game.rows import OBJECT_FIELDS
 from rlvr_world.types import Malformed
 
 MAX_ANSWER = 65_536
@@ -26,51 +25,22 @@ MAX_ANSWER = 65_536
 MAX_REPAIR = 8_192
 """Longest broken JSON that is repaired, in characters: the time that repairing takes can grow with the square."""
 LOOKS = 4
-"""How often repairing may look at a character, on average (beyond 10,000 looks): broken quotes or a missing end need
-two or three, what a model wrote in a loop can need hundreds."""
+"""Looks that repairing may take at a character, on average: broken quotes need two or three, loops hundreds."""
 MAX_DEPTH = 64
 """Deepest nesting of brackets. Right answers have about 6."""
 REPAIR_ERRORS = (RecursionError, ValueError, AssertionError, TypeError, AttributeError, LookupError, ArithmeticError)
 """What json_repair may raise on text that it cannot read: the first two by design, the others where it has a bug."""
 
-OBJECT_FIELDS = {"name": str, "uuid": int, "type": str, "properties": dict, "contains": list}
-
 _MARKER = re.compile(r"the final (?:answer|(?:game )?state) is:", re.IGNORECASE)
 _START = re.compile(r"""\{\s*["'“”]?(?:modified|removed)["'“”]?\s*:""")
 # Unclosed strings run to the end, so that these patterns never backtrack.
-_STRING_OR_BRACKET = re.compile(r'"(?:[^"\\]+|\\.?)*(?:"|\Z)|[\[\]{}]', re.DOTALL)
-_STRING_OR_WORD = re.compile(
-    r""""(?:[^"\\]+|\\.?)*(?:"|\Z)|'(?:[^'\\]+|\\.?)*(?:'|\Z)|\b(?:True|False|None)\b""", re.DOTALL
-)
-_BRACKET = re.compile(r"[\[\]{}()]")
-_BRACKETS = frozenset("[]{}")
+_QUOTED = r'"(?:[^"\\]+|\\.?)*(?:"|\Z)'
+_STRING_OR_BRACKET = re.compile(_QUOTED + r"|[\[\]{}]", re.DOTALL)
+_STRING_OR_WORD = re.compile(f"{_QUOTED}|" + _QUOTED.replace('"', "'") + r"|\b(?:True|False|None)\b", re.DOTALL)
 _WORDS = {"True": "true", "False": "false", "None": "null"}
 _DECODER = json.JSONDecoder()
-_KINDS = {
-    dict: "an object",
-    list: "a list",
-    str: "text",
-    int: "an integer",
-    bool: "true or false",
-    float: "a decimal number",
-    type(None): "null",
-}
-
-
-@dataclass(frozen=True)
-class StateDiff:
-    """What a step changes, as an answer states it.
-
-    >>> StateDiff(modified=({"name": "sink (ID: 2)", "uuid": 2, "type": "Sink", "properties": {"isOn": True},
-    ...                      "contains": []},), removed=(7,), score={})
-    """
-
-    modified: tuple[dict[str, Any], ...]
-    """Whole objects, changed or created, with ``name``, ``uuid``, ``type``, ``properties``, ``contains``."""
-    removed: tuple[int, ...]
-    """uuids of the objects that are gone."""
-    score: dict[str, Any] | None
-    """The new score; ``{}`` for "as before"; None where the answer has no such key, which counts as wrong."""
+_KINDS = {dict: "an object", list: "a list", str: "text", int: "an integer", bool: "true or false"}
+_KINDS |= {float: "a decimal number", type(None): "null"}
 
 
 @dataclass(frozen=True)
@@ -91,50 +61,35 @@ def parse_answer(text: str) -> StateDiff | Malformed:
 
     The answer follows the last of the markers ("The final answer is:", "The final state is:", "The final game state
     is:", in any case); else it is in the last json fence; else it is the last object in the text that has the keys.
-    Limits: ``MAX_ANSWER``, ``MAX_REPAIR``, ``MAX_DEPTH``.
 
     >>> parse_answer('The final answer is: {"modified": [], "removed": [3], "score": {}}')
     StateDiff(modified=(), removed=(3,), score={})
     """
-    part, last = _answer_part(text)
+    ends = [marker.end() for marker in _MARKER.finditer(text)]
+    _, fence, body = text.rpartition("```json")
+    part = text[ends[-1] :] if ends else body.partition("```")[0] if fence else text
     if len(part) > MAX_ANSWER:
         return Malformed(f"the answer is longer than {MAX_ANSWER} characters")
     starts = [match.start() for match in _START.finditer(part)]
-    start = (starts[-1] if last else starts[0]) if starts else part.find("{")
+    start = starts[0 if ends or fence else -1] if starts else part.find("{")
     if start < 0:
         return Malformed("no JSON object in the answer")
     data = read_json(part[start:])
     if isinstance(data, Malformed):
         return data
-    fault = _fault(data)
-    if fault:
+    if fault := _fault(data):
         return Malformed(fault)
     modified = tuple({key: item[key] for key in OBJECT_FIELDS} for item in data["modified"])
     return StateDiff(modified, tuple(data["removed"]), data.get("score"))
 
 
-def apply_diff(state: GameState, diff: StateDiff) -> GameState:
-    """The state after the difference: objects keep their order, created ones come last.
-
-    A missing score keeps the score, and removing an object that is not there does nothing.
-    """
-    new = {obj["uuid"]: obj for obj in diff.modified}
-    objects = [new.pop(obj["uuid"], obj) for obj in state.objects if obj["uuid"] not in diff.removed]
-    objects += new.values()
-    next_uuid = max([state.next_uuid, *(obj["uuid"] + 1 for obj in objects)])
-    return GameState(tuple(objects), diff.score or state.score, next_uuid)
-
-
 def too_deep(text: str) -> bool:
-    """Whether brackets nest deeper than ``MAX_DEPTH``, counted with and without those inside quotes.
-
-    Looked at before a recursive parser sees the text. Without those in quotes the count is exact for JSON; with them
-    it also holds where broken quotes would hide brackets (json_repair reads parentheses as brackets too).
-    """
+    """Whether brackets nest too deep for a recursive parser: counted without those in quotes, which is exact for JSON,
+    and with them, because broken quotes would hide brackets (json_repair reads parentheses as brackets too)."""
     if sum(map(text.count, "[{(")) <= MAX_DEPTH:
         return False
-    outside = "".join(token for token in _STRING_OR_BRACKET.findall(text) if token in _BRACKETS)
-    return max(_depth(outside), _depth("".join(_BRACKET.findall(text)))) > MAX_DEPTH
+    outside = "".join(token for token in _STRING_OR_BRACKET.findall(text) if token in ("[", "]", "{", "}"))
+    return max(_depth(outside), _depth("".join(re.findall(r"[\[\]{}()]", text)))) > MAX_DEPTH
 
 
 def read_json(text: str) -> Any:
@@ -178,18 +133,6 @@ def repair(text: str) -> Any:
     return json_repair.repair_json(metered, return_objects=True, skip_json_loads=True)
 
 
-def _answer_part(text: str) -> tuple[str, bool]:
-    """The text that holds the answer, and whether its last object is meant rather than its first."""
-    ends = [marker.end() for marker in _MARKER.finditer(text)]
-    if ends:
-        return text[ends[-1] :], False
-    fence = text.rfind("```json")
-    if fence >= 0:
-        body = text[fence + len("```json") :]
-        return body.split("```", 1)[0], False
-    return text, True
-
-
 def _depth(brackets: str) -> int:
     """How deep brackets nest; one that closes nothing does not count."""
     opens = np.isin(np.frombuffer(brackets.encode(), np.uint8), np.frombuffer(b"[{(", np.uint8))
@@ -207,8 +150,7 @@ def _fault(data: Any) -> str:
         if not isinstance(data[key], list):
             return f"{key!r} must be a list, got {_kind(data[key])}"
     for item in data["modified"]:
-        fault = _object_fault(item)
-        if fault:
+        if fault := _object_fault(item):
             return f"'modified': {fault}"
     for uuid in data["removed"]:
         if type(uuid) is not int:
@@ -238,11 +180,9 @@ def _object_fault(item: Any) -> str:
 
 
 def _finite(value: Any) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, Mapping):
-        return all(_finite(v) for v in value.values())
-    return all(_finite(v) for v in value) if isinstance(value, list) else True
+    if isinstance(value, (dict, list)):
+        return all(map(_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _kind(value: Any) -> str:

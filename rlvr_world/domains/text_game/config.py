@@ -12,11 +12,7 @@ from rlvr_world.errors import InputError
 
 @dataclass(frozen=True)
 class TextWorldSpec:
-    """What to generate; the same spec gives the same bytes.
-
-    >>> TextWorldSpec(games=200, rows_per_game=20)                # a training set of 4,000 rows
-    >>> TextWorldSpec(games=20, rows_per_game=20, split="test")   # other games, never seen in training
-    """
+    """What to generate; the same spec gives the same bytes."""
 
     games: int = what(200, "games generated; growing it keeps the earlier games as they were", "games")
     rows_per_game: int = what(20, "rows a game, none of them twice; a very small game can have fewer", "rows")
@@ -40,18 +36,13 @@ class TextWorldSpec:
 
     def game_number(self, index: int) -> int:
         """The number of the index-th game of this split; numbers of different splits never meet."""
-        if self.split == "train":
-            return index // 8 * 10 + index % 8
-        return index * 10 + (8 if self.split == "valid" else 9)
+        train = index // 8 * 10 + index % 8
+        return {"train": train, "valid": index * 10 + 8, "test": index * 10 + 9}[self.split]
 
 
 @dataclass(frozen=True)
 class PromptStyle:
-    """Which parts a prompt has. With all three parts off it is the compact form for models trained from scratch.
-
-    >>> PromptStyle()                                                            # for instruction-tuned models
-    >>> PromptStyle(instructions=False, rules=False, literals="json")            # for small models
-    """
+    """Which parts a prompt has: by default those for instruction-tuned models."""
 
     instructions: bool = what(True, "say what the task is and how the answer must look")
     example: bool = what(False, "show two answered steps of a tiny game (about 900 tokens, the same in every prompt)")

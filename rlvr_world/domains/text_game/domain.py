@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
-from rlvr_world.domains.text_game.answer import Prediction, apply_diff, read_prediction
+from rlvr_world.domains.text_game.answer import Prediction, read_prediction
 from rlvr_world.domains.text_game.config import TextGameConfig
+from rlvr_world.domains.text_game.diff import apply_diff
 from rlvr_world.domains.text_game.explain import explain_prediction
 from rlvr_world.domains.text_game.prompt import Rules, build_answer, build_prompt
 from rlvr_world.domains.text_game.rows import GameState
@@ -15,8 +16,6 @@ from rlvr_world.domains.text_game.scoring import score_answer
 from rlvr_world.errors import InputError
 from rlvr_world.models.text_tokenizer import answer_script, turn_ids
 from rlvr_world.types import Malformed, Score, Script, Transition
-
-NO_CHANGE = '{"modified": [], "removed": [], "score": {}}'
 
 
 class TextGame:
@@ -42,8 +41,7 @@ class TextGame:
         return answer_script(self.tokenizer, ids, answer, self.config.max_response)
 
     def decode(self, written: Sequence[Sequence[int]], transition: Transition) -> Prediction:
-        text = self.tokenizer.decode(list(written[0]), clean_up_tokenization_spaces=False)
-        return read_prediction(str(text))
+        return read_prediction(str(self.tokenizer.decode(list(written[0]), clean_up_tokenization_spaces=False)))
 
     def score(self, prediction: Prediction, transition: Transition) -> Score:
         return score_answer(prediction.text, prediction, transition, self.config.reward, self.config.scoring)
@@ -53,7 +51,7 @@ class TextGame:
         return diff if isinstance(diff, Malformed) else apply_diff(state, diff)
 
     def baselines(self, transition: Transition) -> Mapping[str, Prediction]:
-        return {"no change": read_prediction(NO_CHANGE)}
+        return {"no change": read_prediction('{"modified": [], "removed": [], "score": {}}')}
 
     def explain(self, prediction: Prediction, transition: Transition) -> str:
         return explain_prediction(prediction, transition)

@@ -6,7 +6,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from rlvr_world.domains.text_game.answer import Prediction, StateDiff, apply_diff
+from rlvr_world.domains.text_game.answer import Prediction
+from rlvr_world.domains.text_game.diff import StateDiff, apply_diff
 from rlvr_world.domains.text_game.rows import GameState, by_uuid
 from rlvr_world.domains.text_game.scoring import fields, same
 from rlvr_world.types import Malformed, Transition
@@ -16,13 +17,9 @@ _SHOWN = 200
 
 
 def explain_prediction(prediction: Prediction, transition: Transition) -> str:
-    """A line for the action, then one for each thing that changed or was said to change.
+    """A line for the action, then one for each thing that changed or was said to change: with a space in front where
+    the prediction is right, ``-`` for a truth that it missed, ``+`` for something wrong that it says:
 
-    A line starts with a space where the prediction is right, ``-`` for a truth that it missed, ``+`` for something
-    wrong that it says. Fields are listed object by object, then the score.
-
-    >>> print(explain_prediction(prediction, transition))
-      action: turn on sink (ID: 3)
       sink (ID: 3).isOn: False -> True
     - pot (ID: 4).temperature: 70.0 -> 95.0
     + pot (ID: 4).temperature: 70.0 -> 90.0
@@ -32,13 +29,12 @@ def explain_prediction(prediction: Prediction, transition: Transition) -> str:
     if isinstance(diff, Malformed):
         lines += [f"+ malformed: {diff.reason}", f"+ text: {prediction.text[:_SHOWN]!r}"]
         diff = StateDiff((), (), {})
-    body = _object_lines(transition, apply_diff(transition.state, diff))
+    said = apply_diff(transition.state, diff)
     if diff.score is None:
         lines.append("+ no key 'score'")
-    said_score = transition.state.score if diff.score is None else diff.score or transition.state.score
-    body += _field_lines("score.", transition.state.score, transition.next_state.score, said_score)
-    lines += body or ["  nothing changed"]
-    return "\n".join(_clean(line) for line in lines)
+    body = _object_lines(transition, said)
+    body += _field_lines("score.", transition.state.score, transition.next_state.score, said.score)
+    return "\n".join(map(_clean, [*lines, *(body or ["  nothing changed"])]))
 
 
 def _object_lines(transition: Transition, said_state: GameState) -> list[str]:
@@ -47,14 +43,13 @@ def _object_lines(transition: Transition, said_state: GameState) -> list[str]:
     for uuid in {**old, **true, **said}:
         before, after, predicted = old.get(uuid), true.get(uuid), said.get(uuid)
         name = (before or after or predicted or {})["name"]
-        if before is not None and after is not None and predicted is not None:
-            lines += _field_lines(name, fields(before), fields(after), fields(predicted))
-        elif before is not None:
-            mark = _mark(after is None, predicted is None)
-            lines += [f"{mark} removed {name}"]
-            lines += _field_lines(name, fields(before), fields(after), fields(before)) if after is not None else []
-        else:
+        if before is None:
             lines += _created_lines(name, after, predicted)
+            continue
+        if after is None or predicted is None:
+            lines.append(f"{_mark(after is None, predicted is None)} removed {name}")
+        if after is not None:
+            lines += _field_lines(name, fields(before), fields(after), fields(predicted or before))
     return lines
 
 
@@ -87,9 +82,8 @@ def _change(field: str, old: Any, new: Any) -> str:
     """``: False -> True``; for contents, which can be long, what comes and goes."""
     if field != "contains" or old is _ABSENT or new is _ABSENT:
         return f": {_shown(old)} -> {_shown(new)}"
-    lost, gained = Counter(old) - Counter(new), Counter(new) - Counter(old)
-    words = [f"loses {name}" for name in lost.elements()] + [f"gains {name}" for name in gained.elements()]
-    return ": " + ", ".join(words)
+    moves = (("loses", Counter(old) - Counter(new)), ("gains", Counter(new) - Counter(old)))
+    return ": " + ", ".join(f"{verb} {name}" for verb, names in moves for name in names.elements())
 
 
 def _mark(true: bool, said: bool) -> str:

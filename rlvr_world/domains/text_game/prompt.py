@@ -13,23 +13,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rlvr_world.domains.row_files import parse_json, take
 from rlvr_world.domains.text_game.config import PromptStyle
 from rlvr_world.domains.text_game.rows import GameState, by_uuid
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
 
 MARKER = "The final answer is:"
+KINDS = ("object_rules", "action_rules", "score_rules")
 
 
 @dataclass(frozen=True)
 class Rules:
-    """The written rules of games: for each kind of rule, a text by game name.
-
-    The published prompts cut everything after the last ``==========`` of the object rules, and with it real rules of
-    ten games; here each text is whole.
-
-    >>> Rules.load("rules.json").for_game("boil-water")
-    """
+    """The written rules of games: for each kind of rule, a text by game name. Each is whole; the published prompts cut
+    what follows the last ``==========`` of the object rules, and with it real rules of ten games."""
 
     object_rules: Mapping[str, str]
     action_rules: Mapping[str, str]
@@ -41,41 +38,30 @@ class Rules:
     def load(path: str | Path) -> Rules:
         """Read a JSON file with ``object_rules``, ``action_rules`` and ``score_rules``, each {game: text}."""
         path = Path(path)
-        try:
-            content = json.loads(path.read_bytes())
-        except FileNotFoundError as error:
-            raise InputError(f"{path}: no such rules file; check the path") from error
-        except ValueError as error:
-            raise InputError(f"{path}: expected a rules file in JSON, got other text ({error})") from error
-        for key in ("object_rules", "action_rules", "score_rules"):
-            texts = content.get(key) if isinstance(content, dict) else None
-            if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
-                raise InputError(f"{path}, field {key}: expected an object of game names and texts, got {texts!r:.80}")
-        return Rules(content["object_rules"], content["action_rules"], content["score_rules"], source=str(path))
+        if not path.is_file():
+            raise InputError(f"{path}: no such rules file; check the path")
+        content = parse_json(path.read_bytes(), str(path), "the rules file")
+        for kind in KINDS:
+            texts = take(content, kind, dict, str(path))
+            if not all(isinstance(text, str) for text in texts.values()):
+                raise InputError(f"{path}, field {kind}: expected an object of game names and texts, got {texts!r:.80}")
+        return Rules(**{kind: content[kind] for kind in KINDS}, source=str(path))
 
     def for_game(self, game: str) -> tuple[str, str, str]:
         """The object, action and score rules of a game; InputError where the file lacks one of them."""
-        found = []
-        for field in ("object_rules", "action_rules", "score_rules"):
-            texts: Mapping[str, str] = getattr(self, field)
+        for kind in KINDS:
+            texts: Mapping[str, str] = getattr(self, kind)
             if game not in texts:
-                known = ", ".join(sorted(texts))
                 raise InputError(
-                    f"{self.source}, field {field}: expected rules for the game {game!r}, got rules only for {known}; "
-                    "add them, or turn rules off in the prompt"
+                    f"{self.source}, field {kind}: expected rules for the game {game!r}, got rules only for "
+                    f"{', '.join(sorted(texts))}; add them, or turn rules off in the prompt"
                 )
-            found.append(texts[game].strip())
-        return found[0], found[1], found[2]
+        return self.object_rules[game].strip(), self.action_rules[game].strip(), self.score_rules[game].strip()
 
 
 def build_prompt(transition: Transition, style: PromptStyle, rules: Rules | None) -> str:
-    """One user message that asks for the next state of ``transition`` (its state is a ``GameState``).
-
-    Raises InputError where the style asks for rules and there are none for the game.
-    """
-    parts: list[str] = []
-    if style.instructions:
-        parts.append(_INSTRUCTIONS)
+    """One user message that asks for the next state. Raises InputError where there are no rules and the style asks."""
+    parts = [_INSTRUCTIONS] if style.instructions else []
     if style.example:
         parts.append(_worked_example(style))
     if style.rules:
@@ -96,9 +82,6 @@ def build_answer(transition: Transition, marker: bool) -> str:
 
     ``modified`` holds the objects that are new or differ in anything (order of ``contains`` included), whole and in the
     order of the next state; ``removed`` the uuids that are gone; ``score`` is ``{}`` where it stays the same.
-
-    >>> build_answer(transition, marker=False)
-    '{"modified": [], "removed": [4], "score": {"score": 1, "gameOver": true, "gameWon": true}}'
     """
     before, after = transition.state, transition.next_state
     old, new = by_uuid(before), by_uuid(after)
@@ -170,36 +153,26 @@ pebblesSunk of the pond goes up by 1."""
 )
 
 
-def _pond_state(raining: bool, level: int, sunk: int, pebble: bool) -> GameState:
+def _pond_state(raining: bool = False, level: int = 2, sunk: int = 1, pebble: bool = False) -> GameState:
     def thing(name: str, uuid: int, kind: str, properties: dict[str, Any], *contains: str) -> dict[str, Any]:
         names = {"name": f"{name} (ID: {uuid})", "uuid": uuid, "type": kind}
         return {**names, "properties": properties, "contains": list(contains)}
 
-    objects = [
+    objects = (
         thing("meadow", 1, "World", {"isMoveable": False}, "agent (ID: 0)", "pond (ID: 2)", "cloud (ID: 3)"),
         thing("agent", 0, "Agent", {"isMoveable": True}, *["pebble (ID: 4)"] * pebble),
         thing("pond", 2, "Pond", {"isMoveable": False, "waterLevel": level, "pebblesSunk": sunk}),
         thing("cloud", 3, "Cloud", {"isMoveable": False, "isRaining": raining}),
-    ]
-    if pebble:
-        objects.append(thing("pebble", 4, "Pebble", {"isMoveable": True}))
-    return GameState(tuple(objects), {"score": sunk, "gameOver": sunk == 3, "gameWon": sunk == 3}, next_uuid=5)
+        *[thing("pebble", 4, "Pebble", {"isMoveable": True})] * pebble,
+    )
+    return GameState(objects, {"score": sunk, "gameOver": sunk == 3, "gameWon": sunk == 3}, next_uuid=5)
 
 
 def _worked_example(style: PromptStyle) -> str:
+    throw, before = "throw pebble (ID: 4) into pond (ID: 2)", _pond_state(sunk=0, pebble=True)
     steps = (
-        Transition(
-            "example 1",
-            state=_pond_state(raining=False, level=2, sunk=0, pebble=True),
-            action="throw pebble (ID: 4) into pond (ID: 2)",
-            next_state=_pond_state(raining=False, level=2, sunk=1, pebble=False),
-        ),
-        Transition(
-            "example 2",
-            state=_pond_state(raining=True, level=2, sunk=1, pebble=False),
-            action="look",
-            next_state=_pond_state(raining=True, level=3, sunk=1, pebble=False),
-        ),
+        Transition("example 1", before, throw, _pond_state()),
+        Transition("example 2", _pond_state(raining=True), "look", _pond_state(raining=True, level=3)),
     )
     shown = [
         f"Step {number}:\n{_question(step, style)}The right answer:\n{build_answer(step, marker=True)}\n"

@@ -1,11 +1,10 @@
-"""The text-game reward as the published code computes it, for comparison with the paper's numbers.
-
-Source: RLVR-World (NeurIPS 2025, arXiv 2505.13934), ``compute_score`` of its text-game reward at commit e1b8b6f.
+"""The text-game reward as the published code computes it, for comparison with the paper's numbers: RLVR-World (NeurIPS
+2025, arXiv 2505.13934), ``compute_score`` of its text-game reward at commit e1b8b6f.
 
 It cannot give full score to a step that creates an object, and charges nothing for a missed removal, an invented
-object, or a wrong name or type. It reads the answer in its own lenient way (``True`` is replaced even inside names, a
-uuid may be ``1.0``, ``removed`` may be anything), and that leniency is part of what it measures: hence a parse of its
-own. The one difference are limits on length and nesting, beyond which the reward is 0, so that no answer stalls a run.
+object, or a wrong name or type. Its lenient reading (``True`` is replaced even inside names, a uuid may be ``1.0``,
+``removed`` may be anything) is part of what it measures: hence a parse of its own. The one difference are limits on
+length and nesting, beyond which the reward is 0.
 """
 
 from __future__ import annotations
@@ -28,36 +27,28 @@ class _Unscorable(Exception):
 
 
 def published_scores(text: str, current: GameState, target: GameState) -> tuple[float, float]:
-    """The rewards (binary, task_specific) of an answer's text, equal to the published code's within rounding.
-
-    Each way in which that code raises, and so gives 0, is spelled out as ``_Unscorable``: a bug here still raises.
-    """
+    """The rewards (binary, task_specific) of an answer's text, equal to the published code's within rounding. Each way
+    in which that code raises, and so gives 0, is spelled out as ``_Unscorable``: a bug here still raises."""
     try:
         predicted, score = _state(_parse(text), current)
         objects = _objects(predicted, target)
-        right = _score(score, target)
+        right = sum(key in score and score[key] == value for key, value in target.score.items()) / len(target.score)
     except _Unscorable:
         return 0.0, 0.0
     exact = float(objects == 1 and right == 1)
-    value = objects * 0.09 + right * 0.01 + 0.2 * exact
     try:
         changed = _changed(predicted, current, target)
     except _Unscorable:
         return exact, 0.0
-    return exact, value if changed is None else value + changed
+    return exact, objects * 0.09 + right * 0.01 + 0.2 * exact + (changed or 0.0)
 
 
 def _parse(text: str) -> dict[str, Any] | list[Any] | str:
-    """What stands after the first kind of marker that occurs, in the last json fence, or the whole text, as JSON.
-
-    A list or a text passes where it contains both key words, and then says nothing.
-    """
+    """What stands after the first kind of marker that occurs, in the last json fence, or the whole text, as JSON. Lists
+    and texts that contain both key words pass, and say nothing."""
     marker = next((m for m in _MARKERS if m in text), None)
-    if marker:
-        answer = text[text.rindex(marker) + len(marker) :].strip()
-    else:
-        fence = _last_fence(text)
-        answer = fence if len(fence) >= 10 else text
+    fence = "" if marker else _last_fence(text)
+    answer = text.rpartition(marker)[2].strip() if marker else fence if len(fence) >= 10 else text
     if len(answer) > MAX_ANSWER or too_deep(answer):
         raise _Unscorable
     data = _json(answer.replace("True", "true").replace("False", "false").replace("None", "null"))
@@ -83,12 +74,12 @@ def _json(answer: str) -> Any:
         return json.loads(answer)
     except ValueError:
         pass
-    if len(answer) > MAX_PUBLISHED_REPAIR:
-        raise _Unscorable
     try:
-        return repair(answer)
-    except REPAIR_ERRORS as error:
-        raise _Unscorable from error
+        if len(answer) <= MAX_PUBLISHED_REPAIR:
+            return repair(answer)
+    except REPAIR_ERRORS:
+        pass
+    raise _Unscorable
 
 
 def _state(data: Any, current: GameState) -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:
@@ -101,8 +92,7 @@ def _state(data: Any, current: GameState) -> tuple[dict[Any, dict[str, Any]], di
         modified = {o["uuid"]: o for o in items if isinstance(o, dict) and _hashable(o.get("uuid", []))}
         removed = data["removed"] if isinstance(data["removed"], list) else []
         if "score" in data:
-            score = data["score"]
-            score = score if isinstance(score, (dict, list, str)) and score else current.score
+            score = (isinstance(data["score"], (dict, list, str)) and data["score"]) or current.score
     kept = (modified.get(obj["uuid"], obj) for obj in current.objects if obj["uuid"] not in removed)
     predicted = {obj["uuid"]: obj for obj in kept}
     # The published code tells objects and score apart by their keys alone, with ``in``, whatever they are.
@@ -124,25 +114,17 @@ def _objects(predicted: Mapping[Any, dict[str, Any]], target: GameState) -> floa
         said = predicted.get(obj["uuid"])
         if said is None:
             wrong += 1
-            continue
-        if said is obj:
+        elif said is obj:
             right += len(obj["properties"]) + 1
-            continue
-        verdicts = [sorted(obj["contains"]) == _sorted(said["contains"]) if "contains" in said else False]
-        if "properties" in said:
-            verdicts += [_right(said["properties"], key, value) for key, value in obj["properties"].items()]
         else:
-            verdicts.append(False)
-        right += sum(verdicts)
-        wrong += len(verdicts) - sum(verdicts)
+            verdicts = ["contains" in said and sorted(obj["contains"]) == _sorted(said["contains"])]
+            given = "properties" in said
+            verdicts += [_right(said["properties"], k, v) for k, v in obj["properties"].items()] if given else [False]
+            right += sum(verdicts)
+            wrong += len(verdicts) - sum(verdicts)
     if right + wrong == 0:  # a world without objects: the published code divides by zero
         raise _Unscorable
     return right / (right + wrong)
-
-
-def _score(score: Mapping[str, Any], target: GameState) -> float:
-    right = sum(key in score and score[key] == value for key, value in target.score.items())
-    return right / len(target.score)
 
 
 def _changed(predicted: Mapping[Any, dict[str, Any]], current: GameState, target: GameState) -> float | None:
@@ -156,11 +138,9 @@ def _changed(predicted: Mapping[Any, dict[str, Any]], current: GameState, target
         properties = said.get("properties")
         if not isinstance(properties, (dict, list, str)) or not all(map(_hashable, properties)):
             return None
-        for key, value in obj["properties"].items():
-            verdicts.append((obj["uuid"], key, _right(properties, key, value)))
+        verdicts += [(obj["uuid"], key, _right(properties, key, value)) for key, value in obj["properties"].items()]
         verdicts += [(obj["uuid"], key, False) for key in properties if key not in obj["properties"]]
-        contains_right = sorted(obj["contains"]) == _sorted(said.get("contains", []))
-        verdicts.append((obj["uuid"], "contains", contains_right))
+        verdicts.append((obj["uuid"], "contains", sorted(obj["contains"]) == _sorted(said.get("contains", []))))
     has_changed = _marks(old, target.objects)
     if any(key not in has_changed[uuid] for uuid, key, _ in verdicts):  # a property that no true state has
         raise _Unscorable
@@ -172,17 +152,14 @@ def _marks(current: Mapping[int, dict[str, Any]], target: Sequence[dict[str, Any
     """uuid -> field -> whether it changed; of a created object only ``contains`` counts."""
     marks: dict[int, dict[str, bool]] = {}
     for obj in target:
-        new = obj["properties"]
-        if obj is current.get(obj["uuid"]):
-            marks[obj["uuid"]] = {**dict.fromkeys(new, False), "contains": False}
-            continue
-        if obj["uuid"] not in current:
-            marks[obj["uuid"]] = {**dict.fromkeys(new, False), "contains": True}
-            continue
-        old = current[obj["uuid"]]["properties"]
-        mark = {key: key not in new or value != new[key] for key, value in old.items()}
-        mark |= {key: True for key in new if key not in old}
-        mark["contains"] = sorted(obj["contains"]) != sorted(current[obj["uuid"]]["contains"])
+        new, before = obj["properties"], current.get(obj["uuid"])
+        if before is None or before is obj:
+            mark = {**dict.fromkeys(new, False), "contains": before is None}
+        else:
+            old = before["properties"]
+            mark = {key: key not in new or value != new[key] for key, value in old.items()}
+            mark |= {key: True for key in new if key not in old}
+            mark["contains"] = sorted(obj["contains"]) != sorted(before["contains"])
         marks[obj["uuid"]] = mark
     return marks
 

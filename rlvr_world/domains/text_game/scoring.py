@@ -2,8 +2,6 @@
 
 The difference is applied to the state and *everything* in the result is compared with what happened. A state is a set
 of fields, (uuid, field) -> value: a missed removal, an invented object, a wrong name each cost their fields.
-
-Rows a second on this machine: ``python tests/domains/text_game/bench_scoring.py``.
 """
 
 from __future__ import annotations
@@ -11,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from rlvr_world.domains.text_game.answer import OBJECT_FIELDS, Prediction, StateDiff, apply_diff
+from rlvr_world.domains.text_game.answer import Prediction
+from rlvr_world.domains.text_game.diff import StateDiff
 from rlvr_world.domains.text_game.published import published_scores
-from rlvr_world.domains.text_game.rows import GameState, by_uuid
+from rlvr_world.domains.text_game.rows import OBJECT_FIELDS, GameState, by_uuid
 from rlvr_world.errors import InputError
 from rlvr_world.types import Malformed, Score, Transition
 
@@ -26,24 +25,21 @@ _ABSENT = object()
 def score_answer(
     text: str, prediction: Prediction, transition: Transition, reward: Reward = "binary", scoring: Scoring = "strict"
 ) -> Score:
-    """The chosen reward of an answer, with parts that are always the same and always finite.
-
-    ``text`` is what the published scoring reads, ``prediction.diff`` what the strict one reads. Parts:
+    """The chosen reward of an answer, with parts that are always the same and always finite:
 
     * ``exact`` (0/1): the whole next state and score are right (strict); ``exact_published`` (0/1): the paper's measure
     * ``changed``: of the fields that truly changed, the share that is right; where none did, 1 if none was changed
     * ``objects``: of all fields, the share that is right; ``score_state``: the same for the score
     * ``malformed`` (0/1): the strict parse failed, for the reason in ``Score.malformed``
 
-    Raises InputError for a true state that is not one; any other exception is a bug here, never a wrong answer.
+    ``text`` is what the published scoring reads, ``prediction.diff`` what the strict one reads. Raises InputError for
+    a true state that is not one.
     """
     check_truth(transition)
     parts = score_strict(prediction.diff, transition)
     exact_published, task_published = published_scores(text, transition.state, transition.next_state)
-    if scoring == "strict":
-        value = reward_value(parts, reward)
-    else:
-        value = exact_published if reward == "binary" else task_published
+    published = exact_published if reward == "binary" else task_published
+    value = reward_value(parts, reward) if scoring == "strict" else published
     del parts["has_change"]
     malformed = prediction.diff.reason if isinstance(prediction.diff, Malformed) else ""
     parts |= {"exact_published": exact_published, "malformed": float(bool(malformed))}
@@ -51,11 +47,8 @@ def score_answer(
 
 
 def reward_value(parts: Mapping[str, float], kind: Reward) -> float:
-    """The reward from ``score_strict``'s parts, in the form of the paper's section 4.1.
-
-    binary: 0 or 1. task_specific: 0.09 objects + 0.01 score + 0.2 exact + changed, the last only where some field of
-    an object changed: at most 1.3 there and 0.3 elsewhere.
-    """
+    """The reward from ``score_strict``'s parts, in the form of the paper's section 4.1: binary, or at most 0.3, and 1.3
+    where some field of an object changed."""
     if kind == "binary":
         return parts["exact"]
     value = 0.09 * parts["objects"] + 0.01 * parts["score_state"] + 0.2 * parts["exact"]
@@ -63,7 +56,7 @@ def reward_value(parts: Mapping[str, float], kind: Reward) -> float:
 
 
 def check_truth(transition: Transition) -> None:
-    """Raise InputError, naming the row, unless both states are sound; what is scored against must not be in doubt."""
+    """Raises InputError, naming the row, unless both states are sound."""
     for side, state in (("state", transition.state), ("next_state", transition.next_state)):
         where = f"row {transition.id}, {side}"
         if not isinstance(state, GameState):
@@ -78,10 +71,8 @@ def check_truth(transition: Transition) -> None:
 
 
 def score_strict(prediction: StateDiff | Malformed, transition: Transition) -> dict[str, float]:
-    """Parts ``exact``, ``objects``, ``score_state``, ``changed``, ``has_change``, each in [0, 1]; see ``score_answer``.
-
-    ``has_change``: some field of an object truly changed (a score alone does not count, as in the paper).
-    """
+    """Parts ``exact``, ``objects``, ``score_state``, ``changed``, see ``score_answer``; and ``has_change``: some field
+    of an object truly changed (a score alone does not count, as in the paper)."""
     # Rows share the objects that a step leaves alone, so that most of the comparisons end at ``is``.
     before = by_uuid(transition.state)
     old = {uuid: fields(obj) for uuid, obj in before.items()}
@@ -89,25 +80,22 @@ def score_strict(prediction: StateDiff | Malformed, transition: Transition) -> d
     changes = changed_fields(old, true)
     if isinstance(prediction, Malformed):
         return {"exact": 0.0, "objects": 0.0, "score_state": 0.0, "changed": 0.0, "has_change": float(bool(changes))}
-    after = apply_diff(transition.state, prediction)
-    touched = {obj["uuid"] for obj in prediction.modified}
-    said = {u: fields(obj) if u in touched else old[u] for u, obj in by_uuid(after).items()}
+    said = {uuid: values for uuid, values in old.items() if uuid not in prediction.removed}
+    said |= {obj["uuid"]: fields(obj) for obj in prediction.modified}
     wrong = changed_fields(said, true)
     total = len(wrong) + sum(len(values) for values in true.values())
     total -= sum(1 for uuid, field in wrong if field in true.get(uuid, ()))
-    score = {} if prediction.score is None else after.score
-    keys = score.keys() | transition.next_state.score.keys()
-    right = sum(same(score.get(k, _ABSENT), transition.next_state.score.get(k, _ABSENT)) for k in keys)
-    if changes:
-        missed = set(wrong)
-        changed = sum(change not in missed for change in changes) / len(changes)
-    else:
-        changed = float(not wrong)
+    score = {} if prediction.score is None else prediction.score or transition.state.score
+    true_score = transition.next_state.score
+    keys = score.keys() | true_score.keys()
+    right = sum(same(score.get(k, _ABSENT), true_score.get(k, _ABSENT)) for k in keys)
+    missed = set(wrong)
+    hits = sum(change not in missed for change in changes)
     return {
         "exact": float(not wrong and right == len(keys)),
         "objects": 1 - len(wrong) / total if total else 1.0,
         "score_state": right / len(keys),
-        "changed": changed,
+        "changed": hits / len(changes) if changes else float(not wrong),
         "has_change": float(bool(changes)),
     }
 
@@ -129,10 +117,7 @@ def changed_fields(before: Mapping[int, dict[str, Any]], after: Mapping[int, dic
         elif old is not new:
             changes += [(uuid, f) for f, value in new.items() if f not in old or not same(old[f], value)]
             changes += [(uuid, f) for f in old if f not in new]
-    for uuid, old in before.items():
-        if uuid not in after:
-            changes += [(uuid, field) for field in old]
-    return changes
+    return changes + [(uuid, field) for uuid, old in before.items() if uuid not in after for field in old]
 
 
 def same(a: Any, b: Any) -> bool:

@@ -7,7 +7,7 @@ as in the published code, so that bins are equal to its. Shape legend: T steps, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -33,10 +33,11 @@ class ActionBins:
     def __post_init__(self) -> None:
         ordered = all(-np.inf < low <= high < np.inf for low, high in zip(self.low, self.high, strict=False))
         if not self.low or len(self.low) != len(self.high) or not ordered or self.bins < 2:
-            raise InputError(
-                f"ranges of actions: expected for each field a finite low <= high, and at least 2 bins, got low "
-                f"{self.low}, high {self.high}, {self.bins} bins; fit them to the data again"
+            wanted, got = (
+                "a finite low <= high for each field, and at least 2 bins",
+                f"low {self.low}, high {self.high}",
             )
+            raise InputError(f"ranges of actions: expected {wanted}, got {got}, {self.bins} bins; fit them again")
 
     @property
     def width(self) -> int:
@@ -48,9 +49,7 @@ class ActionBins:
 
     def bins_of(self, actions_TA: np.ndarray, where: str = "actions") -> np.ndarray:
         """int64 [T, A], 0 to ``bins`` - 1, of float32 [T, A]; values beyond the ranges go to the outer bins.
-
-        Raises InputError that names ``where`` and the field for a wrong width, and the step too for NaN.
-        """
+        InputError names ``where`` for a wrong width, and step and field too for NaN."""
         values_TA = self._checked(actions_TA, where)
         low_A, high_A = self._ends
         scaled_TA = ((values_TA - low_A) / (high_A - low_A + np.float32(1e-8))).clip(0, 1)
@@ -74,10 +73,7 @@ class ActionBins:
 
     def check_fit(self, actions: Mapping[str, np.ndarray], pool: int = 1) -> None:
         """Refuse ranges that are not those of the data: ``actions`` holds float32 [T, A] by name of episode, each row
-        the mean of ``pool`` steps.
-
-        Raises InputError naming the worst episode, step and field where half of a field's values lie outside.
-        """
+        the mean of ``pool`` steps. InputError names the worst episode, step and field."""
         share_A = self.outside(np.concatenate([self._checked(a, name) for name, a in actions.items()]))
         if share_A.max() <= OUTSIDE_LIMIT:
             return
@@ -87,18 +83,13 @@ class ActionBins:
         name = max(beyond, key=lambda name: beyond[name].max())
         row = int(beyond[name].argmax())
         steps = f"step {row}" if pool == 1 else f"mean of steps {row * pool} to {(row + 1) * pool - 1}"
-        raise InputError(
-            f"{name}: {steps}: field {field} is {actions[name][row, field]:.4g}, and {share_A[field]:.0%} of its "
-            f"values lie outside the range {low:.4g} to {high:.4g} (at most {OUTSIDE_LIMIT:.0%} may); "
-            "check units and order of the fields, or fit the ranges to this data"
-        )
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        got = f"field {field} is {actions[name][row, field]:.4g}, and {share_A[field]:.0%} of its values lie outside"
+        limit = f"the range {low:.4g} to {high:.4g} (at most {OUTSIDE_LIMIT:.0%} may)"
+        raise InputError(f"{name}: {steps}: {got} {limit}; check units and order of the fields, or fit the ranges anew")
 
     @classmethod
     def from_json(cls, data: Any, where: str) -> ActionBins:
-        """Raises InputError naming ``where`` for anything but the output of ``to_json``."""
+        """Raises InputError naming ``where`` for anything but the fields as JSON has them."""
         try:
             return cls(tuple(map(float, data["low"])), tuple(map(float, data["high"])), int(data["bins"]))
         except (KeyError, TypeError, ValueError) as error:
@@ -107,10 +98,8 @@ class ActionBins:
     def _checked(self, values_TA: np.ndarray, where: str) -> np.ndarray:
         values_TA = np.asarray(values_TA, np.float32)
         if values_TA.ndim != 2 or values_TA.shape[1] != self.width:
-            raise InputError(
-                f"{where}: expected [steps, {self.width}] numbers, got an array {list(values_TA.shape)}; "
-                "use data of the kind that the ranges were fitted to"
-            )
+            wanted, got = f"[steps, {self.width}] numbers", list(values_TA.shape)
+            raise InputError(f"{where}: expected {wanted}, got an array {got}; use data that the ranges were fitted to")
         if (nan_N2 := np.argwhere(np.isnan(values_TA))).size:
             step, field = nan_N2[0]
             raise InputError(f"{where}: step {step}: field {field} is not a number; leave out or mend this episode")
@@ -130,13 +119,12 @@ def pooled(actions_TA: np.ndarray, pool: int) -> np.ndarray:
 def fit_ranges(
     arrays: Iterable[np.ndarray],
     how: Literal["minmax", "quantile"] = "minmax",
-    q: float = 0.01,
     bins: int = 256,
     where: str = "actions",
 ) -> ActionBins:
-    """The ranges of float32 arrays [T, A], one an episode: the extremes (as published), or the quantiles q and 1 - q.
+    """The ranges of float32 arrays [T, A], one an episode: the extremes (as published), or the 1 % and 99 % points.
 
-    Extremes spend most bins on outliers (RT-1's lateral motion falls into 1 to 3 of 256). A field whose quantiles
+    Extremes spend most bins on outliers (RT-1's lateral motion falls into 1 to 3 of 256). A field whose two points
     coincide, such as a rare flag, keeps its extremes. Raises InputError naming ``where`` for no data, differing
     widths, or a number that is not finite.
     """
@@ -150,7 +138,7 @@ def fit_ranges(
         raise InputError(f"{where}: field {field} has {values_NA[tuple(bad_N2[0])]}; leave out or mend these episodes")
     low_A, high_A = values_NA.min(0), values_NA.max(0)
     if how == "quantile":
-        quantiles_2A = np.quantile(values_NA, (q, 1 - q), axis=0).astype(np.float32)
+        quantiles_2A = np.quantile(values_NA, (0.01, 0.99), axis=0).astype(np.float32)
         spread_A = quantiles_2A[1] > quantiles_2A[0]
         low_A, high_A = np.where(spread_A, quantiles_2A[0], low_A), np.where(spread_A, quantiles_2A[1], high_A)
     return ActionBins(tuple(low_A.tolist()), tuple(high_A.tolist()), bins)

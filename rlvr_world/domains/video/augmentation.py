@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,46 +11,23 @@ from torch import Tensor
 from rlvr_world.domains.video.episodes import Episodes
 
 
-@dataclass(frozen=True)
 class Jittered:
-    """Episodes in other colours, one draw an episode: a data set of its own, with its own clips and cached tokens.
+    """Episodes in other colours, one draw an episode: a data set of its own, with its own clips and cached tokens."""
 
-    Brightness, contrast and saturation within 10 %, hue within 5 % of a turn (paper, appendix); validation and test
-    stay plain. ``copy`` numbers the versions.
-
-    >>> [Clips(data, train, 2, 1) for data in (episodes, Jittered(episodes, 1), Jittered(episodes, 2))]
-    """
-
-    plain: Episodes
-    copy: int
-    seed: int = 0
-
-    @property
-    def name(self) -> str:
-        return f"{self.plain.name}+colours{self.copy}.{self.seed}"
-
-    @property
-    def ids(self) -> Sequence[str]:
-        return self.plain.ids
-
-    @property
-    def lengths(self) -> Sequence[int]:
-        return self.plain.lengths
+    def __init__(self, plain: Episodes, copy: int, seed: int = 0) -> None:
+        """``copy`` numbers the versions."""
+        self.plain, self._seeds = plain, (seed, copy)
+        self.name, self.ids, self.lengths = f"{plain.name}+colours{copy}.{seed}", plain.ids, plain.lengths
+        self.actions, self.proprio = plain.actions, plain.proprio
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
         frames = torch.from_numpy(self.plain.frames(episode, steps)).float() / 255
-        jittered = jitter(frames, np.random.default_rng((self.seed, self.copy, episode)))
+        jittered = jitter(frames, np.random.default_rng((*self._seeds, episode)))
         return (jittered * 255).round().byte().numpy()
-
-    def actions(self, episode: int) -> np.ndarray:
-        return self.plain.actions(episode)
-
-    def proprio(self, episode: int) -> np.ndarray | None:
-        return self.plain.proprio(episode)
 
 
 def jitter(frames_THW3: Tensor, rng: np.random.Generator) -> Tensor:
-    """Frames in other colours, one draw for all: brightness, contrast and saturation within 10 %, hue within 5 %."""
+    """One draw for all frames: brightness, contrast and saturation within 10 %, hue within 5 % (paper, appendix)."""
     draw = rng.uniform(-1, 1, 4)
     brightness, contrast, saturation = (1 + 0.1 * draw[:3]).tolist()
     return recolour(frames_THW3, brightness, contrast, saturation, 0.05 * draw[3])
@@ -59,9 +35,7 @@ def jitter(frames_THW3: Tensor, rng: np.random.Generator) -> Tensor:
 
 def recolour(frames_THW3: Tensor, brightness: float, contrast: float, saturation: float, turn: float) -> Tensor:
     """Frames in [0, 1] with these factors, 1 for no change, and the hue turned by this share of the colour circle.
-
-    Hue and saturation act in the YIQ plane, where both are linear.
-    """
+    Hue and saturation act in the YIQ plane, where both are linear."""
     yiq = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
     angle = torch.tensor(2 * torch.pi * turn)
     cos, sin = saturation * angle.cos(), saturation * angle.sin()

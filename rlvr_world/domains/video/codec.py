@@ -11,9 +11,9 @@ from torch import Tensor
 
 from rlvr_world.domains.video.actions import fit_ranges, pooled
 from rlvr_world.domains.video.config import VideoConfig
-from rlvr_world.domains.video.data import Part
 from rlvr_world.domains.video.episodes import Episodes
 from rlvr_world.domains.video.layout import Codec, VideoLayout
+from rlvr_world.domains.video.splits import Part
 from rlvr_world.domains.video.token_cache import TokenCache
 from rlvr_world.errors import InputError
 from rlvr_world.models.head import Model
@@ -25,13 +25,9 @@ CHECKED = 50
 
 def fit_codec(data: VideoConfig, part: Part, cache: TokenCache) -> Codec:
     """Ranges are fitted to the training episodes alone."""
-    episodes, chosen = part
-    single = data.kind == "single_step"
-    actions = fit_ranges((_given(data, episodes, e) for e in chosen), data.action_ranges, bins=data.action_bins)
-    proprio = None
-    if data.proprio:
-        felt = [_felt(episodes, e) for e in chosen]
-        proprio = fit_ranges(felt, data.action_ranges, bins=data.action_bins, where="proprioception")
+    (episodes, chosen), single, how = part, data.kind == "single_step", (data.action_ranges, data.action_bins)
+    actions = fit_ranges((_given(data, episodes, e) for e in chosen), *how)
+    proprio = fit_ranges((_felt(episodes, e) for e in chosen), *how, "proprioception") if data.proprio else None
     layout = VideoLayout(
         data.kind,
         visual=cache.codebook,
@@ -51,14 +47,11 @@ def fit_codec(data: VideoConfig, part: Part, cache: TokenCache) -> Codec:
 def check_ranges(data: VideoConfig, part: Part, codec: Codec) -> None:
     """Refuse episodes in other units than those that the model was trained on."""
     episodes, chosen = part
-    some = chosen[:CHECKED]
-    repeated = (1, data.actions_a_frame)
-    codec.actions.check_fit(
-        {f"{episodes.name}/{episodes.ids[e]}": np.tile(_given(data, episodes, e), repeated) for e in some},
-        data.action_pool,
-    )
+    some = {f"{episodes.name}/{episodes.ids[e]}": e for e in chosen[:CHECKED]}
+    given = {name: np.tile(_given(data, episodes, e), (1, data.actions_a_frame)) for name, e in some.items()}
+    codec.actions.check_fit(given, data.action_pool)
     if codec.proprio:
-        codec.proprio.check_fit({f"{episodes.name}/{episodes.ids[e]}": _felt(episodes, e) for e in some})
+        codec.proprio.check_fit({name: _felt(episodes, e) for name, e in some.items()})
 
 
 def _given(data: VideoConfig, episodes: Episodes, episode: int) -> np.ndarray:
@@ -85,11 +78,9 @@ def order_embeddings(model: Model, layout: VideoLayout, cache: TokenCache, seed:
 
 @torch.no_grad()
 def relate_rows(model: Model, first: int, places_NC: Tensor, seed: int) -> None:
-    """Let the embeddings of N ids from ``first`` on begin nearer to each other the nearer their places [N, C] are.
-
-    Most of a row becomes a random linear image of its place, the rest stays as it was; its scale stays too. With the
-    same seed the first axis of any places has the same direction.
-    """
+    """Let the embeddings of N ids from ``first`` on begin nearer to each other the nearer their places [N, C] are: most
+    of a row becomes a random linear image of its place, at the scale that it had. With the same seed the first axis of
+    any places has the same direction."""
     table_VD = cast(Tensor, model.get_input_embeddings().weight)
     rows_ND = table_VD[first : first + len(places_NC)]
     places_NC = (places_NC / places_NC.std(0)).to(rows_ND)

@@ -18,16 +18,13 @@ class RewardConfig:
     mse: float = what(0.0, "weight of the mean squared error")
     psnr: float = what(0.0, "weight of PSNR, which counts for the prediction", "1/dB")
     ssim: float = what(0.0, "weight of SSIM, which counts for the prediction")
-    proprio_mse: float = what(
-        0.0, "weight of proprioception's mean squared error, in units of each field's range (paper's PushT: 1)"
-    )
+    proprio_mse: float = what(0.0, "weight of proprioception's MSE, in units of each field's range (paper's PushT: 1)")
     repetition: float = what(0.0, "weight of the share of frames equal, token by token, to the frame before")
     aggregate: Literal["mean", "last", "discount"] = what(
         "mean", "over the frames of a clip: their mean, the last one, or a mean with weights 0.9^k"
     )
     target: Literal["frame", "round_trip"] = what(
-        "frame",
-        "compare with what the camera saw (published), or with what the tokenizer makes of it: the best reachable",
+        "frame", "compare with what the camera saw (published), or with the best that the tokenizer can make of it"
     )
 
 
@@ -79,9 +76,7 @@ class VideoConfig:
         "random", "a new model's embeddings begin: random (published); or near each other for codes and bins that are"
     )
     proprio: bool = what(False, "predict proprioception too, in bins like an action's")
-    skip_blocks: bool = what(
-        False, "patches whose token is that of the frame before keep its pixels, as skip blocks in video codecs do"
-    )
+    skip_blocks: bool = what(False, "patches whose token is that of the frame before keep its pixels")
     jittered: int = what(0, "copies of the training episodes in other colours, for likelihood training", "copies")
     tokenizer: VisualTokenizerConfig = field(default_factory=VisualTokenizerConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)

@@ -1,7 +1,6 @@
 """The video world: given frames and actions in, the frames that follow out, scored on their pixels.
 
-Shape legend: N predictions, M true clips, T = horizon frames, H height, W width, n tokens a frame, P fields of
-proprioception.
+Shape legend: N predictions, M true clips, T = horizon frames, H height, W width, n tokens a frame, P proprioception.
 """
 
 from __future__ import annotations
@@ -22,14 +21,7 @@ from rlvr_world.domains.video.pictures import error_map, gif, strip
 from rlvr_world.domains.video.rewards import reward
 from rlvr_world.domains.video.token_cache import TokenCache, read_frames, whole_clip
 from rlvr_world.errors import InputError
-from rlvr_world.types import (
-    Malformed,
-    Picture,
-    Score,
-    Script,
-    Transition,
-    Written,
-)
+from rlvr_world.types import Malformed, Picture, Score, Script, Transition, Written
 from rlvr_world.vision.metrics import LOWER_IS_BETTER, FrameMetrics
 
 WORST = {"mae": 1.0, "mse": 1.0, "psnr": 0.0, "ssim": 0.0, "lpips": 1.0, "repetition": 1.0, "repetition_all": 1.0}
@@ -56,29 +48,21 @@ class VideoDomain:
     def __init__(
         self, codec: Codec, cache: TokenCache, metrics: FrameMetrics, config: RewardConfig, skip_blocks: bool = False
     ) -> None:
-        """``metrics`` are on the tokenizer's device; ``skip_blocks`` as in ``VideoConfig``.
-
-        Raises InputError for parts that do not belong together.
-        """
+        """``metrics`` are on the tokenizer's device; ``skip_blocks`` as in ``VideoConfig``. Raises InputError for parts
+        that do not belong together."""
         self.codec, self.layout, self.cache, self.metrics, self.config = codec, codec.layout, cache, metrics, config
         self.skip_blocks = skip_blocks
-        codec.check_tokenizer(cache.codebook, cache.context_codebook, cache.fingerprint)
-        got = (cache.size, cache.tokens, cache.context_tokens)
-        expected = (codec.size, self.layout.tokens, self.layout.context_tokens)
+        codec.check_visual_tokenizer(cache.codebook, cache.context_codebook, cache.fingerprint)
+        got = (*cache.size, cache.tokens, cache.context_tokens)
+        expected = (*codec.size, self.layout.tokens, self.layout.context_tokens)
         if got != expected:
-            raise InputError(
-                f"tokenizer: at {got[0][0]}x{got[0][1]} pixels it gives {got[1]} tokens a frame and {got[2]} for the "
-                f"context, the model expects {expected[1]} and {expected[2]} at {expected[0][0]}x{expected[0][1]}; "
-                "use the frame size that the model was trained with"
-            )
+            has = "at {}x{} pixels it gives {} tokens a frame and {} for the context".format(*got)
+            wants = "the model expects {2} and {3} at {0}x{1}".format(*expected)
+            raise InputError(f"tokenizer: {has}, {wants}; use the frame size that the model was trained with")
         if config.lpips and not metrics.perceptual:
-            raise InputError(
-                "reward.lpips: LPIPS has a weight but no trunk is loaded; name its weights, or set it to 0"
-            )
+            raise InputError("reward.lpips: it has a weight but no trunk is loaded; name data.lpips, or set it to 0")
         if config.proprio_mse and not self.layout.proprio_width:
-            raise InputError(
-                "reward.proprio_mse: it has a weight but the model predicts no proprioception; set it to 0"
-            )
+            raise InputError("reward.proprio_mse: it has a weight but the model has no proprioception; set it to 0")
 
     def encode(self, transition: Transition) -> Script:
         """Tokens come from the cache; a transition without next state gives a script without targets."""
@@ -86,9 +70,8 @@ class VideoDomain:
         bins_FA = self.codec.actions.bins_of(transition.action, f"row {transition.id}: actions")
         proprio_FP = None
         if self.codec.proprio:
-            where = f"row {transition.id}: proprioception"
-            felt_FP = _proprio(whole_clip(transition), where)[-len(frames_Fn) :]
-            proprio_FP = torch.from_numpy(self.codec.proprio.bins_of(felt_FP, where))
+            felt_FP = _proprio(whole_clip(transition), transition)[-len(frames_Fn) :]
+            proprio_FP = torch.from_numpy(self.codec.proprio.bins_of(felt_FP, f"row {transition.id}: proprioception"))
         return self.layout.script(frames_Fn, torch.from_numpy(bins_FA), context_c, proprio_FP)
 
     def decode(self, written: Written, transition: Transition) -> Prediction | Malformed:
@@ -199,7 +182,7 @@ class VideoDomain:
         clips = [(before[m], *p.tokens) for m, p in found]
         measures = {"repeated": torch.tensor([[float(z[t + 1] == z[t]) for t in range(T)] for z in clips])}
         if bins := self.codec.proprio:
-            truth = [bins.unit(_proprio(row.next_state, f"row {row.id}: proprioception")) for row in rows]
+            truth = [bins.unit(_proprio(row.next_state, row)) for row in rows]
             errors = [((bins.unit(p.proprio) - truth[m]) ** 2).mean(1) for m, p in found if p.proprio is not None]
             measures["proprio_mse"] = torch.from_numpy(np.stack(errors))
         return measures
@@ -241,12 +224,10 @@ class VideoDomain:
 
     def baselines(self, transition: Transition) -> Mapping[str, Prediction]:
         """The last given frame, as it was seen, again and again; and the truth as far as the tokenizer can show it."""
-        T, last, after = self.layout.horizon, _last_given(transition), transition.next_state
-        felt, felt_after = None, None
+        T, last, felt, felt_after = self.layout.horizon, _last_given(transition), None, None
         if bins := self.codec.proprio:
-            where = f"row {transition.id}: proprioception"
-            felt = np.repeat(_proprio(last, where), T, 0)
-            felt_after = bins.value_of(bins.bins_of(_proprio(after, where), where))
+            felt, after = np.repeat(_proprio(last, transition), T, 0), _proprio(transition.next_state, transition)
+            felt_after = bins.value_of(bins.bins_of(after, f"row {transition.id}: proprioception"))
         _, frames_Fn = self.cache.lookup(whole_clip(transition))
         true = _tuples(frames_Fn[self.layout.context :])
         copied = read_frames(last, self.cache.size).expand(T, -1, -1, -1)
@@ -280,12 +261,10 @@ def _tuples(frames_Fn: Tensor) -> Frames:
     return tuple(tuple(z) for z in frames_Fn.tolist())
 
 
-def _proprio(clip: Clip, where: str) -> np.ndarray:
+def _proprio(clip: Clip, row: Transition) -> np.ndarray:
     """float32 [T, P]; InputError where the data set has none."""
     felt = clip.proprio()
     if felt is None:
-        raise InputError(
-            f"{where}: the model was trained with proprioception, the data set {clip.episodes.name} has none; "
-            "use another data set or model"
-        )
+        got = f"the model was trained with it, the data set {clip.episodes.name} has none"
+        raise InputError(f"row {row.id}: proprioception: {got}; use another data set or model")
     return felt

@@ -1,7 +1,4 @@
-"""A look at a data set before anything is trained on it: counts, ranges, rows that do not read, and some frames.
-
-Shape legend: T frames, H height, W width, D numbers a row.
-"""
+"""A look at a data set before anything is trained on it. Shape legend: T frames, H height, W width, D numbers a row."""
 
 from __future__ import annotations
 
@@ -22,13 +19,11 @@ _LISTED = 10
 def inspect(episodes: Episodes, out: Path) -> str:
     """A markdown text: counts, lengths, frame size, and the range of each action and proprioception number.
 
-    Every row of actions and proprioception is read and checked; frames are decoded for the contact sheet only, the
-    first, middle and last of a few episodes, written to the folder ``out`` as ``contact_sheet.png``. What does not read
-    is told in the text, and does not raise.
+    Every row is read and checked; frames are decoded for the contact sheet only, ``out/contact_sheet.png``. What does
+    not read is told in the text, and does not raise.
     """
     problems: list[str] = []
-    actions = _rows(episodes, "actions", problems)
-    proprio = _rows(episodes, "proprio", problems)
+    actions, proprio = (_rows(episodes, field, problems) for field in ("actions", "proprio"))
     pictures = _pictures(episodes, problems)
     lengths = np.asarray(episodes.lengths)
     size = " x ".join(str(side) for side in next(iter(pictures.values()))[0].shape[:2]) if pictures else "unknown"

@@ -29,9 +29,6 @@ class VideoLayout:
 
     >>> VideoLayout("single_step", visual=4375, tokens=320, action_width=13, context=4).max_length
     1654
-    >>> VideoLayout("multi_step", visual=4375, tokens=80, action_width=13, context_visual=4375, context_tokens=1280,
-    ...             horizon=7).max_length
-    2024
     """
 
     kind: Literal["single_step", "multi_step"]
@@ -55,10 +52,9 @@ class VideoLayout:
     def __post_init__(self) -> None:
         if self.kind not in ("single_step", "multi_step"):
             raise InputError(f"layout: kind: expected single_step or multi_step, got {self.kind!r}")
-        least = {"visual": 1, "tokens": 1, "action_width": 1, "horizon": 1, "action_bins": 2, "proprio_width": 0}
-        context = ("context", "context_visual", "context_tokens")
         multi = self.kind == "multi_step"
-        least |= dict.fromkeys(context, 1) if multi else dict(zip(context, (1, 0, 0), strict=True))
+        least = {"visual": 1, "tokens": 1, "action_width": 1, "horizon": 1, "action_bins": 2, "proprio_width": 0}
+        least |= {"context": 1, "context_visual": int(multi), "context_tokens": int(multi)}
         fixed = {"context"} if multi else {"context_visual", "context_tokens"}
         for name, lowest in least.items():
             if (got := getattr(self, name)) < lowest or (name in fixed and got != lowest):
@@ -114,7 +110,7 @@ class VideoLayout:
         BOS and EOS are given: with only visual tokens legal before, a model has nothing to say there.
         Raises InputError for a wrong number of rows or tokens, or a token that is not of its codebook.
         """
-        P, given = self.proprio_width, len(tokens_Fn) == self.context
+        P, given, multi = self.proprio_width, len(tokens_Fn) == self.context, self.kind == "multi_step"
         rows = self.context if given else self.frames
         context_c = torch.empty(0, dtype=torch.int64) if context_c is None else context_c
         proprio_FP = torch.empty(rows, 0, dtype=torch.int64) if proprio_FP is None else proprio_FP
@@ -128,7 +124,6 @@ class VideoLayout:
         prompt: list[int] = (context_c + self.context_offset).tolist()
         for t in range(self.context):
             prompt += z[t] + p[t] + b[t]
-        multi = self.kind == "multi_step"
         segments: list[Given | Write] = [Given(tuple(prompt if multi else [*prompt, self.bos]))]
         for t in range(self.context, self.frames):
             segments.append(Write(self.tokens, allowed=range(self.visual), target=None if given else tuple(z[t])))
@@ -140,10 +135,8 @@ class VideoLayout:
         return Script(tuple(segments))
 
     def read(self, written: Written) -> tuple[Frames, Frames] | Malformed:
-        """Tokens of each written frame, and its proprioception in bins (empty without it).
-
-        Legal-token masks make ``Malformed`` impossible for rollouts of ``script``; other samplers may lack masks.
-        """
+        """Tokens of each written frame, and its proprioception in bins (empty without it). Legal-token masks make
+        ``Malformed`` impossible for rollouts of ``script``; other samplers may lack masks."""
         kinds = [("frame", self.tokens, 0, self.visual)]
         if self.proprio_width:
             kinds.append(("proprioception", self.proprio_width, self.action_offset, self.bos))
@@ -162,10 +155,8 @@ def _check(what: str, ids: Tensor, shape: tuple[int, ...], size: int) -> None:
     if tuple(ids.shape) != shape:
         raise InputError(f"{what}: the layout expects {list(shape)}, got {list(ids.shape)}; check data and tokenizer")
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < size:
-        raise InputError(
-            f"{what}: the layout expects ids below {size}, got {int(ids.min())} to {int(ids.max())}; "
-            "use the tokenizer and the ranges that belong to the model"
-        )
+        got = f"{int(ids.min())} to {int(ids.max())}; use the model's tokenizer and ranges"
+        raise InputError(f"{what}: the layout expects ids below {size}, got {got}")
 
 
 @dataclass(frozen=True)
@@ -182,38 +173,29 @@ class Codec:
 
     def __post_init__(self) -> None:
         layout = self.layout
-        for name, bins, width in (
-            ("actions", self.actions, layout.action_width),
-            ("proprio", self.proprio, layout.proprio_width),
-        ):
-            got = (bins.width, bins.bins) if bins else (0, layout.action_bins)
-            if got != (width, layout.action_bins):
-                raise InputError(
-                    f"codec: {name}: the layout expects {width} fields in {layout.action_bins} bins, got ranges of "
-                    f"{got[0]} fields in {got[1]} bins; fit the ranges to the model's data"
-                )
+        fields = {"actions": (self.actions, layout.action_width), "proprio": (self.proprio, layout.proprio_width)}
+        for name, (bins, width) in fields.items():
+            got, wanted = (bins.width, bins.bins) if bins else (0, layout.action_bins), (width, layout.action_bins)
+            if got != wanted:
+                wants, has = (f"{count} fields in {each} bins" for count, each in (wanted, got))
+                raise InputError(f"codec: {name}: the layout expects {wants}, got ranges of {has}; fit the ranges anew")
 
-    def check_tokenizer(self, codebook: int, context_codebook: int, fingerprint: str) -> None:
-        """Refuse a visual tokenizer that the model was not trained with: InputError with both numbers."""
-        sizes, expected = (codebook, context_codebook), (self.layout.visual, self.layout.context_visual)
-        if sizes != expected:
-            raise InputError(
-                f"tokenizer: its codebooks have {sizes[0]} (frames) and {sizes[1]} (context) codes, the model's "
-                f"vocabulary has {expected[0]} and {expected[1]}; use the tokenizer that the model was trained with"
-            )
+    def check_visual_tokenizer(self, codebook: int, context_codebook: int, fingerprint: str) -> None:
+        """Refuse one that the model was not trained with: the same tokens mean other pictures in another."""
+        got, wanted = (codebook, context_codebook), (self.layout.visual, self.layout.context_visual)
+        if got != wanted:
+            has = f"its codebooks have {codebook} (frames) and {context_codebook} (context) codes"
+            wants = f"the model's vocabulary has {wanted[0]} and {wanted[1]}"
+            raise InputError(f"tokenizer: {has}, {wants}; use the one that the model was trained with")
         if fingerprint != self.tokenizer:
-            raise InputError(
-                f"tokenizer: it has the fingerprint {fingerprint}, the model was trained with {self.tokenizer}; "
-                "use that one: the same tokens mean other pictures in another"
-            )
+            has = f"it has the fingerprint {fingerprint}"
+            raise InputError(f"tokenizer: {has}, the model was trained with {self.tokenizer}; use that one")
 
     def check_model(self, vocabulary: int) -> None:
         """Refuse a model with fewer token ids than the layout: InputError with both numbers."""
-        if vocabulary < self.layout.vocabulary:
-            raise InputError(
-                f"model: its vocabulary has {vocabulary} ids, codebooks and action bins need {self.layout.vocabulary}; "
-                "use the tokenizer and the bins that the model was trained with"
-            )
+        if vocabulary < (needed := self.layout.vocabulary):
+            got = f"its vocabulary has {vocabulary} ids, codebooks and action bins need {needed}"
+            raise InputError(f"model: {got}; use the tokenizer and the bins that it was trained with")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -227,7 +209,7 @@ class Codec:
             proprio = data["proprio"] and ActionBins.from_json(data["proprio"], f"{where}: proprio")
             actions = ActionBins.from_json(data["actions"], f"{where}: actions")
             return cls(VideoLayout(**known), actions, str(data["tokenizer"]), (int(height), int(width)), proprio)
+        except InputError:
+            raise
         except (KeyError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
             raise InputError(f"{where}: expected a codec of a video model, it lacks or misnames {error}") from error

@@ -18,10 +18,8 @@ SIGNS = {"mae": -1, "mse": -1, "psnr": 1, "ssim": 1, "lpips": -1, "proprio_mse":
 
 
 def reward(measures: Mapping[str, Tensor], config: RewardConfig) -> Tensor:
-    """float32 [N] from measures [N, T]: those named in ``SIGNS`` (needed where weighted) and ``repeated`` (0 or 1).
-
-    The repetition penalty is the rate over all frames (paper, Table 3), whatever the aggregate is.
-    """
+    """float32 [N] from measures [N, T]: those in ``SIGNS``, where they have a weight, and ``repeated`` (0 or 1), whose
+    penalty is the rate over all frames (paper, Table 3), whatever the aggregate is."""
     repeated_NT = measures["repeated"].float()
     quality_NT = torch.zeros_like(repeated_NT)
     for name, sign in SIGNS.items():

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rlvr_world.domains.video.readers.npz import write_npz
 from rlvr_world.errors import InputError
 
 _VERSIONS = {"robo_net": "1.0.0", "cmu_playing_with_food": "1.0.0", "language_table": "0.0.1"}
@@ -27,8 +28,7 @@ def convert(source: str, dataset: str, out: Path, max_episodes: int = 0) -> int:
 
     ``source``: the folder (or gs:// address) that holds ``<dataset>/<version>``. ``max_episodes``: at most so many
     files over all splits, those that are there already included; 0 takes all. Files that exist are left as they are,
-    so that the same command goes on where it was stopped. Frames keep their size; an action that is a dictionary
-    becomes one row, its values in the alphabetical order of their keys (RT-1: 13 numbers).
+    so that the same command goes on where it was stopped.
     Raises InputError for an unknown data set, and for an episode without the pictures or actions, by its number.
     """
     import tensorflow_datasets as tfds
@@ -49,11 +49,7 @@ def convert(source: str, dataset: str, out: Path, max_episodes: int = 0) -> int:
             if file.exists():
                 continue
             images, actions = _arrays(episode["steps"], image, f"{folder}, split {split}, episode {number}")
-            # Under another name until it is whole: a file that exists is not looked at again.
-            partial = file.with_suffix(".partial")
-            with partial.open("wb") as stream:
-                np.savez_compressed(stream, image=images, action=actions)
-            partial.replace(file)
+            write_npz(file, {"image": images, "action": actions})
             written += 1
     return written
 
@@ -74,10 +70,8 @@ def _arrays(steps: Iterable[Mapping[str, Any]], image: str, where: str) -> tuple
     for number, step in enumerate(steps):
         for field, values in ((image, step.get("observation", {})), ("action", step)):
             if field not in values:
-                found = ", ".join(sorted(values)) or "nothing"
-                raise InputError(
-                    f"{where}, step {number}: expected the field {field}, found {found}; take another data set"
-                )
+                wanted, found = f"expected the field {field}", ", ".join(sorted(values)) or "nothing"
+                raise InputError(f"{where}, step {number}: {wanted}, found {found}; take another data set")
         images.append(np.asarray(step["observation"][image]))
         actions.append(_row(step["action"]))
     if not images:

@@ -40,10 +40,9 @@ class Segments:
     def __post_init__(self) -> None:
         longest = max(self.episodes.lengths[e] for e in self.chosen)
         if longest < self._span:
-            raise InputError(
-                f"{self.episodes.name}: its longest training episode has {longest} frames, a segment of the tokenizer "
-                f"spans {self._span}; lower data.tokenizer.segment, data.tokenizer.reach or data.frame_skip"
-            )
+            got = f"its longest training episode has {longest} frames, a segment of the tokenizer spans {self._span}"
+            mend = "lower data.tokenizer.segment, data.tokenizer.reach or data.frame_skip"
+            raise InputError(f"{self.episodes.name}: {got}; {mend}")
 
     @property
     def _span(self) -> int:

@@ -1,4 +1,4 @@
-"""Which episodes are trained on, which are kept apart, and the clips of either.
+"""The episodes of a run: which are trained on, which are kept apart, and the clips of either.
 
 Shape legend: F frames of a clip, A action width, N windows. Source of the published rule and of its fixed clips:
 RLVR-World's ``EvalDataset`` (sorted names, every hundredth one for testing, one clip an episode).
@@ -9,23 +9,45 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import overload
 
 import numpy as np
 
 from rlvr_world.domains.video.actions import pooled
-from rlvr_world.domains.video.config import EpisodeSplitRule
+from rlvr_world.domains.video.config import EpisodeSplitRule, VideoConfig
+from rlvr_world.domains.video.envs.collect import collect
 from rlvr_world.domains.video.episodes import Clip, Episodes
+from rlvr_world.domains.video.readers import KINDS, open_episodes
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
 
+Part = tuple[Episodes, Sequence[int]]
+"""A data set and the numbers of some of its episodes."""
+
+
+@lru_cache(maxsize=1)
+def parts(data: VideoConfig) -> dict[str, Part]:
+    """The episodes of train, valid and test; embedded worlds are played first where they have not been."""
+    if data.source not in KINDS:
+        episodes = open_episodes("npz", collect(data.source, data.env, Path(data.cache)))
+    elif not data.path:
+        raise InputError(f"data.path: data.source={data.source} reads episodes; say where, as in data.path=FOLDER")
+    else:
+        episodes = open_episodes(data.source, data.path, split="train", camera=data.camera)
+    chosen = split_episodes(episodes.ids, data.split)
+    found: dict[str, Part] = {name: (episodes, numbers) for name, numbers in chosen.items()}
+    if data.source == "dino_wm":  # its test episodes lie apart
+        held = open_episodes(data.source, data.path, split="val")
+        found["test"] = (held, range(len(held.ids)))
+    return found
+
 
 def split_episodes(ids: Sequence[str], rule: EpisodeSplitRule) -> dict[str, list[int]]:
-    """The numbers of the episodes of 'train', 'valid' and 'test'. ``ids`` are sorted, as readers give them.
-
-    Raises InputError for a rule that cannot be followed, and where a share above 0 gets no episode.
-    """
+    """The numbers of the episodes of 'train', 'valid' and 'test'. ``ids`` are sorted, as readers give them. Raises
+    InputError for a rule that cannot be followed, and where a share above 0 gets no episode."""
     split: dict[str, list[int]] = {"train": [], "valid": [], "test": []}
     if rule.kind == "every_nth":
         if rule.every < 3:
@@ -35,82 +57,67 @@ def split_episodes(ids: Sequence[str], rule: EpisodeSplitRule) -> dict[str, list
             split[part.get(i % rule.every, "train")].append(i)
     else:
         if rule.test < 0 or rule.valid < 0 or rule.test + rule.valid >= 1:
-            raise InputError(
-                f"split rule fraction: expected shares for test and valid that leave some for train, got {rule.test} "
-                f"and {rule.valid}"
-            )
+            wanted, got = "shares for test and valid that leave some for train", f"{rule.test} and {rule.valid}"
+            raise InputError(f"split rule fraction: expected {wanted}, got {got}; lower them")
         for i, name in enumerate(ids):
             place = _hash(f"{rule.seed}:{name}") / 2**64
             split["test" if place < rule.test else "valid" if place < rule.test + rule.valid else "train"].append(i)
-    wanted = {
-        "train": True,
-        "valid": rule.kind == "every_nth" or rule.valid,
-        "test": rule.kind == "every_nth" or rule.test,
-    }
-    empty = [part for part, episodes in split.items() if wanted[part] and not episodes]
+    shares = {"train": 1.0, "valid": rule.valid, "test": rule.test}
+    empty = [part for part, share in shares.items() if (share or rule.kind == "every_nth") and not split[part]]
     if empty:
-        raise InputError(
-            f"split rule {rule.describe()}: of {len(ids)} episodes none falls into {' and '.join(empty)}; give more "
-            "episodes, or another rule, share or seed"
-        )
+        got = f"of {len(ids)} episodes none falls into {' and '.join(empty)}"
+        raise InputError(f"split rule {rule.describe()}: {got}; give more episodes, or another rule, share or seed")
     return split
+
+
+@dataclass(frozen=True)
+class Window:
+    """The F frames of a clip, ``frame_skip`` steps apart: ``context`` of the state, ``horizon`` of the next state."""
+
+    context: int
+    horizon: int
+    frame_skip: int = 1
+    context_back: int | None = None
+    """Multi-step (``context`` is 1, the current frame): the state begins with one frame more, drawn from up to so many
+    steps before the start, the start included; it has no action."""
+    pool: int = 1
+    """Steps whose actions are given as their mean."""
+
+    @property
+    def frames(self) -> int:
+        return self.context + self.horizon
 
 
 class Clips(Sequence[Transition]):
     """Every window of the chosen episodes as a transition. Holds numbers only: frames are read when a clip is.
 
-    A window has F = ``context`` + ``horizon`` frames, ``frame_skip`` steps apart; none is padded. The state holds the
-    first ``context``, the next state the others, and row k of the action the actions of the steps from frame k up to
-    frame k + 1, or the means of ``pool`` of them, one after the other: float32 [F, A * frame_skip / pool]. The last
-    row leads out of the window and is unused or a placeholder; where the episode ends within it, the rest is zeros.
-
-    With ``context_back`` (multi-step: ``context`` is 1, the current frame) the state begins with one frame more,
-    drawn from up to so many steps before the start, the start included; it has no action. The same clip has the same
-    frame always.
+    No window is padded. Row k of the action holds the actions, or means of actions, of the steps from frame k up to
+    frame k + 1, one after the other: float32 [F, A * frame_skip / pool]. The last row leads out of the window and is
+    unused or a placeholder; where the episode ends within it, the rest is zeros.
     """
 
-    too_short: int
-    """Chosen episodes that are shorter than a window, and so have no clip."""
-
     def __init__(
-        self,
-        episodes: Episodes,
-        chosen: Sequence[int],
-        context: int,
-        horizon: int,
-        frame_skip: int = 1,
-        every: int = 1,
-        context_back: int | None = None,
-        seed: int = 0,
-        pool: int = 1,
+        self, episodes: Episodes, chosen: Sequence[int], window: Window, every: int = 1, seed: int = 0
     ) -> None:
-        """``every``: steps from one start to the next; ``seed`` is for the frames of ``context_back``.
-
-        Raises InputError for numbers that make no sense together.
-        """
-        far = context_back is not None
-        if min(context, horizon, frame_skip, every) < 1 or (context_back or 0) < 0 or (far and context != 1):
-            raise InputError(
-                f"clips of {episodes.name}: expected context, horizon, frame_skip and every above 0, and context 1 "
-                f"with a context_back of at least 0, got {context}, {horizon}, {frame_skip}, {every} and {context_back}"
-            )
-        if pool < 1 or frame_skip % pool:
-            raise InputError(
-                f"clips of {episodes.name}: the actions of {frame_skip} steps do not fall into means of {pool}; let "
-                "data.action_pool divide data.frame_skip"
-            )
+        """``every``: steps from one start to the next; ``seed`` draws the frames of ``context_back``, the same ones
+        for the same clip always. Raises InputError for numbers that make no sense together."""
+        where, back = f"clips of {episodes.name}", window.context_back
+        odd_back = back is not None and (back < 0 or window.context != 1)
+        if min(window.context, window.horizon, window.frame_skip, every) < 1 or odd_back:
+            wanted = "context, horizon, frame_skip and every above 0, and context 1 with a context_back of at least 0"
+            raise InputError(f"{where}: expected {wanted}, got {window}, every {every}")
+        if window.pool < 1 or window.frame_skip % window.pool:
+            got = f"the actions of {window.frame_skip} steps do not fall into means of {window.pool}"
+            raise InputError(f"{where}: {got}; let data.action_pool divide data.frame_skip")
         # Clips are mostly read in order, and a reader may have to open a file for the actions.
         self._rows = lru_cache(maxsize=64)(episodes.actions)
-        self._episodes, self._context, self._frames, self._skip = episodes, context, context + horizon, frame_skip
-        self._back, self._seed, self._pool = context_back, seed, pool
+        self._episodes, self._window, self._seed = episodes, window, seed
         self._place = {episode: place for place, episode in enumerate(chosen)}
-        span = (self._frames - 1) * frame_skip + 1
+        span = (window.frames - 1) * window.frame_skip + 1
         starts = [np.arange(0, max(episodes.lengths[e] - span + 1, 0), every) for e in chosen]
-        self.too_short = sum(len(each) == 0 for each in starts)
-        owners = [np.full(len(each), e) for e, each in zip(chosen, starts, strict=True)]
         # One row a window: episode, start, and the far context frame, or -1 for the one that the clip's id draws.
-        columns = [np.concatenate([np.empty(0, int), *each]) for each in (owners, starts)]
-        self._windows_N3 = np.stack([*columns, np.full(len(columns[0]), -1)], axis=1).astype(np.int32)
+        rows = [np.stack(np.broadcast_arrays(e, each, -1), 1) for e, each in zip(chosen, starts, strict=True)]
+        self._windows_N3 = np.concatenate([np.empty((0, 3), np.int32), *rows]).astype(np.int32)
 
     def __len__(self) -> int:
         return len(self._windows_N3)
@@ -125,34 +132,28 @@ class Clips(Sequence[Transition]):
         if isinstance(index, slice):
             return self._with(self._windows_N3[index])
         episode, start, far = self._windows_N3[index].tolist()
-        name = self._episodes.ids[episode]
-        steps = range(start, start + self._frames * self._skip, self._skip)
+        name, window = self._episodes.ids[episode], self._window
+        steps = tuple(range(start, start + window.frames * window.frame_skip, window.frame_skip))
         row_id = f"{self._episodes.name}/{name}:{start}"
         before: tuple[int, ...] = ()
-        if self._back is not None:
-            first = max(start - self._back, 0)
+        if window.context_back is not None:
+            first = max(start - window.context_back, 0)
             before = (far if far >= 0 else first + _hash(f"{self._seed}:{row_id}") % (start - first + 1),)
-        return Transition(
-            id=row_id,
-            state=Clip(self._episodes, episode, (*before, *steps[: self._context])),
-            action=self._actions(episode, start),
-            next_state=Clip(self._episodes, episode, tuple(steps[self._context :])),
-            world=name,
-        )
+        state = Clip(self._episodes, episode, (*before, *steps[: window.context]))
+        after = Clip(self._episodes, episode, steps[window.context :])
+        return Transition(row_id, state, self._actions(episode, start), after, world=name)
 
-    def one_per_episode(self, seed: int = 0) -> Clips:
-        """One fixed clip of each episode: the published test protocol, with its very draws at seed 0 and ``every`` 1.
-
-        The place of the episode among the chosen ones seeds numpy's legacy generator, which draws the start and then
-        the far context frame.
-        """
-        rows = []
+    def one_per_episode(self) -> Clips:
+        """One fixed clip of each episode: the published test protocol, with its very draws where ``every`` is 1. The
+        place of the episode among the chosen ones seeds numpy's legacy generator, which draws the start and then the
+        far context frame."""
+        rows, back = [], self._window.context_back
         episodes, first, count = np.unique(self._windows_N3[:, 0], return_index=True, return_counts=True)
         for episode, begin, windows in zip(episodes.tolist(), first, count, strict=True):
-            draw = np.random.RandomState(seed + self._place[episode])
+            draw = np.random.RandomState(self._place[episode])
             row = self._windows_N3[begin + draw.randint(windows)].copy()
-            if self._back is not None:
-                row[2] = draw.randint(max(row[1] - self._back, 0), row[1] + 1)
+            if back is not None:
+                row[2] = draw.randint(max(row[1] - back, 0), row[1] + 1)
             rows.append(row)
         return self._with(np.array(rows, np.int32).reshape(-1, 3))
 
@@ -162,9 +163,32 @@ class Clips(Sequence[Transition]):
         return clips
 
     def _actions(self, episode: int, start: int) -> np.ndarray:
-        actions = self._rows(episode)[start : start + self._frames * self._skip]
-        missing = self._frames * self._skip - len(actions)
-        return pooled(np.pad(actions, ((0, missing), (0, 0))), self._pool).reshape(self._frames, -1)
+        count = self._window.frames * self._window.frame_skip
+        actions = self._rows(episode)[start : start + count]
+        padded = np.pad(actions, ((0, count - len(actions)), (0, 0)))
+        return pooled(padded, self._window.pool).reshape(self._window.frames, -1)
+
+
+def training_clips(data: VideoConfig, part: Part, seed: int) -> Clips:
+    """Every window of the episodes, ``data.train_every`` steps apart."""
+    return _clips(data, part, data.train_every, seed)
+
+
+def held_out_clips(data: VideoConfig, part: Part, seed: int) -> Clips:
+    """Windows ``data.test_every`` steps apart, or one an episode as published."""
+    clips = _clips(data, part, data.test_every or 1, seed)
+    return clips if data.test_every else clips.one_per_episode()
+
+
+def _clips(data: VideoConfig, part: Part, every: int, seed: int) -> Clips:
+    (episodes, chosen), single = part, data.kind == "single_step"
+    context, back = (data.context, None) if single else (1, data.context_back)
+    clips = Clips(episodes, chosen, Window(context, data.horizon, data.frame_skip, back, data.action_pool), every, seed)
+    if not len(clips):
+        wanted = f"a clip of {context + data.horizon} frames, {data.frame_skip} steps apart"
+        got = f"none of its {len(chosen)} episodes is long enough for {wanted}"
+        raise InputError(f"{episodes.name}: {got}; lower data.horizon or data.frame_skip")
+    return clips
 
 
 def _hash(text: str) -> int:

@@ -24,17 +24,16 @@ from rlvr_world.domains.video.episodes import Clip, Episodes
 from rlvr_world.errors import InputError
 from rlvr_world.system.progress import track
 from rlvr_world.types import Transition
+from rlvr_world.vision.blocks import VisualTokenizer
 from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
 from rlvr_world.vision.frame_tokenizer import FrameTokenizer
-from rlvr_world.vision.loading import Tokenizer, fingerprint
+from rlvr_world.vision.loading import fingerprint
 
 PIXELS = {"cpu": 2**16, "cuda": 2**22}
 """Pixels of frames that are worked on at once: 16 frames of 64x64 on a CPU, whose caches more would leave (decoding
 took twice as long a frame with 64), 51 of 256x320 on a GPU."""
-
 READ_AT_ONCE = 256
 """Frames that are read together when tokens are built: a video file is opened once for many of its frames."""
-
 Key = tuple[int, ...]
 """What a record of tokens belongs to: an episode and the steps whose frames it holds."""
 
@@ -61,11 +60,8 @@ class TokenCache:
     depend on the context frame. A stopped ``build`` goes on where it was, and one with more rows adds what is new.
     """
 
-    def __init__(self, tokenizer: Tokenizer, size: tuple[int, int], folder: Path) -> None:
-        """``size``: height and width of frames.
-
-        Raises InputError where the tokenizer does not divide the size evenly.
-        """
+    def __init__(self, tokenizer: VisualTokenizer, size: tuple[int, int], folder: Path) -> None:
+        """``size``: height and width of frames. InputError where the tokenizer does not divide it evenly."""
         self.tokenizer, self.size, self.folder = tokenizer.requires_grad_(False).eval(), size, folder
         self.fingerprint = fingerprint(tokenizer)
         self.codebook, self.grid = tokenizer.codebook_size, tokenizer.grid(*size)
@@ -87,10 +83,9 @@ class TokenCache:
             keys = self._keys(clip)
             wanted.setdefault((id(clip.episodes), len(keys[0])), (clip.episodes, set()))[1].update(keys)
         for name, (episodes, found) in wanted.items():
-            table = self._table(episodes, next(iter(found)), create=True)
+            table = self._table(episodes, name[1], create=True)
             assert table is not None
-            missing = sorted(found - table.place.keys())
-            size = max(1, READ_AT_ONCE // (name[1] - 1))
+            missing, size = sorted(found - table.place.keys()), max(1, READ_AT_ONCE // (name[1] - 1))
             batches = [missing[i : i + size] for i in range(0, len(missing), size)]
             for batch in track(batches, f"{label} of {episodes.name}", "batches"):
                 table.append(batch, self._encode(episodes, batch))
@@ -98,18 +93,16 @@ class TokenCache:
     def lookup(self, clip: Clip) -> tuple[Tensor, Tensor]:
         """int64 tokens of the context frame [c] and of the frames [T, n] (compressive: of those after the first)."""
         keys = self._keys(clip)
-        table = self._table(clip.episodes, keys[0], create=False)
-        known = table is not None and all(key in table.place for key in keys)
-        records_Kw = table.read(keys) if table and known else self._encode(clip.episodes, keys)
+        table = self._table(clip.episodes, len(keys[0]), create=False)
+        known = table if table and all(key in table.place for key in keys) else None
+        records_Kw = known.read(keys) if known else self._encode(clip.episodes, keys)
         context, frames = records_Kw[0, : self.context_tokens], records_Kw[:, self.context_tokens :]
         return context, frames.reshape(-1, self.tokens)
 
     @torch.no_grad()
     def decode(self, contexts: Sequence[Tensor], groups: Sequence[Tensor]) -> list[Tensor]:
         """Frames of each group of tokens [U, n] with its context's tokens [c]: float32 [U, 3, H, W] in [0, 1], CPU.
-
-        Each context is decoded once, and all groups together in batches.
-        """
+        Each context is decoded once, and all groups together in batches."""
         tokenizer = self.tokenizer
         if isinstance(tokenizer, FrameTokenizer):
             grids_Uhw = torch.cat(list(groups)).unflatten(1, self.grid).to(self.device)
@@ -145,16 +138,16 @@ class TokenCache:
         encoded = [tokenizer.encode(f.to(self.device)) for f in clips.split(max(1, self.at_once // clips.shape[1]))]
         return torch.cat([torch.cat([context, frames.flatten(1)], 1).cpu() for context, frames in encoded])
 
-    def _table(self, episodes: Episodes, key: Key, create: bool) -> _Table | None:
-        """The file of a data set and a length of clips; None where there is none and none shall be."""
-        name = (id(episodes), len(key))
+    def _table(self, episodes: Episodes, length: int, create: bool) -> _Table | None:
+        """The file of a data set and a length of keys; None where there is none and none shall be."""
+        name = (id(episodes), length)
         if name not in self._tables:
-            path = self._path(episodes, len(key))
+            path = self._path(episodes, length)
             if not create and not path.exists():
                 return None
-            width = self.tokens if not self.context_tokens else self.context_tokens + (len(key) - 2) * self.tokens
+            width = self.context_tokens + (length - (2 if self.context_tokens else 1)) * self.tokens
             small = max(self.codebook, self.context_codebook) <= 2**16
-            record = np.dtype([("key", "<i4", (len(key),)), ("tokens", "<u2" if small else "<i4", (width,))])
+            record = np.dtype([("key", "<i4", (length,)), ("tokens", "<u2" if small else "<i4", (width,))])
             self._tables[name] = _Table(path, record, episodes)
         return self._tables[name]
 

@@ -17,32 +17,26 @@ from rlvr_world.errors import InputError
 _ID = r"\[(?P<id>[\w-]+)\]"
 _WHERE = r"(?: where \[(?P=id)\] is .*)?"
 GRAMMAR = {
-    "click": _ID + _WHERE,
-    "hover": _ID + _WHERE,
-    "type": _ID + r" \[(?P<text>.*?)\](?: \[(?P<enter>[01])\])?" + _WHERE,
-    "press": r"\[(?P<text>[^\[\]]+)\]",
-    "scroll": r"\[(?P<text>up|down)\]",
-    "new_tab": "",
-    "tab_focus": r"\[(?P<text>\d+)\]",
-    "close_tab": "",
-    "goto": r"\[(?P<text>\S+)\]",
-    "go_back": "",
-    "go_forward": "",
-    "stop": r"(?:\[(?P<text>.*)\])?",
+    "click": (_ID + _WHERE, "click [id]"),
+    "hover": (_ID + _WHERE, "hover [id]"),
+    "type": (_ID + r" \[(?P<text>.*?)\](?: \[(?P<enter>[01])\])?" + _WHERE, "type [id] [text] [0|1]"),
+    "press": (r"\[(?P<text>[^\[\]]+)\]", "press [keys]"),
+    "scroll": (r"\[(?P<text>up|down)\]", "scroll [up] or scroll [down]"),
+    "new_tab": ("", "new_tab alone"),
+    "tab_focus": (r"\[(?P<text>\d+)\]", "tab_focus [number]"),
+    "close_tab": ("", "close_tab alone"),
+    "goto": (r"\[(?P<text>\S+)\]", "goto [url]"),
+    "go_back": ("", "go_back alone"),
+    "go_forward": ("", "go_forward alone"),
+    "stop": (r"(?:\[(?P<text>.*)\])?", "stop [answer]"),
 }
-"""What follows each verb."""
-_PATTERNS = {verb: re.compile(rest, re.DOTALL) for verb, rest in GRAMMAR.items()}
+"""What follows each verb, as a pattern, and the whole for a person."""
 _TARGET = re.compile(r"\w+(?: \[|\(['\"])([\w-]+)")
 _ON_ELEMENTS = ("click", "hover", "type", "fill", "press", "select_option", "focus", "clear", "check", "uncheck")
 
 
 @dataclass(frozen=True)
 class Action:
-    """One action.
-
-    >>> Action("type", id="12", text="red shoes", enter=True)
-    """
-
     verb: str
     id: str = ""
     """The element acted on; empty for actions on the page."""
@@ -58,9 +52,7 @@ class Action:
 
 
 def parse_action(text: str) -> Action:
-    """The action that ``text`` states, and nothing else.
-
-    Raises InputError that lists the verbs, or shows the form of the one that was used.
+    """The action that ``text`` states. Raises InputError that lists the verbs, or shows the form of the one used.
 
     >>> parse_action("type [12] [red shoes]")
     Action(verb='type', id='12', text='red shoes', enter=True)
@@ -68,32 +60,17 @@ def parse_action(text: str) -> Action:
     verb, _, rest = text.strip().partition(" ")
     if verb not in GRAMMAR:
         raise InputError(f"action {text!r:.80}: expected one of {', '.join(GRAMMAR)}, got {verb!r:.40}")
-    found = _PATTERNS[verb].fullmatch(rest)
+    pattern, form = GRAMMAR[verb]
+    found = re.fullmatch(pattern, rest, re.DOTALL)
     if not found:
-        raise InputError(f"action {text!r:.80}: expected {_form(verb)}; write it so")
+        raise InputError(f"action {text!r:.80}: expected {form}; write it so")
     fields = found.groupdict()
     enter = verb == "type" and fields["enter"] != "0"
     return Action(verb, fields.get("id") or "", fields.get("text") or "", enter)
 
 
 def target_of(action: str) -> str:
-    """The id of the element that an action names, in WebArena's words or as BrowserGym's call; empty for none.
-
-    >>> target_of("click [12]"), target_of("fill('a12', 'red')"), target_of("scroll [up]")
-    ('12', 'a12', '')
-    """
+    """The id of the element that an action names, in WebArena's words or as BrowserGym's call; empty for none."""
     found = _TARGET.match(action)
     named = found and action.startswith(_ON_ELEMENTS) and not action.startswith("press [")
     return found[1] if found and named else ""
-
-
-def _form(verb: str) -> str:
-    examples = {
-        "type": "type [id] [text] [0|1]",
-        "press": "press [keys]",
-        "scroll": "scroll [up] or scroll [down]",
-        "tab_focus": "tab_focus [number]",
-        "goto": "goto [url]",
-        "stop": "stop [answer]",
-    }
-    return examples.get(verb, f"{verb} [id]" if _PATTERNS[verb].groups else f"{verb} alone")

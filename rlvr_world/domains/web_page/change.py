@@ -31,10 +31,7 @@ MAX_ANSWER = 200_000
 
 @dataclass(frozen=True)
 class Change:
-    """What differs between a page and the next one, as lines.
-
-    >>> Change(new=("[31] StaticText 'Saved'",), updated=("[12] button 'Save' focused: True",))
-    """
+    """What differs between a page and the next one, as lines."""
 
     new: tuple[str, ...] = ()
     deleted: tuple[str, ...] = ()
@@ -57,14 +54,8 @@ def write_change(change: Change) -> str:
 
 
 def read_change(text: str) -> Change | Malformed:
-    """The change that an answer states. Never raises.
-
-    Read is the last ``New items:`` and what follows, so reasoning may come before it; around it a code fence may
-    stand, and after it an end-of-text mark. Within, every line has to be an item or a header in its place.
-
-    >>> read_change("It opens.\\nNew items:\\nNone\\nDeleted items:\\nNone\\nUpdated items:\\n[3] menu 'File'").updated
-    ("[3] menu 'File'",)
-    """
+    """The change that an answer states: the last ``New items:`` and what follows, an item or a header a line. Before it
+    may stand reasoning, around it a code fence, after it an end-of-text mark. Never raises."""
     if len(text) > MAX_ANSWER:
         return Malformed(f"the answer is longer than {MAX_ANSWER} characters")
     while (bare := _END_MARKS.sub("", text).strip()) != text:

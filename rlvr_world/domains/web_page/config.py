@@ -27,12 +27,6 @@ hidden until a click, which nobody can predict."""
 
 @dataclass(frozen=True)
 class BrowserSpec:
-    """What to collect.
-
-    >>> BrowserSpec()                                                    # MiniWoB, the tasks that suit
-    >>> BrowserSpec(site="infinity", path="webarena-infinity/apps/gmail", steps=10)
-    """
-
     site: Literal["miniwob", "folder", "infinity"] = what(
         "miniwob", "pages of the package miniwob, .html files of a folder, or one app of a WebArena-Infinity checkout"
     )

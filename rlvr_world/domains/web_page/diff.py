@@ -8,16 +8,17 @@ items bear the old page's id, the one that a model can know.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
 from itertools import count
+from operator import attrgetter
 
 from rlvr_world.domains.web_page.change import Change
 from rlvr_world.domains.web_page.scoring import bare
-from rlvr_world.domains.web_page.tree import Node, Page
+from rlvr_world.domains.web_page.tree import FIELDS, Node, Page
 
-Key = Callable[[Node], str]
+Key = Callable[[Node], Hashable]
 EXACT_UP_TO = 2000
 """Longest pages, in nodes, that are aligned with every line considered; of longer ones frequent lines are ignored,
 because the time that they take grows with the square."""
@@ -40,64 +41,67 @@ def page_change(old: Page, new: Page) -> Change:
 
 
 def apply_change(page: Page, change: Change) -> Page:
-    """The page after a change. Updated nodes keep their place; new ones, for which a change has no place, stand where
-    the first deleted one stood, else at the end, one level below the page.
-
-    >>> apply_change(parse_page("[1] main\\n\\t[2] button 'b'"), Change(updated=("[2] button 'c'",))).nodes[1].text
-    "button 'c'"
-    """
+    """The page after a change. Nodes keep their ids and places, updated ones too. New ones, for which a change has no
+    place, stand after the last updated node, else where the first deleted one stood, else at the end."""
     gone = Counter(change.deleted)
     by_id = {line[1:].partition("] ")[0]: bare(line) for line in change.updated if line.startswith("[")}
     nodes: list[Node] = []
-    place: int | None = None
+    gaps, updated = [], []
     for node in page.nodes:
         if gone[node.line]:
             gone[node.line] -= 1
-            place = len(nodes) if place is None else place
+            gaps.append(len(nodes))
         else:
             nodes.append(replace(node, text=by_id.get(node.id, node.text)))
-    place = len(nodes) if place is None else place
-    depth = max(1, nodes[place - 1].depth) if place else 0
-    known = {node.id for node in page.nodes}
-    fresh = (name for name in map(str, count(1 + max(map(_number, known), default=0))) if name not in known)
-    new = [Node(next(fresh) if line.startswith("[") else "", bare(line), depth) for line in change.new]
+            updated += [len(nodes)] * (node.id in by_id)
+    place = [*updated[-1:], *gaps[:1], len(nodes)][0]
+    new = _new_nodes(page, change.new, nodes[place - 1] if place else None)
     return Page(page.tabs, (*nodes[:place], *new, *nodes[place:]))
+
+
+def _new_nodes(page: Page, lines: Sequence[str], before: Node | None) -> list[Node]:
+    """Nodes that come after ``before``, with ids that follow on the page's; one of a role that has none there has none.
+
+    They stand beside ``before``, below the page, and a text in the field that it was typed into.
+    """
+    nameless = {node.role for node in page.nodes if not node.id}
+    following = count(1 + max((_number(node.id) for node in page.nodes), default=0))
+    depth = max(1, before.depth) if before else 0
+    nodes = [Node("", bare(line), depth) for line in lines]
+    if before and before.role in FIELDS and nodes and nodes[0].role == "StaticText":
+        nodes = [replace(node, depth=depth + 1) for node in nodes]
+    return [
+        replace(node, id=str(next(following))) if line.startswith("[") or node.role not in nameless else node
+        for node, line in zip(nodes, lines, strict=True)
+    ]
 
 
 def match_nodes(old: Sequence[Node], new: Sequence[Node]) -> dict[int, int]:
     """For the nodes of ``old`` that are still there, by index, the index in ``new``."""
     pairs: dict[int, int] = {}
-    for a, b in _gaps(old, new, range(len(old)), range(len(new)), _line, pairs):
-        for c, d in _gaps(old, new, a, b, _text, pairs):
-            _pair(old, new, c, d, _id_and_role, pairs)
-            _pair(old, new, c, d, _role, pairs)
-    _pair(old, new, range(len(old)), range(len(new)), _id_and_role, pairs)  # nodes that moved
+    for a, b in align(old, new, range(len(old)), range(len(new)), attrgetter("line"), pairs):
+        for c, d in align(old, new, a, b, attrgetter("text"), pairs):
+            pair_up(old, new, c, d, _id_and_role, pairs)
+            pair_up(old, new, c, d, _role, pairs)
+    pair_up(old, new, range(len(old)), range(len(new)), _id_and_role, pairs)  # nodes that moved
     return pairs
 
 
 def _number(name: str) -> int:
     """The digits at the end of a browser's id."""
-    digits = name[len(name.rstrip("0123456789")) :]
-    return int(digits or 0)
-
-
-def _line(node: Node) -> str:
-    return node.line
-
-
-def _text(node: Node) -> str:
-    return node.text
+    return int("0" + name[len(name.rstrip("0123456789")) :][-18:])
 
 
 def _role(node: Node) -> str:
-    return node.id and node.role  # a node without an id cannot be said to be updated: nothing names it
+    """Empty for a node without an id, which cannot be said to be updated: nothing names it."""
+    return node.id and node.role
 
 
 def _id_and_role(node: Node) -> str:
     return node.id and f"{node.id} {node.role}"
 
 
-def _gaps(
+def align(
     old: Sequence[Node], new: Sequence[Node], rows: range, columns: range, key: Key, pairs: dict[int, int]
 ) -> Iterator[tuple[range, range]]:
     """Aligns the nodes at these indices by their keys into ``pairs``; yields what lies between the aligned runs."""
@@ -113,7 +117,7 @@ def _gaps(
         i, j = start + size, start_new + size
 
 
-def _pair(
+def pair_up(
     old: Sequence[Node], new: Sequence[Node], rows: range, columns: range, key: Key, pairs: dict[int, int]
 ) -> None:
     """Pairs what is still alone, in order, where the keys are equal and not empty."""

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
+from rlvr_world.domains.web_page import prompt
 from rlvr_world.domains.web_page.change import Change, write_change
 from rlvr_world.domains.web_page.config import WebPageConfig
 from rlvr_world.domains.web_page.diff import apply_change
 from rlvr_world.domains.web_page.explain import explain_change
-from rlvr_world.domains.web_page.prompt import (
-    acted_node,
-    build_answer,
-    build_prompt,
-    nearest,
-    page_lines,
-    read_answer,
-)
 from rlvr_world.domains.web_page.published import published_f1
 from rlvr_world.domains.web_page.rows import PageState
 from rlvr_world.domains.web_page.scoring import make_score, score_change
-from rlvr_world.domains.web_page.tree import write_page
+from rlvr_world.domains.web_page.tree import parse_page, write_page
 from rlvr_world.errors import InputError
 from rlvr_world.models.text_tokenizer import answer_script, turn_ids
-from rlvr_world.types import (
-    Malformed,
-    Score,
-    Script,
-    Transition,
-)
+from rlvr_world.types import Malformed, Score, Script, Transition
 
 
 @dataclass(frozen=True)
@@ -68,32 +57,31 @@ class WebPage:
         return change.capped(self.config.navigation_cap if of_whole else self.config.changed_cap)
 
     def encode(self, transition: Transition) -> Script:
-        state: PageState = transition.state
         answer = None
         if transition.next_state is not None:
+            change, action = self.true_change(transition), transition.action
             try:
-                answer = build_answer(self.true_change(transition), state, transition.action, self.config.style)
+                answer = prompt.build_answer(change, transition.state, action, self.config.style)
             except InputError as error:
                 raise InputError(f"row {transition.id}: {error}") from error
             answer = transition.reasoning or answer
         return answer_script(self.tokenizer, self._prompt(transition), answer, self.config.max_response)
 
-    def _prompt(self, transition: Transition) -> tuple[int, ...]:
+    def _prompt(self, transition: Transition) -> Sequence[int]:
         """The prompt's tokens. Of a page that is too long, lines go that are far from the acted element."""
-        state: PageState = transition.state
-        style, most = self.config.style, self.config.max_prompt
-        ids = turn_ids(self.tokenizer, build_prompt(state, transition.action, style))
+        state, action, style, most = transition.state, transition.action, self.config.style, self.config.max_prompt
+        ids = turn_ids(self.tokenizer, prompt.build_prompt(state, action, style))
         if len(ids) <= most:
-            return tuple(ids)
-        acted = acted_node(state.page, transition.action)
-        lines = page_lines(state.page, style, acted)
+            return ids
+        acted = prompt.acted_node(state.page, action)
+        lines = prompt.page_lines(state.page, style, acted)
         sizes = [len(self.tokenizer.encode(f"{line}\n", add_special_tokens=False)) for line in lines]
         room = most - len(ids) + sum(sizes)
         while room > 0:
-            kept = nearest(sizes, acted or 0, room)
-            ids = turn_ids(self.tokenizer, build_prompt(state, transition.action, style, kept))
+            kept = prompt.nearest(sizes, acted or 0, room)
+            ids = turn_ids(self.tokenizer, prompt.build_prompt(state, action, style, kept))
             if len(ids) <= most:
-                return tuple(ids)
+                return ids
             room -= len(ids) - most
         raise InputError(
             f"row {transition.id}: the prompt has {len(ids)} tokens without most of its page, expected at most {most}; "
@@ -102,7 +90,7 @@ class WebPage:
 
     def decode(self, written: Sequence[Sequence[int]], transition: Transition) -> Prediction:
         text = str(self.tokenizer.decode(list(written[0]), clean_up_tokenization_spaces=False))
-        return Prediction(text, read_answer(text, transition.state, transition.action, self.config.style))
+        return Prediction(text, prompt.read_answer(text, transition.state, transition.action, self.config.style))
 
     def score(self, prediction: Prediction, transition: Transition) -> Score:
         true, said = self.true_change(transition), prediction.change
@@ -114,10 +102,14 @@ class WebPage:
         return make_score(published.precision, published.recall, strict.parts["exact"], strict.malformed, beta)
 
     def advance(self, state: PageState, action: str, prediction: Prediction) -> PageState | Malformed:
-        change = prediction.change
-        if isinstance(change, Malformed):
-            return change
-        return replace(state, text=write_page(apply_change(state.page, change)), previous=action)
+        if isinstance(prediction.change, Malformed):
+            return prediction.change
+        page = apply_change(state.page, prediction.change)
+        text = write_page(page)
+        with suppress(InputError):
+            if parse_page(text) == page:
+                return replace(state, text=text, previous=action)
+        return Malformed("a line that is no node")
 
     def baselines(self, transition: Transition) -> Mapping[str, Prediction]:
         """Nothing changes; all lines of the page stand in the next one, which published labels make a good answer."""

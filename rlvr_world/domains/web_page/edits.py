@@ -1,4 +1,14 @@
-"""Page changes as edits of numbered nodes: the compact answers."""
+"""Page changes as edits of numbered nodes: the compact answers.
+
+    ~2 focused: True       node 2 has these properties now
+    =3 StaticText 'x'      node 3 reads so now
+    -3                     node 3 is gone (-4:9: nodes 4 to 9)
+    +StaticText 'Done'     a new node
+    none                   nothing changes
+
+``@`` stands for the number of the acted node, ``*`` for that of another one that has the focus, which it is about to
+lose, and ``¶`` in a name for the text that the action types: small models cannot spell.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +24,6 @@ from rlvr_world.errors import InputError
 from rlvr_world.types import Malformed
 
 TYPED = "¶"
-"""Stands for the typed text in compact answers: that it appears matters, and small models cannot spell."""
 _UNCHANGED = "none"
 _EDIT = re.compile(r"([~=])([@*]|\d+)(.*)|-([@*]|\d+)(?::(\d+))?|\+(\S.*)")
 _FOCUSED = re.compile(r"\bfocused\b(?!: False)")
@@ -33,33 +42,29 @@ def node_names(page: Page, acted: int | None) -> list[str]:
 
 def typed_text(page: Page, action: str) -> str:
     """The text that ``TYPED`` stands for; empty where nothing is typed, or where the sign itself is in use."""
-    if not action.startswith("type [") or any(TYPED in text for text in (action, *(node.text for node in page.nodes))):
-        return ""
-    return parse_action(action).text
+    in_use = any(TYPED in text for text in (action, *(node.text for node in page.nodes)))
+    return "" if in_use or not action.startswith("type [") else parse_action(action).text
 
 
 def write_edits(change: Change, page: Page, acted: int | None = None, typed: str = "") -> str:
     """A change of this page as edits: updated nodes, those with a sign first, then runs of deleted ones, then new ones.
-
-    Raises InputError for an item that is no node of the page, as published labels have them.
-    """
+    Raises InputError for an item that is no node of the page, as published labels have them."""
     at = defaultdict(list)
-    for index in reversed(range(len(page.nodes))):
-        at[page.nodes[index].line].append(index)
-        at[page.nodes[index].id].append(index)
+    for index, node in reversed([*enumerate(page.nodes)]):
+        at[node.line].append(index)
+        at[node.id].append(index)
     names = node_names(page, acted)
     updated: dict[str, str] = {}
-    gone: list[int] = []
     for line in change.updated:
         index = _place(at, line[1:].partition("] ")[0] if line.startswith("[") else "", line)
-        updated[names[index]] = _edit(page.nodes[index], names[index], bare(line), typed)
+        name, now = names[index], Node("", bare(line))
+        same = now.parts[:2] == page.nodes[index].parts[:2]
+        updated[name] = f"~{name}{now.parts[2]}" if same else f"={name} {_signed(now.text, typed)}"
     edits = [updated.pop(sign) for sign in "@*" if sign in updated] + [*updated.values()]
-    for line in change.deleted:
-        gone.append(_place(at, line, line) + 1)
-    runs = groupby(enumerate(sorted(gone)), key=lambda item: item[1] - item[0])  # neighbours have one difference
-    for _, run in runs:
-        numbers = [number for _, number in run]
-        edits.append(f"-{numbers[0]}:{numbers[-1]}" if len(numbers) > 1 else f"-{names[numbers[0] - 1]}")
+    gone = sorted(_place(at, line, line) + 1 for line in change.deleted)
+    for _, run in groupby(enumerate(gone), key=lambda item: item[1] - item[0]):  # neighbours have one difference
+        first, *others = (number for _, number in run)
+        edits.append(f"-{first}:{others[-1]}" if others else f"-{names[first - 1]}")
     return "\n".join([*edits, *(f"+{_signed(bare(line), typed)}" for line in change.new)]) or _UNCHANGED
 
 
@@ -68,11 +73,6 @@ def _place(at: dict[str, list[int]], name: str, line: str) -> int:
     if not name or not at[name]:
         raise InputError(f"item {line!r:.60}: it is not on the page; compact answers need data.label=aligned")
     return at[name].pop()
-
-
-def _edit(node: Node, number: str, text: str, typed: str) -> str:
-    now = Node("", text).parts
-    return f"~{number}{now[2]}" if now[:2] == node.parts[:2] else f"={number} {_signed(text, typed)}"
 
 
 def _signed(text: str, typed: str) -> str:
@@ -96,15 +96,14 @@ def read_edits(text: str, page: Page, acted: int | None = None, typed: str = "")
         if added:
             new.append(added)
             continue
-        first, last = (
-            places.get(name, 0) if name in "@*" else int(name[:9]) for name in (at or start, at or end or start)
-        )
+        ends = (at or start, at or end or start)
+        first, last = (places.get(name, 0) if name in "@*" else int(name[:9]) for name in ends)
         if not 0 < first <= last <= len(page.nodes):
             return Malformed("an edit of nodes that the page does not have")
+        node = page.nodes[first - 1]
         if start:
             deleted += [node.line for node in page.nodes[first - 1 : last]]
-            continue
-        node = page.nodes[first - 1]
-        same = " ".join(filter(None, node.parts[:2]))
-        updated.append(Node(node.id, rest.strip() if kind == "=" else same + rest).line)
+        else:
+            same = " ".join(filter(None, node.parts[:2]))
+            updated.append(Node(node.id, rest.strip() if kind == "=" else same + rest).line)
     return Change(tuple(new), tuple(deleted), tuple(updated))

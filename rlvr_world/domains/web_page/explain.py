@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 from rlvr_world.domains.web_page.change import Change
 from rlvr_world.domains.web_page.diff import match_nodes
 from rlvr_world.domains.web_page.prompt import acted_node, nearest
-from rlvr_world.domains.web_page.rows import PageResult, PageState
-from rlvr_world.domains.web_page.scoring import Items, items
-from rlvr_world.domains.web_page.tree import Node, parse_page
+from rlvr_world.domains.web_page.rows import PageResult
+from rlvr_world.domains.web_page.scoring import items
+from rlvr_world.domains.web_page.tree import Node, Page, parse_page
 from rlvr_world.types import Malformed, Transition
 
 SHOWN = 24
@@ -18,40 +18,28 @@ _WIDTH = 160
 
 
 def explain_change(said: Change | Malformed, text: str, true: Change, transition: Transition) -> str:
-    """The action, the change item by item, and the pages.
+    """The action, the change item by item, and the pages, in which a star marks the nodes that come, go or differ.
 
-    An item starts with a space where the prediction is right, ``-`` where it was missed, ``+`` where it was said and
-    did not happen. A star marks the nodes that come, go or differ.
-
-    >>> print(explain_change(said, text, true, transition))
-      action: click [4] where [4] is button 'Go'
-      updated [4] button 'Go' focused: True
-    - new StaticText 'Done'
-      ...
+    An item starts with a space where the prediction is right, ``-`` where it missed one, ``+`` where none happened.
     """
-    state: PageState = transition.state
     result: PageResult = transition.next_state
-    centre = acted_node(state.page, transition.action) or 0
+    page: Page = transition.state.page
+    centre = acted_node(page, transition.action) or 0
     lines = [f"  action: {transition.action}", *([f"  error: {result.error}"] if result.error else [])]
     if isinstance(said, Malformed):
         lines += [f"+ malformed: {said.reason}", f"+ text: {text[:_WIDTH]!r}"]
         said = Change()
-    lines += list(_item_lines(items(said), items(true))) or ["  nothing changes"]
-    after = parse_page(result.text).nodes
-    if not after:
-        return "\n".join(_clean(line) for line in lines)
-    before = state.page.nodes
-    pairs = match_nodes(before, after)
-    kept = {i: j for i, j in pairs.items() if before[i].text == after[j].text}
-    lines += ["  page before:", *_page_lines(before, centre, kept)]
-    lines += ["  page after:", *_page_lines(after, pairs.get(centre, 0), kept.values())]
-    return "\n".join(_clean(line) for line in lines)
-
-
-def _item_lines(said: Items, true: Items) -> Iterator[str]:
-    marks: list[tuple[str, Items]] = [(" ", said & true), ("-", true - said), ("+", said - true)]
-    for mark, of_mark in marks:
-        yield from (f"{mark} {section} {line}" for section, line in of_mark.elements())
+    predicted, wanted = items(said), items(true)
+    marked = ((" ", predicted & wanted), ("-", wanted - predicted), ("+", predicted - wanted))
+    body = [f"{mark} {section} {line}" for mark, found in marked for section, line in found.elements()]
+    lines += body or ["  nothing changes"]
+    before, after = page.nodes, parse_page(result.text).nodes
+    if after:
+        pairs = match_nodes(before, after)
+        kept = {i: j for i, j in pairs.items() if before[i].text == after[j].text}
+        lines += ["  page before:", *_page_lines(before, centre, kept)]
+        lines += ["  page after:", *_page_lines(after, pairs.get(centre, 0), kept.values())]
+    return "\n".join(map(_clean, lines))
 
 
 def _page_lines(nodes: Sequence[Node], centre: int, kept: Collection[int]) -> Iterator[str]:

@@ -3,21 +3,18 @@
 ``published``: one user message for a pretrained model, with the parts and their order of RLVR-World's prompt (the
 wording is this project's), and an answer in the published sections with the browser's ids.
 
-``compact``: for small models that see nothing but such pages. Nodes are numbered on each page, because browser ids are
-long and arbitrary; the numbers stand at the end, where a causal model knows what they name. The acted node is ``@``,
-and ``*`` is another one that has the focus, which it is about to lose. The answer says what to edit, and ``¶`` in a
-name is the text that the action types:
+``compact``: for small models that see nothing but such pages, answered by ``edits``. Nodes are numbered on each page,
+because browser ids are long and arbitrary; the numbers stand at the end, where a causal model knows what they name:
 
-    RootWebArea 'Shop' #1          ~2 focused: True        node 2 has these properties now
-    textbox '' required: False #2  =3 StaticText 'x'       node 3 reads so now
-    StaticText 'y' #3              -3                      node 3 is gone (-4:9: nodes 4 to 9)
-    button 'Go' #@                 +StaticText 'Done'      a new node
-    click @ button 'Go'            none                    nothing changes
+    RootWebArea 'Shop' #1
+    textbox '' required: False #2
+    button 'Go' #@
+    click @ button 'Go'
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 from rlvr_world.domains.web_page.actions import GRAMMAR, parse_action, target_of
@@ -29,9 +26,9 @@ from rlvr_world.types import Malformed
 
 Style = Literal["published", "compact"]
 LEFT_OUT = "..."
-"""Stands where lines of a page that is too long are left out, and for the end of a line that is."""
+"""Stands where lines of a page, or the end of a line, are left out."""
 LONGEST = 200
-"""Longest line that compact prompts show whole, in characters: what a paragraph says matters less than that it is."""
+"""Longest line that compact prompts show whole, in characters."""
 
 INSTRUCTIONS = """\
 You predict how a web page changes when an agent acts on it.
@@ -68,7 +65,12 @@ Updated items:
 def build_prompt(state: PageState, action: str, style: Style, kept: Collection[int] | None = None) -> str:
     """The prompt; of a long page only the nodes at the indices ``kept`` are shown."""
     acted = acted_node(state.page, action)
-    page = "\n".join(_shown(page_lines(state.page, style, acted), kept))
+    lines = page_lines(state.page, style, acted)
+    if kept is not None:
+        lines = [
+            line if i in kept else LEFT_OUT for i, line in enumerate(lines) if i == 0 or i in kept or i - 1 in kept
+        ]
+    page = "\n".join(lines)
     if style == "compact":
         return f"{page}\n{_compact_action(action, state.page, acted)}\n"
     verb = action.partition(" where [")[0]
@@ -94,11 +96,7 @@ def acted_node(page: Page, action: str) -> int | None:
 
 
 def nearest(sizes: Sequence[int], centre: int, room: int) -> set[int]:
-    """As many indices around ``centre`` as ``room`` holds, nearest first; ``centre`` always, then the first.
-
-    >>> sorted(nearest([1, 1, 1, 1, 1, 1], centre=3, room=4))
-    [0, 2, 3, 4]
-    """
+    """As many indices around ``centre`` as ``room`` holds, nearest first; ``centre`` always, then the first."""
     kept: set[int] = set()
     for i in dict.fromkeys([centre, 0, *sorted(range(len(sizes)), key=lambda i: (abs(i - centre), i))]):
         room -= sizes[i]
@@ -106,14 +104,6 @@ def nearest(sizes: Sequence[int], centre: int, room: int) -> set[int]:
             break
         kept.add(i)
     return kept
-
-
-def _shown(lines: Sequence[str], kept: Collection[int] | None) -> Iterator[str]:
-    for i, line in enumerate(lines):
-        if kept is None or i in kept:
-            yield line
-        elif i - 1 in kept or i == 0:
-            yield LEFT_OUT
 
 
 def _compact_action(action: str, page: Page, acted: int | None) -> str:
@@ -128,9 +118,6 @@ def _compact_action(action: str, page: Page, acted: int | None) -> str:
 
 def _short(text: str) -> str:
     return text if len(text) <= LONGEST else text[:LONGEST] + LEFT_OUT
-
-
-# Answers
 
 
 def build_answer(change: Change, state: PageState, action: str, style: Style) -> str:

@@ -14,11 +14,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from rlvr_world.domains.row_files import OnFault, need, read_records, take, telling
+from rlvr_world.domains import row_files
+from rlvr_world.domains.row_files import OnFault, Record, need, take, take_inner, telling
 from rlvr_world.domains.web_page.actions import parse_action
 from rlvr_world.domains.web_page.change import HEADERS, Change
 from rlvr_world.domains.web_page.diff import page_change
@@ -28,21 +29,17 @@ from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
 
 Label = Literal["aligned", "published"]
-Record = tuple[str, str, dict[str, Any]]
-"""Name of a record, where it stands, and its columns."""
 COLUMNS = ("observation", "action", "next_observation")
 ALIASES = {
-    "current_action": "action",
-    "cleaned_accessibility_tree": "observation",
-    "next_state_acctree": "next_observation",
-    "cleaned_next_accessibility_tree": "next_observation",
-    "objective": "goal",
-    "confirmed_task": "goal",
-    "website": "task",
-    "task_id": "task",
-    "task_name": "task",
-    "task_seed": "seed",
-    "step_idx": "step",
+    **dict.fromkeys(("website", "task_id", "task_name"), "task"),
+    **dict.fromkeys(("objective", "confirmed_task"), "goal"),
+    **dict.fromkeys(("next_state_acctree", "cleaned_next_accessibility_tree"), "next_observation"),
+    **{
+        "cleaned_accessibility_tree": "observation",
+        "current_action": "action",
+        "task_seed": "seed",
+        "step_idx": "step",
+    },
 }
 """Our name of what other layouts call otherwise."""
 PAGE = "axtree_txt"
@@ -97,54 +94,47 @@ def read_rows(
     on_fault: OnFault = None,
     lost: list[str] | None = None,
 ) -> list[Transition]:
-    """Read rows from .jsonl, .jsonl.gz, .json or .parquet (or a folder of parquet shards); the columns tell the layout.
+    """Read a ``.jsonl``, ``.jsonl.gz``, ``.json`` (a list) or ``.parquet`` file, or a folder of parquet shards.
 
-    States are ``PageState``, next states ``PageResult``. ``kind`` is ``unchanged``, ``changed`` or ``navigation``,
-    ``world`` the task or site. ``label`` chooses the true change: our alignment of the two pages, or the published
-    rule (the labels that the row brings, else computed in the same way). ``reasoning_column`` names a column with a
-    chain of thought and its answer. Rows with an error and no next page, where the browser lost it, are left out;
-    ``lost`` gets their names.
-
-    Raises InputError, naming file, row and field, for anything that cannot be read as such rows; ``on_fault`` gets
-    them instead, if given, and such rows are left out.
+    ``label`` says what the true change is: our aligned difference of the two pages, or the published rule (the labels
+    that the row brings, else computed in the same way). ``reasoning_column`` holds a chain of thought with its answer.
+    Rows with an error and no next page, where the browser lost it, are left out; ``lost`` gets their names.
+    Raises InputError, naming file, row and field, for what is no such row; ``on_fault``, if given, gets it instead.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder of web-page rows; check the path")
-    rows: list[Transition] = []
-    for name, where, record in _paired(read_records(path, on_fault), on_fault):
-        if _lost(record):
-            if lost is not None:
+
+    def joined(records: Iterable[Record]) -> Iterator[Record]:
+        for name, where, record in _paired(records, on_fault):
+            after = str(record.get("next_observation"))
+            if not record.get("error") or (after and not after.endswith("RootWebArea ''")):
+                yield name, where, record
+            elif lost is not None:
                 lost.append(name)
-            continue
-        with telling(on_fault):
-            rows.append(_transition(record, name, where, label, reasoning_column))
-    if not rows and on_fault is None:
-        raise InputError(f"{path}: expected at least one web-page row, got an empty file; give a file with rows")
-    return rows
+
+    parse = partial(_transition, label=label, reasoning_column=reasoning_column)
+    return row_files.read_transitions(path, "web-page", parse, on_fault, joined)
 
 
 def read_question(given: Any) -> Transition:
     """``{"state": ..., "action": ...}`` with a ``PageState``, the text of a page's tree, or an object that has it as
     ``observation`` (beside ``url``, ``goal``). Raises InputError that names the field for anything else."""
-    state, where = given.get("state"), "question"
-    if not isinstance(state, PageState):
-        fields = {"observation": state} if isinstance(state, str) else state
-        if not isinstance(fields, Mapping):
-            raise InputError(f"{where}, field state: expected the text of a page or an object, got {state!r:.80}")
-        observation = take(fields, "observation", str, where, "state.")
-        _page(observation, where, "state")
-        state = PageState(observation, *(_text(fields, key) for key in ("url", "goal", "previous")))
-    action = take(given, "action", str, where)
-    return Transition(str(given.get("id", "question")), state, action, None)
+    return row_files.asked(given, _asked_state)
+
+
+def _asked_state(given: Mapping[str, Any]) -> PageState:
+    state = given.get("state")
+    if isinstance(state, PageState):
+        return state
+    fields = {"observation": state} if isinstance(state, str) else state
+    if not isinstance(fields, Mapping):
+        raise InputError(f"question, field state: expected the text of a page or an object, got {state!r:.80}")
+    observation = take(fields, "observation", str, "question", "state.")
+    _page(observation, "question", "state")
+    return PageState(observation, *(_text(fields, key) for key in ("url", "goal", "previous")))
 
 
 def _paired(records: Iterable[Record], on_fault: OnFault) -> Iterator[Record]:
-    """BrowserGym's records of one page each, joined with the page of the next step of the same episode; others as they
-    are. Episodes may be mixed, each in the order of its steps.
-
-    The error of an action stands in the record after it. The last page of an episode leads nowhere and is left out.
-    """
+    """BrowserGym's records of one page each, joined with the page of the next step of the same episode and the error
+    that it reports; others as they are. Episodes may be mixed; the last page of one leads nowhere and is left out."""
     held: dict[tuple[str, ...], Record] = {}
     for name, where, record in records:
         if PAGE not in record or "next_observation" in record:
@@ -162,11 +152,6 @@ def _paired(records: Iterable[Record], on_fault: OnFault) -> Iterator[Record]:
             held[episode] = name, where, fields
 
 
-def _lost(record: Mapping[str, Any]) -> bool:
-    after = str(record.get("next_observation"))
-    return bool(record.get("error")) and (not after or after.endswith("RootWebArea ''"))
-
-
 def change_kind(change: Change, page: Page) -> str:
     """``unchanged``, ``changed``, or ``navigation``: at least 20 items differ, and less than half the page is left."""
     if not change:
@@ -175,7 +160,7 @@ def change_kind(change: Change, page: Page) -> str:
     return "navigation" if len(change) >= WHOLE_PAGE and left < len(page.nodes) / 2 else "changed"
 
 
-def _transition(record: dict[str, Any], name: str, where: str, label: Label, reasoning_column: str) -> Transition:
+def _transition(name: str, where: str, record: dict[str, Any], label: Label, reasoning_column: str) -> Transition:
     fields = {ALIASES.get(key, key): value for key, value in record.items()}
     if "prompt" in fields and "observation" not in fields:
         fields = {**fields, **_prompt_fields(fields, where)}
@@ -186,26 +171,23 @@ def _transition(record: dict[str, Any], name: str, where: str, label: Label, rea
         _checked(parse_action, action, where, "action")
     task, seed, step = (_text(fields, key) for key in ("task", "seed", "step"))
     world = task or re.sub(r"/step_\d+$", "", _text(fields, "source"))  # BrowserGym's folders of single steps
-    state = PageState(
-        observation, _text(fields, "url"), _text(fields, "goal"), _previous(fields), f"{world}/{seed}" if seed else ""
-    )
-    aligned = page_change(page, next_page)
-    change = aligned if label == "aligned" else _published(fields, observation, after, action, where)
-    return Transition(
-        id=" ".join(filter(None, (name, "/".join(filter(None, (task, seed, step)))))),
-        state=state,
-        action=action,
-        next_state=PageResult(change, after, _text(fields, "error")),
-        kind=change_kind(aligned, page),
-        world=world,
-        reasoning=str(take(record, reasoning_column, str, where)) if reasoning_column else "",
-    )
+    url, goal, episode = _text(fields, "url"), _text(fields, "goal"), f"{world}/{seed}" if seed else ""
+    state = PageState(observation, url, goal, _previous(fields), episode)
+    aligned = change = page_change(page, next_page)
+    if label == "published" and "reward_model" in fields:
+        found = sections(take_inner(fields, "reward_model", "ground_truth", str, where))
+        change = Change(*(tuple(line for line in found[header] if line != "None") for header in HEADERS))
+    elif label == "published":
+        change = published_change(observation, after, action)
+    reasoning = row_files.reasoning_of(record, reasoning_column, where)
+    result = PageResult(change, after, _text(fields, "error"))
+    name = " ".join(filter(None, (name, "/".join(filter(None, (task, seed, step))))))
+    return Transition(name, state, action, result, change_kind(aligned, page), world, reasoning)
 
 
 def _prompt_fields(fields: Mapping[str, Any], where: str) -> dict[str, str]:
     """What the published prompt holds after its instructions."""
-    messages = take(fields, "prompt", list, where)
-    text = str(take(messages[-1], "content", str, where, "prompt[-1].")) if messages else ""
+    text = row_files.last_message(fields, where)
     found = _PROMPT.fullmatch(text, text.rfind("URL: ", 0, max(0, text.find("OBJECTIVE: "))))
     if not found:
         raise InputError(
@@ -213,15 +195,6 @@ def _prompt_fields(fields: Mapping[str, Any], where: str) -> dict[str, str]:
             f"got {text[-80:]!r}; give rows in a published layout"
         )
     return found.groupdict()
-
-
-def _published(fields: Mapping[str, Any], observation: str, after: str, action: str, where: str) -> Change:
-    """The label that the row brings, else what the published rule makes of the two pages."""
-    if "reward_model" in fields:
-        truth = take(take(fields, "reward_model", dict, where), "ground_truth", str, where, "reward_model.")
-        found = sections(truth)
-        return Change(*(tuple(line for line in found[header] if line != "None") for header in HEADERS))
-    return published_change(observation, after, action)
 
 
 def _previous(fields: Mapping[str, Any]) -> str:

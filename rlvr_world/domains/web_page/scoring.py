@@ -7,21 +7,13 @@ stand, and *new* items are compared without their ids, which the browser makes u
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import astuple
 
 from rlvr_world.domains.web_page.change import Change
 from rlvr_world.types import Malformed, Score
 
-Items = Counter[tuple[str, str]]
-SECTIONS = ("new", "deleted", "updated")
-
 
 def score_change(said: Change | Malformed, true: Change, beta: float = 1.0) -> Score:
-    """``f1``, ``precision``, ``recall`` and ``exact``, each in [0, 1]; 0 where malformed. The value is F-beta.
-
-    >>> score_change(Change(updated=("[3] tab 'A'",)), Change(updated=("[3] tab 'A'",), deleted=("[4] tab 'B'",))).value
-    0.6666666666666666
-    """
+    """``f1``, ``precision``, ``recall`` and ``exact``, each in [0, 1]; 0 where malformed. The value is F-beta."""
     if isinstance(said, Malformed):
         return make_score(0.0, 0.0, 0.0, said.reason, beta)
     predicted, wanted = items(said), items(true)
@@ -39,21 +31,15 @@ def make_score(precision: float, recall: float, exact: float, malformed: str = "
 
 
 def f_beta(precision: float, recall: float, beta: float = 1.0) -> float:
-    """Their weighted harmonic mean, in which recall counts beta times as much (van Rijsbergen 1979, chapter 7).
-
-    >>> f_beta(0.5, 1.0), f_beta(0.5, 1.0, 2.0)
-    (0.6666666666666666, 0.8333333333333334)
-    """
+    """Their weighted harmonic mean, in which recall counts beta times as much (van Rijsbergen 1979, chapter 7)."""
     of_both = beta**2 * precision + recall
     return (1 + beta**2) * precision * recall / of_both if of_both else 0.0
 
 
-def items(change: Change) -> Items:
+def items(change: Change) -> Counter[tuple[str, str]]:
     """(section, line) of every item, counted; new ones without their ids."""
-    found: Items = Counter()
-    for section, lines in zip(SECTIONS, astuple(change), strict=True):
-        found.update((section, bare(line) if section == "new" else line) for line in map(str.strip, lines))
-    return found
+    lines = [(section, line.strip()) for section, found in vars(change).items() for line in found]
+    return Counter((section, bare(line) if section == "new" else line) for section, line in lines)
 
 
 def bare(line: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rlvr_world.domains import splits
-from rlvr_world.domains.splits import Parts, WorldSplitRule, unseen
+from rlvr_world.domains.splits import Parts, WorldSplitRule
 from rlvr_world.domains.web_page.prompt import build_prompt
 from rlvr_world.types import Transition
 
@@ -13,25 +13,18 @@ SEEDS, TASKS = "held-out seeds", "held-out tasks"
 
 
 def split_rows(rows: Sequence[Transition], rule: WorldSplitRule) -> Parts:
-    """Training, validation and test rows: worlds are tasks, variants of a task together, and units are episodes.
-
-    Test rows bear ``held-out tasks`` or ``held-out seeds`` in their kind beside the class of their change. A test or
-    validation row whose question stands in the training rows word for word is left out: simple tasks look the same
-    under every seed.
-    """
+    """Training, validation and test rows: worlds are tasks, variants of a task together, and units are episodes. Rows
+    whose question stands in the training rows are not held out: simple tasks look the same under every seed."""
     train, valid, test = splits.split_rows(
         rows, rule, lambda row: row.state.episode or row.id, family=family, labels=(TASKS, SEEDS)
     )
     seen = {question(row) for row in train}
-    return train, unseen(valid, seen, question), unseen(test, seen, question)
+    valid, test = ([row for row in part if question(row) not in seen] for part in (valid, test))
+    return train, valid, test
 
 
 def family(task: str) -> str:
-    """What variants of a task have in common: the first two words of their names.
-
-    >>> family("click-tab-2-hard")
-    'click-tab'
-    """
+    """What variants of a task have in common: two words, ``click-tab`` of ``click-tab-2-hard``."""
     return "-".join(task.split("-")[:2])
 
 

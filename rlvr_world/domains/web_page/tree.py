@@ -17,14 +17,13 @@ from rlvr_world.errors import InputError
 _LINE = re.compile(r"(\t*)(?:\[([\w-]+)\] )?(\S.*)")
 _TEXT = re.compile(r"(?:([A-Za-z][\w-]*)(?= |,|$))? ?(?:('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"))?(.*)")
 """Role, name (a Python literal), properties. Mind2Web's trees leave out some roles."""
+FIELDS = {"textbox", "searchbox", "spinbutton", "combobox"}
+"""Roles of nodes that are typed into; what stands in one is a text below it."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """One line of a page.
-
-    >>> Node("12", "button 'Save' focused: True", depth=1)
-    """
+    """One line of a page."""
 
     id: str
     """What actions name; empty where a node has none."""
@@ -62,13 +61,7 @@ class Page:
 
 
 def parse_page(text: str) -> Page:
-    """The page that ``text`` describes. Blank lines are skipped.
-
-    Raises InputError, naming the line, where one is no node.
-
-    >>> parse_page("[1] RootWebArea 'Shop'\\n\\t[2] link 'Cart'").nodes[1]
-    Node(id='2', text="link 'Cart'", depth=1)
-    """
+    """The page that ``text`` describes, blank lines aside. Raises InputError, naming the line, where one is no node."""
     lines = text.split("\n")
     tabs = lines[0] if lines[0].startswith("Tab ") else ""
     nodes = []

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rlvr_world.domains.text_game import published
-from rlvr_world.domains.text_game.answer import StateDiff, read_prediction
+from rlvr_world.domains.text_game.answer import read_prediction
+from rlvr_world.domains.text_game.diff import StateDiff
 from rlvr_world.domains.text_game.prompt import build_answer
 from rlvr_world.domains.text_game.published import published_scores
 from rlvr_world.domains.text_game.rows import GameState, differs, read_rows
@@ -144,7 +145,7 @@ def test_unsound_truth_raises_rather_than_scoring_zero(state, message):
 
 
 def test_a_bug_in_the_scorer_raises(monkeypatch):
-    monkeypatch.setattr(published, "_score", lambda *_: {}["bug"])
+    monkeypatch.setattr(published, "_objects", lambda *_: {}["bug"])
     with pytest.raises(KeyError):
         score(RIGHT)
 

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rlvr_world.domains.text_game.rows import GameState, read_rows
-from rlvr_world.domains.text_game.splits import deduplicate, is_gold, question
+from rlvr_world.domains.text_game.rows import GameState, deduplicate, is_gold, question, read_rows
 from rlvr_world.types import Transition
 
 DATA = Path(__file__).resolve().parents[3] / "../shared/data/bytesized32"

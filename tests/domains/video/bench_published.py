@@ -38,7 +38,7 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def bench_tokenizer(name: str) -> str:
+def bench_visual_tokenizer(name: str) -> str:
     """One step on 1 frame, or 1 + 1 frames, L1 alone; then encoding and decoding without gradients."""
     tokenizer = FrameTokenizer() if name == "frame" else CompressiveTokenizer()
     frames = torch.rand(1, 3, 256, 320) if isinstance(tokenizer, FrameTokenizer) else torch.rand(1, 2, 3, 256, 320)
@@ -81,7 +81,7 @@ def peak() -> float:
 def main() -> None:
     if len(sys.argv) == 2:
         name = sys.argv[1]
-        print(bench_tokenizer(name) if name in ("frame", "compressive") else bench_transformer(name))
+        print(bench_visual_tokenizer(name) if name in ("frame", "compressive") else bench_transformer(name))
         return
     print("| model | parameters | seconds a step | peak GiB | encode s | decode s |\n|---|---:|---:|---:|---:|---:|")
     for name in sys.argv[1:] or ["frame", "compressive", *LAYOUTS]:

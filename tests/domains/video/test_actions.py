@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def test_bins_are_those_of_the_published_code(shared: Path, bins: int) -> None:
 def test_ranges_are_the_same_after_json(shared: Path) -> None:
     low, high = load_file(shared / "golden" / "given" / "action_ranges.safetensors")["action_ranges"].T
     bins = ActionBins(tuple(low.tolist()), tuple(high.tolist()), 64)
-    assert ActionBins.from_json(json.loads(json.dumps(bins.to_json())), "config.json") == bins
+    assert ActionBins.from_json(json.loads(json.dumps(asdict(bins))), "config.json") == bins
 
 
 @given(st.floats(-100, 100, width=32), st.floats(0.125, 50, width=32), st.integers(2, 256), st.data())

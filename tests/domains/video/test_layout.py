@@ -178,12 +178,12 @@ def test_codec_survives_json() -> None:
 
 
 def test_codec_refuses_what_does_not_belong_to_its_model() -> None:
-    CODEC.check_tokenizer(10, 0, "abc")
+    CODEC.check_visual_tokenizer(10, 0, "abc")
     CODEC.check_model(20)
     with pytest.raises(InputError, match=r"have 12 .* codes, the model's vocabulary has 10"):
-        CODEC.check_tokenizer(12, 0, "abc")
+        CODEC.check_visual_tokenizer(12, 0, "abc")
     with pytest.raises(InputError, match="fingerprint xyz, the model was trained with abc"):
-        CODEC.check_tokenizer(10, 0, "xyz")
+        CODEC.check_visual_tokenizer(10, 0, "xyz")
     with pytest.raises(InputError, match="vocabulary has 15 ids, codebooks and action bins need 16"):
         CODEC.check_model(15)
     with pytest.raises(InputError, match="actions: the layout expects 1 fields in 4 bins, got ranges of 1 fields in 8"):

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr_world.domains.video.config import EpisodeSplitRule
-from rlvr_world.domains.video.splits import Clips, split_episodes
+from rlvr_world.domains.video.splits import Clips, Window, split_episodes
 from rlvr_world.errors import InputError
 
 
@@ -97,7 +97,7 @@ def test_a_share_of_zero_may_be_empty() -> None:
 
 def test_single_step_clip() -> None:
     """Two context frames and a target, two steps apart: each row holds the actions of both steps to the next frame."""
-    clips = Clips(Recorded([20, 7]), [1], context=2, horizon=1, frame_skip=2)
+    clips = Clips(Recorded([20, 7]), [1], Window(context=2, horizon=1, frame_skip=2))
     assert [clip.id for clip in clips] == ["made/e001:0", "made/e001:1", "made/e001:2"]
     clip = clips[1]
     assert clip.world == "e001"
@@ -111,18 +111,18 @@ def test_single_step_clip() -> None:
 
 def test_pooled_actions() -> None:
     """Four steps to the next frame, their actions as two means."""
-    clips = Clips(Recorded([20]), [0], context=1, horizon=1, frame_skip=4, pool=2)
+    clips = Clips(Recorded([20]), [0], Window(context=1, horizon=1, frame_skip=4, pool=2))
     assert clips[1].action[0].tolist() == [1.5, -1.5, 3.5, -3.5]
     assert clips[1].action.shape == (2, 4)
     for pool in (0, 3, 8):
         with pytest.raises(
             InputError, match=f"the actions of 4 steps do not fall into means of {pool}; let data.action_pool"
         ):
-            Clips(Recorded([20]), [0], context=1, horizon=1, frame_skip=4, pool=pool)
+            Clips(Recorded([20]), [0], Window(context=1, horizon=1, frame_skip=4, pool=pool))
 
 
 def test_multi_step_clip() -> None:
-    clips = Clips(Recorded([40]), [0], context=1, horizon=7, context_back=15)
+    clips = Clips(Recorded([40]), [0], Window(context=1, horizon=7, context_back=15))
     assert len(clips) == 33
     for clip, start in zip(clips, range(33), strict=True):
         far, current = clip.state.steps
@@ -134,7 +134,7 @@ def test_multi_step_clip() -> None:
     assert len(set(backs)) > 5
     assert [clip.state.steps for clip in clips] == [clip.state.steps for clip in clips]
     assert clips[20].state == clips[15:][5].state
-    other = Clips(Recorded([40]), [0], context=1, horizon=7, context_back=15, seed=1)
+    other = Clips(Recorded([40]), [0], Window(context=1, horizon=7, context_back=15), seed=1)
     assert [clip.state for clip in other] != [clip.state for clip in clips]
 
 
@@ -149,19 +149,20 @@ def test_windows_are_all_there_and_none_is_padded(
     lengths: list[int], context: int, horizon: int, skip: int, every: int
 ) -> None:
     data = Recorded(lengths)
-    clips = Clips(data, range(len(lengths)), context, horizon, skip, every)
+    clips = Clips(data, range(len(lengths)), Window(context, horizon, skip), every)
     span = (context + horizon - 1) * skip
     expected = [(data.ids[e], s) for e, length in enumerate(lengths) for s in range(0, length - span, every)]
     assert [(clip.world, clip.state.steps[0]) for clip in clips] == expected
     assert len(clips) == len(expected)
-    assert clips.too_short == sum(length <= span for length in lengths)
+    too_short = len(lengths) - len({clip.world for clip in clips})
+    assert too_short == sum(length <= span for length in lengths)
     for clip in clips:
         assert clip.next_state.steps[-1] < data.lengths[clip.next_state.episode]
         assert clip.action.shape == (context + horizon, 2 * skip)
 
 
 def test_clips_slice_and_count_like_a_list() -> None:
-    clips = Clips(Recorded([9, 9]), [0, 1], context=1, horizon=1)
+    clips = Clips(Recorded([9, 9]), [0, 1], Window(context=1, horizon=1))
     rows = list(clips)
     assert len(clips) == len(rows) == 16
     assert clips[-1].id == rows[-1].id
@@ -173,26 +174,28 @@ def test_clips_slice_and_count_like_a_list() -> None:
 def test_one_clip_an_episode_is_drawn_as_published() -> None:
     """The item's number seeds numpy's legacy generator: first the start, then the far context frame."""
     lengths = [30, 3, 41, 8, 25]
-    clips = Clips(Recorded(lengths), [0, 1, 2, 4], context=1, horizon=7, context_back=15).one_per_episode()
+    clips = Clips(Recorded(lengths), [0, 1, 2, 4], Window(context=1, horizon=7, context_back=15)).one_per_episode()
     assert [clip.world for clip in clips] == ["e000", "e002", "e004"]
     for clip, item in zip(clips, (0, 2, 3), strict=True):
         np.random.seed(item)
         start = np.random.randint(lengths[clip.state.episode] - 8 + 1)
         assert clip.state.steps == (np.random.randint(max(start - 15, 0), start + 1), start)
     assert [clip.id for clip in clips.one_per_episode()] == [clip.id for clip in clips]
-    assert len(Clips(Recorded([2]), [0], context=4, horizon=1).one_per_episode()) == 0
+    assert len(Clips(Recorded([2]), [0], Window(context=4, horizon=1)).one_per_episode()) == 0
 
 
 @pytest.mark.parametrize(
     "wrong", [{"context": 0}, {"horizon": 0}, {"frame_skip": 0}, {"every": 0}, {"context_back": -1}]
 )
 def test_clips_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
+    sizes = {"context": 1, "horizon": 1, "every": 1, **wrong}
+    every = sizes.pop("every")
     with pytest.raises(InputError, match="clips of made: expected"):
-        Clips(Recorded([9]), [0], **{"context": 1, "horizon": 1, **wrong})
+        Clips(Recorded([9]), [0], Window(**sizes), every)
     with pytest.raises(InputError, match="context 1 with a context_back of at least 0"):
-        Clips(Recorded([9]), [0], context=2, horizon=1, context_back=3)
+        Clips(Recorded([9]), [0], Window(context=2, horizon=1, context_back=3))
 
 
 def test_without_reach_the_context_frame_is_the_current_one() -> None:
-    for clip in Clips(Recorded([12]), [0], context=1, horizon=3, context_back=0):
+    for clip in Clips(Recorded([12]), [0], Window(context=1, horizon=3, context_back=0)):
         assert clip.state.steps[0] == clip.state.steps[1]

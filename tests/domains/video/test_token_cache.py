@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from rlvr_world.domains.video import token_cache as tokens_module
 from rlvr_world.domains.video.augmentation import Jittered, recolour
 from rlvr_world.domains.video.episodes import Clip
-from rlvr_world.domains.video.splits import Clips
+from rlvr_world.domains.video.splits import Clips, Window
 from rlvr_world.domains.video.token_cache import TokenCache, read_frames, whole_clip
 from rlvr_world.errors import InputError
 from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
@@ -65,7 +65,7 @@ def compressive_tokenizer() -> CompressiveTokenizer:
 def test_frame_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
     episodes = Noise()
     cache = TokenCache(frame_tokenizer(), (16, 16), tmp_path)
-    cache.build(rows := Clips(episodes, (0, 2), 2, 1))
+    cache.build(rows := Clips(episodes, (0, 2), Window(2, 1)))
     read = episodes.read
     for row in rows:
         context, frames = cache.lookup(whole_clip(row))
@@ -77,7 +77,7 @@ def test_frame_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
 
 def test_clip_tokens_are_those_of_the_compressive_tokenizer(tmp_path: Path) -> None:
     cache = TokenCache(compressive_tokenizer(), (16, 16), tmp_path)
-    rows = Clips(Noise(), (0, 1), 1, 2, context_back=3)
+    rows = Clips(Noise(), (0, 1), Window(1, 2, context_back=3))
     cache.build(rows)
     assert len({row.state.steps[0] - row.state.steps[1] for row in rows}) > 1
     for row in rows:
@@ -90,12 +90,12 @@ def test_clip_tokens_are_those_of_the_compressive_tokenizer(tmp_path: Path) -> N
 @pytest.mark.parametrize("make", [frame_tokenizer, compressive_tokenizer])
 def test_nothing_is_encoded_twice(tmp_path: Path, make: type) -> None:
     episodes = Noise()
-    rows = Clips(episodes, (0, 1, 2), 1, 2)
+    rows = Clips(episodes, (0, 1, 2), Window(1, 2))
     TokenCache(make(), (16, 16), tmp_path).build(rows[:4])
     first = episodes.read
     again = Noise()
     cache = TokenCache(make(), (16, 16), tmp_path)
-    cache.build(Clips(again, (0, 1, 2), 1, 2))
+    cache.build(Clips(again, (0, 1, 2), Window(1, 2)))
     frames = sum(again.lengths) if make is frame_tokenizer else 3 * len(rows)
     assert first + again.read == frames + 2  # and a frame for each name of the file
     assert len(list(tmp_path.iterdir())) == 1
@@ -103,16 +103,16 @@ def test_nothing_is_encoded_twice(tmp_path: Path, make: type) -> None:
 
 @pytest.mark.parametrize("make", [frame_tokenizer, compressive_tokenizer])
 def test_what_another_run_built_is_looked_up(tmp_path: Path, make: type) -> None:
-    TokenCache(make(), (16, 16), tmp_path).build(Clips(Noise(), (0,), 1, 2))
+    TokenCache(make(), (16, 16), tmp_path).build(Clips(Noise(), (0,), Window(1, 2)))
     episodes = Noise()
     cache = TokenCache(make(), (16, 16), tmp_path)
-    for row in Clips(episodes, (0,), 1, 2):
+    for row in Clips(episodes, (0,), Window(1, 2)):
         cache.lookup(whole_clip(row))
     assert episodes.read == 1  # the frame that names the file
 
 
 def test_a_build_that_was_killed_goes_on(tmp_path: Path) -> None:
-    rows = Clips(Noise(), (0, 1), 1, 1)
+    rows = Clips(Noise(), (0, 1), Window(1, 1))
     TokenCache(frame_tokenizer(), (16, 16), tmp_path).build(rows)
     whole = (file := next(tmp_path.iterdir())).read_bytes()
     file.write_bytes(whole[: len(whole) // 2 + 3])
@@ -134,13 +134,13 @@ def test_another_tokenizer_size_or_data_set_has_a_file_of_its_own(tmp_path: Path
         (TokenCache(frame_tokenizer(), (12, 16), tmp_path), Noise()),
         (TokenCache(frame_tokenizer(), (16, 16), tmp_path), Jittered(Noise(), 1)),
     ):
-        cache.build(Clips(episodes, (0,), 1, 1))
+        cache.build(Clips(episodes, (0,), Window(1, 1)))
     assert len(list(tmp_path.iterdir())) == 5
 
 
 def test_large_codebooks_are_kept_whole(tmp_path: Path) -> None:
     cache = TokenCache(frame_tokenizer((9,) * 6), (16, 16), tmp_path)
-    cache.build(rows := Clips(Noise(), (0,), 1, 1))
+    cache.build(rows := Clips(Noise(), (0,), Window(1, 1)))
     _, frames = cache.lookup(whole_clip(rows[0]))
     assert frames.max() > 2**16
     assert torch.equal(frames, cache.tokenizer.encode(read_frames(whole_clip(rows[0]), (16, 16))).flatten(1))

@@ -15,7 +15,7 @@ from rlvr_world.domains.video.actions import ActionBins
 from rlvr_world.domains.video.config import RewardConfig
 from rlvr_world.domains.video.domain import Prediction, VideoDomain, _tuples
 from rlvr_world.domains.video.layout import Codec, VideoLayout
-from rlvr_world.domains.video.splits import Clips
+from rlvr_world.domains.video.splits import Clips, Window
 from rlvr_world.domains.video.token_cache import TokenCache, read_frames, whole_clip
 from rlvr_world.errors import InputError
 from rlvr_world.types import BatchDomain, Malformed, Picture, Transition, Write
@@ -95,7 +95,7 @@ def domain(
 def clips(world: VideoDomain) -> Clips:
     layout = world.layout
     back = 2 if layout.context_tokens else None
-    return Clips(Noise(), (0, 1), layout.context, layout.horizon, context_back=back)
+    return Clips(Noise(), (0, 1), Window(layout.context, layout.horizon, context_back=back))
 
 
 def truth_of(world: VideoDomain, row: Transition) -> list[tuple[int, ...]]:

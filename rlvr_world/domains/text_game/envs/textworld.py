@@ -1,8 +1,8 @@
 """Text games made here: rows in ByteSized32's layout from games that TextWorld (MIT) generates, no data needed.
 
-TextWorld makes the game (map, objects, quest, names) and its logic plays it, in memory; the Inform 7 compiler is
-not used. At each state of a seeded walk some commands are tried, as ByteSized32's crawler does, and each is a row.
-TextWorld has no clock: ``tick_state`` is ``action_state``. A command that is not admissible changes nothing.
+TextWorld makes the game (map, objects, quest, names) and its logic plays it, in memory. At each state of a seeded walk
+some commands are tried, as ByteSized32's crawler does, and each is a row; one that is not admissible changes nothing.
+TextWorld has no clock: ``tick_state`` is ``action_state``.
 """
 
 from __future__ import annotations
@@ -31,12 +31,13 @@ _GOALS = ("insert", "put", "eat", "open/c", "close/c", "lock/c", "unlock/c", "ta
 
 
 def collect_rows(spec: TextWorldSpec, cache_dir: Path | str) -> Path:
-    """Generates the rows of ``spec`` into a ``.jsonl.gz`` under ``cache_dir``, or finds them there; returns the file.
-
-    Rows have ByteSized32's layout; ``game`` is ``house-0017``, unique to a game number.
-    Raises InputError if TextWorld is not installed.
-    """
-    key = json.dumps([_FORMAT, _textworld_version(), asdict(spec)], sort_keys=True)
+    """The ``.jsonl.gz`` of the rows of ``spec`` under ``cache_dir``: found there, or generated; ``game`` is
+    ``house-0017``, unique to a game number. Raises InputError if TextWorld is not installed."""
+    try:
+        version = metadata.version("textworld")
+    except metadata.PackageNotFoundError as error:
+        raise InputError("world: the package textworld is missing; pip install 'rlvr-world[textgame]'") from error
+    key = json.dumps([_FORMAT, version, asdict(spec)], sort_keys=True)
     path = Path(cache_dir) / f"house-{spec.split}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.jsonl.gz"
     if path.exists():
         return path
@@ -55,12 +56,8 @@ def collect_rows(spec: TextWorldSpec, cache_dir: Path | str) -> Path:
 
 def collect_splits(spec: TextWorldSpec, cache_dir: Path | str, valid_games: int, test_games: int) -> dict[str, Path]:
     """Files ``train`` (as in ``spec``), ``valid`` and ``test`` of disjoint games: what is held out is whole games."""
-    specs = {
-        "train": replace(spec, split="train"),
-        "valid": replace(spec, split="valid", games=valid_games),
-        "test": replace(spec, split="test", games=test_games),
-    }
-    return {name: collect_rows(part, cache_dir) for name, part in specs.items()}
+    counts: dict[Any, int] = {"train": spec.games, "valid": valid_games, "test": test_games}
+    return {name: collect_rows(replace(spec, split=name, games=n), cache_dir) for name, n in counts.items()}
 
 
 def game_rows(spec: TextWorldSpec, number: int) -> Iterator[dict[str, Any]]:
@@ -94,8 +91,8 @@ class _Play:
         self.game, self.quest = _generate(spec, rng)
         self.cast = cast_of(self.game)
         self._names = {var: entity.name for var, entity in self.cast.items()}
-        for var, entity in self.cast.items():
-            self.game.infos[var].name = entity.name if var != "P" else None
+        for var, name in self._names.items():
+            self.game.infos[var].name = name if var != "P" else None
         self.plan = [action.format_command(self._names) for action in self.quest.actions]
         self.goal = self.plan[-1]
         self.possible = self.game.possible_admissible_commands
@@ -128,13 +125,9 @@ class _Play:
         said = "Done." if action else "Nothing changes."
         now = state_of(self.objects(state), self.goal, last, len(self.cast) + 1, None)
         then = state_of(self.objects(after), self.goal, command, len(self.cast) + 1, said)
-        return {
-            "current_state": now,
-            "action_state": then,
-            "tick_state": then,
-            "current_score_state": {"score": 0, "gameOver": False, "gameWon": False},
-            "next_score_state": {"score": int(won), "gameOver": won, "gameWon": won},
-        }
+        scores = ({"score": int(end), "gameOver": end, "gameWon": end} for end in (False, won))
+        keys = ("current_state", "action_state", "tick_state", "current_score_state", "next_score_state")
+        return dict(zip(keys, (now, then, then, *scores), strict=True))
 
 
 def _pick(commands: list[str], rng: random.Random) -> str:
@@ -165,13 +158,3 @@ def _generate(spec: TextWorldSpec, rng: random.Random) -> tuple[Any, Any]:
         f"world: TextWorld made no quest of {spec.quest_length} commands with {spec.rooms} rooms and "
         f"{spec.objects} objects in 200 tries; ask for a shorter quest or for more objects"
     )
-
-
-def _textworld_version() -> str:
-    try:
-        return metadata.version("textworld")
-    except metadata.PackageNotFoundError as error:
-        raise InputError(
-            "world: the package textworld is not installed; install the extra that brings it, "
-            "pip install 'rlvr-world[textgame]'"
-        ) from error

@@ -1,20 +1,48 @@
-"""Episodes of the embedded simulators, played by scripts, in the layout of the published data."""
+"""Episodes of the embedded simulators, played by scripts into the published layout: one .npz file an episode.
+
+Arrays of a file: ``image`` uint8 [T, H, W, 3] RGB, ``action`` float32 [T, A] (row t leads from frame t to t + 1), and
+what else a world has, such as ``proprio`` float32 [T, P]. T frames, H height, W width, A action, P proprioception.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import multiprocessing
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from rlvr_world.domains.video.envs import drawer, granular, pusht, rope, table
 from rlvr_world.domains.video.envs.specs import SPECS, Spec
-from rlvr_world.domains.video.envs.write import write_episodes
+from rlvr_world.domains.video.readers.npz import write_npz
 from rlvr_world.errors import InputError
+from rlvr_world.system.progress import track
+
+WORLDS: Mapping[str, tuple[Any, str]] = {
+    "pusht": (pusht, "gym_pusht"),
+    "rope": (rope, "mujoco"),
+    "granular": (granular, "mujoco"),
+    "drawer": (drawer, "metaworld"),
+}
+"""What plays each world, and the package that it needs."""
+Play = Callable[[Any, int], dict[str, np.ndarray]]
+"""Plays one episode of a spec; what comes out depends on (spec, episode number) alone."""
 
 
 def collect(kind: str, spec: Spec, cache: Path, workers: int = 0) -> Path:
-    """The folder with the episodes of ``spec``, played now or found in ``cache``; the same spec, the same arrays.
+    """The folder with the episodes of ``spec``; those that ``cache`` lacks are played now.
 
-    workers: processes that play; 0 takes one for each processor.
+    Its name has a hash of the spec, the world's format and the simulator's version; spec.json in it says what they are.
+    A broken-off collection goes on where it stopped. workers: processes that play, one for each processor if 0; the
+    arrays do not depend on it.
     Raises InputError for an unknown world, for a spec of another world, and where MuJoCo cannot render;
     ModuleNotFoundError where the simulator is not installed.
     """
@@ -22,20 +50,38 @@ def collect(kind: str, spec: Spec, cache: Path, workers: int = 0) -> Path:
         raise InputError(f"world: {kind!r} is not known; expected one of {', '.join(SPECS)}")
     if not isinstance(spec, SPECS[kind]):
         raise InputError(f"world {kind}: the spec is a {type(spec).__name__}; expected a {SPECS[kind].__name__}")
-    world, package = {
-        "pusht": (pusht, "gym_pusht"),
-        "rope": (rope, "mujoco"),
-        "granular": (granular, "mujoco"),
-        "drawer": (drawer, "metaworld"),
-    }[kind]
-    made_by = f"{world.FORMAT} {package} {_version(package)}"
-    if kind != "pusht":
-        table.headless()
-    return write_episodes(world.play, spec, kind, made_by, cache, workers)
-
-
-def _version(package: str) -> str:
+    world, package = WORLDS[kind]
     try:
-        return metadata.version(package)
+        made_by = f"{world.FORMAT} {package} {metadata.version(package)}"
     except metadata.PackageNotFoundError as error:
         raise ModuleNotFoundError(f"No module named {package!r}", name=package) from error
+    if kind != "pusht":
+        table.headless()
+    about = {"world": kind, "made_by": made_by, "spec": asdict(spec)}
+    key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
+    folder = cache.expanduser() / f"{kind}-{key}"
+    files = [folder / f"{kind}_eps_{episode:08d}.npz" for episode in range(spec.episodes)]
+    missing = [(episode, file) for episode, file in enumerate(files) if not zipfile.is_zipfile(file)]
+    if missing:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "spec.json").write_text(json.dumps(about, indent=2) + "\n")
+        _play_all(world.play, spec, missing, f"playing {kind}", workers or os.cpu_count() or 1)
+    return folder
+
+
+def _play_all(play: Play, spec: Spec, missing: Sequence[tuple[int, Path]], label: str, workers: int) -> None:
+    # Spawned, not forked: graphics drivers and thread pools of the parent do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
+        jobs = [pool.submit(_play_to_file, play, spec, episode, file) for episode, file in missing]
+        try:
+            finished = as_completed(jobs)
+            for _ in track(jobs, label, "episodes"):
+                next(finished).result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _play_to_file(play: Play, spec: Spec, episode: int, file: Path) -> None:
+    write_npz(file, play(spec, episode))

@@ -10,16 +10,11 @@ import numpy as np
 from rlvr_world.domains.video.envs.specs import GranularSpec
 from rlvr_world.domains.video.envs.table import Pusher, Table, headless, play_pushes, scene
 
-FORMAT = "1"
-"""Part of the cache key: raise it when the same spec gives other episodes."""
+FORMAT = "1"  # part of the cache's key: raise it when the same spec gives other episodes
 _HALF, _REACH = 0.25, 0.21
 _RADIUS = 0.012
-_BOARD = Pusher(
-    '<geom type="box" size=".006 .05 .025" condim="1" solref=".008 1"/>',
-    half_width=0.05,
-    clearance=_RADIUS + 0.01,
-    height=0.026,
-)
+_GEOM = '<geom type="box" size=".006 .05 .025" condim="1" solref=".008 1"/>'
+_BOARD = Pusher(_GEOM, half_width=0.05, clearance=_RADIUS + 0.01, height=0.026)
 
 
 def play(spec: GranularSpec, episode: int) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 Conventions are those of DINO-WM's PushT set: an action is the commanded target relative to the agent, divided by 100;
 proprioception is the agent's place and velocity. One frame an environment step of 0.1 s: read it with a frame skip (5
 there), or frames hardly differ. Lengths are in the simulator's pixels: the table is 512 x 512.
-
 Shape legend: T frames, H height, W width, A = 2 action, P = 4 proprioception; vectors are (x, y), y down.
 """
 
@@ -17,8 +16,7 @@ import numpy as np
 
 from rlvr_world.domains.video.envs.specs import PushTSpec
 
-FORMAT = "1"
-"""Part of the cache key: raise it when the same spec gives other episodes."""
+FORMAT = "1"  # part of the cache's key: raise it when the same spec gives other episodes
 _TABLE = 512
 _SCALE = 100.0  # of DINO-WM's actions
 _TEE = np.array([(-60, 0), (60, 0), (60, 30), (15, 30), (15, 120), (-15, 120), (-15, 30), (-60, 30)], float)

@@ -11,17 +11,11 @@ import numpy as np
 from rlvr_world.domains.video.envs.specs import RopeSpec
 from rlvr_world.domains.video.envs.table import Pusher, Table, headless, play_pushes, scene
 
-FORMAT = "1"
-"""Part of the cache key: raise it when the same spec gives other episodes."""
+FORMAT = "1"  # part of the cache's key: raise it when the same spec gives other episodes
 _HALF, _REACH = 0.4, 0.34
 _RADIUS = 0.014
-_STICK = Pusher(
-    '<geom type="capsule" fromto="0 0 -.05 0 0 .2" size=".018" condim="1" solref=".008 1"/>',
-    half_width=0.0,
-    clearance=_RADIUS + 0.018 + 0.006,
-    height=0.0,
-)
-
+_GEOM = '<geom type="capsule" fromto="0 0 -.05 0 0 .2" size=".018" condim="1" solref=".008 1"/>'
+_STICK = Pusher(_GEOM, half_width=0.0, clearance=_RADIUS + 0.018 + 0.006, height=0.0)
 _ROOT = '<joint type="slide" axis="1 0 0"/><joint type="slide" axis="0 1 0"/><joint axis="0 0 1"/>'
 _BEND = (  # friction keeps the shape that the stick leaves, the range forbids kinks
     '<joint axis="0 0 1" stiffness=".0004" damping=".0004" frictionloss=".0015" range="-.7 .7" armature="1e-5"/>'
@@ -72,11 +66,8 @@ def _lay(spec: RopeSpec, rng: np.random.Generator) -> np.ndarray:
         origin = rng.uniform(-0.1, 0.1, 2) - points.mean(0)
         points = points + origin
         apart = np.linalg.norm(points[:, None] - points[None], axis=-1)
-        gap = max(3, round(5 * _RADIUS / link))
-        room = min(
-            float(_REACH - np.abs(points).max()),
-            float(apart[np.triu_indices(spec.links, gap)].min(initial=1.0) - 3 * _RADIUS),
-        )
+        near = apart[np.triu_indices(spec.links, max(3, round(5 * _RADIUS / link)))].min(initial=1.0)
+        room = min(float(_REACH - np.abs(points).max()), float(near - 3 * _RADIUS))
         if room > best_room:
             best, best_room = np.concatenate([origin, bends]), room
         if room > 0:

@@ -3,7 +3,6 @@
 Conventions are those of DINO-WM's deformable sets: an action is (x_start, z_start, x_end, z_end), the pusher comes down
 at the start, goes straight to the end and lifts; a frame before each push, with the pusher away. x is to the right
 in the picture and z up (MuJoCo's y), in metres from the middle.
-
 Shape legend: T frames, H height, W width, N bodies of the object.
 """
 
@@ -12,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,6 @@ import numpy as np
 
 from rlvr_world.errors import InputError
 
-_FINE = 4  # rendered so many times larger, then averaged: smooth edges, and small moves show
 _AWAY = np.array([0.0, 0.0, 99.0])  # behind the camera
 _CAMERA = 20.0  # m above the table: near to an orthographic view, which is set in another way in each MuJoCo
 _STEP = 0.004
@@ -28,10 +27,8 @@ _SPEED = 0.6  # of the pusher, m/s
 
 
 def headless() -> None:
-    """Has MuJoCo render without a screen, by EGL or else by OSMesa; call before it is imported.
-
-    The choice is left in the environment, where worker processes find it. Raises InputError where neither works.
-    """
+    """Has MuJoCo render without a screen, by EGL or else by OSMesa; call before it is imported. The choice is left in
+    the environment, where worker processes find it. Raises InputError where neither works."""
     if os.environ.get("MUJOCO_GL"):
         return
     errors = []
@@ -44,10 +41,8 @@ def headless() -> None:
             os.environ["MUJOCO_GL"] = driver
             return
         errors.append(f"{driver}: {(tried.stderr.strip().splitlines() or ['no message'])[-1]}")
-    raise InputError(
-        f"MuJoCo cannot render without a screen ({'; '.join(errors)}); expected EGL or OSMesa; "
-        "install libegl1 or libosmesa6, or set MUJOCO_GL to a driver that works"
-    )
+    mend = "install libegl1 or libosmesa6, or set MUJOCO_GL to a driver that works"
+    raise InputError(f"MuJoCo cannot render without a screen ({'; '.join(errors)}); expected EGL or OSMesa; {mend}")
 
 
 def scene(bodies: str, pusher: Pusher, half: float, options: str, extra: str = "") -> str:
@@ -56,7 +51,7 @@ def scene(bodies: str, pusher: Pusher, half: float, options: str, extra: str = "
         f'<geom type="plane" size="1 1 1" pos="{-half * x} {-half * y} 0" zaxis="{x} {y} 0" group="4"/>'
         for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1))
     )
-    # Shadows off and multisampling off: software rendering is many times faster, and _FINE smooths better.
+    # Shadows off and multisampling off: software rendering is many times faster, and averaging smooths better.
     return f"""<mujoco><compiler angle="radian"/><size memory="64M"/>
 <option timestep="{_STEP}" integrator="implicitfast" {options}/>
 <visual><quality shadowsize="0" offsamples="0" numslices="12" numstacks="8"/><headlight active="0"/>
@@ -81,33 +76,41 @@ class Pusher:
     """Of its frame above the table while it pushes."""
 
 
-class Table:
-    """A scene that is being pushed about. ``objects`` are the bodies that pushes aim at."""
+class Filmed:
+    """A MuJoCo scene before one of its cameras; pictures are rendered ``fine`` times larger, then averaged: edges are
+    smooth, and small moves show."""
+
+    def __init__(self, model: Any, data: Any, camera: str, size: int, fine: int) -> None:
+        import mujoco
+
+        self.model, self.data, self._camera, self._blocks = model, data, camera, (size, fine, size, fine, 3)
+        model.vis.global_.offwidth = model.vis.global_.offheight = size * fine
+        self.renderer = mujoco.Renderer(model, size * fine, size * fine)
+
+    def picture(self) -> np.ndarray:
+        """uint8 [H, W, 3]."""
+        self.renderer.update_scene(self.data, camera=self._camera)
+        return self.renderer.render().reshape(self._blocks).mean((1, 3)).round().astype(np.uint8)
+
+    def close(self) -> None:
+        self.renderer.close()
+
+
+class Table(Filmed):
+    """A table that is being pushed about. ``objects`` are the bodies that pushes aim at."""
 
     def __init__(self, xml: str, size: int) -> None:
         import mujoco
 
         self._mujoco = mujoco
-        self.model: Any = mujoco.MjModel.from_xml_string(xml)
-        self.data: Any = mujoco.MjData(self.model)
-        pusher = self.model.body("pusher").id
-        self.objects = np.array([b for b in range(1, self.model.nbody) if b != pusher])
-        self.model.vis.global_.offwidth = self.model.vis.global_.offheight = size * _FINE
-        self._renderer = mujoco.Renderer(self.model, size * _FINE, size * _FINE)
-        self._size = size
-
-    def close(self) -> None:
-        self._renderer.close()
+        model: Any = mujoco.MjModel.from_xml_string(xml)
+        super().__init__(model, mujoco.MjData(model), "top", size, fine=4)
+        pusher = model.body("pusher").id
+        self.objects = np.array([b for b in range(1, model.nbody) if b != pusher])
 
     def places(self) -> np.ndarray:
         """[N, 2]: x and z of the object's bodies."""
         return self.data.xpos[self.objects, :2].copy()
-
-    def picture(self) -> np.ndarray:
-        """uint8 [H, W, 3]."""
-        self._renderer.update_scene(self.data, camera="top")
-        fine = self._renderer.render().reshape(self._size, _FINE, self._size, _FINE, 3)
-        return fine.mean((1, 3)).round().astype(np.uint8)
 
     def push(self, start: np.ndarray, end: np.ndarray, height: float) -> None:
         """Down at the start, straight to the end, up, and until everything lies still."""
@@ -121,15 +124,13 @@ class Table:
             self._step([*(start + (end - start) * (k + 1) / along), low])
         self.rest()
 
-    def rest(self, steps: int = 100, still: float = 0.005) -> None:
-        """Until no body is faster than ``still`` (m/s), the pusher away; so many steps at most.
-
-        What moves then is stopped: a frame and an action say all that there is to know of what follows.
-        """
+    def rest(self, steps: int = 100) -> None:
+        """Until no body is faster than 5 mm/s, the pusher away; so many steps at most. What moves then is stopped: a
+        frame and an action say all that there is to know of what follows."""
         for k in range(steps):
             before = self.data.xpos[self.objects]
             self._step(_AWAY)
-            if k >= _FALLING and np.abs(self.data.xpos[self.objects] - before).max() < still * _STEP:
+            if k >= _FALLING and np.abs(self.data.xpos[self.objects] - before).max() < 0.005 * _STEP:
                 break
         self.data.qvel[:] = 0
 
@@ -139,11 +140,8 @@ class Table:
 
 
 def choose_push(places: np.ndarray, rng: np.random.Generator, pusher: Pusher, reach: float) -> np.ndarray:
-    """(x_start, z_start, x_end, z_end) through a random body, from a place free of the object if there is one.
-
-    places: [N, 2]. The start is within ``reach`` of the middle on both axes; the end is nearer, so that things stay in
-    the picture.
-    """
+    """(x_start, z_start, x_end, z_end) through a random one of ``places`` [N, 2], from a start that is free of them if
+    there is one, within ``reach`` of the middle on both axes; the end is nearer, so that things stay in the picture."""
     best, best_room = np.zeros(4), -np.inf
     for _ in range(40):
         through, angle = places[rng.integers(len(places))], rng.uniform(-np.pi, np.pi)
@@ -168,25 +166,16 @@ def play_pushes(
     the last action is drawn and not done. Closes the table. Raises InputError that starts with ``name`` where the
     simulation becomes unstable.
     """
-    try:
-        episode = _play_pushes(table, rng, pushes, pusher, reach)
-        if any(warning.number for warning in table.data.warning):
-            # MuJoCo has started the scene anew after such a step, and gone on.
-            raise InputError(f"{name}: the simulation became unstable; take another seed")
-        return episode
-    finally:
-        table.close()
-
-
-def _play_pushes(
-    table: Table, rng: np.random.Generator, pushes: int, pusher: Pusher, reach: float
-) -> dict[str, np.ndarray]:
     images, actions, places = [], [], []
-    for k in range(pushes + 1):
-        action = choose_push(table.places(), rng, pusher, reach)
-        images.append(table.picture())
-        actions.append(action)
-        places.append(table.places())
-        if k < pushes:
-            table.push(action[:2].astype(float), action[2:].astype(float), pusher.height)
+    with closing(table):
+        for k in range(pushes + 1):
+            places.append(table.places())
+            actions.append(choose_push(places[-1], rng, pusher, reach))
+            images.append(table.picture())
+            if k < pushes:
+                start, end = actions[-1].astype(float).reshape(2, 2)
+                table.push(start, end, pusher.height)
+        # MuJoCo starts a scene that went wrong anew, and goes on.
+        if any(warning.number for warning in table.data.warning):
+            raise InputError(f"{name}: the simulation became unstable; take another seed")
     return {"image": np.stack(images), "action": np.stack(actions), "places": np.array(places, np.float32)}

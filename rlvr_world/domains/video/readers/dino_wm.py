@@ -1,7 +1,6 @@
 """The data sets of DINO-WM: PushT (an mp4 an episode, a folder a split), and Rope and Granular (a tensor an episode).
 
-Source of the layouts, the units and the split: DINO-WM (arXiv 2411.04983) and its loaders. N episodes, T steps,
-S state numbers, A action width.
+Source of the layouts, the units and the split: DINO-WM (arXiv 2411.04983) and its loaders. N episodes, T steps.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from rlvr_world.errors import InputError
 
 _ACTION_SCALE = 100.0
 """PushT's stored actions are in pixels; DINO-WM divides them by this."""
+_AGAIN = "download it again"
 
 
 class DinoEpisodes:
@@ -44,38 +44,31 @@ class DinoEpisodes:
         elif (root / "actions.pth").is_file():
             self._open_deformable(root, split)
         else:
-            raise InputError(
-                f"{root}: expected {split}/rel_actions.pth (PushT) or actions.pth (Rope, Granular); check the path"
-            )
+            wanted = f"{split}/rel_actions.pth (PushT) or actions.pth (Rope, Granular)"
+            raise InputError(f"{root}: expected {wanted}, found neither; check the path")
         # A clip asks for its state and its next state one after the other: the episode is read once.
         self._pictures = lru_cache(maxsize=4)(_pictures)
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
-        """uint8 [len(steps), H, W, 3]."""
         file, name, length = self._files[episode], self.ids[episode], self.lengths[episode]
-        steps = checked_steps(steps, file, name, length)
+        where = f"{file}, episode {name}"
+        steps = checked_steps(steps, where, length)
         if not self._pusht:
             return self._pictures(file, name, length)[steps]
         from rlvr_world.domains.video.readers.mp4 import read_frames
 
         video = self._video(file, name)
         if len(video) < length:
-            raise InputError(
-                f"{file}, episode {name}, step {len(video)}: expected {length} frames as seq_lengths.pkl states, got "
-                f"{len(video)}; download it again"
-            )
+            wanted = f"{length} frames as seq_lengths.pkl states"
+            raise InputError(f"{where}, step {len(video)}: expected {wanted}, got {len(video)}; {_AGAIN}")
         return read_frames(video, steps, name)
 
     def actions(self, episode: int) -> np.ndarray:
-        """float32 [T, A]."""
-        return self._rows(self._actions, "action", self._actions_file, episode)
+        return self._rows(self._actions, str(self._actions_file), "action", episode)
 
     def proprio(self, episode: int) -> np.ndarray | None:
-        """float32 [T, 4] for PushT, else None."""
-        if self._proprio is None:
-            return None
         files = f"{self._actions_file.parent}, states.pth and velocities.pth"
-        return self._rows(self._proprio, "proprio", files, episode)
+        return None if self._proprio is None else self._rows(self._proprio, files, "proprio", episode)
 
     def _open_pusht(self, root: Path) -> None:
         from rlvr_world.domains.video.readers.mp4 import open_video
@@ -86,38 +79,33 @@ class DinoEpisodes:
         states, velocities = _tensor(root / "states.pth", 3), _tensor(root / "velocities.pth", 3)
         count, longest = self._actions.shape[:2]
         if states.shape[:2] != (count, longest) or velocities.shape[:2] != (count, longest):
-            raise InputError(
-                f"{root}: expected rel_actions, states and velocities [N, T, width] of one N and T, got "
-                f"{list(self._actions.shape)}, {list(states.shape)}, {list(velocities.shape)}; download them again"
-            )
+            got = ", ".join(str(list(tensor.shape)) for tensor in (self._actions, states, velocities))
+            wanted = "rel_actions, states and velocities [N, T, width] of one N and T"
+            raise InputError(f"{root}: expected {wanted}, got {got}; download them again")
         self._proprio = torch.cat([states[..., :2], velocities], dim=-1)
         self.ids: Sequence[str] = [f"{i:06d}" for i in range(count)]
         self._files = [root / "obses" / f"episode_{i:03d}.mp4" for i in range(count)]
         self._episodes: Sequence[int] = range(count)
-        stated = _lengths(root / "seq_lengths.pkl")
-        lengths = stated or [min(len(self._video(*each)), longest) for each in zip(self._files, self.ids, strict=True)]
+        stated, files = root / "seq_lengths.pkl", zip(self._files, self.ids, strict=True)
+        lengths = _lengths(stated) or [min(len(self._video(file, name)), longest) for file, name in files]
         if len(lengths) != count or not all(0 < length <= longest for length in lengths):
-            raise InputError(
-                f"{root / 'seq_lengths.pkl'}: expected {count} lengths of 1 to {longest}, as rel_actions.pth has, got "
-                f"{len(lengths)} of {min(lengths)} to {max(lengths)}; download it again"
-            )
+            wanted, got = f"{count} lengths of 1 to {longest}", f"{len(lengths)} of {min(lengths)} to {max(lengths)}"
+            raise InputError(f"{stated}: expected {wanted}, as rel_actions.pth has, got {got}; {_AGAIN}")
         self.lengths: Sequence[int] = lengths
 
     def _open_deformable(self, root: Path, split: str) -> None:
         self._actions_file = root / "actions.pth"
         self._actions = _tensor(self._actions_file, 3)
-        count = len(self._actions)
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(42)).tolist()
-        cut = int(0.9 * count)
+        order = torch.randperm(len(self._actions), generator=torch.Generator().manual_seed(42)).tolist()
+        cut = int(0.9 * len(order))
         self._episodes = sorted(order[:cut] if split == "train" else order[cut:])
         self.ids = [f"{episode:06d}" for episode in self._episodes]
         self._files = [root / name / "obses.pth" for name in self.ids]
         self.lengths = [self._actions.shape[1]] * len(self.ids)
 
-    def _rows(self, values: torch.Tensor, field: str, file: object, episode: int) -> np.ndarray:
-        length = self.lengths[episode]
-        rows = values[self._episodes[episode], :length].numpy()
-        return checked_rows(rows, field, file, self.ids[episode], length)
+    def _rows(self, values: torch.Tensor, file: str, field: str, episode: int) -> np.ndarray:
+        length, where = self.lengths[episode], f"{file}, episode {self.ids[episode]}, field {field}"
+        return checked_rows(values[self._episodes[episode], :length].numpy(), where, length)
 
 
 def _tensor(file: Path, dimensions: int) -> torch.Tensor:
@@ -126,31 +114,28 @@ def _tensor(file: Path, dimensions: int) -> torch.Tensor:
         value = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"{file}: expected a tensor saved by torch ({reason}); download it again") from None
+        raise InputError(f"{file}: expected a tensor saved by torch ({reason}); {_AGAIN}") from None
     if not isinstance(value, torch.Tensor) or value.ndim != dimensions:
         got = list(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
-        raise InputError(f"{file}: expected a tensor of {dimensions} dimensions, got {got}; download it again")
+        raise InputError(f"{file}: expected a tensor of {dimensions} dimensions, got {got}; {_AGAIN}")
     return value
 
 
 def _pictures(file: Path, episode: str, length: int) -> np.ndarray:
     """The frames of a Rope or Granular episode; they are stored as 0..255, in whatever number type."""
+    where = f"{file}, episode {episode}"
     if not file.is_file():
-        raise InputError(f"{file}, episode {episode}: the file is missing; download it again")
+        raise InputError(f"{where}: the file is missing; {_AGAIN}")
     frames = _tensor(file, 4)
     if len(frames) != length or frames.shape[3] != 3:
-        raise InputError(
-            f"{file}, episode {episode}: expected {length} frames [T, H, W, 3] as actions.pth has steps, got "
-            f"{list(frames.shape)}; download it again"
-        )
+        wanted = f"{length} frames [T, H, W, 3] as actions.pth has steps"
+        raise InputError(f"{where}: expected {wanted}, got {list(frames.shape)}; {_AGAIN}")
     return frames.round().clamp(0, 255).to(torch.uint8).numpy() if frames.is_floating_point() else frames.numpy()
 
 
 def _lengths(file: Path) -> list[int]:
-    """The integers of a pickled list; none where the file is missing or holds anything else.
-
-    They are read off the opcodes: unpickling would run whatever the file says.
-    """
+    """The integers of a pickled list; none where the file is missing or holds anything else. They are read off the
+    opcodes: unpickling would run whatever the file says."""
     try:
         opcodes = [(code.name, value) for code, value, _ in pickletools.genops(file.read_bytes())]
     except (OSError, ValueError):

@@ -19,31 +19,23 @@ from rlvr_world.errors import InputError
 
 
 class FolderEpisodes:
-    """Reads a plain folder of mp4 files with one parquet file.
-
-    Raises InputError where an episode has rows but no mp4 or the other way round, where the steps of an episode are
-    not 0, 1, ... up to the length of its mp4, and where there is no action column.
-    """
+    """Reads a plain folder. Raises InputError where an episode has rows but no mp4 or the other way round, where its
+    steps are not 0, 1, ... up to the length of its mp4, and where there is no action column."""
 
     def __init__(self, folder: Path | str) -> None:
         root = Path(folder)
         tables, videos = sorted(root.glob("*.parquet")), sorted(root.glob("*.mp4"))
         if len(tables) != 1 or not videos:
-            raise InputError(
-                f"{root}: expected one .parquet file and an .mp4 file an episode, found {len(tables)} and {len(videos)}"
-            )
+            got = f"found {len(tables)} and {len(videos)}; check the path"
+            raise InputError(f"{root}: expected one .parquet file and an .mp4 file an episode, {got}")
         self.name, self._file = root.resolve().name, tables[0]
         table = read_table(self._file)
         missing = {"episode", "step"} - set(table.column_names)
         if missing:
-            raise InputError(
-                f"{self._file}: expected the columns episode and step, {', '.join(sorted(missing))} missing"
-            )
+            raise InputError(f"{self._file}: expected the columns episode and step, found no {min(missing)}; add it")
         self._columns = {field: _columns(table, field) for field in ("action", "proprio")}
         if not self._columns["action"]:
-            raise InputError(
-                f"{self._file}: expected a column action or columns action_<name>, found neither; add them"
-            )
+            raise InputError(f"{self._file}: expected a column action or columns action_<name>, found none; add them")
         # Sorted by episode as the ids are, then by step: an episode is a slice.
         self._table = table.sort_by([("episode", "ascending"), ("step", "ascending")])
         names, self._starts, counts = np.unique(
@@ -59,33 +51,28 @@ class FolderEpisodes:
         for name, start, count, length in zip(self.ids, self._starts, counts, self.lengths, strict=True):
             steps = self._table["step"].slice(start, count).to_pylist()
             if steps != list(range(length)):
-                raise InputError(
-                    f"{self._file}, episode {name}, field step: expected 0 to {length - 1}, as its mp4 has "
-                    f"{length} frames, got {count} rows from {steps[0]} to {steps[-1]}; export the episode again"
-                )
+                wanted = f"0 to {length - 1}, as its mp4 has {length} frames"
+                got = f"{count} rows from {steps[0]} to {steps[-1]}; export the episode again"
+                raise InputError(f"{self._file}, episode {name}, field step: expected {wanted}, got {got}")
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
-        """uint8 [len(steps), H, W, 3]."""
         video, name = self._videos[episode], self.ids[episode]
-        return read_frames(video, checked_steps(steps, video.file, name, len(video)), name)
+        return read_frames(video, checked_steps(steps, f"{video.file}, episode {name}", len(video)), name)
 
     def actions(self, episode: int) -> np.ndarray:
-        """float32 [T, A]."""
         return self._rows(episode, "action")
 
     def proprio(self, episode: int) -> np.ndarray | None:
-        """float32 [T, P], or None."""
         return self._rows(episode, "proprio") if self._columns["proprio"] else None
 
     def _rows(self, episode: int, field: str) -> np.ndarray:
-        name, length = self.ids[episode], self.lengths[episode]
-        table = self._table.select(self._columns[field])
-        where = f"{self._file}, episode {name}, field {field}"
+        table, length = self._table.select(self._columns[field]), self.lengths[episode]
+        where = f"{self._file}, episode {self.ids[episode]}, field {field}"
         rows, first = (
             np.concatenate([matrix(column, where) for column in table.slice(start, count).columns], axis=1)
             for start, count in ((self._starts[episode], length), (0, 1))
         )
-        return checked_rows(rows, field, self._file, name, length, first.shape[1])
+        return checked_rows(rows, where, length, first.shape[1])
 
 
 def _columns(table: pa.Table, field: str) -> list[str]:

@@ -21,6 +21,7 @@ from rlvr_world.domains.video.readers.parquet import matrix, read_table
 from rlvr_world.errors import InputError
 
 _VIDEO_PARTS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+_AGAIN = "download or export it again"
 
 
 class LeRobotEpisodes:
@@ -40,13 +41,9 @@ class LeRobotEpisodes:
             self._info = json.loads(info.read_text("utf-8"))
             version, features = self._info["codebase_version"], self._info["features"]
         except (OSError, ValueError, KeyError) as error:
-            raise InputError(
-                f"{info}: expected the metadata of a LeRobotDataset v3 ({error!r}); check the path"
-            ) from None
+            raise InputError(f"{info}: expected metadata of a LeRobotDataset v3 ({error!r}); check the path") from None
         if not version.startswith("v3"):
-            raise InputError(
-                f"{info}: expected codebase_version v3.x, got {version}; convert it with lerobot's own script"
-            )
+            raise InputError(f"{info}: expected codebase_version v3.x, got {version}; convert it with lerobot's script")
         self._camera = _camera(info, features, camera)
         self._video = features[self._camera]["dtype"] == "video"
         self._state = "observation.state" in features
@@ -61,20 +58,17 @@ class LeRobotEpisodes:
         self._images = lru_cache(maxsize=4)(self._read_images)
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
-        """uint8 [len(steps), H, W, 3]."""
-        file, name = self._data_file(episode), self.ids[episode]
-        steps = checked_steps(steps, file, name, self.lengths[episode])
+        where = self._where(episode)
+        steps = checked_steps(steps, where, self.lengths[episode])
         if self._video:
             return self._from_video(episode, steps)
         images = self._images(episode)
-        return np.stack([_decode(images[step], f"{file}, episode {name}, step {step}") for step in steps])
+        return np.stack([_decode(images[step], f"{where}, step {step}") for step in steps])
 
     def actions(self, episode: int) -> np.ndarray:
-        """float32 [T, A]."""
         return self._matrix(episode, "action")
 
     def proprio(self, episode: int) -> np.ndarray | None:
-        """float32 [T, P], or None."""
         return self._matrix(episode, "observation.state") if self._state else None
 
     def _episode_rows(self) -> list[dict[str, Any]]:
@@ -84,15 +78,15 @@ class LeRobotEpisodes:
         prefix = f"videos/{self._camera}/"
         columns += [prefix + part for part in _VIDEO_PARTS if self._video]
         rows = [row for file in files for row in read_table(file, columns).to_pylist()]
+        where = self._root / "meta/episodes"
         if not rows:
-            raise InputError(f"{self._root / 'meta/episodes'}: expected parquet files with episodes, found none")
+            raise InputError(f"{where}: expected parquet files with episodes, found none; {_AGAIN}")
         for row in rows if self._video else ():
-            shown = (row[prefix + "to_timestamp"] - row[prefix + "from_timestamp"]) * self._info["fps"]
-            if abs(shown - row["length"]) > 0.5:
-                raise InputError(
-                    f"{self._root / 'meta/episodes'}, episode {row['episode_index']}: {row['length']} rows of data but "
-                    f"{shown:.1f} frames of {self._camera}; the two must be equal, export the episode again"
-                )
+            seconds = row[prefix + "to_timestamp"] - row[prefix + "from_timestamp"]
+            length, shown = row["length"], seconds * self._info["fps"]
+            if abs(shown - length) > 0.5:
+                got = f"{length} rows of data but {shown:.1f} frames of {self._camera}"
+                raise InputError(f"{where}, episode {row['episode_index']}: {got}; export the episode again")
         return sorted(rows, key=lambda row: row["episode_index"])
 
     def _data_file(self, episode: int) -> Path:
@@ -100,25 +94,24 @@ class LeRobotEpisodes:
         place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
         return self._root / self._info["data_path"].format(**place)
 
+    def _where(self, episode: int) -> str:
+        return f"{self._data_file(episode)}, episode {self.ids[episode]}"
+
     def _matrix(self, episode: int, field: str) -> np.ndarray:
-        file, name = self._data_file(episode), self.ids[episode]
-        rows = matrix(self._table(file)[field].take(self._order(episode)), f"{file}, episode {name}, field {field}")
+        where = f"{self._where(episode)}, field {field}"
+        rows = matrix(self._table(self._data_file(episode))[field].take(self._order(episode)), where)
         width = int(np.prod(self._info["features"][field]["shape"]))
-        return checked_rows(rows, field, file, name, self.lengths[episode], width)
+        return checked_rows(rows, where, self.lengths[episode], width)
 
     def _order(self, episode: int) -> pa.Array:
         """The rows of an episode in its file, by step; raises InputError where they are not as many as its frames."""
-        file, number, length = self._data_file(episode), self._numbers[episode], self.lengths[episode]
-        table = self._table(file)
-        rows = np.flatnonzero(table["episode_index"].to_numpy() == number)
+        table, last = self._table(self._data_file(episode)), self.lengths[episode] - 1
+        rows = np.flatnonzero(table["episode_index"].to_numpy() == self._numbers[episode])
         steps = table["frame_index"].to_numpy()[rows]
-        rows = rows[steps.argsort()]
-        if sorted(steps) != list(range(length)):
-            raise InputError(
-                f"{file}, episode {self.ids[episode]}, field frame_index: expected the steps 0 to {length - 1} that "
-                f"meta/episodes states, got {len(steps)} rows; download or export it again"
-            )
-        return pa.array(rows)
+        if sorted(steps) != list(range(last + 1)):
+            got = f"expected the steps 0 to {last} that meta/episodes states, got {len(steps)} rows"
+            raise InputError(f"{self._where(episode)}, field frame_index: {got}; {_AGAIN}")
+        return pa.array(rows[steps.argsort()])
 
     def _read_table(self, file: Path) -> pa.Table:
         fields = ["action", *(["observation.state"] if self._state else [])]
@@ -140,14 +133,13 @@ class LeRobotEpisodes:
         file = self._root / place
         if file not in self._videos:
             self._videos[file] = open_video(file, name)
+        video = self._videos[file]
         # The nearest frame, not the exact time: recorders add up durations as floats, and drift (lerobot issue 3177).
-        first = self._videos[file].frame_at(start)
-        if first + length > len(self._videos[file]):
-            raise InputError(
-                f"{file}, episode {name}: expected {length} frames from {start} s on, as in meta/episodes, found "
-                f"{len(self._videos[file]) - first}; download or export it again"
-            )
-        return read_frames(self._videos[file], steps, name, first)
+        first = video.frame_at(start)
+        if first + length > len(video):
+            wanted = f"{length} frames from {start} s on, as in meta/episodes"
+            raise InputError(f"{file}, episode {name}: expected {wanted}, found {len(video) - first}; {_AGAIN}")
+        return read_frames(video, steps, name, first)
 
 
 def _camera(info: Path, features: dict[str, Any], camera: str) -> str:
@@ -166,7 +158,7 @@ def _decode(image: dict[str, Any] | None, where: str) -> np.ndarray:
         with Image.open(io.BytesIO((image or {}).get("bytes") or b"")) as picture:
             return np.asarray(picture.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{where}: the image does not decode ({error}); download or export it again") from None
+        raise InputError(f"{where}: the image does not decode ({error}); {_AGAIN}") from None
 
 
 def _download(name: str, *patterns: str) -> Path:
@@ -177,6 +169,5 @@ def _download(name: str, *patterns: str) -> Path:
         return Path(snapshot_download(name, repo_type="dataset", allow_patterns=list(patterns)))
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise InputError(
-            f"{name}: neither a folder here nor a data set that the hub gave ({reason}); check the name, or connect"
-        ) from None
+        got = f"neither a folder here nor a data set that the hub gave ({reason})"
+        raise InputError(f"{name}: {got}; check the name, or connect") from None

@@ -35,24 +35,19 @@ class Video:
 
 def open_video(file: Path, episode: str) -> Video:
     """Lists the frames of an mp4 without decoding any. Raises InputError for a file that is missing or broken."""
+    where, packets, tick = f"{file}, episode {episode}", [], 0.0
     try:
         with av.open(str(file)) as container:
-            if not container.streams.video:
-                raise InputError(
-                    f"{file}, episode {episode}: expected an mp4 with a video track, found none; export again"
-                )
-            stream = container.streams.video[0]
-            packets = [
-                (packet.pts, packet.is_keyframe)
-                for packet in container.demux(stream)
-                if packet.pts is not None and not packet.is_discard
-            ]
-            tick = float(stream.time_base or 0)
+            for stream in container.streams.video[:1]:
+                tick = float(stream.time_base or 0)
+                for packet in container.demux(stream):
+                    if packet.pts is not None and not packet.is_discard:
+                        packets.append((packet.pts, packet.is_keyframe))
     except av.FFmpegError as error:
-        raise InputError(f"{file}, episode {episode}: not a readable mp4 ({error.strerror}); export it again") from None
+        raise InputError(f"{where}: not a readable mp4 ({error.strerror}); export it again") from None
     packets.sort()
     if not packets or not packets[0][1]:
-        raise InputError(f"{file}, episode {episode}: expected frames from a key frame on, found none; export it again")
+        raise InputError(f"{where}: expected a video track that begins with a key frame, found none; export it again")
     shown, key = (np.array(values) for values in zip(*packets, strict=True))
     return Video(file, shown, np.flatnonzero(key), tick)
 
@@ -79,9 +74,8 @@ def read_frames(video: Video, steps: Sequence[int], episode: str, first: int = 0
                     frame = _shown_at(frames, int(video.shown_T[last]))
                 pictures[step] = frame.to_ndarray(format="rgb24")
     except (av.FFmpegError, _DamagedError) as error:
-        raise InputError(
-            f"{video.file}, episode {episode}, step {step}: the frame does not decode ({error}); export the mp4 again"
-        ) from None
+        where = f"{video.file}, episode {episode}, step {step}"
+        raise InputError(f"{where}: the frame does not decode ({error}); export the mp4 again") from None
     return np.stack([pictures[step] for step in steps])
 
 

@@ -6,24 +6,26 @@ Source of the layout: the converter of iVideoGPT and RLVR-World (one file an epi
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from rlvr_world.domains.video.episodes import checked_rows, checked_steps
 from rlvr_world.errors import InputError
 
+_BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
 
 class NpzEpisodes:
     """Reads a folder of ``.npz`` episodes. Opening reads array headers only; frames stay compressed until asked for.
-
     Raises InputError for a folder without episodes, and for a file whose arrays are missing, broken, or differ in
-    length, or in width from the first episode's.
-    """
+    length, or in width from the first episode's."""
 
     def __init__(self, folder: Path | str) -> None:
         self._files = sorted(Path(folder).glob("*.npz"))
@@ -37,47 +39,53 @@ class NpzEpisodes:
         for file, shape in zip(self._files, shapes, strict=True):
             widths = {key: size[1] for key, size in shape.items() if key != "image"}
             if widths != self._widths or len({size[0] for size in shape.values()}) != 1:
-                raise InputError(
-                    f"{file}, episode {file.stem}: expected as many rows as frames, and the widths {self._widths} of "
-                    f"{self._files[0].name}, got the shapes {shape}; repair or remove the episode"
-                )
+                wanted = f"as many rows as frames, and the widths {self._widths} of {self._files[0].name}"
+                raise InputError(f"{file}: expected {wanted}, got the shapes {shape}; repair or remove the episode")
         # A clip asks for its state and its next state one after the other: the episode is inflated once.
         self._frames = lru_cache(maxsize=4)(lambda episode: _load(self._files[episode], "image"))
         self._rows = lru_cache(maxsize=20_000)(self._read_rows)  # small, and asked for with every clip
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
-        """uint8 [len(steps), H, W, 3]."""
-        file, name = self._files[episode], self.ids[episode]
-        return self._frames(episode)[checked_steps(steps, file, name, self.lengths[episode])]
+        steps = checked_steps(steps, self._where(episode), self.lengths[episode])
+        return self._frames(episode)[steps]
 
     def actions(self, episode: int) -> np.ndarray:
-        """float32 [T, A]."""
         return self._rows(episode, "action")
 
     def proprio(self, episode: int) -> np.ndarray | None:
-        """float32 [T, P], or None."""
         return self._rows(episode, "proprio") if "proprio" in self._widths else None
 
     def _read_rows(self, episode: int, key: str) -> np.ndarray:
-        file = self._files[episode]
-        return checked_rows(_load(file, key), key, file, self.ids[episode], self.lengths[episode], self._widths[key])
+        where = f"{self._where(episode)}, field {key}"
+        return checked_rows(_load(self._files[episode], key), where, self.lengths[episode], self._widths[key])
+
+    def _where(self, episode: int) -> str:
+        return f"{self._files[episode]}, episode {self.ids[episode]}"
+
+
+def write_npz(file: Path, arrays: Mapping[str, Any]) -> None:
+    """An episode's file, whole or not at all: one that is there is not made again."""
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")  # of several processes that play the same worlds
+    try:
+        with part.open("wb") as stream:
+            np.savez_compressed(stream, **arrays)
+        os.replace(part, file)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
     """The shape of each array, checked for what the reader relies on."""
-    shapes = {}
-    for key, (shape, dtype) in _headers(file).items():
-        shapes[key] = shape
-        wrong = (len(shape) != 4 or shape[3] != 3 or dtype != np.uint8) if key == "image" else len(shape) != 2
-        if wrong:
-            layout = "uint8 [T, H, W, 3]" if key == "image" else "rows [T, width]"
-            raise InputError(
-                f"{file}, episode {file.stem}, field {key}: expected {layout}, got {dtype} {list(shape)}; convert again"
-            )
-    missing = [key for key in ("image", "action") if key not in shapes]
+    headers = _headers(file)
+    for key, (shape, dtype) in headers.items():
+        image = key == "image"
+        if (len(shape) != 4 or shape[3] != 3 or dtype != np.uint8) if image else len(shape) != 2:
+            wanted = "uint8 [T, H, W, 3]" if image else "rows [T, width]"
+            raise InputError(f"{file}, field {key}: expected {wanted}, got {dtype} {list(shape)}; convert it again")
+    missing = [key for key in ("image", "action") if key not in headers]
     if missing:
         raise InputError(f"{file}: expected the arrays image and action, got no {' and no '.join(missing)}; add them")
-    return shapes
+    return {key: shape for key, (shape, _) in headers.items()}
 
 
 def _headers(file: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -91,7 +99,7 @@ def _headers(file: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
                     read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
                     shape, _, dtype = read(member)
                     headers[key.removesuffix(".npy")] = (shape, dtype)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except _BROKEN as error:
         raise InputError(f"{file}, episode {file.stem}: not a readable .npz ({error}); convert or remove it") from None
     return headers
 
@@ -100,7 +108,6 @@ def _load(file: Path, key: str) -> np.ndarray:
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return arrays[key]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"{file}, episode {file.stem}, field {key}: does not read ({error}); convert it again or remove it"
-        ) from None
+    except _BROKEN as error:
+        where = f"{file}, episode {file.stem}, field {key}"
+        raise InputError(f"{where}: does not read ({error}); convert it again or remove it") from None

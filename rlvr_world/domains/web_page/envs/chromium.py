@@ -25,8 +25,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 def find_chromium(path: str, playwrights: str) -> str:
     """The Chromium to run: the one given, one on the PATH, or the one that Playwright installed."""
     names = (path,) if path else ("chromium", "chromium-browser", "google-chrome", playwrights)
-    found = next(filter(None, map(shutil.which, names)), None)
-    if found:
+    if found := next(filter(None, map(shutil.which, names)), None):
         return found
     raise InputError(
         f"browser: no Chromium {f'at {path}' if path else 'on this machine'}; install one with `apt-get install "

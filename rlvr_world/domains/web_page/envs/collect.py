@@ -11,8 +11,8 @@ import json
 import random
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import asdict
 from importlib import metadata
 from itertools import product
@@ -36,9 +36,8 @@ FORMAT = 1  # part of the cache key: raise it when the same spec gives other row
 def collect_rows(spec: BrowserSpec, cache: Path | str) -> Path:
     """The ``.jsonl.gz`` of the rows of ``spec`` under ``cache``: found there, or collected, going on where it stopped.
 
-    The same spec gives the same rows where the pages are deterministic. A row has task, seed, step, url, goal,
-    observation, action, next_observation, error (empty where all went well), reward and done.
-    Raises InputError where there is no Chromium or no such page; ModuleNotFoundError without the extra ``web``.
+    A row has task, seed, step, url, goal, observation, action, next_observation, error (empty where all went well),
+    reward and done. Raises InputError where there is no Chromium or no such page.
     """
     cache = Path(cache).expanduser()
     key = json.dumps([FORMAT, *_content(spec)], sort_keys=True)
@@ -50,7 +49,9 @@ def collect_rows(spec: BrowserSpec, cache: Path | str) -> Path:
     with part.open("a+b") as out:
         fcntl.flock(out, fcntl.LOCK_EX)  # processes that want the same rows take turns
         if not path.exists():
-            with _site(spec) as site:
+            pages = Path(spec.path).expanduser()
+            fixed = folder(pages) if spec.site == "folder" else None if spec.site == "infinity" else miniwob()
+            with nullcontext(fixed) if fixed else infinity(pages) as site:
                 asyncio.run(_collect(spec, site, out))
             out.seek(0)
             write_whole(path, gzip.compress(out.read(), mtime=0))
@@ -69,16 +70,6 @@ def _content(spec: BrowserSpec) -> tuple[Any, ...]:
     return fields, spec.tasks or MINIWOB_TASKS, metadata.version("miniwob")
 
 
-@contextmanager
-def _site(spec: BrowserSpec) -> Iterator[Site]:
-    path = Path(spec.path).expanduser()
-    if spec.site == "infinity":
-        with infinity(path) as site:
-            yield site
-    else:
-        yield folder(path) if spec.site == "folder" else miniwob()
-
-
 async def _collect(spec: BrowserSpec, site: Site, out: IO[bytes]) -> None:
     from rlvr_world.domains.web_page.envs.session import Session
 
@@ -87,24 +78,25 @@ async def _collect(spec: BrowserSpec, site: Site, out: IO[bytes]) -> None:
     if unknown := [task for task in tasks if task not in site.tasks]:
         near = difflib.get_close_matches(unknown[0], site.tasks, 3, 0) or site.tasks
         raise InputError(f"tasks: {spec.site} has no {unknown[0]!r}; the nearest are {', '.join(near)}")
-    kept = _resume(out)
-    done, failed, rows = {(row["task"], row["seed"]) for row in kept}, _failures(kept), _count(kept)
+    rows = _resume(out)
+    done = {(row["task"], row["seed"]) for row in rows}
     total = spec.transitions or len(tasks) * spec.episodes * spec.steps
     async with Session(spec.browser, spec.allow) as session:
         with progress(f"collecting {spec.site} pages", total, "rows") as update:
-            update(rows)
+            update(_count(rows))
             for seed, task in product(range(spec.seed, spec.seed + spec.episodes), tasks):
-                if spec.transitions and rows >= spec.transitions:
+                if spec.transitions and _count(rows) >= spec.transitions:
                     break
                 if (task, seed) not in done:
                     episode = await play(session, site, task, seed, spec.steps)
                     out.write(b"".join(json.dumps(row).encode() + b"\n" for row in episode))
                     out.flush()
-                    failed, rows = failed + _failures(episode), rows + _count(episode)
-                    update(rows)
-    for reason, count in failed.most_common():
+                    rows += episode
+                    update(_count(rows))
+    lost = Counter(row["error"] for row in rows if row["error"] and row["next_observation"] == NOTHING.text)
+    for reason, count in lost.most_common():
         print(f"{count} of the episodes failed: {reason}", file=sys.stderr)
-    if not rows:
+    if not _count(rows):
         out.truncate(0)  # what is wrong with all of them can be mended, so that all are tried again
         raise InputError(f"web: no page of {site.root} could be opened and read; open one in a browser to see why")
 
@@ -112,11 +104,6 @@ async def _collect(spec: BrowserSpec, site: Site, out: IO[bytes]) -> None:
 def _count(rows: Iterable[dict[str, Any]]) -> int:
     """Rows of pages that were read."""
     return sum(bool(row["observation"]) for row in rows)
-
-
-def _failures(rows: Iterable[dict[str, Any]]) -> Counter[str]:
-    """How many of these rows' episodes lost their page, by reason."""
-    return Counter(row["error"] for row in rows if row["error"] and row["next_observation"] == NOTHING.text)
 
 
 def _resume(out: IO[bytes]) -> list[dict[str, Any]]:

@@ -22,11 +22,8 @@ _KEYS = {"slider": ("ArrowRight", "ArrowLeft"), "spinbutton": ("ArrowUp", "Arrow
 
 
 def choose_action(page: Page, goal: str, acted: Collection[str], rng: random.Random) -> str:
-    """The next action, in WebArena's words; ``acted``: the actions of this episode so far.
-
-    Elements that the goal names are taken more often, those that were used less often, and what ends an episode
-    seldom.
-    """
+    """The next action, in WebArena's words, after those ``acted`` in this episode. Elements that the goal names are
+    taken more often, those that were used less often, and what ends an episode seldom."""
     if rng.random() < 0.04:
         return rng.choice(("scroll [down]", "scroll [up]", "press [Tab]"))
     focused = [node for node in page.nodes if "focused: True" in node.text and node.role in _KEYS]

@@ -60,8 +60,8 @@ def _children() -> set[int]:
 class Session:
     """``async with Session() as session``: a browser that is gone when the block ends, however it ends.
 
-    browser: path of a Chromium, empty to look for one; allow: hosts that may be reached besides loopback.
-    Raises InputError where there is no Chromium or it does not start.
+    browser: path of a Chromium, empty to look for one; allow: hosts that may be reached besides loopback. Raises
+    InputError where there is no Chromium or it does not start, and PageFailure wherever a page does not answer.
     """
 
     def __init__(self, browser: str = "", allow: tuple[str, ...] = ()) -> None:
@@ -97,7 +97,7 @@ class Session:
         await self._launch()
 
     async def open(self, url: str, fresh: bool = False) -> None:
-        """Load a page; ``fresh`` forgets what the pages before have stored. Raises PageFailure."""
+        """Load a page; ``fresh`` forgets what the pages before have stored."""
         if fresh or self._context is None:
             await self._bounded(self._new_page())
         self._last = None
@@ -112,7 +112,7 @@ class Session:
         await self._bounded(self._settle())
 
     async def observation(self) -> Observation:
-        """The page as it stands; numbers follow on those of the last observation of this page. Raises PageFailure."""
+        """The page as it stands; numbers follow on those of the last observation of this page."""
         self._last = await self._bounded(self._observe())
         if self._last.cut:
             self._notes.append(f"the page has more than {MAX_LINES} lines; the rest is left out")
@@ -124,11 +124,8 @@ class Session:
         return text
 
     async def act(self, action: str) -> None:
-        """Do one action, in WebArena's words, on the page last observed, and let the page settle.
-
-        One that cannot be done is noted. Raises InputError where it does not read as an action, PageFailure where
-        the page does not answer.
-        """
+        """Do one action, in WebArena's words, on the page last observed, and let the page settle; one that cannot be
+        done is noted. Raises InputError where it does not read as an action."""
         try:
             await self._bounded(self._act(parse_action(action)))
         except Missing as error:
@@ -136,10 +133,11 @@ class Session:
         await self.settle()
 
     async def _launch(self) -> None:
-        path = find_chromium(self.browser, self._playwright.chromium.executable_path)
+        chromium = self._playwright.chromium
+        path, arguments = find_chromium(self.browser, chromium.executable_path), launch_arguments(self.allow)
         try:
-            self._browser = await self._playwright.chromium.launch(
-                executable_path=path, args=launch_arguments(self.allow), handle_sigint=False, handle_sigterm=False
+            self._browser = await chromium.launch(
+                executable_path=path, args=arguments, handle_sigint=False, handle_sigterm=False
             )
         except Error as error:
             raise InputError(f"browser: {path} does not start: {_first_line(error)}") from error
@@ -225,9 +223,8 @@ class Session:
     async def _wind(self, milliseconds: int) -> None:
         """Wind the page's clock on; it stands while a request is on its way."""
         self._wound.clear()
-        await self._cdp.send(
-            "Emulation.setVirtualTimePolicy", {"policy": "pauseIfNetworkFetchesPending", "budget": milliseconds}
-        )
+        policy = {"policy": "pauseIfNetworkFetchesPending", "budget": milliseconds}
+        await self._cdp.send("Emulation.setVirtualTimePolicy", policy)
         await self._wound.wait()
 
     async def _settle(self) -> None:
@@ -258,9 +255,8 @@ class Session:
                 await self.page.keyboard.press("Enter")
         elif action.verb == "scroll":
             # In braces, because newer Chromium returns a promise that only a frame of the running clock fulfils.
-            await self.page.evaluate(
-                "by => { window.scrollBy(0, by * innerHeight) }", 1 if action.text == "down" else -1
-            )
+            way = 1 if action.text == "down" else -1
+            await self.page.evaluate("by => { window.scrollBy(0, by * innerHeight) }", way)
         elif action.verb in ("press", "goto", "go_back", "go_forward"):
             await self._go(action)
         elif not action.id:

@@ -7,14 +7,14 @@ in a text field is never left out as a repetition, and a closed list keeps its o
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from difflib import SequenceMatcher
-from itertools import islice
 from typing import Any
 
-from rlvr_world.domains.web_page.tree import Node, Page, write_page
+from rlvr_world.domains.web_page.diff import align, pair_up
+from rlvr_world.domains.web_page.tree import FIELDS, Node, Page, write_page
 
 MAX_LINES = 2000
 """Lines kept of a page."""
@@ -27,7 +27,6 @@ _HIDDEN_IF_BARE = {
     *("generic", "img", "list", "strong", "paragraph", "banner", "navigation", "Section", "LabelText", "Legend"),
     "listitem",
 }
-_FIELDS = {"textbox", "searchbox", "spinbutton", "combobox"}
 _IN_VIEW = 0.6  # share of a box that has to lie in the viewport
 _MANY_PAIRS = 200_000  # equal pairs of lines from which on difflib would take seconds
 
@@ -66,12 +65,9 @@ def observe(
     view: tuple[float, float],
     before: Observation | None = None,
 ) -> Observation:
-    """The page as it stands; nodes that were there ``before`` keep their numbers.
-
-    tree: the nodes of ``Accessibility.getFullAXTree``; snapshot: ``DOMSnapshot.captureSnapshot``;
-    view: width and height of the viewport in CSS pixels.
-    """
-    found = list(islice(_lines(tree, _boxes(snapshot), view), MAX_LINES + 1))
+    """The page as it stands; nodes that were there ``before`` keep their numbers. Out of Chromium's getFullAXTree, its
+    captureSnapshot, and width and height of the viewport in CSS pixels."""
+    found = list(itertools.islice(_lines(tree, _boxes(snapshot), view), MAX_LINES + 1))
     cut, found = len(found) > MAX_LINES, found[:MAX_LINES]
     nodes = (replace(node, id=str(i)) for (_, node), i in zip(found, number(found, before), strict=True))
     return Observation(Page(f"Tab 0 (current): {title}", tuple(nodes)), tuple(key for key, _ in found), cut)
@@ -83,47 +79,33 @@ def number(found: Sequence[Keyed], before: Observation | None) -> list[int]:
     A node was there before if its DOM node was, or, where the page was rendered anew, if its line aligns with one
     whose DOM node is gone. So the numbers of a page follow from its lines and the page before, and can be predicted.
     """
-    old = (
-        {key: (int(node.id), node) for key, node in zip(before.keys, before.page.nodes, strict=True)} if before else {}
-    )
+    known = zip(before.keys, before.page.nodes, strict=True) if before else ()
+    old = {key: (int(node.id), node) for key, node in known}
     ids = [old[key][0] if key in old else 0 for key, _ in found]
     fresh = [at for at, i in enumerate(ids) if not i]
-    stay = set(ids)
+    stay = {*ids}
     gone = [(i, node) for i, node in old.values() if i not in stay]
-    for a, b in _aligned([node for _, node in gone], [found[at][1] for at in fresh]):
+    for a, b in _same([node for _, node in gone], [found[at][1] for at in fresh]).items():
         ids[fresh[b]] = gone[a][0]
-    following = max((i for i, _ in old.values()), default=0)
-    for at in fresh:
-        if not ids[at]:
-            following += 1
-            ids[at] = following
-    return ids
+    following = itertools.count(1 + max((i for i, _ in old.values()), default=0))
+    return [i or next(following) for i in ids]
 
 
-def _aligned(old: Sequence[Node], new: Sequence[Node]) -> Iterator[tuple[int, int]]:
-    """Index pairs of nodes that are taken for the same: equal role and name in order, else equal role
-    and depth in one place."""
-    a, b = ([node.parts[:2] for node in nodes] for nodes in (old, new))
-    count = Counter(b)
-    if sum(count[label] for label in a) > _MANY_PAIRS:
-        yield from _in_order(a, b, 0, 0)
-        return
-    for kind, i, i_end, j, j_end in SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
-        if kind == "equal":
-            yield from zip(range(i, i_end), range(j, j_end), strict=True)
-        elif kind == "replace":
-            places = [[(node.role, node.depth) for node in part] for part in (old[i:i_end], new[j:j_end])]
-            yield from _in_order(places[0], places[1], i, j)
+def _same(old: Sequence[Node], new: Sequence[Node]) -> dict[int, int]:
+    """By index the nodes that are taken for the same: equal role and name in order, else equal role and depth in one
+    place."""
+    pairs: dict[int, int] = {}
+    rows, columns, count = range(len(old)), range(len(new)), Counter(map(_label, new))
+    if sum(count[_label(node)] for node in old) > _MANY_PAIRS:
+        pair_up(old, new, rows, columns, _label, pairs)
+        return pairs
+    for a, b in align(old, new, rows, columns, _label, pairs):
+        pair_up(old, new, a, b, lambda node: (node.role, node.depth), pairs)
+    return pairs
 
 
-def _in_order(a: Iterable[Any], b: Iterable[Any], i: int, j: int) -> Iterator[tuple[int, int]]:
-    """The first of ``a`` with the first of ``b`` that equals it, the second with the second, and so on."""
-    waiting: dict[Any, deque[int]] = defaultdict(deque)
-    for at, label in enumerate(a, i):
-        waiting[label].append(at)
-    for at, label in enumerate(b, j):
-        if waiting[label]:
-            yield waiting[label].popleft(), at
+def _label(node: Node) -> tuple[str, str]:
+    return node.parts[:2]
 
 
 def _lines(tree: Sequence[Mapping[str, Any]], boxes: Mapping[int, Box], view: tuple[float, float]) -> Iterator[Keyed]:
@@ -139,10 +121,12 @@ def _lines(tree: Sequence[Mapping[str, Any]], boxes: Mapping[int, Box], view: tu
         key, text = found.get("backendDOMNodeId", 0), _text(found)
         if text and (in_field or depth == 0 or _in_view(boxes.get(key), view)):
             node = Node("", text, depth)
-            if in_field or node.role != "StaticText" or not _repeats(node, recent):
+            name = node.parts[1][1:-1]
+            repeats = node.role == "StaticText" and (not name or any(name in line for line in recent))
+            if in_field or not repeats:
                 recent.append(text)
                 yield key, node
-                depth, in_field = depth + 1, in_field or node.role in _FIELDS
+                depth, in_field = depth + 1, in_field or node.role in FIELDS
         stack += [(child, depth, in_field) for child in reversed(found.get("childIds", ()))]
 
 
@@ -160,11 +144,6 @@ def _text(found: Mapping[str, Any]) -> str:
     if not name.strip() and role in _HIDDEN_IF_BARE and (not properties or role == "listitem"):
         return ""
     return f"{role} {name!r}{properties}"
-
-
-def _repeats(node: Node, recent: Iterable[str]) -> bool:
-    name = node.parts[1][1:-1]
-    return not name or any(name in line for line in recent)
 
 
 def _in_view(box: Box | None, view: tuple[float, float]) -> bool:

@@ -1,0 +1,72 @@
+"""AdamW: how it is made, at which rate and under which bound it steps, and how a checkpoint keeps it (no pickle)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from rlvr_world.config import OptimizerConfig
+from rlvr_world.errors import InputError
+
+TRAINER = "trainer"
+"""The folder inside a checkpoint that holds what only training needs."""
+Watched = list[tuple[Optimizer, torch.nn.Module]]
+"""Each optimizer with what it trains."""
+
+
+def adamw(parameters: Iterable[Tensor], config: OptimizerConfig) -> Optimizer:
+    betas = (config.beta1, config.beta2)
+    return torch.optim.AdamW(parameters, config.learning_rate, betas, weight_decay=config.weight_decay, fused=True)
+
+
+def learning_rate(config: OptimizerConfig, progress: float) -> float:
+    """The rate at a fraction ``progress`` in [0, 1] of the stage."""
+    if progress < config.warmup:
+        return config.learning_rate * progress / config.warmup
+    if config.schedule == "constant":
+        return config.learning_rate
+    after = (progress - config.warmup) / max(1e-9, 1 - config.warmup)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(1.0, after)))
+
+
+def take_step(optimizer: Optimizer, config: OptimizerConfig, progress: float) -> dict[str, float]:
+    """One step with gradients clipped together, whose norm before that is told, at the rate of ``progress``."""
+    norm, rate = clip_grad_norm_(_parameters(optimizer), config.clip_norm), learning_rate(config, progress)
+    for settings in optimizer.param_groups:
+        settings["lr"] = rate
+    optimizer.step()
+    return {"grad_norm": norm.item(), "learning_rate": rate}
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def save_optimizer(optimizer: Optimizer, folder: Path, name: str = "optimizer") -> None:
+    """Its state as named tensors, ``<parameter number>.<name>``, in ``folder/trainer/<name>.safetensors``."""
+    tensors = {
+        f"{i}.{key}": value.detach().cpu().contiguous()
+        for i, parameter in enumerate(_parameters(optimizer))
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+    (folder / TRAINER).mkdir(exist_ok=True)
+    save_file(tensors, str(folder / TRAINER / f"{name}.safetensors"))
+
+
+def load_optimizer(optimizer: Optimizer, checkpoint: Path, name: str = "optimizer") -> None:
+    """The counterpart of ``save_optimizer``."""
+    where, parameters = checkpoint / TRAINER / f"{name}.safetensors", _parameters(optimizer)
+    fused = any(group["fused"] for group in optimizer.param_groups)  # only then are step counts kept on the device
+    for key, value in load_file(str(where)).items():
+        number, kind = key.split(".", 1)
+        if int(number) >= len(parameters):
+            raise InputError(f"{where}: optimizer state for parameter {number}, but the model has {len(parameters)}")
+        parameter = parameters[int(number)]
+        optimizer.state[parameter][kind] = value if kind == "step" and not fused else value.to(parameter.device)

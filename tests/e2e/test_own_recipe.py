@@ -1,0 +1,190 @@
+"""A recipe in a file outside the package, docs/examples/grid.py, by the real command; and every way to name one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import rlvr_world
+from rlvr_world import InputError, cli, recipes
+
+GRID = Path(__file__).resolve().parents[2] / "docs" / "examples" / "grid.py"
+TINY = [
+    *("data.size=8", "data.walls=8", "data.test=40", "data.valid=8", "model.hidden=32", "model.layers=1"),
+    *("model.heads=2", "model.device=cpu", "model.precision=float32", "threads=1", "sft.steps=40", "sft.batch=16"),
+    *("sft.save_every=5", "sft.eval_every=20", "rl.steps=6", "rl.prompts=4", "rl.group=4", "rl.save_every=2"),
+    "rl.eval_every=3",
+]
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "rlvr_world", *map(str, arguments)]
+
+
+def call(*arguments: object, folder: Path) -> str:
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, check=False, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The recipe's file, outside the checkout."""
+    return Path(shutil.copy(GRID, tmp_path_factory.mktemp("mine") / "walk.py"))
+
+
+@pytest.fixture(scope="module")
+def whole(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    call("train", file.name, "--out", run, *TINY, folder=file.parent)
+    return run
+
+
+@pytest.fixture(scope="module")
+def resumed(file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same run, killed after its first checkpoint, and gone on with from another folder."""
+    run = tmp_path_factory.mktemp("killed") / "run"
+    process = subprocess.Popen(
+        command("train", file.name, "--out", run, *TINY),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        cwd=file.parent,
+    )
+    deadline = time.monotonic() + 120
+    while not (run / "sft" / "step-000005").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    _, said = process.communicate()
+    assert process.returncode == -signal.SIGKILL, said.decode()
+    assert not (run / "report.html").exists()
+    call("resume", run, folder=run.parent)
+    return run
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(whole: Path, resumed: Path) -> None:
+    for name in ("rl/seed0/step-000006/model.safetensors", "metrics.jsonl", "eval/rl-seed0.json"):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes(), name
+    assert {path.stem for path in (resumed / "eval").glob("*0.json")} >= {"rl-seed0", "control-seed0"}
+
+
+def test_a_run_knows_its_recipe_from_any_folder(whole: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads((whole / "config.json").read_text())["recipe"] == str(file)
+    assert cli.main(["eval", str(whole)]) == 0
+    assert f"| {whole / 'rl' / 'seed0' / 'step-000006'} |" in capsys.readouterr().out
+    (whole / "report.html").unlink()
+    assert cli.main(["report", str(whole)]) == 0
+    assert "control/seed0" in capsys.readouterr().out
+    assert (whole / "report.html").is_file()
+    assert cli.main(["replay", str(whole), "0/0/0"]) == 0
+    assert "bit for bit the kept one" in capsys.readouterr().out
+
+
+def test_its_data_is_checked_and_its_start_looked_at(
+    whole: Path, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", str(file), *TINY]) == 0
+    assert "faults: none" in capsys.readouterr().out
+    assert cli.main(["doctor", str(file), "--model", str(whole), "--prompts", "4", *TINY]) in (0, 1)
+    assert "| groups without spread |" in capsys.readouterr().out
+
+
+def test_it_is_used(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    world = rlvr_world.load(whole)
+    state = world.predict((3, 4), "north")
+    (tmp_path / "asked.jsonl").write_text('{"state": [3, 4], "action": "north"}\n')
+    assert cli.main(["predict", str(whole), str(tmp_path / "asked.jsonl")]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown == ({"malformed": state.reason} if isinstance(state, rlvr_world.Malformed) else list(state))
+    row = world.recipe.splits(world.config).test[0]
+    assert cli.main(["predict", str(whole), "--row", row.id]) == 0
+    assert capsys.readouterr().out
+
+
+def test_a_model_whose_file_has_moved_is_told_where(whole: Path, file: Path, tmp_path: Path) -> None:
+    model = shutil.copytree(whole / "rl" / "seed0" / "step-000006", tmp_path / "model")
+    config = model / "world" / "config.json"
+    config.write_text(config.read_text().replace(str(file), "/gone/walk.py"))
+    with pytest.raises(InputError, match=r"recipe /gone/walk\.py: there is no such file"):
+        rlvr_world.load(model)
+    expected = rlvr_world.load(whole).predict((3, 4), "north")
+    assert rlvr_world.load(model, recipe=str(file)).predict((3, 4), "north") == expected
+
+
+def test_a_recipe_is_found_by_file_module_and_entry_point(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = recipes.find(str(file))
+    assert recipes.find(f"{file}:recipe") is known
+    assert recipes.config_of(str(file)).recipe == str(file)
+
+    package = tmp_path / "walks_for_a_test"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "grid.py").write_text(f"{GRID.read_text()}\nother = GridRecipe()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = "walks_for_a_test.grid"
+    assert recipes.find(name) is recipes.find(f"{name}:recipe")
+    assert recipes.find(f"{name}:other") is not recipes.find(name)
+    assert recipes.config_of(f"{name}:other").recipe == f"{name}:other"
+
+    entry = metadata.EntryPoint("my-walk", f"{name}:other", recipes.ENTRY_POINTS)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry] if group == recipes.ENTRY_POINTS else [])
+    assert recipes.find("my-walk") is recipes.find(f"{name}:other")
+    assert recipes.config_of("my-walk").recipe == "my-walk"
+    assert "my-walk" in recipes.recipes()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("grit", ("recipe 'grit' does not exist", "demo", "or name a file")),
+        ("nowhere/grid.py", ("nowhere/grid.py: there is no such file",)),
+        ("no_such_package.grid", ("recipe 'no_such_package.grid' does not exist",)),
+        ("rlvr_world.no_such_module", ("recipe 'rlvr_world.no_such_module' does not exist",)),
+        ("FILE:nothing", ("expected an instance of rlvr_world.Recipe", "got None")),
+        ("FILE:GridRecipe", ("expected an instance of rlvr_world.Recipe", "got <class")),
+        ("FILE:LETTERS", ("expected an instance of rlvr_world.Recipe", "abc")),
+        ("rlvr_world.types", ("recipe rlvr_world.types", "got None")),
+        ("rlvr_world.types:Script", ("recipe rlvr_world.types:Script", "got <class")),
+    ],
+)
+def test_a_wrong_name_is_one_sentence(
+    name: str, words: tuple[str, ...], file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrong = name.replace("FILE", str(file))
+    with pytest.raises(InputError):
+        recipes.find(wrong)
+    assert cli.main(["train", wrong, "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert all(word in said for word in words), said
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_entry_point_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = metadata.EntryPoint("wrong", "rlvr_world.types:Script", recipes.ENTRY_POINTS)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [entry])
+    with pytest.raises(InputError, match=r"entry point rlvr_world\.types:Script: expected an instance"):
+        recipes.find("wrong")
+
+
+def test_settings_that_leave_no_rows_are_refused(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for setting, words in (("data.test=2000", "none is left to train on"), ("data.size=30", "expected 2 to 26")):
+        assert cli.main(["train", str(file), "--out", str(tmp_path / "run"), setting]) == 2
+        said = capsys.readouterr().err
+        assert words in said
+        assert said.count("\n") == 1
+    assert not (tmp_path / "run").exists()
