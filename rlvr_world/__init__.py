@@ -4,7 +4,7 @@
     world.predict(state, "open door")
 
 The nouns: a ``Transition`` becomes a ``Script`` of ``Given`` and ``Write``; sampling it gives a ``Rollout``; its
-prediction gets a ``Score``, or is ``Malformed``. ``Picture`` shows what a text cannot; a ``Recipe`` puts a run together.
+prediction gets a ``Score``, or is ``Malformed``. ``Picture`` shows what a text cannot. A ``Recipe`` makes it a run.
 """
 
 from __future__ import annotations

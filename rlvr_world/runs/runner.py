@@ -161,7 +161,7 @@ def read_config(path: Path, recipe: str = "") -> Config:
     except json.JSONDecodeError:
         data = None
     if not isinstance(data, dict) or "recipe" not in data:
-        raise InputError(f"{path}: expected the config of a run, got something else; name another --out or RUN")
+        raise InputError(f"{path}: expected the config of a run, got other data; name another --out or RUN to resume")
     default = recipes.config_of(recipe or data["recipe"])
     return overrides.from_json(default, {**data, "recipe": default.recipe}, str(path))
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 Normalise = Literal["group", "batch", "none"]
 Aggregation = Literal["sequence", "token", "constant"]
+EPSILON = 1e-6
 
 
 def zero_variance(rewards_BG: Tensor) -> Tensor:
@@ -20,14 +21,14 @@ def zero_variance(rewards_BG: Tensor) -> Tensor:
     return (rewards_BG == rewards_BG[:, :1]).all(dim=1)
 
 
-def group_advantages(rewards_BG: Tensor, normalise: Normalise = "group", epsilon: float = 1e-6) -> Tensor:
+def group_advantages(rewards_BG: Tensor, normalise: Normalise = "group") -> Tensor:
     """How much better each rollout did than its group; float32 [B, G], every token of a rollout shares it.
 
-    ``group``   (r - mean) / (std + epsilon) within the group: GRPO (arXiv 2402.03300, eq. 4), and what RLVR-World ran.
+    ``group``   (r - mean) / (std + 1e-6) within the group: GRPO (arXiv 2402.03300, eq. 4), and what RLVR-World ran.
     ``batch``   r - mean of the group, divided by the std of all rewards of the batch.
     ``none``    r - mean of the group: Dr. GRPO (arXiv 2503.20783).
 
-    The standard deviation divides by n - 1, as in verl and TRL (whose epsilon is 1e-4). Groups of equal rewards get
+    The standard deviation divides by n - 1, as in verl and TRL (which adds 1e-4). Groups of equal rewards get
     exactly 0, which rounding would make small advantages.
 
     Raises ValueError for groups of one, which have nothing to compare with, and for rewards that are not finite.
@@ -42,7 +43,7 @@ def group_advantages(rewards_BG: Tensor, normalise: Normalise = "group", epsilon
         raise ValueError(f"normalise is group, batch or none, got {normalise!r}")
     if normalise != "none":
         deviation = rewards.std(dim=1, keepdim=True) if normalise == "group" else rewards.std()
-        advantages = advantages / (deviation + epsilon)
+        advantages = advantages / (deviation + EPSILON)
     return advantages.masked_fill(zero_variance(rewards_BG)[:, None], 0.0).to(torch.float32)
 
 

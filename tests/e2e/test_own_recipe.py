@@ -39,7 +39,7 @@ def call(*arguments: object, folder: Path) -> str:
 @pytest.fixture(scope="module")
 def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The recipe's file, outside the checkout."""
-    return Path(shutil.copy(GRID, tmp_path_factory.mktemp("mine") / "walk.py"))
+    return Path(shutil.copy(GRID, tmp_path_factory.mktemp("mine").resolve() / "walk.py"))
 
 
 @pytest.fixture(scope="module")

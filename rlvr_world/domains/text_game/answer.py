@@ -1,44 +1,38 @@
 """Reading a text-game answer: from whatever a model wrote to a state difference, or the reason why not.
 
-    text -> the part that holds the answer -> size and nesting limits -> json, else json_repair -> checks -> StateDiff
+    text -> after thinking -> after the last marker -> the last answer -> size and nesting limits -> checks -> StateDiff
 
 The answer is ``{"modified": [whole objects], "removed": [uuids], "score": {}}``; an empty score means "as before".
-Reasoning may come before it, fences and end-of-text marks around it, Python literals inside it."""
+"""
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
-import json_repair  # from 0.58.7: older ones can loop for ever on broken quotes
 import numpy as np
 
+from rlvr_world.domains.answers import after_thinking
 from rlvr_world.domains.text_game.diff import StateDiff
 from rlvr_world.domains.text_game.rows import OBJECT_FIELDS
 from rlvr_world.types import Malformed
 
 MAX_ANSWER = 65_536
-"""Longest answer that is read, in characters: after the marker, in the fence, or else the whole text."""
-MAX_REPAIR = 8_192
-"""Longest broken JSON that is repaired, in characters: the time that repairing takes can grow with the square."""
-LOOKS = 4
-"""Looks that repairing may take at a character, on average: broken quotes need two or three, loops hundreds."""
+"""Longest answer that is read, in characters: what comes after the last marker."""
+MAX_LITERAL = 16_384
+"""Longest Python literal that is read, in characters."""
 MAX_DEPTH = 64
 """Deepest nesting of brackets. Right answers have about 6."""
-REPAIR_ERRORS = (RecursionError, ValueError, AssertionError, TypeError, AttributeError, LookupError, ArithmeticError)
-"""What json_repair may raise on text that it cannot read: the first two by design, the others where it has a bug."""
+TWICE = "a key stands twice in one object"
 
-_MARKER = re.compile(r"the final (?:answer|(?:game )?state) is:", re.IGNORECASE)
-_START = re.compile(r"""\{\s*["'“”]?(?:modified|removed)["'“”]?\s*:""")
-# Unclosed strings run to the end, so that these patterns never backtrack.
-_QUOTED = r'"(?:[^"\\]+|\\.?)*(?:"|\Z)'
-_STRING_OR_BRACKET = re.compile(_QUOTED + r"|[\[\]{}]", re.DOTALL)
-_STRING_OR_WORD = re.compile(f"{_QUOTED}|" + _QUOTED.replace('"', "'") + r"|\b(?:True|False|None)\b", re.DOTALL)
-_WORDS = {"True": "true", "False": "false", "None": "null"}
-_DECODER = json.JSONDecoder()
+_MARKER = re.compile(r"the final (?:answer|(?:game )?state) is:|```", re.IGNORECASE)
+_START = re.compile(r"""\{\s*["'](?:modified|removed|score)["']\s*:""")
+# Unclosed strings run to the end, so that this pattern never backtracks.
+_STRING_OR_BRACKET = re.compile(r""""(?:[^"\\]+|\\.?)*(?:"|\Z)|'(?:[^'\\]+|\\.?)*(?:'|\Z)|[\[\]{}]""", re.DOTALL)
 _KINDS = {dict: "an object", list: "a list", str: "text", int: "an integer", bool: "true or false"}
 _KINDS |= {float: "a decimal number", type(None): "null"}
 
@@ -57,26 +51,30 @@ def read_prediction(text: str) -> Prediction:
 
 
 def parse_answer(text: str) -> StateDiff | Malformed:
-    """The state difference that ``text`` ends in, or Malformed with the reason. Never raises, whatever the text.
+    """The state difference that ``text`` states at last, or Malformed with the reason. Never raises, whatever the text.
 
-    The answer follows the last of the markers ("The final answer is:", "The final state is:", "The final game state
-    is:", in any case); else it is in the last json fence; else it is the last object in the text that has the keys.
+    Read is what comes after thinking; in it, what comes after the last marker ("The final answer is:", "The final state
+    is:", "The final game state is:" in any case, or a code fence) that has an answer behind it; in that, the last
+    answer. An answer is an object that begins with one of its keys, well-formed as JSON or as a Python literal: nothing
+    is repaired, and one that is broken is not passed over for an earlier one.
 
     >>> parse_answer('The final answer is: {"modified": [], "removed": [3], "score": {}}')
     StateDiff(modified=(), removed=(3,), score={})
     """
-    ends = [marker.end() for marker in _MARKER.finditer(text)]
-    _, fence, body = text.rpartition("```json")
-    part = text[ends[-1] :] if ends else body.partition("```")[0] if fence else text
+    said = after_thinking(text)
+    starts = [match.start() for match in _START.finditer(said)]
+    if not starts:
+        return Malformed("no JSON object in the answer")
+    part = said[max((match.end() for match in _MARKER.finditer(said, 0, starts[-1])), default=0) :]
     if len(part) > MAX_ANSWER:
         return Malformed(f"the answer is longer than {MAX_ANSWER} characters")
-    starts = [match.start() for match in _START.finditer(part)]
-    start = starts[0 if ends or fence else -1] if starts else part.find("{")
-    if start < 0:
-        return Malformed("no JSON object in the answer")
-    data = read_json(part[start:])
-    if isinstance(data, Malformed):
-        return data
+    data: Any = {}
+    end = 0
+    while start := _START.search(part, end):
+        end = _closing(part, start.start())
+        if isinstance(value := read_literal(part[start.start() : end]), Malformed):
+            return value
+        data = value if "modified" in value or "removed" in value else data or value  # a score alone is no answer
     if fault := _fault(data):
         return Malformed(fault)
     modified = tuple({key: item[key] for key in OBJECT_FIELDS} for item in data["modified"])
@@ -92,45 +90,44 @@ def too_deep(text: str) -> bool:
     return max(_depth(outside), _depth("".join(re.findall(r"[\[\]{}()]", text)))) > MAX_DEPTH
 
 
-def read_json(text: str) -> Any:
-    """The JSON value at the start of ``text``, whatever follows it, repaired where it is broken; or Malformed."""
+def read_literal(text: str) -> Any:
+    """The value of a whole text, JSON or a Python literal (the published prompts show states so); or Malformed."""
     if too_deep(text):
         return Malformed(f"brackets nest deeper than {MAX_DEPTH}")
     try:
-        return _DECODER.raw_decode(text)[0]
+        return json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError:
         pass
-    except ValueError:  # more digits than Python converts
-        return Malformed("a number is too long")
-    if len(text) > MAX_REPAIR:
-        return Malformed(f"broken JSON, and longer than the {MAX_REPAIR} characters that are repaired")
-    text = _STRING_OR_WORD.sub(lambda match: _WORDS.get(match.group(), match.group()), text)  # Python's literals
+    except ValueError as error:  # a key twice, or more digits than Python converts
+        return Malformed(TWICE if str(error) == TWICE else "a number is too long")
+    if len(text) > MAX_LITERAL:
+        return Malformed(f"neither JSON nor a Python literal of at most {MAX_LITERAL} characters")
     try:
-        data = repair(text)
-    except REPAIR_ERRORS:
-        return Malformed("broken JSON that cannot be repaired")
-    if isinstance(data, list):  # one object and things after it
-        return next((item for item in data if isinstance(item, dict)), data)
-    return data
+        tree = ast.parse(text, mode="eval")
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Dict):
+                _once([(ast.literal_eval(key or node), None) for key in node.keys])
+        return ast.literal_eval(tree)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        return Malformed(TWICE if str(error) == TWICE else "neither JSON nor a Python literal")
 
 
-class _Metered(str):
-    """A text that can be looked at so often: some broken quotes make json_repair read on to the end at every letter."""
-
-    left = 10_000
-
-    def __getitem__(self, place: Any) -> str:
-        self.left -= 1
-        if self.left < 0:
-            raise ValueError("repairing takes too long")
-        return super().__getitem__(place)
+def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """The pairs as a dict; ValueError where a key stands twice: two statements about one thing."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError(TWICE)
+    return found
 
 
-def repair(text: str) -> Any:
-    """What json_repair makes of broken JSON. Raises one of ``REPAIR_ERRORS`` where it cannot, or takes too long."""
-    metered = _Metered(text)
-    metered.left += LOOKS * len(text)
-    return json_repair.repair_json(metered, return_objects=True, skip_json_loads=True)
+def _closing(text: str, start: int) -> int:
+    """Behind the bracket that closes the one at ``start``; the end of the text where none does."""
+    depth = 0
+    for token in _STRING_OR_BRACKET.finditer(text, start):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token.group(), 0)
+        if not depth:
+            return token.end()
+    return len(text)
 
 
 def _depth(brackets: str) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from rlvr_world.domains.row_files import parse_json, take
 from rlvr_world.domains.text_game.config import PromptStyle
-from rlvr_world.domains.text_game.rows import GameState, by_uuid
+from rlvr_world.domains.text_game.rows import GameState, by_uuid, differs
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
 
@@ -80,13 +80,13 @@ def build_prompt(transition: Transition, style: PromptStyle, rules: Rules | None
 def build_answer(transition: Transition, marker: bool) -> str:
     """The right answer as one line of JSON, with ``The final answer is: `` before it where ``marker`` is set.
 
-    ``modified`` holds the objects that are new or differ in anything (order of ``contains`` included), whole and in the
+    ``modified`` holds the objects that are new or differ (the order of ``contains`` means nothing), whole and in the
     order of the next state; ``removed`` the uuids that are gone; ``score`` is ``{}`` where it stays the same.
     """
     before, after = transition.state, transition.next_state
     old, new = by_uuid(before), by_uuid(after)
     answer = {
-        "modified": [obj for uuid, obj in new.items() if old.get(uuid) != obj],
+        "modified": [obj for uuid, obj in new.items() if uuid not in old or differs(old[uuid], obj)],
         "removed": [uuid for uuid in old if uuid not in new],
         "score": {} if before.score == after.score else after.score,
     }
@@ -119,7 +119,8 @@ one tick, and objects may change by themselves, whatever the action was. Your an
 
 Answer with one JSON object that lists only what is different afterwards. It has exactly these three keys:
 - "modified": a list of all objects that changed or came into being, each written out whole, with unchanged properties \
-too. A new object takes the next UUID as its uuid.
+too. A new object takes the next UUID as its uuid; several take it and those after it, in \
+the order in which you list them.
 - "removed": a list of the uuids of all objects that no longer exist.
 - "score": the new score with its keys "score", "gameOver" and "gameWon", or {} if the score stays the same.
 If nothing changes at all, the answer is {"modified": [], "removed": [], "score": {}}.

@@ -13,11 +13,18 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rlvr_world.domains.text_game.answer import MAX_ANSWER, REPAIR_ERRORS, repair, too_deep
+import json_repair  # from 0.58.7: older ones can loop for ever on broken quotes
+
+from rlvr_world.domains.text_game.answer import MAX_ANSWER, too_deep
 from rlvr_world.domains.text_game.rows import GameState, by_uuid
 
 MAX_PUBLISHED_REPAIR = 16_384
 """Longest text, in characters, that is repaired here: without a marker, reasoning and all are repaired as one."""
+
+LOOKS = 4
+"""Looks that repairing may take at a character, on average: broken quotes need two or three, loops hundreds."""
+REPAIR_ERRORS = (RecursionError, ValueError, AssertionError, TypeError, AttributeError, LookupError, ArithmeticError)
+"""What json_repair may raise on text that it cannot read: the first two by design, the others where it has a bug."""
 
 _MARKERS = [f"{the} final {what} is:" for what in ("answer", "state", "game state") for the in ("The", "the")]
 
@@ -76,10 +83,29 @@ def _json(answer: str) -> Any:
         pass
     try:
         if len(answer) <= MAX_PUBLISHED_REPAIR:
-            return repair(answer)
+            return _repair(answer)
     except REPAIR_ERRORS:
         pass
     raise _Unscorable
+
+
+class _Metered(str):
+    """A text that can be looked at so often: some broken quotes make json_repair read on to the end at every letter."""
+
+    left = 10_000
+
+    def __getitem__(self, place: Any) -> str:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("repairing takes too long")
+        return super().__getitem__(place)
+
+
+def _repair(text: str) -> Any:
+    """What json_repair makes of broken JSON. Raises one of ``REPAIR_ERRORS`` where it cannot, or takes too long."""
+    metered = _Metered(text)
+    metered.left += LOOKS * len(text)
+    return json_repair.repair_json(metered, return_objects=True, skip_json_loads=True)
 
 
 def _state(data: Any, current: GameState) -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:

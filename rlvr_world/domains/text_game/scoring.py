@@ -29,6 +29,8 @@ def score_answer(
 
     * ``exact`` (0/1): the whole next state and score are right (strict); ``exact_published`` (0/1): the paper's measure
     * ``changed``: of the fields that truly changed, the share that is right; where none did, 1 if none was changed
+    * ``changes``: the right ones among the fields that truly changed or that the answer changes (Jaccard): ``changed``
+      where it changes nothing else, less where it also breaks what should have stayed
     * ``objects``: of all fields, the share that is right; ``score_state``: the same for the score
     * ``malformed`` (0/1): the strict parse failed, for the reason in ``Score.malformed``
 
@@ -48,11 +50,12 @@ def score_answer(
 
 def reward_value(parts: Mapping[str, float], kind: Reward) -> float:
     """The reward from ``score_strict``'s parts, in the form of the paper's section 4.1: binary, or at most 0.3, and 1.3
-    where some field of an object changed."""
+    where some field of an object changed. The paper counts the true changes that are right, whatever else an answer
+    breaks; here it is ``changes``."""
     if kind == "binary":
         return parts["exact"]
     value = 0.09 * parts["objects"] + 0.01 * parts["score_state"] + 0.2 * parts["exact"]
-    return value + parts["changed"] if parts["has_change"] else value
+    return value + parts["changes"] if parts["has_change"] else value
 
 
 def check_truth(transition: Transition) -> None:
@@ -71,15 +74,16 @@ def check_truth(transition: Transition) -> None:
 
 
 def score_strict(prediction: StateDiff | Malformed, transition: Transition) -> dict[str, float]:
-    """Parts ``exact``, ``objects``, ``score_state``, ``changed``, see ``score_answer``; and ``has_change``: some field
-    of an object truly changed (a score alone does not count, as in the paper)."""
+    """The parts of ``score_answer``, and ``has_change``: some field of an object truly changed (a score alone does not
+    count, as in the paper)."""
     # Rows share the objects that a step leaves alone, so that most of the comparisons end at ``is``.
     before = by_uuid(transition.state)
     old = {uuid: fields(obj) for uuid, obj in before.items()}
     true = {u: old[u] if before.get(u) is obj else fields(obj) for u, obj in by_uuid(transition.next_state).items()}
     changes = changed_fields(old, true)
     if isinstance(prediction, Malformed):
-        return {"exact": 0.0, "objects": 0.0, "score_state": 0.0, "changed": 0.0, "has_change": float(bool(changes))}
+        nothing = dict.fromkeys(("exact", "objects", "score_state", "changed", "changes"), 0.0)
+        return nothing | {"has_change": float(bool(changes))}
     said = {uuid: values for uuid, values in old.items() if uuid not in prediction.removed}
     said |= {obj["uuid"]: fields(obj) for obj in prediction.modified}
     wrong = changed_fields(said, true)
@@ -90,12 +94,13 @@ def score_strict(prediction: StateDiff | Malformed, transition: Transition) -> d
     keys = score.keys() | true_score.keys()
     right = sum(same(score.get(k, _ABSENT), true_score.get(k, _ABSENT)) for k in keys)
     missed = set(wrong)
-    hits = sum(change not in missed for change in changes)
+    hits, stated = sum(change not in missed for change in changes), changed_fields(old, said)
     return {
         "exact": float(not wrong and right == len(keys)),
         "objects": 1 - len(wrong) / total if total else 1.0,
         "score_state": right / len(keys),
         "changed": hits / len(changes) if changes else float(not wrong),
+        "changes": hits / len({*changes, *stated}) if changes else float(not wrong),
         "has_change": float(bool(changes)),
     }
 

@@ -18,13 +18,15 @@ from __future__ import annotations
 import re
 from dataclasses import astuple, dataclass
 
+from rlvr_world.domains.answers import after_thinking
 from rlvr_world.types import Malformed
 
 HEADERS = ("New items:", "Deleted items:", "Updated items:")
 NO_CHANGE = "Previous Action did not make any changes."
 NONE = "None"
-_ITEM = re.compile(r"(?:\[[\w-]+\] \S.*|[A-Za-z][\w-]*(?: ['\"].*|, .*)?)")
-_END_MARKS = re.compile(r"(?:<[|｜][\w▁ ]+[|｜]>|</s>)\s*\Z")
+_ITEM = re.compile(r"\[[\w-]+\] \S.*|[A-Za-z][\w-]*(?: ['\"]|, ).*")
+_BULLET = re.compile(r"^(?:[-*•] |\d+\. )")
+_END_MARKS = re.compile(r"<[|｜][\w▁ ]+[|｜]>\s*$|</s>\s*$", re.MULTILINE)
 MAX_ANSWER = 200_000
 """Longest answer that is read, in characters."""
 
@@ -54,27 +56,39 @@ def write_change(change: Change) -> str:
 
 
 def read_change(text: str) -> Change | Malformed:
-    """The change that an answer states: the last ``New items:`` and what follows, an item or a header a line. Before it
-    may stand reasoning, around it a code fence, after it an end-of-text mark. Never raises."""
-    if len(text) > MAX_ANSWER:
+    """The change that an answer states at last, or Malformed with the reason. Never raises.
+
+    Read is what comes after thinking; in it, the last ``New items:`` and what follows, or the sentence that nothing
+    changes where that comes later. Headers may be bold or ``##``, items may have bullets. An item is a node with its id
+    or its name. The last section ends at a blank line with no item behind it: remarks are no items.
+    """
+    said = after_thinking(text)
+    if len(said) > MAX_ANSWER:
         return Malformed(f"the answer is longer than {MAX_ANSWER} characters")
-    while (bare := _END_MARKS.sub("", text).strip()) != text:
-        text = bare
-    lines = [line.strip() for line in text.removesuffix("```").split("\n")]
-    starts = [i for i, line in enumerate(lines) if line == HEADERS[0]]
-    if not starts:
-        last = next((line for line in reversed(lines) if line), "")
-        return Change() if last.rstrip(".") == NO_CHANGE.rstrip(".") else Malformed("no sections of items")
+    lines = [_BULLET.sub("", line.strip()).strip() for line in _END_MARKS.sub("", said).split("\n")]
+    start = max((i for i, line in enumerate(lines) if _header(line) == HEADERS[0]), default=None)
+    unchanged = max((i for i, line in enumerate(lines) if line.strip("*_. ") == NO_CHANGE.strip(".")), default=-1)
+    if unchanged > (-1 if start is None else start):
+        return Change()
+    if start is None:
+        return Malformed("no sections of items")
     sections: list[list[str]] = []
-    for line in filter(None, lines[starts[-1] :]):
-        if line in HEADERS:
-            if HEADERS.index(line) != len(sections):
+    ended = False
+    for line in lines[start:]:
+        if not line or line.startswith("```"):
+            ended = len(sections) == len(HEADERS) and bool(sections[-1])
+        elif header := _header(line):
+            if HEADERS.index(header) != len(sections):
                 return Malformed("sections missing, twice or out of order")
             sections.append([])
-        elif line != NONE and not _ITEM.fullmatch(line):
-            return Malformed("a line that is no item")
-        else:
+        elif line.strip("*_.").lower() == NONE.lower():
+            sections[-1].append(NONE)
+        elif _ITEM.fullmatch(line):
             sections[-1].append(line)
+        elif ended:
+            break
+        else:
+            return Malformed("a line that is no item")
     if len(sections) < len(HEADERS):
         return Malformed("sections missing, twice or out of order")
     if any(NONE in items and len(items) > 1 for items in sections):
@@ -82,3 +96,15 @@ def read_change(text: str) -> Change | Malformed:
     if not all(sections):
         return Malformed("a section without items or None")
     return Change(*(() if items == [NONE] else tuple(items) for items in sections))
+
+
+def sound(change: Change) -> Change | Malformed:
+    """The change, unless it states two things about one node of the page: guesses at once may not pay."""
+    named = [line[1:].partition("] ")[0] for line in (*change.deleted, *change.updated) if line.startswith("[")]
+    return change if len(set(named)) == len(named) else Malformed("two statements about one node")
+
+
+def _header(line: str) -> str:
+    """The header that a line is, however it is dressed; empty where it is none."""
+    bare = line.strip("#*_: ").lower()
+    return next((header for header in HEADERS if bare == header[:-1].lower()), "")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedTokenizerBase
 
 from rlvr_world.domains.web_page import prompt
-from rlvr_world.domains.web_page.change import Change, write_change
+from rlvr_world.domains.web_page.change import Change, sound, write_change
 from rlvr_world.domains.web_page.config import WebPageConfig
 from rlvr_world.domains.web_page.diff import apply_change
 from rlvr_world.domains.web_page.explain import explain_change
@@ -90,7 +90,10 @@ class WebPage:
 
     def decode(self, written: Sequence[Sequence[int]], transition: Transition) -> Prediction:
         text = str(self.tokenizer.decode(list(written[0]), clean_up_tokenization_spaces=False))
-        return Prediction(text, prompt.read_answer(text, transition.state, transition.action, self.config.style))
+        said = prompt.read_answer(text, transition.state, transition.action, self.config.style)
+        if self.config.label == "aligned" and isinstance(said, Change):  # published labels name one node twice
+            said = sound(said) if self.config.style == "published" else said
+        return Prediction(text, said)
 
     def score(self, prediction: Prediction, transition: Transition) -> Score:
         true, said = self.true_change(transition), prediction.change

@@ -16,6 +16,7 @@ import re
 from collections import defaultdict
 from itertools import groupby
 
+from rlvr_world.domains.answers import after_thinking
 from rlvr_world.domains.web_page.actions import parse_action
 from rlvr_world.domains.web_page.change import Change
 from rlvr_world.domains.web_page.scoring import bare
@@ -84,11 +85,12 @@ def _signed(text: str, typed: str) -> str:
 
 
 def read_edits(text: str, page: Page, acted: int | None = None, typed: str = "") -> Change | Malformed:
-    """The change that edits state. Never raises."""
+    """The change that edits state; Malformed where two are about one node. Never raises."""
     new, deleted, updated = [], [], []
     places = {name: place for place, name in enumerate(node_names(page, acted), start=1) if name in "@*"}
-    lines = text.strip().split("\n")
-    for line in lines if lines != [_UNCHANGED] else ():
+    touched: list[int] = []
+    lines = after_thinking(text).strip().split("\n")
+    for line in lines if [line.lower() for line in lines] != [_UNCHANGED] else ():
         found = _EDIT.fullmatch(line.strip())
         if not found:
             return Malformed("a line that is no edit")
@@ -100,10 +102,12 @@ def read_edits(text: str, page: Page, acted: int | None = None, typed: str = "")
         first, last = (places.get(name, 0) if name in "@*" else int(name[:9]) for name in ends)
         if not 0 < first <= last <= len(page.nodes):
             return Malformed("an edit of nodes that the page does not have")
+        touched += range(first, last + 1)
         node = page.nodes[first - 1]
         if start:
             deleted += [node.line for node in page.nodes[first - 1 : last]]
         else:
             same = " ".join(filter(None, node.parts[:2]))
             updated.append(Node(node.id, rest.strip() if kind == "=" else same + rest).line)
-    return Change(tuple(new), tuple(deleted), tuple(updated))
+    twice = len(set(touched)) < len(touched)
+    return Malformed("two statements about one node") if twice else Change(tuple(new), tuple(deleted), tuple(updated))

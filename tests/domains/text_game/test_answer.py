@@ -20,6 +20,15 @@ SINK = {
 ANSWER = {"modified": [SINK], "removed": [7], "score": {}}
 DIFF = StateDiff((SINK,), (7,), {})
 JSON = json.dumps(ANSWER)
+# Repaired as the published scoring does it, the first two say that nothing changes.
+BROKEN = [
+    '{"modified": [{"name": "sink (ID: 3)", {"modified": [], "removed": [], "score": {}}',
+    'blah {"modified": [], "removed": [], "score": {}',
+    JSON[:-1],
+    JSON[:-2],
+    JSON.replace("]", ",]"),
+    JSON.replace('"removed"', "removed"),
+]
 DRAFT = '{"modified": [], "removed": [], "score": {}}'
 
 
@@ -37,16 +46,37 @@ DRAFT = '{"modified": [], "removed": [], "score": {}}'
         f"The final answer is: {ANSWER!r}",
         f"```python\n{ANSWER!r}\n```",
         f"The final answer is: \\boxed{{{JSON}}}",
-        f"The final answer is: {JSON[:-1]}",
-        f"The final answer is: {JSON[:-2]}",
-        "The final answer is: " + JSON.replace("]", ",]"),
-        "The final answer is: " + JSON.replace('"modified"', "“modified”"),
-        "The final answer is: " + JSON.replace('"removed"', "removed"),
-        'The final answer is: {"why": "sink", ' + JSON[1:],
     ],
 )
 def test_reads_what_models_write(text):
     assert parse_answer(text) == DIFF
+
+
+KINDS = {
+    "a marked draft inside thinking": "<think>The final answer is: {draft}</think>\nThe final answer is: {final}",
+    "a marked draft inside thinking, a bare final": "<think>The final answer is: {draft}</think>\n{final}",
+    "thinking twice": "<think>{draft}</think> Hm. <think>The final state is: {draft}</think> {final}",
+    "a second answer": "The final answer is: {draft} Actually, correct is {final}",
+    "a fenced draft, then a plain final": "```json\n{draft}\n```\nNo: {final}",
+    "a plain draft, then a fenced final": "First {draft}, then\n```json\n{final}\n```\nThat is all.",
+    "a fenced draft, then a marked final": "```\n{draft}\n```\n**The final answer is:** {final}",
+    "a marked draft, then a fenced final": "The final answer is: {draft}\n\n```python\n{final}\n```",
+    "the marker's words again": "{draft}\nThe final answer is: {final}. So the final answer is: what I said.",
+    "an end mark as text": "{draft}\nThe final answer is: {final}<|im_end|><|endoftext|>",
+    "a broken draft before the marker": '{{"modified": [ ... The final answer is: {final}',
+    "a score in prose afterwards": '{draft} and then {final}, so {{"score": 3}} it is',
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("spell", [json.dumps, repr, lambda answer: json.dumps(dict(reversed(answer.items())))])
+def test_the_last_answer_counts(kind, spell):
+    """Draft right and final wrong, and the reverse; ``score`` as the first key too."""
+    nothing = {"modified": [], "removed": [], "score": {}}
+    for draft, final in ((ANSWER, nothing), (nothing, ANSWER)):
+        text = KINDS[kind].format(draft=spell(draft), final=spell(final))
+        modified = tuple(final["modified"])
+        assert parse_answer(text) == StateDiff(modified, tuple(final["removed"]), {})
 
 
 def test_words_inside_strings_stay():
@@ -69,19 +99,25 @@ def changed(**values):
     [
         ("", "no JSON object"),
         ("nothing is modified and nothing is removed", "no JSON object"),
-        ("The final answer is: none. " + "x" * MAX_ANSWER, "longer than"),
+        (f"The final answer is: {DRAFT} " + "x" * MAX_ANSWER, "longer than"),
         (JSON + "x" * 10_000_000, "longer than"),
         ("The final answer is: " + '{"modified": ' * 5_000, "nest deeper"),
-        ("The final answer is: " + "[" * 100_000, "longer than"),
+        ("The final answer is: " + "[" * 100_000, "no JSON object"),
         ('{"modified": [' + "[" * MAX_DEPTH + "]" * MAX_DEPTH + '], "removed": []}', "nest deeper"),
         ('{"modified": ["]", ' + '"["["]", ' * MAX_DEPTH + "(" * MAX_DEPTH, "nest deeper"),
         ('{"modified": [], "removed": [' + "9" * 5_000 + "]}", "a number is too long"),
-        ('{"modified": [], ' + "'x " * 5_000, "longer than the 8192 characters that are repaired"),
-        (
-            'The final answer is: {"modified": 1e999“```json0```',
-            "cannot be repaired",
-        ),  # AssertionError in json_repair
-        (JSON[:40], "no key 'removed'"),
+        ('{"modified": [], ' + "'x " * 6_000, "of at most 16384 characters"),
+        ('The final answer is: {"modified": 1e999“```json0```', "neither JSON nor"),
+        (JSON[:40], "neither JSON nor"),
+        *((f"The final answer is: {broken}", "neither JSON nor") for broken in BROKEN),
+        ('The final answer is: {"why": "sink", ' + JSON[1:], "no JSON object"),
+        ("{“modified”: [], “removed”: []}", "no JSON object"),
+        (JSON.replace('"removed": [7]', '"removed": [7], "removed": []'), "a key stands twice"),
+        (JSON.replace('"isOn": true', '"isOn": true, "isOn": false'), "a key stands twice"),
+        (repr(ANSWER).replace("'removed': [7]", "'removed': [7], 'removed': []"), "a key stands twice"),
+        (JSON.replace("true", "95.0 degrees"), "neither JSON nor"),
+        (JSON.replace("true", "95.0 or 20.0"), "neither JSON nor"),
+        (f"<think>{JSON}", "no JSON object"),
         ('{"removed": []}', "no key 'modified'"),
         ('{"modified": {}, "removed": []}', "'modified' must be a list, got an object"),
         ('{"modified": ["sink"], "removed": []}', "expected objects, got text"),

@@ -16,7 +16,7 @@ from rlvr_world.domains.text_game.config import PromptStyle, TextGameConfig
 from rlvr_world.domains.text_game.diff import StateDiff, apply_diff
 from rlvr_world.domains.text_game.domain import TextGame
 from rlvr_world.domains.text_game.prompt import build_answer
-from rlvr_world.domains.text_game.rows import GameState, by_uuid, read_question, read_rows, write_state
+from rlvr_world.domains.text_game.rows import GameState, by_uuid, differs, read_question, read_rows, write_state
 from rlvr_world.errors import InputError
 from rlvr_world.models.text_tokenizer import train_text_tokenizer
 from rlvr_world.types import Malformed, Transition
@@ -42,19 +42,23 @@ def gold(row: Transition) -> GameState:
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "unsaid"), [("test", 1848, 1), ("train", 11_151, 0), ("train_all", 68_473, 0)]
+    ("name", "count", "unsaid"), [("test", 1848, (1, 14)), ("train", 11_151, (0, 180)), ("train_all", 68_473, (0, 205))]
 )
 def test_every_real_row_advances_to_its_next_state(shared, name, count, unsaid):
-    """Objects, their order and the score in every row, the next uuid in all but one: an object that comes and goes
-    within one step leaves nothing that a difference could say."""
+    """Objects and score in every row, the next uuid in all but one: an object that comes and goes within one step
+    leaves nothing that a difference could say. Nor does the order of what lies in an object, which means nothing:
+    where only that changed, the old order stays."""
     rows = read_rows(shared / f"data/bytesized32/{name}.jsonl.gz")
-    others = 0
+    others = reordered = 0
     for row in rows:
-        after = gold(row)
-        assert after.objects == row.next_state.objects, row.id
+        after, true = gold(row), by_uuid(row.next_state)
+        assert by_uuid(after).keys() == true.keys(), row.id
+        assert not any(differs(obj, true[uuid]) for uuid, obj in by_uuid(after).items()), row.id
         assert after.score == row.next_state.score, row.id
         others += after.next_uuid != row.next_state.next_uuid
-    assert (len(rows), others) == (count, unsaid)
+        reordered += after.objects != row.next_state.objects
+    print(len(rows), others, reordered)
+    assert (len(rows), others, reordered) == (count, *unsaid)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +124,8 @@ states = st.builds(
 def test_any_step_is_what_its_difference_says(before, after):
     """Whatever contains what: in circles, twice, or what is not there."""
     result = gold(Transition("row", before, "do it", after))
-    assert by_uuid(result) == by_uuid(after)
+    assert by_uuid(result).keys() == by_uuid(after).keys()
+    assert not any(differs(obj, by_uuid(after)[uuid]) for uuid, obj in by_uuid(result).items())
     assert len(result.objects) == len(after.objects)
     assert result.score == after.score
     assert result.next_uuid >= before.next_uuid

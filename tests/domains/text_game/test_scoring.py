@@ -46,7 +46,7 @@ def test_right_answer_scores_the_maximum():
     result = score(RIGHT | {"modified": [ASH, HOT, thing(1, "room", ["fire", "ash"])]})  # no order matters
     assert result.value == pytest.approx(1.3)
     assert result.parts == {
-        "exact": 1, "objects": 1, "score_state": 1, "changed": 1, "exact_published": 0, "malformed": 0
+        "exact": 1, "objects": 1, "score_state": 1, "changed": 1, "changes": 1, "exact_published": 0, "malformed": 0
     }  # fmt: skip
 
 
@@ -69,7 +69,8 @@ def test_each_fault_costs_its_fields(answer, wrong, missed):
     assert parts["exact"] == 0
     assert parts["objects"] == pytest.approx(1 - wrong)
     assert parts["changed"] == pytest.approx(1 - missed)
-    value = 0.09 * (1 - wrong) + 0.01 + (1 - missed)
+    assert parts["changes"] <= 1 - missed + 1e-9, "what is broken besides costs too"
+    value = 0.09 * (1 - wrong) + 0.01 + parts["changes"]
     assert score(answer).value == pytest.approx(value)
     assert score(answer, reward="binary").value == 0
 
@@ -97,6 +98,32 @@ def test_missing_score_key_is_wrong_even_where_the_score_stays():
     assert (result.parts["exact"], result.parts["score_state"], result.malformed) == (0, 0, "")
 
 
+def damaged():
+    """Answers that get every true change right and break more and more of what should have stayed; then those that miss."""
+    others = tuple(thing(uuid, f"stone {uuid}", weight=1.0) for uuid in range(10, 20))
+    before = GameState((*ROW.state.objects, *others), SCORE, 20)
+    after = GameState((*ROW.next_state.objects, *others), ROW.next_state.score, 20)
+    row = replace(ROW, state=before, next_state=after)
+    wrong = [stone | {"name": "x"} for stone in others]
+    return row, {
+        "right": RIGHT,
+        "one name wrong": RIGHT | {"modified": [*RIGHT["modified"], wrong[0]]},
+        "all names wrong": RIGHT | {"modified": [*RIGHT["modified"], *wrong]},
+        "all else deleted": RIGHT | {"removed": [*RIGHT["removed"], *range(10, 20)]},
+        "nothing changes": {"modified": [], "removed": [], "score": {}},
+    }
+
+
+def test_collateral_damage_costs():
+    row, answers = damaged()
+    values = {name: score(answer, row).value for name, answer in answers.items()}
+    assert list(values) == sorted(values, key=values.get, reverse=True)
+    assert values["right"] == pytest.approx(1.3)
+    assert values["all else deleted"] < 0.5, "by the paper's formula 0.9 of the right answer's"
+    assert score(answers["all else deleted"], row).parts["changed"] == 1, "which counts true changes alone"
+    assert values["all names wrong"] < 0.75
+
+
 def test_nothing_changed_drops_the_term():
     row = replace(ROW, next_state=GameState(ROW.state.objects, SCORE | {"gameOver": True}, 4))
     right = score({"modified": [], "removed": [], "score": SCORE | {"gameOver": True}}, row)
@@ -109,7 +136,7 @@ def test_malformed_scores_zero_everywhere_with_its_reason():
     result = score("The final answer is: no")
     assert result.value == 0
     assert result.parts == {
-        "exact": 0, "objects": 0, "score_state": 0, "changed": 0, "exact_published": 0, "malformed": 1
+        "exact": 0, "objects": 0, "score_state": 0, "changed": 0, "changes": 0, "exact_published": 0, "malformed": 1
     }  # fmt: skip
     assert result.malformed == "no JSON object in the answer"
 
