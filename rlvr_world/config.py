@@ -102,7 +102,7 @@ class RLConfig:
 @dataclass(frozen=True)
 class ControlConfig:
     enabled: bool = what(True, "train the RL start on by SFT for as many tokens as RL processed, one run a seed")
-    learning_rate: float = what(3e-4, "peak learning rate of the control; schedule and batch are those of SFT")
+    learning_rate: float | None = what(None, "peak learning rate of the control; none takes that of SFT, as all else")
 
 
 @dataclass(frozen=True)

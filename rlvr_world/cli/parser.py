@@ -88,8 +88,10 @@ class _Help(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
         group = values or ""
+        if group and getattr(namespace, "recipe", "") is None:  # --help demo
+            namespace.recipe, group = group, ""
         try:
-            if not group:
+            if not group or not _settings(namespace):
                 parser.print_help()
             for title, settings in _settings(namespace):
                 print(f"\n{title}\n{describe(settings, group=group)}")

@@ -33,7 +33,8 @@ def add_verbs(verbs: Verbs) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     config = config_of(args)
-    name = Path(args.recipe.partition(":")[0]).stem
+    place, _, attribute = args.recipe.partition(":")
+    name = attribute or place.removesuffix(".py").replace("/", ".").rpartition(".")[2]
     args.run = args.run or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     from rlvr_world.runs import runner
 
@@ -47,7 +48,7 @@ def _resume(args: argparse.Namespace) -> None:
 
 
 def _eval(args: argparse.Namespace) -> None:
-    from rlvr_world.evaluation.summary import markdown_table, result_table
+    from rlvr_world.evaluation.tables import markdown_table, result_table
     from rlvr_world.runs import runner
     from rlvr_world.runs.folder import last_model, run_of
 

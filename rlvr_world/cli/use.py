@@ -72,11 +72,15 @@ def _questions(place: str) -> Iterator[Any]:
 
 def _row(world: WorldModel, name: str) -> Any:
     splits = world.recipe.splits(world.config)
-    for rows in (splits.test, splits.valid, splits.train):
-        for row in rows:
-            if row.id == name or row.id.endswith(name):
-                return row
-    raise InputError(f"row {name!r}: no row of {world.config.recipe} has this id, such as {splits.test[0].id!r} has")
+    rows = [row for part in (splits.test, splits.valid, splits.train) for row in part if row.id.endswith(name)]
+    exact = [row for row in rows if row.id == name]
+    if len({row.id for row in rows}) == 1 or exact:
+        return (exact or rows)[0]
+    some = rows or splits.test
+    raise InputError(
+        f"row {name!r}: expected the end of one id of {world.config.recipe}, it is that of {len(rows)}; there is "
+        f"{', '.join(repr(row.id) for row in some[:3]) or 'no test row'}"
+    )
 
 
 def _file_name(text: str) -> str:

@@ -14,7 +14,7 @@ from rlvr_world.evaluation.intervals import bootstrap
 from rlvr_world.models.head import Model
 from rlvr_world.sampling.engine import sample
 from rlvr_world.scoring import judge
-from rlvr_world.types import Domain, Rollout, Transition
+from rlvr_world.types import Domain, Transition
 
 Swap = Callable[[Transition, Transition], Transition]
 
@@ -27,14 +27,12 @@ def action_following(
     plan: Plan,
     swap: Swap = lambda row, other: replace(row, action=other.action),
 ) -> dict[str, Any]:
-    """Every row under its own action and ``actions`` - 1 of other rows, drawn with ``plan.seed``.
+    """Every row under its own action and, by ``swap``, ``actions`` - 1 of other rows, drawn with ``plan.seed``.
 
-    ``swap`` gives a row the action of another one.
-
-    All draw from the same random stream, so predictions differ by the action alone. Each is scored against what
-    followed the row's own action. Returns means with intervals over rows: ``closest``, the share of rows whose own
-    action's prediction scores best (ties share the point; chance is 1 / ``actions``); ``gain``, its score minus the
-    mean of the others; ``tokens_changed``, the share of written tokens that another action changes.
+    All draw from the same random stream, so predictions differ by the action alone; each is scored against what came
+    of the row's own action. Returns means with intervals over rows: ``closest``, the share of rows whose own action's
+    prediction scores best (ties share the point; chance is 1 / ``actions``); ``gain``, its score minus the mean of the
+    others; ``tokens_changed``, the share of written tokens that another action changes.
     Raises InputError for fewer than two actions, or fewer rows than actions.
     """
     if not 2 <= actions <= len(rows):
@@ -52,22 +50,14 @@ def action_following(
     best_R = values_RK.max(1)
     closest_R = (values_RK[:, 0] == best_R) / (values_RK == best_R[:, None]).sum(1)
     gain_R = values_RK[:, 0] - values_RK[:, 1:].mean(1)
-    rollouts = [group[0] for group in groups]
-    changed_R = [
-        np.mean([_changed(rollouts[start], other) for other in rollouts[start + 1 : start + actions]])
-        for start in range(0, len(rollouts), actions)
-    ]
-    measured = {"closest": closest_R, "gain": gain_R, "tokens_changed": np.array(changed_R)}
-    return {
-        "rows": len(rows),
-        "actions": actions,
-        "chance": 1 / actions,
-        **{name: bootstrap(values).as_dict() for name, values in measured.items()},
-    }
+    written = [[token for segment in group[0].written for token in segment] for group in groups]
+    changed = [_changed(written[i - i % actions], written[i]) for i in range(len(asked)) if i % actions]
+    changed_R = np.reshape(changed, (len(rows), actions - 1)).mean(1)
+    measured = {"closest": closest_R, "gain": gain_R, "tokens_changed": changed_R}
+    intervals = {name: bootstrap(values).as_dict() for name, values in measured.items()}
+    return {"rows": len(rows), "actions": actions, "chance": 1 / actions, **intervals}
 
 
-def _changed(one: Rollout, other: Rollout) -> float:
-    """Share of written tokens that differ; where lengths do too, what only one has counts as changed."""
-    a, b = ([t for segment in rollout.written for t in segment] for rollout in (one, other))
-    longest = max(len(a), len(b), 1)
-    return 1 - sum(x == y for x, y in zip(a, b, strict=False)) / longest
+def _changed(a: Sequence[int], b: Sequence[int]) -> float:
+    """Share of tokens that differ; where lengths do too, what only one has counts as changed."""
+    return 1 - sum(x == y for x, y in zip(a, b, strict=False)) / max(len(a), len(b), 1)

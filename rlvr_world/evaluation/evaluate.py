@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,10 @@ from rlvr_world.models.head import Model
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.scoring import AT_ONCE, about, judge, score
 from rlvr_world.system.files import write_whole
-from rlvr_world.types import (
-    BatchDomain,
-    Domain,
-    Picture,
-    Rollout,
-    Score,
-    Transition,
-)
+from rlvr_world.system.progress import Update, progress
+from rlvr_world.types import BatchDomain, Domain, Picture, Score, Script, Transition, Written
 
 GREEDY = Sampling(temperature=0.0)
-
 PICTURES = 24
 """About how many rows a result keeps pictures of, spread over the split; texts are kept of all."""
 
@@ -35,47 +29,33 @@ class Plan:
     """How a split is predicted: what a result depends on besides model, rows and domain."""
 
     sampling: Sampling = GREEDY
-    samples: int = 1
-    """Predictions a row, each with its own random stream (seed, row, sample)."""
-    reject: str = ""
-    """Draw again where this 0/1 part of the score is 1; empty keeps every draw."""
-    attempts: int = 10
-    """Most draws of a prediction under ``reject``; the last one stands."""
-    max_rows: int = 512
-    """Rollouts that grow at once (memory)."""
+    samples: int = 1  # predictions a row, each with its own random stream (seed, row, sample)
+    reject: str = ""  # draw again where this 0/1 part of the score is 1; empty keeps every draw
+    attempts: int = 10  # most draws of a prediction under ``reject``; the last one stands
+    max_rows: int = 512  # rollouts that grow at once (memory)
     seed: int = 0
 
 
 def evaluate(
-    model: Model,
-    domain: Domain,
-    rows: Sequence[Transition],
-    plan: Plan,
-    settings: dict[str, Any],
-    brief: bool = False,
+    model: Model, domain: Domain, rows: Sequence[Transition], plan: Plan, settings: dict[str, Any], brief: bool = False
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Result (see ``summarise``) and one shown prediction a row (its first sample); pictures of some rows only.
 
-    ``brief`` leaves out baselines and shown predictions, for validation during training.
-
-    ``settings`` are the domain's settings that a number depends on; with the rows and the plan they make
-    the protocol, whose fingerprint stands in the result.
+    ``settings`` are the domain's settings that a number depends on; with the rows and the plan they make the protocol.
+    ``brief`` leaves out baselines, shown predictions and progress, for validation during training.
     """
-    shown = set() if brief else set(range(0, len(rows), max(1, len(rows) // PICTURES)))
-    if not brief and not isinstance(domain, BatchDomain):
-        shown = set(range(len(rows)))
-    answers = _predict(model, domain, rows, plan, shown)
+    every = max(1, len(rows) // PICTURES) if isinstance(domain, BatchDomain) else 1
+    shown = range(0) if brief else range(0, len(rows), every)
+    with nullcontext(lambda *_: None) if brief else progress("evaluating", len(rows), "rows") as update:
+        scores, firsts = _predict(model, domain, rows, plan, shown, update)
     trivial = [{} for _ in rows] if brief else _baselines(domain, rows)
+    named = [{"id": row.id, "kind": row.kind, "world": row.world} for row in rows]
     records = [
-        {**_row(row), "parts": dict(s.parts), "value": s.value, "malformed": s.malformed, "baselines": baselines}
-        for row, answer, baselines in zip(rows, answers, trivial, strict=True)
-        for s in answer.scores
+        {**name, "parts": dict(s.parts), "value": s.value, "malformed": s.malformed, "baselines": baselines}
+        for name, of_row, baselines in zip(named, scores, trivial, strict=True)
+        for s in of_row
     ]
-    samples = [
-        {**_row(row), **_first(row, answer.scores[0]), **_explained(answer.explanation)}
-        for row, answer in zip(rows, answers, strict=True)
-        if answer.explanation is not None
-    ]
+    samples = [{**named[i], **_shown(domain, rows[i], scores[i][0], first)} for i, first in firsts.items()]
     protocol = {
         "rows": len(rows),
         "rows_hash": rows_hash(rows),
@@ -89,65 +69,58 @@ def evaluate(
     return summarise(records, protocol, domain.lower_is_better), samples
 
 
-@dataclass
-class _Answer:
-    """What a model predicts for a row: the score of each sample, and the first sample explained."""
-
-    scores: list[Score]
-    explanation: str | Picture | None
-
-
 def _predict(
-    model: Model, domain: Domain, rows: Sequence[Transition], plan: Plan, shown: Collection[int]
-) -> list[_Answer]:
-    """Answers with ``plan.samples`` samples a row; rejected samples are drawn again from further streams."""
-    scripts = [domain.encode(row) for row in rows]
-    streams: list[tuple[int, ...]] = [(plan.seed, i) for i in range(len(rows))]
-    groups = sample(model, scripts, plan.samples, plan.sampling, streams, max_rows=plan.max_rows)
-    answers = []
-    for i, (row, judged) in enumerate(zip(rows, _judged(domain, groups, rows), strict=True)):
-        with about(row):
-            explanation = domain.explain(judged[0][0], row) if i in shown else None
-        answers.append(_Answer([score for _, score in judged], explanation))
-    if plan.reject and answers and plan.reject not in answers[0].scores[0].parts:
-        known = ", ".join(answers[0].scores[0].parts)
+    model: Model, domain: Domain, rows: Sequence[Transition], plan: Plan, shown: Collection[int], update: Update
+) -> tuple[list[list[Score]], dict[int, Any]]:
+    """The scores of ``plan.samples`` predictions a row, and the first prediction of the rows in ``shown``; rejected
+    ones are drawn again from further streams."""
+    scripts, scores = [domain.encode(row) for row in rows], []
+    firsts: dict[int, Any] = {}
+    groups = _written(model, scripts, plan, plan.samples, [(plan.seed, i) for i in range(len(rows))], update)
+    for i, judged in enumerate(judge(domain, groups, rows)):
+        scores.append([score for _, score in judged])
+        firsts |= {i: judged[0][0]} if i in shown else {}
+    if plan.reject and scores and plan.reject not in scores[0][0].parts:
+        known = ", ".join(scores[0][0].parts)
         raise InputError(f"eval.reject={plan.reject}: no such part of the score; there are: {known}")
     for attempt in range(1, plan.attempts if plan.reject else 1):
-        again = [
-            (i, k) for i, answer in enumerate(answers) for k, s in enumerate(answer.scores) if s.parts[plan.reject]
-        ]
+        again = [(i, k) for i, of_row in enumerate(scores) for k, s in enumerate(of_row) if s.parts[plan.reject]]
         if not again:
             break
+        update(len(rows), f"drawing {len(again)} predictions again")
         streams = [(plan.seed, i, k, attempt) for i, k in again]
-        groups = sample(model, [scripts[i] for i, _ in again], 1, plan.sampling, streams, max_rows=plan.max_rows)
-        fresh = _judged(domain, groups, [rows[i] for i, _ in again])
+        groups = _written(model, [scripts[i] for i, _ in again], plan, 1, streams, lambda *_: None)
+        fresh = judge(domain, groups, [rows[i] for i, _ in again])
         for (i, k), [(prediction, scored)] in zip(again, fresh, strict=True):
-            answers[i].scores[k] = scored
-            if k == 0 and i in shown:
-                with about(rows[i]):
-                    answers[i].explanation = domain.explain(prediction, rows[i])
-    return answers
+            scores[i][k] = scored
+            firsts |= {i: prediction} if k == 0 and i in shown else {}
+    return scores, firsts
 
 
-def _judged(
-    domain: Domain, groups: Sequence[Sequence[Rollout]], rows: Sequence[Transition]
-) -> Iterator[list[tuple[Any, Score]]]:
-    return judge(domain, [[rollout.written for rollout in group] for group in groups], rows)
+def _written(
+    model: Model, scripts: Sequence[Script], plan: Plan, n: int, streams: Sequence[tuple[int, ...]], update: Update
+) -> list[list[Written]]:
+    """What ``sample`` has the model write, told of batch by batch: the batches are its own, so not a bit differs."""
+    groups: list[list[Written]] = [[] for _ in scripts]
+    by_length = sorted(range(len(scripts)), key=lambda i: len(scripts[i].prompt))
+    batch = max(1, plan.max_rows // n)
+    for start in range(0, len(by_length), batch):
+        chosen = by_length[start : start + batch]
+        some, theirs = [scripts[i] for i in chosen], [streams[i] for i in chosen]
+        drawn = sample(model, some, n, plan.sampling, theirs, max_rows=plan.max_rows)
+        for i, group in zip(chosen, drawn, strict=True):
+            groups[i] = [rollout.written for rollout in group]
+        update(start + len(chosen))
+    return groups
 
 
-def _row(row: Transition) -> dict[str, Any]:
-    return {"id": row.id, "kind": row.kind, "world": row.world}
-
-
-def _first(row: Transition, scored: Score) -> dict[str, Any]:
+def _shown(domain: Domain, row: Transition, scored: Score, prediction: Any) -> dict[str, Any]:
+    """A prediction as the page shows it."""
+    with about(row):
+        explained = domain.explain(prediction, row)
+    said = {"picture": explained.uri} if isinstance(explained, Picture) else {"diff": explained}
     right = scored.parts.get("exact") == 1
-    return {"action": str(row.action), "right": right, "reason": scored.malformed, "value": scored.value}
-
-
-def _explained(explanation: str | Picture | None) -> dict[str, str]:
-    if isinstance(explanation, Picture):
-        return {"picture": explanation.uri}
-    return {"diff": explanation or ""}
+    return {"action": str(row.action), "right": right, "reason": scored.malformed, "value": scored.value, **said}
 
 
 def _baselines(domain: Domain, rows: Sequence[Transition]) -> list[dict[str, dict[str, float]]]:
@@ -168,10 +141,7 @@ def _baselines(domain: Domain, rows: Sequence[Transition]) -> list[dict[str, dic
 
 def rows_hash(rows: Sequence[Transition]) -> str:
     """First 12 hex digits of the SHA-256 of the rows, states and all, in order."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(repr(row).encode())
-    return digest.hexdigest()[:12]
+    return hashlib.sha256("".join(map(repr, rows)).encode()).hexdigest()[:12]
 
 
 def save_result(run: Path, name: str, result: dict[str, Any], shown: list[dict[str, Any]]) -> None:

@@ -1,9 +1,9 @@
-"""Intervals around means: what a figure may claim. Pure functions on numbers, with no idea of models or rows."""
+"""95 % intervals around means: what a figure may claim. Pure functions on numbers, with no idea of models or rows."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -13,13 +13,16 @@ import numpy as np
 RESAMPLES = 2000
 FEWEST = 10  # values for a bootstrap: fewer often agree by chance, and resampling them then shows no spread at all
 _CHUNK = 200  # resamples drawn at once: bounds memory at _CHUNK x rows indices
+_TAILS = (0.025, 0.975)
+Worlds = np.ndarray | None
+"""The name of each row's world where rows of a world are alike, else None."""
+Numbers = Sequence[float] | np.ndarray
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the range that holds the true one with the stated confidence.
-
-    ``low`` and ``high`` are None where the data cannot say (one seed, or a handful of rows).
+    """A mean over ``n`` independent units (rows, worlds or seeds), and the range that holds the true one with 95 %
+    confidence; without bounds where the data cannot say (one seed, or a handful of rows).
 
     >>> wilson(8, 10)
     Interval(mean=0.8, low=0.490..., high=0.943..., n=10, method='wilson')
@@ -29,15 +32,13 @@ class Interval:
     low: float | None
     high: float | None
     n: int
-    """Independent units behind the mean: rows, or seeds."""
     method: str
-    """``wilson``, ``bootstrap`` or ``t``."""
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
+def wilson(successes: float, n: int) -> Interval:
     """Wilson score interval of a proportion.
 
     ``successes`` may be fractional: the sum over rows of each row's share of right samples. Row shares vary less
@@ -45,36 +46,35 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"wilson needs 0 <= successes <= n and n >= 1, got {successes} of {n}")
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    p = successes / n
+    z, p = NormalDist().inv_cdf(_TAILS[1]), successes / n
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     # At p = 0 and p = 1 the exact bound is p itself; rounding must not put it on the wrong side.
     return Interval(p, min(max(0.0, centre - half), p), max(min(1.0, centre + half), p), n, "wilson")
 
 
-def bootstrap(values: Sequence[float] | np.ndarray, confidence: float = 0.95, seed: int = 0) -> Interval:
-    """Percentile bootstrap interval of a mean, resampling ``values`` [rows] with replacement; the seed fixes it.
-
-    Fewer than ``FEWEST`` values give no bounds.
-    """
+def bootstrap(values: Numbers, seed: int = 0) -> Interval:
+    """Percentile bootstrap interval of a mean, resampling ``values`` [rows] with replacement; the seed fixes it."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
         raise ValueError("bootstrap needs a non-empty list of finite numbers")
     if len(array) < FEWEST:
         return Interval(float(array.mean()), None, None, len(array), "bootstrap")
-    rng = np.random.default_rng(seed)
-    sizes = [min(_CHUNK, RESAMPLES - start) for start in range(0, RESAMPLES, _CHUNK)]
-    means = np.concatenate([array[rng.integers(len(array), size=(size, len(array)))].mean(axis=1) for size in sizes])
-    low, high = np.quantile(means, [0.5 - confidence / 2, 0.5 + confidence / 2])
+    means = np.concatenate([array[drawn].mean(axis=1) for drawn in _resamples(len(array), seed)])
+    low, high = np.quantile(means, _TAILS)
     return Interval(float(array.mean()), float(low), float(high), len(array), "bootstrap")
 
 
-def units(values: np.ndarray, worlds: Sequence[str] | np.ndarray | None) -> np.ndarray:
-    """What a bootstrap resamples: the rows, or where ``worlds`` names each row's own, whole worlds.
+def _resamples(n: int, seed: int = 0) -> Iterator[np.ndarray]:
+    """``RESAMPLES`` draws of n of n rows with replacement, int64 [_CHUNK, n] at a time."""
+    rng = np.random.default_rng(seed)
+    for _ in range(RESAMPLES // _CHUNK):
+        yield rng.integers(n, size=(_CHUNK, n))
 
-    A world counts as the sum over its rows, scaled so that the mean over worlds is the mean over rows.
-    """
+
+def units(values: np.ndarray, worlds: Worlds) -> np.ndarray:
+    """What a bootstrap resamples: the rows, or whole worlds, where a world counts as the sum over its rows, scaled so
+    that the mean over worlds is the mean over rows."""
     if worlds is None:
         return values
     _, index = np.unique(worlds, return_inverse=True)
@@ -82,34 +82,41 @@ def units(values: np.ndarray, worlds: Sequence[str] | np.ndarray | None) -> np.n
     return sums * (len(sums) / len(values))
 
 
-def paired_bootstrap(
-    first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray, confidence: float = 0.95, seed: int = 0
-) -> Interval:
+def paired_bootstrap(first: Numbers, second: Numbers) -> Interval:
     """Percentile bootstrap interval of mean(first - second), both measured on the same rows in the same order."""
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.shape != b.shape:
         raise ValueError(f"paired values need the same rows, got {a.shape} and {b.shape}")
-    return bootstrap(a - b, confidence, seed)
+    return bootstrap(a - b)
 
 
-def t_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> Interval:
-    """Student t interval of a mean over seeds; for two sets paired by seed, pass the differences.
+def relative_bootstrap(first: np.ndarray, second: np.ndarray) -> Interval | None:
+    """The same of (mean(first) - mean(second)) / |mean(second)|; None where the denominator is 0. Rows are drawn as
+    ``paired_bootstrap`` draws them, so that both intervals leave out 0 or neither."""
+    n, scale = len(first), abs(float(second.mean()))
+    if not scale:
+        return None
+    mean, pairs = float(first.mean() - second.mean()) / scale, np.stack([first, second])
+    draws = [pairs[:, drawn].mean(axis=2) for drawn in _resamples(n)] if n >= FEWEST else []
+    if not draws or not (means := np.concatenate(draws, axis=1))[1].all():
+        return Interval(mean, None, None, n, "bootstrap")
+    low, high = np.quantile((means[0] - means[1]) / np.abs(means[1]), _TAILS)
+    return Interval(mean, float(low), float(high), n, "bootstrap")
 
-    It covers what another seed would change, not what other rows would. One value gives no bounds.
-    """
+
+def t_interval(values: Numbers) -> Interval:
+    """Student t interval of a mean over seeds: what another seed would change, not what other rows would."""
     array = np.asarray(values, dtype=np.float64)
     n, mean = len(array), float(array.mean())
     if n < 2:
         return Interval(mean, None, None, n, "t")
-    half = t_quantile(0.5 + confidence / 2, n - 1) * float(array.std(ddof=1)) / math.sqrt(n)
+    half = t_quantile(_TAILS[1], n - 1) * float(array.std(ddof=1)) / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, n, "t")
 
 
 def t_quantile(probability: float, freedom: int) -> float:
     """Quantile of Student's t for whole degrees of freedom and probability in (0.5, 1), by bisection on the
     closed-form distribution (Abramowitz and Stegun 26.7.3 and 26.7.4)."""
-    if freedom < 1 or not 0.5 < probability < 1:
-        raise ValueError(f"t_quantile needs freedom >= 1 and 0.5 < probability < 1, got {freedom}, {probability}")
     # Bisect the angle atan(t / sqrt(freedom)), which is bounded, instead of t, which is not.
     low, high = 0.0, math.pi / 2
     for _ in range(80):

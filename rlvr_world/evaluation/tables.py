@@ -1,114 +1,184 @@
-"""The tables of a report page: texts, and where on a bar each mean and its interval lie."""
+"""Tables of results: models and trivial baselines as rows; the slices of one part, or all parts, as columns."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
-from rlvr_world.evaluation.differences import across_seeds, runs_of
-from rlvr_world.evaluation.summary import (
-    OVERALL,
-    PERCENT,
-    Column,
-    Result,
-    Row,
-    column,
-    layout,
-    markdown_table,
-    table_rows,
-)
+from rlvr_world.evaluation.summary import OVERALL, Result, across_seeds, runs_of, same_protocol
+
+Cell = Mapping[str, Any]
+"""An interval as JSON, with ``std`` besides where a mean over rows was measured in several sampling runs."""
+UNITS = dict.fromkeys(("mse", "mae", "ssim", "lpips"), "×100") | {"psnr": "dB", "exact": "%", "repetition": "%"}
+"""How parts of these names are written, as in the paper's tables; ``lpips_alex`` is written as ``lpips`` is."""
+NAMES = {"value": "reward", **{part: part.upper() for part in ("mse", "mae", "ssim", "lpips", "psnr")}}
+BESIDE = {"f1": ("precision", "recall", "exact"), "exact": ("exact_published",)}
+"""Parts that speak for all where they are measured, and those that are shown beside them over all rows."""
+_SHOWN = {"mean": "{}", "std": " ± {}", "low": " [{}", "high": ", {}]"}
 
 
-def tables(results: Mapping[str, Result]) -> dict[str, Any]:
-    """The tables of the models measured under one protocol."""
-    first = next(iter(results.values()))
-    return {
-        "samples": first["slices"][OVERALL]["samples"],
-        "panels": [_panel(results, title, columns) for title, columns in layout(results).items()],
-        "fingerprint": first["fingerprint"],
-        "protocol": flatten(first["protocol"]),
-        "details": _details(results),
-    }
+@dataclass(frozen=True)
+class Column:
+    """One column of a table: a part on a slice, and how its numbers are written.
+
+    >>> Column("LPIPS", "overall", "lpips", "×100", 2, "↓").text({"mean": 0.122, "low": 0.121, "high": 0.1231})
+    '12.20 [12.10, 12.31]'
+    """
+
+    title: str  # what tells the columns of a table apart: the slice or the part
+    slice: str
+    part: str
+    unit: str = ""
+    decimals: int = 3
+    better: str = ""
+
+    @property
+    def heading(self) -> str:
+        """``LPIPS (×100) ↓``, or ``unchanged (%)``."""
+        return " ".join(text for text in (self.title, self.unit and f"({self.unit})", self.better) if text)
+
+    @property
+    def scale(self) -> int:
+        return 100 if self.unit in ("%", "×100") else 1
+
+    def text(self, cell: Cell | None, sign: bool = False) -> str:
+        """``38.9 ± 0.4 [37.1, 40.7]``: mean, deviation over sampling runs and interval, as far as they are known."""
+        known = {key: self.scale * cell[key] for key in _SHOWN if cell.get(key) is not None} if cell else {}
+        texts = {key: f"{value:{'+' if sign else ''}.{self.decimals}f}" for key, value in known.items()}
+        texts = {key: t.lstrip("+-") if float(t) == 0 else t.replace("-", "−") for key, t in texts.items()}
+        return "".join(_SHOWN[key].format(text) for key, text in texts.items()) or "–"
 
 
-def _panel(results: Mapping[str, Result], title: str, columns: Sequence[Column]) -> dict[str, Any]:
-    """One table: of a headline part by slice, or of a slice by part."""
-    rows, several = table_rows(results, columns), []
-    for family in ("rl", "control"):
-        runs = runs_of(results, family)
-        if len(runs) > 1:
-            several.append(family)
-            at = next(i for i, row in enumerate(rows) if row.model.startswith(f"{family}/"))
-            means = {c: across_seeds(list(runs.values()), c.slice, c.part) for c in columns}
-            rows.insert(at, Row(f"{family}, mean of {len(runs)} seeds", means))
+PERCENT = Column("", OVERALL, "", "%", 1)
+
+
+def column_of(
+    part: str,
+    level: float = 1,
+    slice_: str = OVERALL,
+    title: str = "",
+    lower: Collection[str] = (),
+    share: bool = False,
+) -> Column:
+    """How a part is written: a share in percent, others in their unit, with three or four digits of numbers of about
+    ``level``; with an arrow where the domain says of which parts less is better (``lower``)."""
+    first, _, rest = part.partition("_")
+    name = f"{NAMES[first]} {rest}".strip() if first in NAMES else part
+    unit = "%" if share else UNITS.get(first, "")
+    better = ("↓" if part in lower else "↑") if lower else ""
+    column = Column(title or name, slice_, part, unit, better=better)
+    digits, least = (4, 2) if unit == "×100" else (3, 3)
+    size = math.floor(math.log10(abs(level) * column.scale or 1))
+    return replace(column, decimals={"%": 1, "dB": 2}.get(unit) or min(4, max(least, digits - 1 - size)))
+
+
+def headline(parts: Iterable[str]) -> list[str]:
+    """The parts that tables, verdicts and curves are about: ``f1`` or else ``exact`` alone where measured, else all."""
+    parts = list(parts)
+    return next(([part] for part in BESIDE if part in parts), parts)
+
+
+def slice_order(names: Iterable[str]) -> list[str]:
+    """The slices in the order of the paper: unchanged, changed, any others, overall."""
+    order = {"unchanged": 0, "changed": 1, "navigation": 2, OVERALL: 4}
+    return sorted(names, key=lambda name: (order.get(name, 3), name))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table: a model or a trivial baseline, and its cells by column; None where it lacks the part."""
+
+    model: str
+    cells: Mapping[Column, Cell | None]
+    style: str = "model"  # or "seed" (one of several, whose mean has a row of its own), or "baseline"
+
+
+@dataclass(frozen=True)
+class Table:
+    """``title`` is the part whose slices are the columns, or the slice whose parts are."""
+
+    title: str
+    rows: Sequence[Row]
+
+    @property
+    def columns(self) -> list[Column]:
+        return list(self.rows[0].cells)
+
+    @property
+    def by_slice(self) -> bool:
+        return self.columns[0].part == self.title
+
+
+def tables(results: Mapping[str, Result]) -> list[Table]:
+    """The tables that show these results: of a headline of one part one table by slice, of several a table a slice.
+    Raises InputError when the results do not share a protocol."""
+    if not results:
+        return []
+    same_protocol(list(results.values()))
     slices = next(iter(results.values()))["slices"]
-    return {
-        "title": title,
-        "by_slice": columns[0].by_slice,
-        "rows": slices[columns[0].slice]["rows"],
-        "columns": [
-            {"name": c.title, "note": f"{slices[c.slice]['rows']:,} rows"}
-            if c.by_slice
-            else {"name": f"{c.title} {c.better}", "note": c.unit}
-            for c in columns
-        ],
-        "table": [_table_row(row, {c: _range(rows, c) for c in columns}, several) for row in rows],
-        "markdown": markdown_table(rows),
-    }
+    known, names = list(slices[OVERALL]["parts"]), slice_order(slices)
+    if len(parts := headline(known)) == 1:
+        by_slice = [_column(results, name, parts[0], name) for name in names]
+        beside = [_column(results, OVERALL, part) for part in BESIDE.get(parts[0], ()) if part in known]
+        return [Table(parts[0], _rows(results, by_slice + beside))]
+    apart = [name for name in names if slices[name]["rows"] < slices[OVERALL]["rows"]]
+    return [Table(name, _rows(results, [_column(results, name, part) for part in parts])) for name in (OVERALL, *apart)]
 
 
-def _range(rows: Sequence[Row], column: Column) -> tuple[float, float]:
-    """Where the bars of a column start, and their span: 0 to 100 %, else all bounds but those of an untrained model,
-    beside which all others would look the same."""
-    trained = [row for row in rows if row.model != "base"] or rows
-    cells = [cell for row in trained if (cell := row.cells[column])]
-    bounds = [cell[key] for cell in cells for key in ("mean", "low", "high") if cell[key] is not None]
-    low, high = (0.0, 1.0) if column.unit == "%" else (min(bounds), max(bounds))
-    return low, (high - low) or 1.0
+def result_table(results: Mapping[str, Result]) -> list[Row]:
+    """The rows of the first table: slices of the one headline part, or all parts over all rows."""
+    return [row for table in tables(results)[:1] for row in table.rows]
 
 
-def _table_row(row: Row, ranges: Mapping[Column, tuple[float, float]], several: Sequence[str]) -> dict[str, Any]:
-    """Texts and, in percent of the column, where the mean and its interval lie."""
-    family = row.model.split("/")[0].split(",")[0]
-    one_of_many = family in several and "/" in row.model
-    style = "baseline" if row.baseline else "seed" if one_of_many else "model"
-    cells = []
-    for c, cell in row.cells.items():
-        text, bracket, bounds = c.text(cell).partition("[")
-        low, span = ranges[c]
-        ends = [cell["mean"] if cell[k] is None else cell[k] for k in ("mean", "low", "high")] if cell else []
-        places = [max(0.0, min(100.0, 100 * (value - low) / span)) for value in ends]
-        cells.append({"text": text.rstrip(), "bounds": bracket + bounds, "places": places})
-    return {"model": row.model, "style": style, "family": family, "cells": cells}
+def _column(results: Mapping[str, Result], slice_: str, part: str, title: str = "") -> Column:
+    """As these results ask for: the models' median is the level, and a part that is always 0 or 1 a share."""
+    level = median(abs(r["slices"][slice_]["parts"][part]["mean"]) for r in results.values())
+    share = all(part in result["binary"] for result in results.values())
+    return column_of(part, level, slice_, title, next(iter(results.values()))["lower_is_better"], share)
 
 
-def _details(results: Mapping[str, Result]) -> dict[str, Any]:
-    """What the tables leave out: by slice all other parts, and of every part the best of several samples; malformed
-    answers. ``title`` is empty where there is nothing."""
-    overall = next(iter(results.values()))["slices"][OVERALL]
-    by_slice = next(iter(layout(results).values()))[0].by_slice
-    columns = [column(results, OVERALL, part) for part in overall["parts"]]
-    best_of = f"best of {overall['samples']}"
+def _rows(results: Mapping[str, Result], columns: Sequence[Column]) -> list[Row]:
+    """Models in the order given, several seeds after their mean, then baselines."""
     rows = []
-    for row in table_rows(results, columns):
-        slice_ = {} if row.baseline else results[row.model]["slices"][OVERALL]
-        cells = [[c.text(row.cells[c])] if by_slice else [] for c in columns]
-        for c, lines in zip(columns, cells, strict=True):
-            if c.part in slice_.get("best_of", ()):
-                lines.append(f"{best_of}: {c.text(slice_['best_of'][c.part])}")
-        if any(cells):
-            rows.append({"model": row.model, "cells": [*cells, [PERCENT.text(slice_.get("malformed"))]]})
-    title = "Every measured part, over all rows" if by_slice else f"The {best_of} predictions of each row, part by part"
-    return {"title": title if rows else "", "columns": [*(c.heading for c in columns), "malformed (%)"], "rows": rows}
+    for name, result in results.items():
+        family = name.split("/")[0]
+        if (several := len(runs := runs_of(results, family)) > 1) and result is next(iter(runs.values())):
+            means = {c: across_seeds(list(runs.values()), c.slice, c.part) for c in columns}
+            rows.append(Row(f"{family}, mean of {len(runs)} seeds", means))
+        slices, cells = result["slices"], {}
+        for c in columns:
+            std = {"std": slices[c.slice]["run_std"][c.part]} if slices[c.slice]["run_std"] else {}
+            cells[c] = {**slices[c.slice]["parts"][c.part], **std}
+        rows.append(Row(name, cells, "seed" if several else "model"))
+    slices = next(iter(results.values()))["slices"]
+    for name in slices[OVERALL]["baselines"]:
+        trivial = {c: slices[c.slice]["baselines"][name].get(c.part) for c in columns}
+        rows += [Row(name, trivial, "baseline")] if any(trivial.values()) else []
+    return rows
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as (dotted name, value) pairs."""
-    pairs: list[tuple[str, str]] = []
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            pairs += flatten(value, f"{prefix}{key}.")
-        else:
-            pairs.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)))
-    return pairs
+def details(results: Mapping[str, Result]) -> Table:
+    """Over all rows every measured part, malformed answers, and of several samples the best."""
+    rows, known = [], list(next(iter(results.values()))["slices"][OVERALL]["parts"])
+    columns = [_column(results, OVERALL, part) for part in known]
+    columns += [] if "malformed" in known else [Column("malformed", OVERALL, "malformed", "%", 1)]
+    for name, result in results.items():
+        one = result["slices"][OVERALL]
+        measured = {"malformed": one["malformed"], **one["parts"]}
+        rows.append(Row(name, {c: measured[c.part] for c in columns}))
+        if one["best_of"]:
+            rows.append(Row(f"{name}, best of {one['samples']}", {c: one["best_of"].get(c.part) for c in columns}))
+    return Table("details", rows)
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Rows as Markdown, each cell ``mean [low, high]``."""
+    columns = list(rows[0].cells)
+    lines = ["| model | " + " | ".join(c.heading for c in columns) + " |", "|---" + "|---:" * len(columns) + "|"]
+    for row in rows:
+        name = f"*{row.model}*" if row.style == "baseline" else row.model
+        lines.append("| " + " | ".join([name, *(c.text(row.cells[c]) for c in columns)]) + " |")
+    return "\n".join(lines)

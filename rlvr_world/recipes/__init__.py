@@ -151,7 +151,7 @@ class Recipe(ABC):
 
     def inspect(self, config: Config, out: Path) -> str:
         """A look at the data before anything is trained on them; pictures go to the folder ``out``."""
-        raise InputError(f"recipe {config.recipe}: expected a video recipe; `rlvr-world recipes` lists them")
+        raise InputError(f"recipe {config.recipe}: it has nothing to inspect; name a video recipe, or write inspect()")
 
     def rewarded_by(self, config: Config) -> dict[str, Config]:
         """The config with the reward made of one metric alone, by metric; empty where the reward is what it is."""
@@ -160,13 +160,26 @@ class Recipe(ABC):
 
 def recipes() -> dict[str, Recipe]:
     """Every recipe that has a name: those of this package, then those of entry points."""
+    return {**{name: _entry(entry) for name, entry in _entries().items()}, **_built_in()}
+
+
+def _built_in() -> dict[str, Recipe]:
     found: dict[str, Recipe] = {}
     for module in BUILT_IN:
         found |= importlib.import_module(f"rlvr_world.recipes.{module}").RECIPES
-    for entry in metadata.entry_points(group=ENTRY_POINTS):
-        if entry.name not in found:
-            found[entry.name] = _checked(entry.load(), f"entry point {entry.value}")
     return found
+
+
+def _entries() -> dict[str, metadata.EntryPoint]:
+    return {entry.name: entry for entry in metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def _entry(entry: metadata.EntryPoint) -> Recipe:
+    """The recipe that a package offers; InputError where its module is not there."""
+    try:
+        return _checked(entry.load(), f"entry point {entry.value}")
+    except (ImportError, AttributeError) as error:
+        raise InputError(f"recipe {entry.name}: its entry point {entry.value} does not load ({error})") from error
 
 
 def find(name: str) -> Recipe:
@@ -177,13 +190,16 @@ def find(name: str) -> Recipe:
     place, _, attribute = name.partition(":")
     if place.endswith(".py"):
         return _checked(getattr(_file(Path(place).expanduser()), attribute or "recipe", None), name)
-    known = recipes()
+    known, entries = _built_in(), _entries()
     if name in known:
         return known[name]
+    if name in entries:
+        return _entry(entries[name])
     if "." in place and _is_module(place):
         return _checked(getattr(importlib.import_module(place), attribute or "recipe", None), name)
+    names = ", ".join([*known, *entries])
     raise InputError(
-        f"recipe {name!r} does not exist; there are: {', '.join(known)}; or name a file (path/to/recipe.py) or a module"
+        f"recipe {name!r} does not exist; there are: {names}; or name a file (path/to/recipe.py) or package.module"
     )
 
 

@@ -53,7 +53,8 @@ def train_file(config: Config) -> str:
 
 def reasoning_column(config: Config) -> str:
     """The column of reasoning that likelihood training fits; empty for none."""
-    return config.data.reasoning_column if config.sft.reasoning and config.sft.steps else ""
+    fitted = config.sft.steps or config.control.enabled
+    return config.data.reasoning_column if config.sft.reasoning and fitted else ""
 
 
 def drawn(

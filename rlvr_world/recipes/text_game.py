@@ -18,6 +18,7 @@ from rlvr_world.types import Transition
 if TYPE_CHECKING:
     from rlvr_world.domains.row_files import OnFault
     from rlvr_world.domains.text_game.domain import TextGame
+    from rlvr_world.domains.text_game.prompt import Rules
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
 
@@ -39,6 +40,7 @@ def demo() -> Config:
         model=ModelConfig(vocabulary=1024, pieces="fields", hidden=192, layers=4, heads=4),
         sft=SFTConfig(steps=400, batch=64, optimizer=rows.from_scratch(2e-3), save_every=50, eval_every=100),
         rl=RLConfig(steps=24, prompts=64, group=8, optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=8),
+        control=ControlConfig(learning_rate=3e-4),
     )
 
 
@@ -135,24 +137,21 @@ class TextGameRecipe(RowsRecipe):
 
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> TextGame:
         from rlvr_world.domains.text_game.domain import TextGame
-        from rlvr_world.domains.text_game.prompt import Rules
 
-        data: TextGameConfig = config.data
-        own = world / RULES if world else None
-        file = data.rules or (own if own and own.is_file() else "")
-        return TextGame(data, rows.text_of(config, tokenizer), Rules.load(file) if data.style.rules and file else None)
+        return TextGame(config.data, rows.text_of(config, tokenizer), _rules(config, world))
 
     def write_world(self, config: Config, folder: Path, start: Path | None, run: Path) -> Config:
         """The rules of the games, where prompts give them."""
-        if config.data.style.rules and config.data.rules:
-            (folder / RULES).write_bytes(Path(config.data.rules).read_bytes())
+        file = config.data.rules or (start / RULES if start and (start / RULES).is_file() else "")
+        if config.data.style.rules and file:
+            (folder / RULES).write_bytes(Path(file).read_bytes())
         return replace(config, data=replace(config.data, rules=""))
 
     def texts(self, config: Config, splits: Splits) -> Iterator[str]:
         from rlvr_world.domains.text_game.prompt import build_answer, build_prompt
 
-        style = config.data.style
-        return (build_prompt(t, style, None) + build_answer(t, style.instructions) for t in splits.train)
+        style, rules = config.data.style, _rules(config, None)
+        return (build_prompt(t, style, rules) + build_answer(t, style.instructions) for t in splits.train)
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.text_game.rows import read_question
@@ -168,6 +167,15 @@ class TextGameRecipe(RowsRecipe):
         data: TextGameConfig = config.data
         settings = {name: getattr(data, name) for name in ("max_response", "reward", "scoring")}
         return {"domain": "text game", "style": asdict(data.style), **settings}
+
+
+def _rules(config: Config, world: Path | None) -> Rules | None:
+    """The rules that prompts give: those that the config names, or those that came with the model."""
+    from rlvr_world.domains.text_game.prompt import Rules
+
+    own = world / RULES if world else None
+    file = config.data.rules or (own if own and own.is_file() else "")
+    return Rules.load(file) if config.data.style.rules and file else None
 
 
 def _played(data: TextGameConfig) -> tuple[Sequence[Transition], ...]:

@@ -72,6 +72,7 @@ def pusht() -> Config:
             optimizer=OptimizerConfig(5e-4, "cosine", warmup=0.1, beta2=0.99),
             eval_every=10,
         ),
+        control=ControlConfig(learning_rate=3e-4),
         eval=SAMPLED,
     )
 
@@ -161,7 +162,6 @@ def _published(recipe: str, summary: str, data: VideoConfig, model: ModelConfig,
             max_rows=512,
             save_every=10,
         ),
-        control=ControlConfig(learning_rate=5e-5),
         eval=replace(SAMPLED, valid_rows=256),
     )
 

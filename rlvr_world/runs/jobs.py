@@ -112,9 +112,10 @@ def _rl(run: Run, name: str, start: str, seed: int) -> Job:
 
 def _control(run: Run, name: str, start: str, seed: int, tokens: int) -> Job:
     """SFT from RL's start until it has processed as many tokens as RL did, sampling included."""
-    sft = run.config.sft
-    rate = replace(sft.optimizer, learning_rate=run.config.control.learning_rate)
-    sft = replace(sft, pretrain_steps=0, optimizer=rate, eval_every=sft.eval_every or max(1, sft.steps // 10))
+    sft, rate = run.config.sft, run.config.control.learning_rate
+    optimizer = replace(sft.optimizer, learning_rate=sft.optimizer.learning_rate if rate is None else rate)
+    every = sft.eval_every or sft.steps // 10 or sft.save_every
+    sft = replace(sft, pretrain_steps=0, optimizer=optimizer, eval_every=every)
     return _likelihood(run, name, sft, lambda c: c.tokens / max(1, tokens), start, 1000 + seed)
 
 

@@ -43,10 +43,12 @@ class WorldModel:
         [T, H, W, 3], and numbers [F, A]. Sample i of row r draws from the stream (seed, r, i), whatever it is batched
         with. Raises InputError that names the field for another state or action.
         """
-        if not isinstance(state, list):
+        if not (isinstance(state, list) and isinstance(action, list)):
             return self.predict_rows([self.recipe.question({"state": state, "action": action})], n, temperature, seed)[
                 0
             ]
+        if len(state) != len(action):
+            raise InputError(f"predict: expected an action for each state, got {len(state)} and {len(action)}")
         pairs = zip(state, action, strict=True)
         asked = [
             self.recipe.question({"state": s, "action": a, "id": f"question {i}"}) for i, (s, a) in enumerate(pairs)

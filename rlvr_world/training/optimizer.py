@@ -26,10 +26,14 @@ def adamw(parameters: Iterable[Tensor], config: OptimizerConfig) -> Optimizer:
     return torch.optim.AdamW(parameters, config.learning_rate, betas, weight_decay=config.weight_decay, fused=True)
 
 
+FIRST = 0.02
+"""Of the peak rate, what a warm-up begins with: a step at rate 0 would be none."""
+
+
 def learning_rate(config: OptimizerConfig, progress: float) -> float:
     """The rate at a fraction ``progress`` in [0, 1] of the stage."""
     if progress < config.warmup:
-        return config.learning_rate * progress / config.warmup
+        return config.learning_rate * max(progress / config.warmup, FIRST)
     if config.schedule == "constant":
         return config.learning_rate
     after = (progress - config.warmup) / max(1e-9, 1 - config.warmup)

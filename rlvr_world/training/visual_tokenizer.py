@@ -17,11 +17,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlvr_world.training.optimizer import TRAINER, Watched, adamw, load_optimizer, save_optimizer, take_step
+from rlvr_world.vision.blocks import VisualTokenizer
 from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
 from rlvr_world.vision.config import VisualTokenizerConfig
 from rlvr_world.vision.discriminator import PatchDiscriminator, gradient_penalty, hinge_loss
 from rlvr_world.vision.frame_tokenizer import FrameTokenizer
-from rlvr_world.vision.loading import WEIGHTS, Tokenizer
+from rlvr_world.vision.loading import WEIGHTS
 from rlvr_world.vision.lpips import LPIPS
 from rlvr_world.vision.metrics import FrameMetrics
 
@@ -29,7 +30,7 @@ Batch = Callable[[int], Tensor]
 """The frames of a step, float32 [B, T, 3, H, W] in [0, 1]: a function of its number alone."""
 
 
-def create_visual_tokenizer(config: VisualTokenizerConfig, height: int, width: int, seed: int) -> Tokenizer:
+def create_visual_tokenizer(config: VisualTokenizerConfig, height: int, width: int, seed: int) -> VisualTokenizer:
     """A tokenizer with random weights for frames of this size."""
     shape = {
         "block_out_channels": config.widths,
@@ -61,7 +62,7 @@ class VisualTokenizerTraining:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: VisualTokenizer,
         config: VisualTokenizerConfig,
         batch_of: Batch,
         lpips: LPIPS | None,
@@ -178,7 +179,7 @@ class VisualTokenizerTraining:
             self.discriminator.load_state_dict(load_file(str(checkpoint / TRAINER / "discriminator.safetensors")))
 
 
-def reconstruct(tokenizer: Tokenizer, frames_BTCHW: Tensor) -> tuple[Tensor, Tensor]:
+def reconstruct(tokenizer: VisualTokenizer, frames_BTCHW: Tensor) -> tuple[Tensor, Tensor]:
     """What decoding the tokens of segments gives, not clamped, and the tokens of single (or later) frames."""
     if isinstance(tokenizer, FrameTokenizer):
         made, indices = tokenizer(frames_BTCHW.flatten(0, 1))

@@ -20,7 +20,6 @@ from rlvr_world.vision.frame_tokenizer import FrameTokenizer
 
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 KINDS: dict[str, type[VisualTokenizer]] = {kind.published_name: kind for kind in (FrameTokenizer, CompressiveTokenizer)}
-Tokenizer = VisualTokenizer  # goes as soon as training/visual_tokenizer.py asks for the base class
 
 
 def load_visual_tokenizer(source: str | Path) -> VisualTokenizer:

@@ -98,7 +98,8 @@ def test_a_decoder_that_spoils_the_truth_is_found(settings: list[str], monkeypat
     decode = TextGame.decode
     monkeypatch.setattr(TextGame, "decode", lambda self, written, row: decode(self, [written[0][:-1]], row))
     good, said = check(config(settings), limit=5)
-    assert good, "a missing bracket is repaired"
+    assert not good, "a missing bracket is not repaired"
+    assert "neither JSON nor a Python literal" in said
     monkeypatch.setattr(TextGame, "decode", lambda self, written, row: decode(self, [written[0][5:]], row))
     good, said = check(config(settings), limit=5)
     assert not good

@@ -12,9 +12,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from rlvr_world.errors import InputError
+from rlvr_world.evaluation import evaluate as module
 from rlvr_world.evaluation.evaluate import Plan, evaluate, rows_hash, save_result
 from rlvr_world.models.attention import share_prefixes
-from rlvr_world.sampling.engine import Sampling
+from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.system import progress
 from rlvr_world.types import (
     Given,
     Malformed,
@@ -100,6 +103,43 @@ def test_samples_are_the_same_whatever_grows_at_once(model: LlamaForCausalLM, ro
     results = [evaluate(model, Echo(), rows, Plan(Sampling(), 6, max_rows=size, seed=2), {}) for size in (1, 20, 512)]
     assert results[0] == results[1] == results[2]
     assert evaluate(model, Echo(), rows, Plan(Sampling(), 6, seed=3), {})[1] != results[0][1]
+
+
+def test_batches_are_those_of_the_sampler_and_told_of(
+    model: LlamaForCausalLM,
+    rows: list[Transition],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    mixed = [replace(row, state=row.state[: 1 + i % 3]) for i, row in enumerate(rows)]
+    sizes: list[list[int]] = []
+
+    def recorded(model: Any, scripts: Sequence[Script], *args: Any, **more: Any) -> Any:
+        sizes.append([len(script.prompt) for script in scripts])
+        return sample(model, scripts, *args, **more)
+
+    monkeypatch.setattr(module, "sample", recorded)
+    monkeypatch.setattr(progress, "SHORT", 0.0)
+    evaluate(model, Echo(), mixed, Plan(Sampling(), 2, max_rows=10), {})
+    assert sizes == [[1] * 4 + [2], [2] * 3 + [3] * 2, [3] * 2]  # shortest prompts first, five of two samples at once
+    assert "evaluating: 12 of 12 rows, 100 %" in capsys.readouterr().err
+    assert evaluate(model, Echo(), mixed, Plan(), {}, brief=True)[1] == []
+    assert capsys.readouterr().err == ""  # training shows its own
+
+
+def test_rejected_predictions_are_drawn_again(model: LlamaForCausalLM, rows: list[Transition]) -> None:
+    class Picky(Echo):
+        def score(self, prediction: Any, transition: Transition) -> Score:
+            return Score(0.0, {"bad": float(isinstance(prediction, Malformed))})
+
+    once, picky = Plan(Sampling(), 3), Plan(Sampling(), 3, reject="bad", attempts=30)
+    assert evaluate(model, Picky(), rows, once, {})[0]["slices"]["overall"]["parts"]["bad"]["mean"] > 0
+    result, shown = evaluate(model, Picky(), rows, picky, {})
+    assert result["slices"]["overall"]["parts"]["bad"]["mean"] == 0
+    assert all("starts with 3" not in sample["diff"] for sample in shown)
+    assert result["protocol"]["reject"] == "bad"
+    with pytest.raises(InputError, match=r"eval\.reject=worse: no such part of the score; there are: bad"):
+        evaluate(model, Picky(), rows, replace(picky, reject="worse"), {})
 
 
 def test_the_fingerprint_is_that_of_rows_sampling_and_settings(model: LlamaForCausalLM, rows: list[Transition]) -> None:

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.image import imsave
+from matplotlib import colormaps
+from matplotlib.image import imread, imsave
 
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation.findings import findings, reading
-from rlvr_world.evaluation.plots import heat_map, mean_curve, smooth
+from rlvr_world.evaluation.differences import comparisons, reading, verdict
+from rlvr_world.evaluation.plots import curve, mean_curve, save_heat_map, smooth
 from rlvr_world.evaluation.report import text_report, write_report
 from rlvr_world.evaluation.summary import summarise
-from rlvr_world.evaluation.tables import tables
+from rlvr_world.evaluation.tables import details, tables
 
 ROWS = 40
 
@@ -46,7 +47,7 @@ def write_timings(run: Path, stages: Iterable[str], steps: Iterable[int], row: d
 
 def write_run(run: Path, results: list[dict[str, Any]], stages: tuple[str, ...]) -> Path:
     (run / "eval").mkdir(parents=True)
-    (run / "config.json").write_text(json.dumps({"recipe": "toy", "rl": {"kl": 0.001, "seeds": [0]}}))
+    (run / "config.json").write_text(json.dumps({"recipe": "toy", "summary": "", "rl": {"kl": 0.001, "seeds": [0]}}))
     with (run / "metrics.jsonl").open("w") as file:
         for stage in stages:
             for step in range(4):
@@ -68,8 +69,7 @@ def write_run(run: Path, results: list[dict[str, Any]], stages: tuple[str, ...])
         (run / "eval" / f"{stem}.json").write_text(json.dumps(one))
         sample = {"id": "test:0", "kind": "changed", "action": "open <b>door</b>", "reason": "", "value": 0.0}
         shown = [
-            sample
-            | {"right": False, "diff": " door\n- open: true\n+ open: </pre>", "text": "<script>alert(1)</script>"},
+            sample | {"right": False, "diff": " door\n- open: true\n+ open: </pre>\n+ <script>alert(1)</script>"},
             sample | {"right": True, "diff": ""},
         ]
         (run / "eval" / f"samples-{stem}.json").write_text(json.dumps(shown))
@@ -95,16 +95,17 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_page_says_what_came_out(page: str) -> None:
     text = re.sub(r"\s+", " ", page)
-    assert "RL beats SFT, the compute-matched control and the trivial answer" in text
     assert (
-        "On changed rows it beats the trivial answer “no_change”, "
-        "but shows no difference from SFT and the compute-matched control."
+        "RL beats SFT and the compute-matched control on all rows, but shows no difference on changed rows; "
+        "it beats “no_change” on all rows and changed rows."
     ) in text
     assert "rl, mean of 2 seeds" in text
     assert "Results with 2 samples a row" in text
-    assert "best of 2: " in text
-    assert "rl.kl" in text
+    assert "<td>sft, best of 2</td>" in text
+    assert "&#34;kl&#34;: 0.001" in text
     assert page.count("<svg") >= 5
+    more = page[page.index("More curves: everything else") :]
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", more[: more.index("</details>")]) == ["loss"]
 
 
 def test_page_is_whole_and_loads_nothing(page: str) -> None:
@@ -125,10 +126,13 @@ def test_text_of_the_model_is_escaped(page: str) -> None:
 @pytest.mark.parametrize(
     ("results", "stages", "sentence"),
     [
-        ([], (), "No model has been evaluated yet."),
-        ([result("sft", 20, 10)], ("sft",), "No reinforcement learning has been run yet."),
-        ([result("sft", 9, 9), result("rl/seed0", 9, 9)], ("sft", "rl/seed0"), "No compute-matched control was run"),
-        ([result("sft", 9, 9), result("rl/seed0", 9, 9)], ("sft", "rl/seed0"), "but shows no difference from SFT."),
+        ([], (), "No model of this run has been evaluated yet."),
+        ([result("sft", 20, 10)], ("sft",), "This run has no reinforcement learning yet."),
+        (
+            [result("sft", 9, 9), result("rl/seed0", 9, 9)],
+            ("sft", "rl/seed0"),
+            "RL (one seed, no compute-matched control) shows no difference from SFT on all rows and changed rows;",
+        ),
     ],
 )
 def test_what_is_missing_is_said(
@@ -162,9 +166,11 @@ def test_reading_needs_every_interval() -> None:
 
 def test_control_is_compared_seed_by_seed() -> None:
     runs = {name: result(name, n, n) for name, n in (("rl/seed0", 9), ("rl/seed1", 20), ("control/seed1", 20))}
-    [control, trivial] = findings(runs)["blocks"][0]["findings"]
-    assert control["cells"][-1]["rows"][0].startswith("0.0 [")  # seed 1 with seed 1 alone
-    assert trivial["theirs"] == "the trivial answer “no_change”"
+    [control, trivial] = comparisons(runs)[0].rivals
+    *_, overall = control.cells.values()
+    assert overall
+    assert overall["rows"][0].startswith("0.0 [")  # seed 1 with seed 1 alone
+    assert trivial.model == "“no_change”"
 
 
 def strip(error: float) -> str:
@@ -217,7 +223,9 @@ def write_video_run(run: Path, names: tuple[str, ...] = tuple(DISTANCES)) -> Pat
     """A run folder of a video world: measures instead of right answers, pictures instead of diffs, a tokenizer."""
     (run / "eval").mkdir(parents=True)
     (run / "tokenizer").mkdir()
-    (run / "config.json").write_text(json.dumps({"recipe": "pusht", "model": {"source": "scratch"}, "rl": {"kl": 0}}))
+    (run / "config.json").write_text(
+        json.dumps({"recipe": "pusht", "summary": "Push a T", "model": {"source": "scratch"}, "rl": {"kl": 0}})
+    )
     draw, lines = np.random.default_rng(0), []
     for stage in ("tokenizer", *(name for name in names if name != "base")):
         for step in range(0, 60, 2):
@@ -255,6 +263,7 @@ def write_video_run(run: Path, names: tuple[str, ...] = tuple(DISTANCES)) -> Pat
                 "rows": 200,
                 "metrics": {p: {"mean": v, "low": 0.97 * v, "high": 1.03 * v} for p, v in measured(0.05).items()},
                 "code_usage": 0.873,
+                "restless": 0.25,
                 "pictures": [strip(0.02)],
             }
         )
@@ -276,37 +285,40 @@ def test_page_of_several_measures(video_page: str) -> None:
     text = re.sub(r"\s+", " ", video_page)
     assert (
         "RL beats SFT and the compute-matched control on MAE, MSE, PSNR, LPIPS and reward, "
-        "but shows no difference on SSIM and repetition. It beats “copy last frame” on MAE"
+        "but shows no difference on SSIM and repetition; it beats “copy last frame” on MAE"
     ) in text
-    against_copying = re.search(r"It beats “copy last frame” on [^.]*\.", text)
+    against_copying = re.search(r"it beats “copy last frame” on [^;]*;", text)
     assert against_copying
     assert "repetition" not in against_copying[0]  # copying repeats by definition
-    assert "It does worse than “tokenizer round trip” on MAE, MSE, PSNR, LPIPS, repetition and reward" in text
-    assert re.search(r"RL differs from SFT in MAE by −7\.\d % \[−\d\.\d, −\d\.\d\], MSE by −1\d\.\d %", text)
+    assert "it does worse than “tokenizer round trip” on MAE, MSE, PSNR, LPIPS, repetition and reward" in text
+    assert re.search(r"<small>−7\.\d % \[−\d\.\d, −\d\.\d\] over rows</small>", text)
+    assert re.search(r"<small>−1\d\.\d % \[−\d\d?\.\d, −\d\d?\.\d\] over seeds</small>", text)
     assert re.search(r"<th>LPIPS ↓<small>×100</small></th>", text)
-    assert "best of 3: " in text
-    assert "small transformer" in text
-    assert "On changed rows" not in text
+    assert "<td>rl/seed0, best of 3</td>" in text
+    assert "changed rows" not in text
     assert "<dt>changed</dt>" not in text
-    assert "trivial answer “" not in text
 
 
 def test_a_table_for_each_kind_of_row() -> None:
     results = {name: video_result(name, ("near", "near", "far"), samples=1) for name in ("sft", "rl/seed0")}
-    panels, found = tables(results)["panels"], findings(results)
-    assert [(panel["title"], panel["rows"]) for panel in panels] == [("overall", 48), ("far", 16), ("near", 32)]
-    assert [block["title"] for block in found["blocks"]] == ["overall", "far", "near"]
-    assert found["one_seed"]
-    assert not found["blocks"][0]["findings"][0]["cells"][0]["seeds"]  # one seed says nothing about others
-    assert tables(results)["details"]["title"] == ""  # nothing that the tables leave out
+    rows = {name: slice_["rows"] for name, slice_ in results["sft"]["slices"].items()}
+    assert [(t.title, rows[t.title]) for t in tables(results)] == [("overall", 48), ("far", 16), ("near", 32)]
+    found = comparisons(results)
+    assert [one.table.title for one in found] == ["overall", "far", "near"]
+    assert verdict(found).startswith("RL (one seed, no compute-matched control) ")
+    first = next(iter(found[0].rivals[0].cells.values()))
+    assert first
+    assert not first["seeds"]  # one seed says nothing about others
+    assert [c.title for c in details(results).columns][-2:] == ["reward", "malformed"]
+    assert [row.model for row in details(results).rows] == ["sft", "rl/seed0"]  # of one sample there is no best
 
 
 def test_pictures_of_every_kind_of_model(video_page: str) -> None:
     assert re.findall(r"pusht/\d+:0", video_page) == [f"pusht/{i:03d}:0" for i in (0, 9, 18, 27, 36, 45)]
-    strips = re.findall(r'<div class="strips">(.*?)</div>', video_page, re.S)
+    strips = re.findall(r"<article>.*?<table>(.*?)</table>", video_page, re.S)
     assert len(strips) == 6
     for one in strips:
-        assert re.findall(r"<span>(.*?)<small>", one) == ["base", "sft", "rl/seed0", "control/seed0"]
+        assert re.findall(r"<tr><td>(.*?)<small>reward", one) == ["base", "sft", "rl/seed0", "control/seed0"]
         assert len(re.findall(r'<img src="data:image/png;base64,', one)) == 4
     assert "0 right" not in video_page
 
@@ -318,6 +330,7 @@ def test_a_picture_is_nothing_but_a_picture(tmp_path: Path) -> None:
     samples = [sample | {"picture": "https://example.org/x.png"}, sample | {"picture": 'data:image/png,"><script>'}]
     (run / "eval" / "samples-sft.json").write_text(json.dumps(samples))
     page = write_report(run).read_text()
+    assert "The visual tokenizer</h2>" in page  # measured, though nothing was logged of its training
     assert "example.org" not in page
     assert "data:image/png,&#34;&gt;&lt;script&gt;" in page
 
@@ -325,10 +338,17 @@ def test_a_picture_is_nothing_but_a_picture(tmp_path: Path) -> None:
 def test_the_tokenizer_has_its_section(video_page: str, page: str) -> None:
     section = video_page[video_page.index("The visual tokenizer</h2>") :]
     section = section[: section.index("<h2>")]
-    assert re.findall(r"<figcaption>(.*?)</figcaption>", section) == ["Loss", "L1", "LPIPS", "Codes in use", "PSNR"]
+    assert re.findall(r"<figcaption>(.*?)</figcaption>", section) == [
+        "loss",
+        "l1",
+        "LPIPS (×100)",
+        "code_usage (%)",
+        "PSNR (dB)",
+    ]
     assert "validation" in section
     assert "5.000 [4.850, 5.150]" in section  # LPIPS ×100
-    assert "87.3" in section
+    assert "87.3 % of the codes" in section
+    assert "where no pixel changes 25.0 % change" in section
     assert section.count("<img") == 1
     assert "visual tokenizer" not in page
 
@@ -337,8 +357,33 @@ def test_held_out_curves_of_every_measure(video_page: str) -> None:
     section = video_page[video_page.index("Held-out measures") : video_page.index("<h2>Reinforcement")]
     titles = re.findall(r"<figcaption>(.*?)</figcaption>", section)
     assert titles == ["SSIM (×100) ↑", "LPIPS (×100) ↓", "reward ↑"]
-    assert ">Malformed answers<" not in video_page  # nothing to see
-    assert ">Response length, tokens<" not in video_page
+    assert ">Malformed answers" not in video_page  # nothing to see
+    assert ">Response length" not in video_page
+
+
+def published(name: str, right: int, changed_right: int) -> dict[str, Any]:
+    """As a text game is measured: the published scoring finds one more right answer."""
+    records = [
+        {"id": f"{kind}{i}", "kind": kind, "world": "", "malformed": "", "value": float(i < limit)}
+        | {"parts": {"exact": float(i < limit), "exact_published": float(i <= limit)}, "baselines": {}}
+        for kind, limit in (("unchanged", right), ("changed", changed_right))
+        for i in range(ROWS)
+    ]
+    return {"name": name, **summarise(records, {"rows": 2 * ROWS})}
+
+
+def test_text_report_has_one_table_and_one_verdict_a_protocol(tmp_path: Path) -> None:
+    results = [published("sft", 20, 10), published("rl/seed0", 40, 12), published("rl/seed1", 40, 14)]
+    text = text_report(write_run(tmp_path / "run", results, FULL))
+    assert (
+        text.count("| model |") == text.count("RL (no compute-matched control) beats SFT on all rows, but shows") == 1
+    )
+    assert "| model | unchanged (%) | changed (%) | overall (%) | exact_published (%) |" in text
+    assert re.search(r"\| sft \| 50\.0 \[.*\] \| 25\.0 \[.*\] \| 37\.5 \[.*\] \| 40\.0 \[", text)
+    assert "| rl, mean of 2 seeds | 100.0 [100.0, 100.0] | 32.5 [" in text
+    [bullet] = re.findall(r"^- .*", text, re.M)
+    start = r"- RL minus SFT: unchanged \+50\.0 \["
+    assert re.match(start + r".* \(over seeds \+50\.0 \[.*; exact_published \+2", bullet)
 
 
 def test_text_report_of_several_measures(video_run: Path) -> None:
@@ -351,15 +396,23 @@ def test_text_report_of_several_measures(video_run: Path) -> None:
     assert "training time: tokenizer 1 min 56 s, sft" in text
 
 
-def test_heat_map_colours_each_column_from_worst_to_best() -> None:
-    svg = heat_map(["LPIPS", "PSNR"], ["lpips", "psnr"], [[12.2, 25.1], [13.0, 25.9]], "reward <x> metric", {"lpips"})
-    opacity = [float(value) for value in re.findall(r'fill-opacity="([\d.]+)"', svg)]
-    assert [value > 0.5 for value in opacity] == [True, False, False, True]  # column by column
-    assert re.findall(r">([\d.]+)</text>", svg) == ["12.2", "13", "25.1", "25.9"]
-    assert "<x>" not in svg
+def test_heat_map_colours_each_column_from_worst_to_best(tmp_path: Path) -> None:
+    names, values = ["LPIPS", "PSNR"], [[12.2, 25.1], [13.0, 25.9]]
+    file = save_heat_map(tmp_path / "map.png", names, names, values, "reward <x> metric", {"LPIPS"})
+    assert file == tmp_path / "map.png"
+    picture = imread(file)[..., :3]
+    full, blank = (colormaps["Blues"](share)[:3] for share in (0.5, 0.0))
+    rows, columns = np.nonzero(np.abs(picture - full).max(-1) < 0.01)
+    middle = [(rows.min() + rows.max()) / 2, (columns.min() + columns.max()) / 2]
+    quadrants = {(bool(y > middle[0]), bool(x > middle[1])) for y, x in zip(rows, columns, strict=True)}
+    assert quadrants == {(False, False), (True, True)}  # column by column: the lower LPIPS, the higher PSNR
+    assert (np.abs(picture - blank).max(-1) < 0.01).any()
 
 
 def test_curves_by_hand() -> None:
+    logged = [{"stage": "rl/seed0", "step": i, "kl": value} for i, value in enumerate((0.5, None, 0.7))]
+    assert curve([*logged, {"stage": "sft", "step": 9, "kl": 1.0}], "rl/seed0", "kl", "step", 2) == ([0, 2], [1, 1.4])
+    assert curve(logged, "rl/seed0", "never", "step", 1) == ([], [])
     assert mean_curve([([0, 1, 2], [0, 2, 4]), ([0, 3], [2, 4])]) == ([0, 2], [1, 3])
     assert smooth([0, 3, 6, 9], 3) == [1.5, 3, 6, 7.5]
     assert smooth([0, 3], 0) == [0, 3]

@@ -6,19 +6,10 @@ import numpy as np
 import pytest
 
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation.differences import across_seeds, difference, relative_bootstrap
-from rlvr_world.evaluation.intervals import paired_bootstrap, wilson
-from rlvr_world.evaluation.summary import (
-    Column,
-    decimals_of,
-    fingerprint,
-    layout,
-    markdown_table,
-    paper_table,
-    result_table,
-    summarise,
-    title_of,
-)
+from rlvr_world.evaluation.differences import difference
+from rlvr_world.evaluation.intervals import paired_bootstrap, relative_bootstrap, wilson
+from rlvr_world.evaluation.summary import across_seeds, fingerprint, summarise
+from rlvr_world.evaluation.tables import column_of, markdown_table, result_table, tables
 
 PROTOCOL = {"rows": "abc", "sampling": "greedy", "samples": 1, "max_tokens": 512}
 
@@ -107,7 +98,7 @@ def test_differences_refuse_another_protocol_and_other_rows() -> None:
     with pytest.raises(InputError, match="fields that differ: max_tokens"):
         difference([ours], [theirs], "overall", "exact")
     with pytest.raises(InputError, match="max_tokens"):
-        paper_table({"a": ours, "b": theirs})
+        result_table({"a": ours, "b": theirs})
 
 
 def test_seeds_by_hand() -> None:
@@ -179,7 +170,7 @@ def test_deviation_over_sampling_runs() -> None:
 
 def test_table_of_several_parts() -> None:
     results = {"sft": frames(*[(0.12, 0.14)] * 10), "rl/seed0": frames(*[(0.11, 0.11)] * 10)}
-    assert list(layout(results)) == ["overall", "fast", "slow"]
+    assert [table.title for table in tables(results)] == ["overall", "fast", "slow"]
     assert markdown_table(result_table(results)).splitlines() == [
         "| model | LPIPS (×100) ↓ | PSNR (dB) ↑ | repetition (%) ↓ | reward ↑ |",
         "|---|---:|---:|---:|---:|",
@@ -189,20 +180,19 @@ def test_table_of_several_parts() -> None:
         " −0.110 ± 0.000 [−0.110, −0.110] |",
         "| *copy last frame* | 20.00 [20.00, 20.00] | 19.80 [19.80, 19.80] | – | −0.200 [−0.200, −0.200] |",
     ]
-    assert [c.title for c in layout(results, "lpips")["lpips"]] == ["fast", "slow", "overall"]
     assert result_table({}) == []
 
 
 @pytest.mark.parametrize(
-    ("unit", "level", "text"),
-    [("×100", 0.00287, "0.2870"), ("×100", 0.122, "12.20"), ("dB", 25.31, "25.31"), ("", -0.0312, "−0.0312")],
+    ("part", "level", "text"),
+    [("mse", 0.00287, "0.2870"), ("lpips", 0.122, "12.20"), ("psnr", 25.31, "25.31"), ("value", -0.0312, "−0.0312")],
 )
-def test_as_many_digits_as_a_number_deserves(unit: str, level: float, text: str) -> None:
-    assert Column("", "overall", "", unit, decimals_of(unit, level)).text({"mean": level}) == text
+def test_as_many_digits_as_a_number_deserves(part: str, level: float, text: str) -> None:
+    assert column_of(part, level).text({"mean": level}) == text
 
 
 def test_names_of_parts() -> None:
-    assert [title_of(part) for part in ("value", "lpips_alex", "exact_published")] == [
+    assert [column_of(part).title for part in ("value", "lpips_alex", "exact_published")] == [
         "reward",
         "LPIPS alex",
         "exact_published",
@@ -210,7 +200,7 @@ def test_names_of_parts() -> None:
 
 
 def test_table_in_the_layout_of_the_paper() -> None:
-    table = markdown_table(paper_table({"sft": result(1, 0, 0, 0), "rl/seed0": result(1, 1, 0, 1)}))
+    table = markdown_table(result_table({"sft": result(1, 0, 0, 0), "rl/seed0": result(1, 1, 0, 1)}))
     assert table.splitlines() == [
         "| model | unchanged (%) | changed (%) | overall (%) |",
         "|---|---:|---:|---:|",
@@ -218,8 +208,6 @@ def test_table_in_the_layout_of_the_paper() -> None:
         "| rl/seed0 | 100.0 [34.2, 100.0] | 50.0 [9.5, 90.5] | 75.0 [30.1, 95.4] |",
         "| *no_change* | 100.0 [34.2, 100.0] | 0.0 [0.0, 65.8] | 50.0 [15.0, 85.0] |",
     ]
-    with pytest.raises(InputError, match="name one of these"):
-        paper_table({"sft": result(1, 0, 0, 0)}, "lpips")
 
 
 def test_rows_of_a_world_are_one_unit_where_the_protocol_says_so() -> None:
@@ -262,8 +250,10 @@ def test_rows_in_several_slices_and_a_headline_with_parts_beside_it() -> None:
         "overall": 4,
     }
     assert slices["held-out seeds"]["parts"]["f1"]["mean"] == pytest.approx(0.3)
-    tables = layout(results)
-    assert [c.title for c in tables["f1"]] == ["unchanged", "changed", "held-out seeds", "held-out tasks", "overall"]
-    assert [c.part for c in tables["overall"]] == ["f1", "precision", "recall", "exact"]
+    [table] = tables(results)
+    assert (table.title, table.by_slice) == ("f1", True)
+    columns = table.columns
+    assert [c.title for c in columns[:5]] == ["unchanged", "changed", "held-out seeds", "held-out tasks", "overall"]
+    assert [(c.title, c.slice) for c in columns[5:]] == [(p, "overall") for p in ("precision", "recall", "exact")]
     gap = difference([results["rl/seed0"]], [results["sft"]], "held-out seeds", "f1")
     assert gap["rows"]["mean"] == 0
