@@ -102,6 +102,11 @@ class Script:
         """The most tokens a rollout can have after the prompt."""
         return sum(len(s.ids) if isinstance(s, Given) else s.max_tokens for s in self.tail)
 
+    @property
+    def fits(self) -> bool:
+        """Whether every target can be written: none has more tokens than its segment allows."""
+        return all(len(s.target or ()) <= s.max_tokens for s in self.tail if isinstance(s, Write))
+
     def target_ids(self) -> tuple[tuple[int, ...], tuple[bool, ...]]:
         """The response that likelihood training fits, and for each of its tokens whether it carries loss."""
         ids: list[int] = []

@@ -88,10 +88,18 @@ def _check_rows(domain: Domain, rows: Sequence[Transition], split: Split) -> Non
     truths: list[list[Written]] = []
     for row in rows:
         try:
-            truths.append([answer_of(domain.encode(row), row)])
-            asked.append(row)
+            script = domain.encode(row)
         except InputError as error:
             split.faults.append(str(error))
+            continue
+        if not script.fits:
+            lengths = max((len(s.target or ()), s.max_tokens) for s in script.tail if isinstance(s, Write))
+            split.faults.append(
+                f"row {row.id}: the true answer has {lengths[0]} tokens, at most {lengths[1]} can be written; raise "
+                "data.max_response"
+            )
+        truths.append([answer_of(script)])
+        asked.append(row)
     try:
         answered = list(judge(domain, truths, asked))
         trivial = [dict(domain.baselines(row)) for row in asked]
@@ -108,15 +116,12 @@ def _check_rows(domain: Domain, rows: Sequence[Transition], split: Split) -> Non
         split.faults += faults(row, gold, {} if isinstance(domain, BatchDomain) else baselines)
 
 
-def answer_of(script: Script, row: Transition) -> list[tuple[int, ...]]:
-    """The true answer's tokens as a sampler would give them. Raises InputError where no model could write them."""
+def answer_of(script: Script) -> list[tuple[int, ...]]:
+    """The true answer's tokens as a sampler would give them, cut off at the longest."""
     written = []
     for segment in (s for s in script.tail if isinstance(s, Write)):
         ids = segment.target or ()
-        if len(ids) > segment.max_tokens:
-            most = f"at most {segment.max_tokens} can be written; raise data.max_response"
-            raise InputError(f"row {row.id}: the true answer has {len(ids)} tokens, {most}")
-        written.append(ids[:-1] if ids and ids[-1] in segment.stop else ids)
+        written.append((ids[:-1] if ids and ids[-1] in segment.stop else ids)[: segment.max_tokens])
     return written
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -47,7 +48,8 @@ def evaluate(
     every = max(1, len(rows) // PICTURES) if isinstance(domain, BatchDomain) else 1
     shown = range(0) if brief else range(0, len(rows), every)
     with nullcontext(lambda *_: None) if brief else progress("evaluating", len(rows), "rows") as update:
-        scores, firsts = _predict(model, domain, rows, plan, shown, update)
+        scripts = [domain.encode(row) for row in rows]
+        scores, firsts = _predict(model, domain, rows, scripts, plan, shown, update)
     trivial = [{} for _ in rows] if brief else _baselines(domain, rows)
     named = [{"id": row.id, "kind": row.kind, "world": row.world} for row in rows]
     records = [
@@ -66,15 +68,25 @@ def evaluate(
         "precision": str(next(model.parameters()).dtype).removeprefix("torch."),
         **settings,
     }
-    return summarise(records, protocol, domain.lower_is_better), samples
+    too_long = sum(not script.fits for script in scripts)
+    if too_long and not brief:
+        say = f"of {too_long} of {len(rows)} test rows the true answer has more tokens than may be written"
+        print(f"rlvr-world: {say}: no model can be right there; raise data.max_response", file=sys.stderr)
+    return {**summarise(records, protocol, domain.lower_is_better), "too_long": too_long}, samples
 
 
 def _predict(
-    model: Model, domain: Domain, rows: Sequence[Transition], plan: Plan, shown: Collection[int], update: Update
+    model: Model,
+    domain: Domain,
+    rows: Sequence[Transition],
+    scripts: Sequence[Script],
+    plan: Plan,
+    shown: Collection[int],
+    update: Update,
 ) -> tuple[list[list[Score]], dict[int, Any]]:
     """The scores of ``plan.samples`` predictions a row, and the first prediction of the rows in ``shown``; rejected
     ones are drawn again from further streams."""
-    scripts, scores = [domain.encode(row) for row in rows], []
+    scores: list[list[Score]] = []
     firsts: dict[int, Any] = {}
     groups = _written(model, scripts, plan, plan.samples, [(plan.seed, i) for i in range(len(rows))], update)
     for i, judged in enumerate(judge(domain, groups, rows)):

@@ -3,6 +3,7 @@ the machine could do it: the denominator of model FLOP utilisation (MFU)."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -43,9 +44,21 @@ class SFT:
 
     def __init__(self, learner: Learner, config: SFTConfig, scripts: Sequence[Script], seed: int) -> None:
         self.learner, self.config, self.rows, self.seed = learner, config, len(scripts), seed
-        self._example = lru_cache(KEPT)(lambda i: example(scripts[i]))
-        for i in range(min(len(scripts), KEPT)):
+        too_long = 0
+
+        def encoded(i: int) -> Group:
+            nonlocal too_long
+            script = scripts[i]
+            too_long += not script.fits
+            return example(script)
+
+        self._example = lru_cache(KEPT)(encoded)
+        looked_at = min(len(scripts), KEPT)
+        for i in range(looked_at):
             self._example(i)  # a row that cannot be encoded stops the run here, not hours later
+        if too_long:
+            say = f"of {too_long} of {looked_at} rows to fit the true answer has more tokens than may be written"
+            print(f"rlvr-world: {say}; raise data.max_response", file=sys.stderr)
 
     @cached_property
     def full_speed(self) -> float:

@@ -227,3 +227,21 @@ def test_weights_are_those_of_the_checkpoint(text: Case) -> None:
     again = rlvr_world.load(last_model(text.run))
     pairs = zip(text.world.learner.model.parameters(), again.learner.model.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+USE = README.partition("## Use a trained model")[2].partition("\n## ")[0]
+
+
+def test_the_readme_runs_on_a_text_a_web_and_a_video_run(text: Case, web: Case, video: Case) -> None:
+    code = USE.partition("```python\n")[2].partition("```")[0]
+    assert '"runs/demo"' in code
+    names: dict[str, Any] = {}
+    exec(code.replace('"runs/demo"', repr(str(text.run))), names)
+    assert len(names["samples"]) == 4
+    assert isinstance(names["state"], Malformed | type(text.rows[0].state))
+    of_page, of_frames = re.findall(r"^- (?:Web|Video): `(world\.predict\(.*?)`", USE, re.MULTILINE)
+    assert "RootWebArea 'Shop'" in eval(of_page, {"world": web.world})  # noqa: S307
+    row = video.rows[0]
+    frames = eval(of_frames, {"world": video.world, "frames": row.state.read(), "actions": row.action})  # noqa: S307
+    assert frames.shape == row.next_state.read().shape

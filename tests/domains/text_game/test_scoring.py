@@ -99,7 +99,7 @@ def test_missing_score_key_is_wrong_even_where_the_score_stays():
 
 
 def damaged():
-    """Answers that get every true change right and break more and more of what should have stayed; then the empty one."""
+    """Answers with every true change right that break more and more of what should have stayed; then the empty one."""
     others = tuple(thing(uuid, f"stone {uuid}", weight=1.0) for uuid in range(10, 20))
     before = GameState((*ROW.state.objects, *others), SCORE, 20)
     after = GameState((*ROW.next_state.objects, *others), ROW.next_state.score, 20)
