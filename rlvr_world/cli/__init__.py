@@ -6,6 +6,7 @@ the run, 130 and 143 stopped by Ctrl-C or SIGTERM. From 2 on, one line on stderr
 
 from __future__ import annotations
 
+import argparse
 import errno
 import io
 import os
@@ -13,7 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rlvr_world.cli.parser import fail, parse
+from rlvr_world import __version__
+from rlvr_world.cli import data, diagnose, runs, use
+from rlvr_world.cli.parser import Verbs, fail
 from rlvr_world.errors import Halted, InputError, NonFinite
 from rlvr_world.system.memory import keep_memory
 
@@ -73,6 +76,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as stop:
         print(_stopped("stopped", getattr(args, "run", run)), file=sys.stderr)
         return 128 + getattr(stop, "number", 2)
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments of one command; settings ``a.b=c`` may stand anywhere among them."""
+    parser = build_parser()
+    args, rest = parser.parse_known_args(argv)
+    wrong = [token for token in rest if token.startswith("-") or "=" not in token or "settings" not in args]
+    if wrong:
+        hint = "; settings are written a.b=c" if "settings" in args else ""
+        parser.error(f"unrecognized arguments: {' '.join(wrong)}{hint}")
+    if rest:
+        args.settings = [*args.settings, *rest]
+    return args
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rlvr-world",
+        description="Train world models by reinforcement learning on verifiable rewards, and use them.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"rlvr-world {__version__}")
+    verbs = Verbs(parser.add_subparsers(title="verbs", metavar="VERB", required=True))
+    for group in (runs, use, diagnose, data):
+        group.add_verbs(verbs)
+    return parser
 
 
 def _let_print() -> None:

@@ -4,43 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-from rlvr_world import __version__
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import describe, override
 
 Verb = Callable[[argparse.Namespace], "int | None"]
-
-
-def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments of one command; settings ``a.b=c`` may stand anywhere among them."""
-    parser = build_parser()
-    args, rest = parser.parse_known_args(argv)
-    wrong = [token for token in rest if token.startswith("-") or "=" not in token or "settings" not in args]
-    if wrong:
-        hint = "; settings are written a.b=c" if "settings" in args else ""
-        parser.error(f"unrecognized arguments: {' '.join(wrong)}{hint}")
-    if rest:
-        args.settings = [*args.settings, *rest]
-    return args
-
-
-def build_parser() -> argparse.ArgumentParser:
-    from rlvr_world.cli import data, diagnose, runs, use
-
-    parser = argparse.ArgumentParser(
-        prog="rlvr-world",
-        description="Train world models by reinforcement learning on verifiable rewards, and use them.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"rlvr-world {__version__}")
-    verbs = Verbs(parser.add_subparsers(title="verbs", metavar="VERB", required=True))
-    for group in (runs, use, diagnose, data):
-        group.add_verbs(verbs)
-    return parser
 
 
 class Verbs:
