@@ -18,8 +18,13 @@ Rivals = Sequence[Result] | str
 """Runs paired with ours in the order given, a single run (such as the SFT start) that is compared with every one of
 ours, or the name of a baseline, which has no seeds."""
 SLICES = {OVERALL: "all rows", "changed": "changed rows"}
-SAME = "no difference shown"
-VERBS = {"better": "beats", "worse": "does worse than", SAME: "shows no difference from"}
+SAME, FEW = "no difference shown", "too few to tell"
+VERBS = {
+    "better": "beats",
+    "worse": "does worse than",
+    SAME: "shows no difference from",
+    FEW: "has too few rows to be compared with",
+}
 
 
 def difference(ours: Sequence[Result], theirs: Rivals, slice_: str, part: str) -> dict[str, dict[str, Any]]:
@@ -54,13 +59,13 @@ def difference(ours: Sequence[Result], theirs: Rivals, slice_: str, part: str) -
 
 def reading(found: Mapping[str, Mapping[str, Any]], lower: bool = False) -> str:
     """``better`` or ``worse`` when every interval that can be given leaves out 0: with one seed only rows can speak;
-    with more, the difference must survive other rows and other seeds."""
+    with more, the difference must survive other rows and other seeds. Without an interval there is nothing to say."""
     bounds = [(i["low"], i["high"]) for key in ("rows", "seeds") if (i := found.get(key)) and i["low"] is not None]
     if bounds and all(low > 0 for low, _ in bounds):
         return "worse" if lower else "better"
     if bounds and all(high < 0 for _, high in bounds):
         return "better" if lower else "worse"
-    return SAME
+    return SAME if bounds else FEW
 
 
 @dataclass(frozen=True)

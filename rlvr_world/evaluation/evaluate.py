@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.summary import summarise
 from rlvr_world.models.head import Model
@@ -152,8 +154,15 @@ def _baselines(domain: Domain, rows: Sequence[Transition]) -> list[dict[str, dic
 
 
 def rows_hash(rows: Sequence[Transition]) -> str:
-    """First 12 hex digits of the SHA-256 of the rows, states and all, in order."""
-    return hashlib.sha256("".join(map(repr, rows)).encode()).hexdigest()[:12]
+    """First 12 hex digits of the SHA-256 of the rows, states and all, in order; of arrays every byte."""
+    digest = hashlib.sha256()
+    for row in rows:
+        for value in (row.id, row.state, row.action, row.next_state, row.kind, row.world):
+            if isinstance(value, np.ndarray):
+                digest.update(f"{value.dtype} {value.shape}".encode() + value.tobytes())
+            else:
+                digest.update(f"{value!r}\n".encode())
+    return digest.hexdigest()[:12]
 
 
 def save_result(run: Path, name: str, result: dict[str, Any], shown: list[dict[str, Any]]) -> None:

@@ -112,8 +112,10 @@ def _train(run: Run, job: Job) -> Path:
 
 
 def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
-    """A model over the test split; best-of-N too where the recipe asks for samples. Skipped when it stands."""
-    if (run.folder / "eval" / f"{name.replace('/', '-')}.json").exists():
+    """A model over the test split; best-of-N too where the recipe asks for samples. Skipped when it stands for this
+    very checkpoint: a stage that was extended is evaluated anew."""
+    file = run.folder / "eval" / f"{name.replace('/', '-')}.json"
+    if file.exists() and json.loads(file.read_text()).get("model") == Path(model_folder).name:
         return
     print(f"evaluating {name}", file=sys.stderr)
     learner, domain = learner_and_domain(run.recipe, run.config, model_folder, run.world)
@@ -123,7 +125,8 @@ def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
         best = replace(once, sampling=replace(once.sampling, temperature=1.0), samples=many, reject="")
         plans = {f"best-of-{many}/{name}": (best, settings.sample_rows), **plans}
     for called, (how, rows) in plans.items():
-        save_result(run.folder, called, *evaluate(learner.policy, domain, run.splits.test[:rows], how, protocol))
+        result, shown = evaluate(learner.policy, domain, run.splits.test[:rows], how, protocol)
+        save_result(run.folder, called, {"model": Path(model_folder).name, **result}, shown)
 
 
 def _check(config: Config) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,7 +109,18 @@ def test_a_run_folder_can_be_evaluated(whole: Path, tmp_path: Path) -> None:
     printed = call("eval", whole, "--out", tmp_path / "result.json")
     assert str(whole / "rl" / "seed0" / "step-000003") in printed
     again, then = (json.loads(p.read_text()) for p in (tmp_path / "result.json", whole / "eval" / "rl-seed0.json"))
-    assert then == {"name": "rl/seed0", **again}
+    assert then == {"name": "rl/seed0", "model": "step-000003", **again}
+
+
+def test_a_stage_that_was_extended_is_evaluated_anew(whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    before = json.loads((run / "eval" / "rl-seed0.json").read_text())
+    stored = json.loads((run / "config.json").read_text())
+    stored["rl"]["steps"] += 1
+    (run / "config.json").write_text(json.dumps(stored))
+    call("resume", run)
+    after = json.loads((run / "eval" / "rl-seed0.json").read_text())
+    assert (before["model"], after["model"]) == ("step-000003", "step-000004")
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(whole: Path, cache: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -163,6 +164,10 @@ def test_the_fingerprint_is_that_of_rows_sampling_and_settings(model: LlamaForCa
     ]
     assert len({same, *others}) == 7
     assert len(rows_hash(rows)) == 12
+    long = [replace(rows[0], action=np.zeros((600, 2), np.float32)) for _ in range(2)]
+    long[1].action[300, 0] = 1e-3
+    assert repr(long[0]) == repr(long[1]), "which shortens large arrays"
+    assert rows_hash(long[:1]) != rows_hash(long[1:])
 
 
 def test_a_domain_that_fails_names_the_row(model: LlamaForCausalLM, rows: list[Transition]) -> None:

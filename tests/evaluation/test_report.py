@@ -159,7 +159,7 @@ def test_reading_needs_every_interval() -> None:
     assert reading({"rows": above, "seeds": unknown}) == "better"
     assert reading({"rows": above, "seeds": across}) == "no difference shown"
     assert reading({"rows": below}) == "worse"
-    assert reading({"rows": unknown}) == "no difference shown"
+    assert reading({"rows": unknown}) == "too few to tell"
     assert reading({"rows": below, "relative": above}, lower=True) == "better"
     assert reading({"rows": above, "seeds": above}, lower=True) == "worse"
 
