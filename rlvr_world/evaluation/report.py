@@ -41,6 +41,7 @@ def write_report(run: Path) -> Path:
     page = environment.from_string(template).render(
         run=run.name,
         config=_read(run / "config.json"),
+        environment=_read(run / "environment.json") if (run / "environment.json").is_file() else {},
         verdict=verdict(found),
         interventions=_interventions(run),
         comparisons=[one for one in found if one.rivals],

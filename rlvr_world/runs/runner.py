@@ -27,6 +27,7 @@ from rlvr_world.models.device import check_device
 from rlvr_world.models.loading import load_model, world_of
 from rlvr_world.recipes import Recipe, Splits
 from rlvr_world.runs import jobs
+from rlvr_world.runs.environment import write_environment
 from rlvr_world.runs.folder import alone, room_on_disk
 from rlvr_world.runs.guards import Guard
 from rlvr_world.runs.jobs import Job, Run, learner_and_domain, plan
@@ -86,6 +87,7 @@ def _checked_parts(config: Config) -> tuple[Recipe, Splits]:
 
 
 def _carry_out(run: Run) -> Path:
+    write_environment(run.folder)
     if first := run.recipe.first_stage(run.config):
         _train(run, jobs.first_job(run, first))
     jobs.write_world(run)
