@@ -40,12 +40,12 @@ def split_rows(
     rule: WorldSplitRule,
     unit: Callable[[Transition], Hashable],
     family: Callable[[str], str] = str,
-    labels: tuple[str, str] = ("", ""),
+    label: Callable[[Transition, bool], str] = lambda row, whole_world: "",
 ) -> Parts:
     """Training, validation and test rows. Rows of one ``unit`` go the same way, as do worlds of one ``family``.
 
     A share of the worlds is for testing alone; of the units of the others, shares are for testing and validation.
-    ``labels``, where given, are added to the kind of test rows: of held-out worlds, and of held-out units.
+    ``label`` (of a test row, and whether its whole world is held out) is added to its kind, where it is not empty.
     """
     families = held_out(sorted({family(row.world) for row in rows}), rule.worlds, rule.seed, "worlds")
     held = {row.world for row in rows if family(row.world) in families}
@@ -59,8 +59,8 @@ def split_rows(
     for row in rows:
         key = unit(row)
         if row.world in held or key in testing:
-            label = labels[row.world not in held]
-            parts[2].append(replace(row, kind=f"{row.kind}, {label}") if label else row)
+            said = label(row, row.world in held)
+            parts[2].append(replace(row, kind=f"{row.kind}, {said}") if said else row)
         else:
             parts[key in validating].append(row)
     if not parts[0]:

@@ -9,14 +9,21 @@ from rlvr_world.domains.splits import Parts, WorldSplitRule
 from rlvr_world.domains.web_page.prompt import build_prompt
 from rlvr_world.types import Transition
 
-SEEDS, TASKS = "held-out seeds", "held-out tasks"
+SEEDS, TASKS, ROWS = "held-out seeds", "held-out tasks", "held-out rows"
 
 
 def split_rows(rows: Sequence[Transition], rule: WorldSplitRule) -> Parts:
     """Training, validation and test rows: worlds are tasks, variants of a task together, and units are episodes. Rows
-    whose question stands in the training rows are not held out: simple tasks look the same under every seed."""
+    of a task without seeds are one unit, because nothing tells its episodes apart. Rows whose question stands in the
+    training rows are not held out: simple tasks look the same under every seed."""
+
+    def label(row: Transition, whole_task: bool) -> str:
+        if whole_task or (row.world and not row.state.episode):
+            return TASKS
+        return SEEDS if row.state.episode else ROWS
+
     train, valid, test = splits.split_rows(
-        rows, rule, lambda row: row.state.episode or row.id, family=family, labels=(TASKS, SEEDS)
+        rows, rule, lambda row: row.state.episode or row.world or row.id, family=family, label=label
     )
     seen = {question(row) for row in train}
     valid, test = ([row for row in part if question(row) not in seen] for part in (valid, test))

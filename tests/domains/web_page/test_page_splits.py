@@ -68,3 +68,14 @@ def test_rows_without_tasks_or_seeds():
     assert (len(train), len(valid), len(test)) == (14, 2, 4)
     with pytest.raises(InputError, match="less than 1"):
         split_rows(bare, WorldSplitRule(0.9, 0.2, 0, worlds=0.5))
+
+
+def test_rows_without_seeds_are_not_held_out_seeds():
+    """Steps of one trajectory that bears no seed go together, and are named for what they are."""
+    some = [replace(row, state=replace(row.state, episode="")) for row in rows(10, 5)]
+    train, valid, test = split_rows(some, WorldSplitRule(0.2, 0.1, 0))
+    assert {row.kind.split(", ")[1] for row in test} == {"held-out tasks"}
+    worlds = [{row.world for row in part} for part in (train, valid, test)]
+    assert len(worlds[0] | worlds[1] | worlds[2]) == sum(map(len, worlds)) == 10
+    alone = [replace(row, world="") for row in some]
+    assert {row.kind.split(", ")[1] for row in split_rows(alone, WorldSplitRule(0.2, 0.1, 0))[2]} == {"held-out rows"}
