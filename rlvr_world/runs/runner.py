@@ -37,6 +37,14 @@ from rlvr_world.runs.tracking import Log
 from rlvr_world.system.files import write_whole
 from rlvr_world.training.grpo import GRPO
 
+LEAST = {
+    **dict.fromkeys(
+        ("save_every", "forward_tokens", "batch", "max_rows", "at_once", "keep", "layers", "heads", "runs"), 1
+    ),
+    **dict.fromkeys(("seed", "steps", "eval_every", "threads", "rows", "valid_rows", "samples", "pretrain_steps"), 0),
+    **dict.fromkeys(("lora_rank", "extremes", "sample", "flat_steps", "still_steps", "reject_attempts"), 0),
+}
+"""The least that whole numbers of these names may be, in any group of settings."""
 HALTED = "halted.json"
 """In a run folder: why a guard stopped the run; gone when it goes on."""
 
@@ -133,6 +141,10 @@ def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
 
 def _check(config: Config) -> None:
     """Numbers that a later stage could not work with."""
+    for setting in overrides.settings(config):
+        least = LEAST.get(setting.name, LEAST.get(setting.name.rpartition(".")[2]))
+        if least is not None and isinstance(setting.value, int) and setting.value < least:
+            raise InputError(f"{setting.name}: expected at least {least}, got {setting.value}")
     if not config.rl.steps:
         return
     guard = Guard(config.guards, config.checkpoints, collapses=True)
@@ -163,7 +175,7 @@ def read_config(path: Path, recipe: str = "") -> Config:
     """The config that a run wrote to this file; ``recipe`` names its recipe where that has moved."""
     try:
         data = json.loads(path.read_text())
-    except json.JSONDecodeError:
+    except ValueError:  # other text, or more digits than Python converts
         data = None
     if not isinstance(data, dict) or "recipe" not in data:
         raise InputError(f"{path}: expected the config of a run, got other data; name another --out or RUN to resume")

@@ -1,0 +1,47 @@
+"""Numbers of the config that no stage could work with are refused before anything is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlvr_world.errors import InputError
+from rlvr_world.overrides import override
+from rlvr_world.recipes import find
+from rlvr_world.runs import runner
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("sft.save_every=0", "sft.save_every: expected at least 1, got 0"),
+        ("rl.save_every=0", "rl.save_every: expected at least 1, got 0"),
+        ("eval.runs=0", "eval.runs: expected at least 1, got 0"),
+        ("seed=-1", "seed: expected at least 0, got -1"),
+        ("data.env.seed=-1", "data.env.seed: expected at least 0, got -1"),
+        ("sft.batch=0", "sft.batch: expected at least 1, got 0"),
+        ("rl.max_rows=0", "rl.max_rows: expected at least 1, got 0"),
+        ("eval.max_rows=-3", "eval.max_rows: expected at least 1, got -3"),
+        ("sft.steps=-1", "sft.steps: expected at least 0, got -1"),
+        ("rl.steps=-1", "rl.steps: expected at least 0, got -1"),
+        ("checkpoints.keep=0", "checkpoints.keep: expected at least 1, got 0"),
+        ("rl.group=1", "rl.group: expected at least 2, got 1"),
+    ],
+)
+def test_one_sentence_before_anything_is_made(setting: str, said: str, tmp_path: Path, house: Any) -> None:
+    files = [f"data.train={house(9)}", f"data.test={house(9)}"]
+    recipe = "demo" if setting.startswith("data.env") else "bytesized32"
+    config = override(find(recipe).config(), [setting, *(files if recipe != "demo" else [])])
+    with pytest.raises(InputError) as error:
+        runner.train(config, tmp_path / "run")
+    assert str(error.value).startswith(said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_recipe_keeps_to_them() -> None:
+    from rlvr_world.recipes import recipes
+
+    for recipe in recipes().values():
+        runner._check(recipe.config())
