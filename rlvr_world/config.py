@@ -94,7 +94,9 @@ class RLConfig:
     kl: float = what(0.001, "KL coefficient in the loss; 0 also saves the reference forward")
     kl_estimator: Literal["k1", "k2", "k3"] = what("k3", "k3 is the low-variance estimator of the paper")
     entropy: float = what(0.0, "entropy bonus coefficient", "loss per nat")
-    drop_zero_variance: bool = what(True, "leave groups of equal rewards out of the update")
+    drop_zero_variance: bool = what(
+        True, "leave groups of equal rewards out of the update, and with them their share of KL and entropy"
+    )
     save_every: int = what(20, "checkpoint interval", "steps")
     eval_every: int = what(10, "validation interval; 0 never", "steps")
 
