@@ -8,10 +8,20 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rlvr_world.errors import InputError
+
 
 def what(default: Any, text: str, unit: str = "") -> Any:
     """A dataclass field with its help text and unit."""
     return field(default=default, metadata={"help": text, "unit": unit})
+
+
+def at_least(name: str, settings: Any, **least: float) -> None:
+    """Raises InputError that names the first field that is below its least value; a float may be any number above."""
+    for setting, lowest in least.items():
+        if not (got := getattr(settings, setting)) >= lowest:
+            number = "number" if isinstance(lowest, float) else "whole number"
+            raise InputError(f"{name}: {setting} is {got}; expected a {number} of at least {lowest:g}")
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from rlvr_world.evaluation.summary import OVERALL
 from rlvr_world.runs import runner
 from rlvr_world.runs.checkpoints import latest
 from rlvr_world.runs.jobs import learner_and_domain, plan
+from rlvr_world.system.files import write_whole
 
 
 def study_actions(run: Path, actions: int, rows: int) -> dict[str, Any]:
@@ -70,4 +71,4 @@ def _rl_alone(config: Config, metric: str, start: Path, steps: int) -> Config:
 
 def _write(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=1))
+    write_whole(path, json.dumps(value, indent=1))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -88,7 +87,13 @@ def published_sft(steps: int, batch: int) -> SFTConfig:
 
 
 def published_rl(steps: int, prompts: int, minibatches: int) -> RLConfig:
-    rest = RLConfig(
-        group=5, optimizer=OptimizerConfig(1e-6), forward_tokens=32768, entropy=0.001, drop_zero_variance=False
+    return RLConfig(
+        steps=steps,
+        prompts=prompts,
+        group=5,
+        minibatches=minibatches,
+        optimizer=OptimizerConfig(1e-6),
+        forward_tokens=32768,
+        entropy=0.001,
+        drop_zero_variance=False,
     )
-    return replace(rest, steps=steps, prompts=prompts, minibatches=minibatches)

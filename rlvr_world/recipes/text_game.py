@@ -142,8 +142,7 @@ class TextGameRecipe(RowsRecipe):
 
     def write_world(self, config: Config, folder: Path, start: Path | None, run: Path) -> Config:
         """The rules of the games, where prompts give them."""
-        file = config.data.rules or (start / RULES if start and (start / RULES).is_file() else "")
-        if config.data.style.rules and file:
+        if file := _rules_file(config, start):
             (folder / RULES).write_bytes(Path(file).read_bytes())
         return replace(config, data=replace(config.data, rules=""))
 
@@ -169,13 +168,20 @@ class TextGameRecipe(RowsRecipe):
         return {"domain": "text game", "style": asdict(data.style), **settings}
 
 
+def _rules_file(config: Config, world: Path | None) -> Path | None:
+    """The rules that prompts give, if they do: those that the config names, or those that came with the model."""
+    if not config.data.style.rules:
+        return None
+    if config.data.rules:
+        return Path(config.data.rules)
+    return world / RULES if world and (world / RULES).is_file() else None
+
+
 def _rules(config: Config, world: Path | None) -> Rules | None:
-    """The rules that prompts give: those that the config names, or those that came with the model."""
     from rlvr_world.domains.text_game.prompt import Rules
 
-    own = world / RULES if world else None
-    file = config.data.rules or (own if own and own.is_file() else "")
-    return Rules.load(file) if config.data.style.rules and file else None
+    file = _rules_file(config, world)
+    return Rules.load(file) if file else None
 
 
 def _played(data: TextGameConfig) -> tuple[Sequence[Transition], ...]:

@@ -26,6 +26,7 @@ from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.sft import SFT
 from rlvr_world.types import Given, Score, Script, Transition, Write
+from tests.training.cutting import Cut, cut_before
 
 OPTIMIZER = OptimizerConfig(3e-3, "cosine", warmup=0.2, weight_decay=0.1)
 STEPS = 6
@@ -61,21 +62,10 @@ def stage_of(kind: str, learner: Learner) -> SFT | GRPO:
     return GRPO(learner, config, Even(), lambda epoch: ROWS, seed=1)
 
 
-class Cut(Exception):
-    pass
-
-
 def run(kind: str, learner: Learner, folder: Path, cut_at: int | None = None, save_every: int = 2) -> Path:
     """A stage to its end, or until it is cut while it works on step ``cut_at``."""
     stage = stage_of(kind, learner)
-    step = stage.step
-
-    def steps(number: int, progress: float) -> tuple[dict[str, float], int]:
-        if number == cut_at:
-            raise Cut
-        return step(number, progress)
-
-    stage.step = steps  # type: ignore[method-assign]
+    cut_before(stage, cut_at)
     schedule = Schedule(kind, folder / kind, lambda counters: counters.step / STEPS, save_every, eval_every=3)
     validate = lambda: {"eval": sum(p.detach().double().sum().item() for p, _ in learner.trainable)}  # noqa: E731
     keep = CheckpointConfig()

@@ -18,6 +18,7 @@ from rlvr_world.vision.config import VisualTokenizerConfig
 from rlvr_world.vision.loading import load_visual_tokenizer
 from rlvr_world.vision.lpips import LPIPS
 from rlvr_world.vision.metrics import FrameMetrics
+from tests.training.cutting import Cut, cut_before
 
 STEPS = 4
 SMALL: dict[str, Any] = {
@@ -94,19 +95,8 @@ def test_how_many_segments_go_forward_at_once_changes_nothing(kind: str) -> None
         assert first == pytest.approx(second, rel=1e-3, abs=1e-5)
 
 
-class Cut(Exception):
-    """A stop in the middle of a stage."""
-
-
 def run(training: VisualTokenizerTraining, folder: Path, cut_at: int | None = None) -> Path:
-    step = training.step
-
-    def steps(number: int, progress: float) -> tuple[dict[str, float], int]:
-        if number == cut_at:
-            raise Cut
-        return step(number, progress)
-
-    training.step = steps  # type: ignore[method-assign]
+    cut_before(training, cut_at)
     folder.mkdir(exist_ok=True)
     metrics, keep = FrameMetrics(None), CheckpointConfig()
     validate = lambda: training.validate([batch_of(7)], metrics)  # noqa: E731

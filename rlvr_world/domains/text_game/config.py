@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rlvr_world.config import what
+from rlvr_world.config import at_least, what
 from rlvr_world.domains.splits import WorldSplitRule
 from rlvr_world.errors import InputError
 
@@ -26,9 +26,7 @@ class TextWorldSpec:
     )
 
     def __post_init__(self) -> None:
-        for name in ("games", "rows_per_game", "rooms", "objects", "quest_length"):
-            if getattr(self, name) < 1:
-                raise InputError(f"world: {name} is {getattr(self, name)}; expected a whole number of at least 1")
+        at_least("world", self, games=1, rows_per_game=1, rooms=1, objects=1, quest_length=1)
         if not 0 <= self.changed_share <= 1:
             raise InputError(f"world: changed_share is {self.changed_share}; expected a number from 0 to 1")
         if self.split not in ("train", "valid", "test"):

@@ -14,7 +14,7 @@ from rlvr_world.domains.text_game.prompt import Rules, build_answer, build_promp
 from rlvr_world.domains.text_game.rows import GameState
 from rlvr_world.domains.text_game.scoring import score_answer
 from rlvr_world.errors import InputError
-from rlvr_world.models.text_tokenizer import answer_script, turn_ids
+from rlvr_world.models.text_tokenizer import answer_script, answer_text, check_end, turn_ids
 from rlvr_world.types import Malformed, Score, Script, Transition
 
 
@@ -25,8 +25,7 @@ class TextGame:
 
     def __init__(self, config: TextGameConfig, tokenizer: PreTrainedTokenizerBase, rules: Rules | None) -> None:
         self.config, self.tokenizer, self.rules = config, tokenizer, rules
-        if tokenizer.eos_token_id is None:
-            raise InputError("the model's tokenizer has no end-of-sequence token; text answers need one to stop at")
+        check_end(tokenizer)
 
     def encode(self, transition: Transition) -> Script:
         ids = turn_ids(self.tokenizer, build_prompt(transition, self.config.style, self.rules))
@@ -41,7 +40,7 @@ class TextGame:
         return answer_script(self.tokenizer, ids, answer, self.config.max_response)
 
     def decode(self, written: Sequence[Sequence[int]], transition: Transition) -> Prediction:
-        return read_prediction(str(self.tokenizer.decode(list(written[0]), clean_up_tokenization_spaces=False)))
+        return read_prediction(answer_text(self.tokenizer, written))
 
     def score(self, prediction: Prediction, transition: Transition) -> Score:
         return score_answer(prediction.text, prediction, transition, self.config.reward, self.config.scoring)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from rlvr_world.domains.answers import printable
 from rlvr_world.domains.text_game.answer import Prediction
 from rlvr_world.domains.text_game.diff import StateDiff, apply_diff
 from rlvr_world.domains.text_game.rows import GameState, by_uuid
@@ -34,7 +35,7 @@ def explain_prediction(prediction: Prediction, transition: Transition) -> str:
         lines.append("+ no key 'score'")
     body = _object_lines(transition, said)
     body += _field_lines("score.", transition.state.score, transition.next_state.score, said.score)
-    return "\n".join(map(_clean, [*lines, *(body or ["  nothing changed"])]))
+    return "\n".join(map(printable, [*lines, *(body or ["  nothing changed"])]))
 
 
 def _object_lines(transition: Transition, said_state: GameState) -> list[str]:
@@ -92,8 +93,3 @@ def _mark(true: bool, said: bool) -> str:
 
 def _shown(value: Any) -> str:
     return "absent" if value is _ABSENT else repr(value)
-
-
-def _clean(line: str) -> str:
-    """One line that any terminal or file takes, whatever characters a model put into a name."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

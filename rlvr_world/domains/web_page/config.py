@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from rlvr_world.config import what
+from rlvr_world.config import at_least, what
 from rlvr_world.domains.splits import WorldSplitRule
 from rlvr_world.errors import InputError
 
@@ -42,9 +42,7 @@ class BrowserSpec:
     allow: tuple[str, ...] = what((), "hosts that pages may reach, besides this machine")
 
     def __post_init__(self) -> None:
-        for name, least in (("episodes", 1), ("steps", 1), ("transitions", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"web: {name} is {getattr(self, name)}; expected a whole number of at least {least}")
+        at_least("web", self, episodes=1, steps=1, transitions=0)
         if (self.site == "miniwob") == bool(self.path):
             raise InputError(
                 f"web: site={self.site} with path={self.path!r}; name the folder for folder and infinity only"

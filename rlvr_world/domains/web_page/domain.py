@@ -19,7 +19,7 @@ from rlvr_world.domains.web_page.rows import PageState
 from rlvr_world.domains.web_page.scoring import make_score, score_change
 from rlvr_world.domains.web_page.tree import parse_page, write_page
 from rlvr_world.errors import InputError
-from rlvr_world.models.text_tokenizer import answer_script, turn_ids
+from rlvr_world.models.text_tokenizer import answer_script, answer_text, check_end, turn_ids
 from rlvr_world.types import Malformed, Score, Script, Transition
 
 
@@ -38,8 +38,7 @@ class WebPage:
 
     def __init__(self, config: WebPageConfig, tokenizer: PreTrainedTokenizerBase) -> None:
         self.config, self.tokenizer = config, tokenizer
-        if tokenizer.eos_token_id is None:
-            raise InputError("the model's tokenizer has no end-of-sequence token; text answers need one to stop at")
+        check_end(tokenizer)
         if not 0 < config.reward_beta < math.inf:
             raise InputError(f"data.reward_beta: expected a number above 0, got {config.reward_beta}; 1 rewards F1")
         if config.style == "compact" and "published" in (config.label, config.scoring):
@@ -89,7 +88,7 @@ class WebPage:
         )
 
     def decode(self, written: Sequence[Sequence[int]], transition: Transition) -> Prediction:
-        text = str(self.tokenizer.decode(list(written[0]), clean_up_tokenization_spaces=False))
+        text = answer_text(self.tokenizer, written)
         said = prompt.read_answer(text, transition.state, transition.action, self.config.style)
         if self.config.label == "aligned" and isinstance(said, Change):  # published labels name one node twice
             said = sound(said) if self.config.style == "published" else said

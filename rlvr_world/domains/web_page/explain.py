@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
+from rlvr_world.domains.answers import printable
 from rlvr_world.domains.web_page.change import Change
 from rlvr_world.domains.web_page.diff import match_nodes
 from rlvr_world.domains.web_page.prompt import acted_node, nearest
@@ -52,6 +53,4 @@ def _page_lines(nodes: Sequence[Node], centre: int, kept: Collection[int]) -> It
 
 
 def _clean(line: str) -> str:
-    """One line that any terminal or file takes, whatever characters a page holds."""
-    line = line if len(line) <= _WIDTH else f"{line[:_WIDTH]}..."
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return printable(line if len(line) <= _WIDTH else f"{line[:_WIDTH]}...")

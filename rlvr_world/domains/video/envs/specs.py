@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from rlvr_world.config import what
+from rlvr_world.config import at_least, what
 from rlvr_world.errors import InputError
 
 
@@ -21,7 +21,7 @@ class PushTSpec:
     noise: float = what(4.0, "tremor of the hand: deviation of its target", "pixels of 512")
 
     def __post_init__(self) -> None:
-        _at_least("pusht", self, episodes=1, length=2, size=8, noise=0.0)
+        at_least("pusht", self, episodes=1, length=2, size=8, noise=0.0)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class RopeSpec:
     rope: float = what(0.6, "length of the rope; the table is 0.8 m wide", "m")
 
     def __post_init__(self) -> None:
-        _at_least("rope", self, episodes=1, pushes=1, size=8, links=3)
+        at_least("rope", self, episodes=1, pushes=1, size=8, links=3)
         if not 0.1 <= self.rope <= 1.0:
             raise InputError(f"rope: rope is {self.rope}; expected a length from 0.1 to 1.0 m")
 
@@ -52,7 +52,7 @@ class GranularSpec:
     grains: int = what(120, "grains on the table", "grains")
 
     def __post_init__(self) -> None:
-        _at_least("granular", self, episodes=1, pushes=1, size=8, grains=1)
+        at_least("granular", self, episodes=1, pushes=1, size=8, grains=1)
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,11 @@ class DrawerSpec:
     noise: float = what(0.5, "largest deviation of the noise on an action; each episode draws its own up to this")
 
     def __post_init__(self) -> None:
-        _at_least("drawer", self, episodes=1, length=2, size=8, noise=0.0)
+        at_least("drawer", self, episodes=1, length=2, size=8, noise=0.0)
         if self.length > 500:
             raise InputError(f"drawer: length is {self.length}; expected at most 500, where Meta-World ends an episode")
         if self.task not in ("open", "close", "both"):
             raise InputError(f"drawer: task is {self.task!r}; expected open, close or both")
-
-
-def _at_least(world: str, spec: Any, **least: float) -> None:
-    """Raises InputError that names the first field that is below its least value; a float may be any number above."""
-    for field, lowest in least.items():
-        if not (got := getattr(spec, field)) >= lowest:
-            number = "number" if isinstance(lowest, float) else "whole number"
-            raise InputError(f"{world}: {field} is {got}; expected a {number} of at least {lowest:g}")
 
 
 Spec = PushTSpec | RopeSpec | GranularSpec | DrawerSpec
