@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import to_json
-from rlvr_world.types import Domain, Finding, Picture, Score, Transition
+from rlvr_world.types import Domain, Finding, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.models.head import Model
@@ -144,6 +144,26 @@ class Recipe(ABC):
         if not isinstance(given, Mapping) or not {"state", "action"} <= given.keys():
             raise InputError(f"question: expected an object with the keys state and action, got {given!r:.80}")
         return Transition(str(given.get("id", "question")), given["state"], given["action"], None)
+
+    def scene(self, config: Config, domain: Domain) -> Scene:
+        """How sessions imagine this world: here any that is over text, from the states of test rows on."""
+        from rlvr_world.domains.scene import TextScene, row_starts
+
+        def ask(state: Any, action: str) -> Transition | str:
+            try:
+                return self.question({"state": state, "action": action})
+            except InputError as error:
+                return str(error)
+
+        def start(seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+            return (options["state"], {}) if "state" in options else rows(seed, options)
+
+        rows = row_starts(lambda: self.splits(config).test)
+        return TextScene(domain, start, ask, self.shown)
+
+    def real(self, config: Config) -> World:
+        """The real world behind the rows, to be stepped as the imagined one is."""
+        raise InputError(f"recipe {config.recipe}: its rows come from files, not from a world that can be stepped")
 
     def shown(self, state: Any) -> str | Picture:
         """A state for a person or a file."""

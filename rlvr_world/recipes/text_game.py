@@ -13,11 +13,12 @@ from rlvr_world.domains.splits import WorldSplitRule, held_out, split_rows
 from rlvr_world.domains.text_game.config import PromptStyle, TextGameConfig, TextWorldSpec
 from rlvr_world.recipes import Splits, rows
 from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
-from rlvr_world.types import Transition
+from rlvr_world.types import Domain, Scene, Transition
 
 if TYPE_CHECKING:
     from rlvr_world.domains.row_files import OnFault
     from rlvr_world.domains.text_game.domain import TextGame
+    from rlvr_world.domains.text_game.envs.played import RealGames
     from rlvr_world.domains.text_game.prompt import Rules
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
@@ -151,6 +152,29 @@ class TextGameRecipe(RowsRecipe):
 
         style, rules = config.data.style, _rules(config, None)
         return (build_prompt(t, style, rules) + build_answer(t, style.instructions) for t in splits.train)
+
+    def scene(self, config: Config, domain: Domain) -> Scene:
+        from rlvr_world.domains.scene import row_starts
+        from rlvr_world.domains.text_game.scene import Moment, imagined_games
+
+        if config.data.source == "textworld":
+            real = self.real(config)
+            return imagined_games(domain, real.start, real.commands)
+        states = row_starts(lambda: self.splits(config).test)
+
+        def start(seed: int, options: Mapping[str, Any]) -> tuple[Moment, Mapping[str, Any]]:
+            state, told = states(seed, options)
+            return Moment(state, told["world"]), told
+
+        return imagined_games(domain, start, lambda game: ())
+
+    def real(self, config: Config) -> RealGames:
+        from rlvr_world.domains.text_game.envs.played import RealGames
+
+        data: TextGameConfig = config.data
+        if data.source != "textworld":
+            super().real(config)
+        return RealGames(replace(data.env, split="test") if data.split.worlds else data.env)
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.text_game.rows import read_question
