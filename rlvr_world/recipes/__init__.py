@@ -65,6 +65,22 @@ class FirstStage:
     """Numbers of held-out data, named ``eval/...``."""
 
 
+@dataclass(frozen=True)
+class Task:
+    """What planners try in a world: where it starts, what is worth doing in a state, and what ends it.
+
+    ``actions`` and ``last`` read states of the real world and of the imagined one.
+    """
+
+    real: World
+    starts: Mapping[str, Mapping[str, Any]]
+    """The world's name (a game) -> the options of ``real.start`` that begin it."""
+    actions: Callable[[Any], Sequence[Any]]
+    """What can be done in a state and may change it, as far as the state tells."""
+    last: Callable[[Any], Any]
+    """The action that reaches the goal from a state, where it can be done there; else None."""
+
+
 class Recipe(ABC):
     """How a run is put together: write ``config``, ``splits`` and ``domain``, and ``texts`` or ``new_model``.
 
@@ -168,6 +184,10 @@ class Recipe(ABC):
     def shown(self, state: Any) -> str | Picture:
         """A state for a person or a file."""
         return state if isinstance(state, str) else json.dumps(state, ensure_ascii=False)
+
+    def tasks(self, config: Config) -> dict[str, Task]:
+        """What planners try, by name; empty where a world has no goals."""
+        return {}
 
     def inspect(self, config: Config, out: Path) -> str:
         """A look at the data before anything is trained on them; pictures go to the folder ``out``."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.domains.splits import WorldSplitRule, held_out, split_rows
 from rlvr_world.domains.text_game.config import PromptStyle, TextGameConfig, TextWorldSpec
-from rlvr_world.recipes import Splits, rows
+from rlvr_world.recipes import Splits, Task, rows
 from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
 from rlvr_world.types import Domain, Scene, Transition
 
@@ -175,6 +175,18 @@ class TextGameRecipe(RowsRecipe):
         if data.source != "textworld":
             super().real(config)
         return RealGames(replace(data.env, split="test") if data.split.worlds else data.env)
+
+    def tasks(self, config: Config) -> dict[str, Task]:
+        """To win games that were trained on, and games that were not, as many of each."""
+        data: TextGameConfig = config.data
+        if data.source != "textworld":
+            return {}
+        real, found = self.real(config), {}
+        for name, split in (("trained games", "train"), ("unseen games", "test")):
+            spec = replace(data.env, split=split)
+            games = [f"house-{spec.game_number(index):04d}" for index in range(spec.games)]
+            found[name] = Task(real, {game: {"game": game} for game in games}, real.worth_trying, real.last)
+        return found
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.text_game.rows import read_question
