@@ -17,7 +17,7 @@ from rlvr_world.errors import InputError
 from rlvr_world.types import Outcome, World
 
 Judge = Callable[[np.ndarray], Sequence[bool]]
-"""Whether each of some observations [N, ...] is a success; it ends the episode with a reward of 1."""
+"""Whether each of some frames uint8 [N, H, W, 3] is a success; it ends the episode with a reward of 1."""
 
 
 class SessionOver(InputError):
@@ -153,7 +153,9 @@ def _shown(of: Sequence[tuple[Session, int]], outcomes: Sequence[Outcome]) -> li
     seen = [session.world.observe(outcome.state) for (session, _), outcome in zip(of, outcomes, strict=True)]
     judge = of[0][0].judge if of else None
     if judge:
-        won = judge(np.stack(seen))
+        won = judge(
+            np.stack([session.world.render(outcome.state) for (session, _), outcome in zip(of, outcomes, strict=True)])
+        )
         outcomes = [_judged(outcome, bool(one)) for outcome, one in zip(outcomes, won, strict=True)]
     steps = []
     for (session, age), outcome, observation in zip(of, outcomes, seen, strict=True):
