@@ -55,6 +55,8 @@ class TextScene:
     """What is seen of a state."""
     outcome: Callable[[Any, Transition, Any], Outcome] = lambda state, row, after: Outcome(after)
     """(state, row, the row's next state as the model says it) -> what comes of it."""
+    as_text: Callable[[Any], str] = str
+    """What is seen, for a person."""
     observation_space: gym.Space = field(default_factory=lambda: AnyText(MAX_TEXT))
     action_space: gym.Space = field(default_factory=lambda: AnyText(MAX_ACTION))
     render_mode = "ansi"
@@ -85,8 +87,7 @@ class TextScene:
         return self.shown(state)
 
     def render(self, state: Any) -> str:
-        seen = self.shown(state)
-        return seen if isinstance(seen, str) else "\n".join(f"{name}: {text}" for name, text in seen.items())
+        return self.as_text(self.shown(state))
 
 
 def read_text(given: Any) -> str:

@@ -13,7 +13,7 @@ from rlvr_world.config import Config
 from rlvr_world.domains.video.config import VideoConfig
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import FirstStage, Recipe, Splits
-from rlvr_world.types import Domain, Finding, Picture, Scene, Score, Transition
+from rlvr_world.types import Domain, Finding, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.domains.video.domain import VideoDomain
@@ -159,16 +159,27 @@ class VideoRecipe(Recipe):
     def scene(self, config: Config, domain: Domain) -> Scene:
         from rlvr_world.domains.scene import start_rows
         from rlvr_world.domains.video.domain import VideoDomain
+        from rlvr_world.domains.video.envs.played import FIELDS, real_world
         from rlvr_world.domains.video.scene import VideoScene
 
         assert isinstance(domain, VideoDomain)
         choose = start_rows(lambda: self.splits(config).test)
 
+        real = None if config.data.source not in FIELDS else real_world(config.data, live=1)
+
         def start(seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+            if real and "row" not in options:
+                past, told = real.start(seed, options)
+                return past.seen, told
             row = choose(seed, options)
             return row, {"row": row.id}
 
         return VideoScene(domain, start)
+
+    def real(self, config: Config) -> World:
+        from rlvr_world.domains.video.envs.played import FIELDS, real_world
+
+        return real_world(config.data) if config.data.source in FIELDS else super().real(config)
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.video.episodes import read_question

@@ -11,7 +11,7 @@ from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, Op
 from rlvr_world.domains.web_page.config import BrowserSpec, WebPageConfig
 from rlvr_world.recipes import Splits, rows
 from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
-from rlvr_world.types import Domain, Scene, Transition
+from rlvr_world.types import Domain, Scene, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.domains.row_files import OnFault
@@ -126,6 +126,13 @@ class WebPageRecipe(RowsRecipe):
             return [row for row in test if not row.state.previous] or test
 
         return imagined_pages(domain, start_rows(first_pages))
+
+    def real(self, config: Config) -> World:
+        if config.data.source != "browser":
+            return super().real(config)
+        from rlvr_world.domains.web_page.envs.played import RealPages
+
+        return RealPages(config.data.env)
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.web_page.rows import read_question

@@ -24,6 +24,11 @@ def observed(state: PageState) -> dict[str, str]:
     return {"observation": state.text, "url": state.url, "goal": state.goal, "previous": state.previous}
 
 
+def as_text(seen: Mapping[str, str]) -> str:
+    """What is observed, for a person."""
+    return f"{seen['goal']}\n{seen['observation']}"
+
+
 def refused(state: PageState, action: str) -> str:
     """Why this is no action on this page; empty where it is one."""
     try:
@@ -53,4 +58,4 @@ def imagined_pages(domain: Domain, choose: Callable[[int, Mapping[str, Any]], Tr
     def outcome(before: PageState, row: Transition, after: PageState) -> Outcome:
         return Outcome(after, info={"changed": after.text != before.text})
 
-    return TextScene(domain, start, ask, observed, outcome, space())
+    return TextScene(domain, start, ask, observed, outcome, as_text, space())

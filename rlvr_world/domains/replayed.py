@@ -1,0 +1,111 @@
+"""Real worlds that cannot be set to a state, such as a browser or a simulator: a state is how it came about.
+
+What runs is kept as long as its next action follows; whoever goes on from another state, a fork, has it run again from
+its start. Nothing is lost by that, since the same start and actions give the same states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import gymnasium as gym
+
+from rlvr_world.errors import InputError
+from rlvr_world.types import Asked, Outcome, Streams
+
+Begun = tuple[Any, ...]
+"""What an episode is opened with."""
+
+
+@dataclass(frozen=True, eq=False)
+class Past:
+    """How a state came about, and what is seen there."""
+
+    begun: Begun
+    done: tuple[Any, ...]
+    """The actions since."""
+    seen: Any
+
+
+class Running(Protocol):
+    """An episode as it runs."""
+
+    def seen(self) -> Any:
+        """The element of the observation space that is seen now."""
+        ...
+
+    def act(self, action: Any) -> tuple[float, bool, Mapping[str, Any]]:
+        """Do it: the reward, whether the episode has ended, what else is to say. With a reason under
+        ``action_error`` nothing was done; under ``lost``, there is no going on."""
+        ...
+
+    def told(self) -> Mapping[str, Any]:
+        """What is to say at the start."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Replayed:
+    """A ``World`` of what runs; at most ``live`` episodes do at once."""
+
+    def __init__(
+        self,
+        open_: Callable[[Begun], Running],
+        begin: Callable[[int, Mapping[str, Any]], Begun],
+        read_action: Callable[[Any], Any],
+        spaces: tuple[gym.Space, gym.Space],
+        render: Callable[[Any], Any],
+        live: int,
+    ) -> None:
+        """``begin``: what the seed and options of a session open; ``render``: what is seen, for a person."""
+        self.open, self.begin, self.read_action, self._render, self.live = open_, begin, read_action, render, live
+        self.action_space, self.observation_space = spaces
+        self.render_mode = "rgb_array" if isinstance(spaces[0], gym.spaces.Box) else "ansi"
+        self._running: dict[tuple[Begun, tuple[Any, ...]], Running] = {}
+
+    def start(self, seed: int, options: Mapping[str, Any]) -> tuple[Past, Mapping[str, Any]]:
+        if "state" in options:
+            past = options["state"]
+            if not isinstance(past, Past):
+                raise InputError("start, state: a real world goes on from its own states alone; give one of a session")
+            return past, {}
+        begun = self.begin(seed, options)
+        running = self._opened(begun)
+        self._running[begun, ()] = running
+        return Past(begun, (), running.seen()), running.told()
+
+    def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
+        """One after the other; real worlds draw nothing but from their seeds."""
+        return [self._step(past, action) for past, action in asked]
+
+    def _step(self, past: Past, action: Any) -> Outcome:
+        running = self._running.pop((past.begun, past.done), None)
+        if running is None:
+            running = self._opened(past.begun)
+            for before in past.done:
+                running.act(before)
+        reward, ended, info = running.act(action)
+        stays = not info.keys().isdisjoint({"action_error", "lost"})
+        after = past if stays else Past(past.begun, (*past.done, action), running.seen())
+        self._running[after.begun, after.done] = running
+        return Outcome(after, reward, ended, info)
+
+    def _opened(self, begun: Begun) -> Running:
+        """A new episode, for which the one that has waited longest makes room."""
+        while len(self._running) >= self.live:
+            self._running.pop(next(iter(self._running))).close()
+        return self.open(begun)
+
+    def observe(self, state: Past) -> Any:
+        return deepcopy(state.seen)  # whoever is shown it may change it
+
+    def render(self, state: Past) -> Any:
+        return self._render(self.observe(state))
+
+    def close(self) -> None:
+        while self._running:
+            self._running.popitem()[1].close()
