@@ -22,29 +22,23 @@ Begun = tuple[Any, ...]
 
 @dataclass(frozen=True, eq=False)
 class Past:
-    """How a state came about, and what is seen there."""
+    """How a state came about: an episode, the actions since its start; and what is seen there."""
 
     begun: Begun
     done: tuple[Any, ...]
-    """The actions since."""
     seen: Any
 
 
 class Running(Protocol):
-    """An episode as it runs."""
+    """An episode as it runs. ``told``: what is to say at its start."""
 
-    def seen(self) -> Any:
-        """The element of the observation space that is seen now."""
-        ...
+    told: Mapping[str, Any]
+
+    def seen(self) -> Any: ...
 
     def act(self, action: Any) -> tuple[float, bool, Mapping[str, Any]]:
         """Do it: the reward, whether the episode has ended, what else is to say. With a reason under
         ``action_error`` nothing was done; under ``lost``, there is no going on."""
-        ...
-
-    def told(self) -> Mapping[str, Any]:
-        """What is to say at the start."""
-        ...
 
     def close(self) -> None: ...
 
@@ -58,53 +52,55 @@ class Replayed:
         begin: Callable[[int, Mapping[str, Any]], Begun],
         read_action: Callable[[Any], Any],
         spaces: tuple[gym.Space, gym.Space],
-        render: Callable[[Any], Any],
+        shown: Callable[[Any], Any],
         live: int,
     ) -> None:
-        """``begin``: what the seed and options of a session open; ``render``: what is seen, for a person."""
-        self.open, self.begin, self.read_action, self._render, self.live = open_, begin, read_action, render, live
+        """``begin``: what the seed and options of a session open. ``spaces``: of actions and observations. ``shown``:
+        what is seen, for a person."""
+        self.open, self.begin, self.read_action, self.shown, self.live = open_, begin, read_action, shown, live
         self.action_space, self.observation_space = spaces
         self.render_mode = "rgb_array" if isinstance(spaces[0], gym.spaces.Box) else "ansi"
         self._running: dict[tuple[Begun, tuple[Any, ...]], Running] = {}
 
     def start(self, seed: int, options: Mapping[str, Any]) -> tuple[Past, Mapping[str, Any]]:
         if "state" in options:
-            past = options["state"]
-            if not isinstance(past, Past):
+            if not isinstance(options["state"], Past):
                 raise InputError("start, state: a real world goes on from its own states alone; give one of a session")
-            return past, {}
+            return options["state"], {}
         begun = self.begin(seed, options)
-        running = self._opened(begun)
-        self._running[begun, ()] = running
-        return Past(begun, (), running.seen()), running.told()
+        running = self._running[begun, ()] = self._at(Past(begun, (), None))
+        return Past(begun, (), running.seen()), running.told
 
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
         """One after the other; real worlds draw nothing but from their seeds."""
-        return [self._step(past, action) for past, action in asked]
+        outcomes = []
+        for past, action in asked:
+            running = self._at(past)
+            reward, ended, told = running.act(action)
+            if "lost" in told:
+                running.close()
+                outcomes.append(Outcome(past, reward, ended, told))
+                continue
+            after = past if "action_error" in told else Past(past.begun, (*past.done, action), running.seen())
+            self._running[after.begun, after.done] = running
+            outcomes.append(Outcome(after, reward, ended, told))
+        return outcomes
 
-    def _step(self, past: Past, action: Any) -> Outcome:
-        running = self._running.pop((past.begun, past.done), None)
-        if running is None:
-            running = self._opened(past.begun)
-            for before in past.done:
-                running.act(before)
-        reward, ended, info = running.act(action)
-        stays = not info.keys().isdisjoint({"action_error", "lost"})
-        after = past if stays else Past(past.begun, (*past.done, action), running.seen())
-        self._running[after.begun, after.done] = running
-        return Outcome(after, reward, ended, info)
-
-    def _opened(self, begun: Begun) -> Running:
-        """A new episode, for which the one that has waited longest makes room."""
-        while len(self._running) >= self.live:
-            self._running.pop(next(iter(self._running))).close()
-        return self.open(begun)
+    def _at(self, past: Past) -> Running:
+        """What runs and stands there, or is run again; what has waited longest makes room for it."""
+        if (running := self._running.pop((past.begun, past.done), None)) is None:
+            while len(self._running) >= self.live:
+                self._running.pop(next(iter(self._running))).close()
+            running = self.open(past.begun)
+            for action in past.done:
+                running.act(action)
+        return running
 
     def observe(self, state: Past) -> Any:
         return deepcopy(state.seen)  # whoever is shown it may change it
 
     def render(self, state: Past) -> Any:
-        return self._render(self.observe(state))
+        return self.shown(self.observe(state))
 
     def close(self) -> None:
         while self._running:

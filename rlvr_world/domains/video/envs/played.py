@@ -69,11 +69,9 @@ class _Episode:
     """An episode that runs, at the frames' rate and size of a model; see ``Running``."""
 
     def __init__(self, data: VideoConfig, begun: Begun) -> None:
-        self.data, self.episode = data, begun[0]
-        self.world = _opened(data.env, self.episode)
-
-    def told(self) -> Mapping[str, Any]:
-        return {"episode": self.episode}
+        self.data = data
+        self.told: Mapping[str, Any] = {"episode": begun[0]}
+        self.world = _opened(data.env, *begun)
 
     def seen(self) -> Any:
         frame = FramesInMemory(np.ascontiguousarray(self.world.picture())[None]).clip
