@@ -276,75 +276,49 @@ Streams = Sequence[tuple[int, ...]]
 """What names the draws of each pair: (seed, step, plan, sample)."""
 
 
-class World(Protocol):
-    """How states move: a real environment, or one that a model imagines. It holds no session; see ``sessions``."""
+class Setting(Protocol):
+    """What worlds and scenes share: where a session can be, and what is seen and done there."""
 
     @property
-    def action_space(self) -> Any:
-        """Of ``gymnasium.spaces``."""
-        ...
-
-    @property
-    def observation_space(self) -> Any:
-        """Of ``gymnasium.spaces``."""
-        ...
-
-    @property
-    def render_mode(self) -> str:
-        """What ``render`` gives: ``ansi`` (text) or ``rgb_array`` (uint8 [H, W, 3])."""
-        ...
-
-    def start(self, seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
-        """A first state and what else is to say of it. ``options["state"]``, a state or an observation of the same
-        domain, is where to start; worlds that have more to choose from say so. Raises InputError for others."""
-        ...
-
-    def read_action(self, given: Any) -> Any:
-        """An action out of what a user or a file gives. Raises InputError for another kind than the action space has;
-        whether it can be done is for ``advance`` to say."""
-        ...
-
-    def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
-        """What comes of each action in its state, whatever it is asked together with."""
-        ...
-
-    def observe(self, state: Any) -> Any:
-        """What of a state is seen: an element of the observation space."""
-        ...
-
-    def render(self, state: Any) -> Any:
-        """The state for a person, as ``render_mode`` says."""
-        ...
-
-    def close(self) -> None:
-        """Give back what the world holds, such as a browser."""
-        ...
-
-
-class Scene(Protocol):
-    """How the states of a domain are imagined: a ``World`` but for the model that writes what comes next."""
-
-    @property
-    def action_space(self) -> Any: ...
+    def action_space(self) -> Any: ...  # of gymnasium.spaces, as is the other
 
     @property
     def observation_space(self) -> Any: ...
 
     @property
-    def render_mode(self) -> str: ...
+    def render_mode(self) -> str:
+        """What ``render`` gives: ``ansi`` (text) or ``rgb_array`` (uint8 [H, W, 3])."""
 
-    def start(self, seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]: ...
+    def start(self, seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+        """A first state and what else is to say of it. ``options["state"]``, a state or (where a model imagines) an
+        observation, is where to start; others say what to choose. Raises InputError for what is none."""
 
-    def read_action(self, given: Any) -> Any: ...
+    def read_action(self, given: Any) -> Any:
+        """An action out of what a user or a file gives. Raises InputError for another kind than the action space has;
+        whether it can be done is for ``advance`` to say."""
+
+    def observe(self, state: Any) -> Any:
+        """What of a state is seen: an element of the observation space."""
+
+    def render(self, state: Any) -> Any:
+        """The state for a person, as ``render_mode`` says."""
+
+
+class World(Setting, Protocol):
+    """How states move: a real environment, or one that a model imagines. It holds no session; see ``sessions``."""
+
+    def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
+        """What comes of each action in its state, whatever it is asked together with."""
+
+    def close(self) -> None:
+        """Give back what the world holds, such as a browser."""
+
+
+class Scene(Setting, Protocol):
+    """How the states of a domain are imagined: a world but for the model that writes what comes next."""
 
     def script(self, state: Any, action: Any) -> Script | Outcome:
-        """What the model is asked; an outcome where the action is none, and the model is not asked."""
-        ...
+        """What the model is asked; an outcome where it need not be, such as for an action that is none."""
 
     def follow(self, asked: Asked, written: Sequence[Written]) -> list[Outcome]:
         """What comes of what the model wrote for the script of each pair."""
-        ...
-
-    def observe(self, state: Any) -> Any: ...
-
-    def render(self, state: Any) -> Any: ...

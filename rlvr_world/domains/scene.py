@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import gymnasium as gym
@@ -28,22 +29,18 @@ class AnyText(gym.spaces.Text):
         return isinstance(x, str) and len(x) <= self.max_length
 
 
-def row_starts(rows: Callable[[], Sequence[Transition]]) -> Starts:
-    """Sessions start in the state of a row: that which the seed names, or whose id ends in ``options["row"]``."""
-    known: list[Sequence[Transition]] = []
+def start_rows(rows: Callable[[], Sequence[Transition]]) -> Callable[[int, Mapping[str, Any]], Transition]:
+    """(seed, options) -> the row in whose state a session starts: that of the seed, or whose id ends in
+    ``options["row"]``. ``rows`` is called once, when the first session starts."""
+    read = lru_cache(maxsize=1)(rows)
 
-    def start(seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
-        if not known:
-            known.append(rows())
-        row = known[0][seed % len(known[0])]
-        if "row" in options:
-            found = [row for row in known[0] if row.id.endswith(options["row"])]
-            if not found:
-                raise InputError(f"start, row: expected the end of an id such as {row.id!r}, got {options['row']!r}")
-            row = found[0]
-        return row.state, {"row": row.id, "world": row.world}
+    def choose(seed: int, options: Mapping[str, Any]) -> Transition:
+        found = [row for row in read() if row.id.endswith(options["row"])] if "row" in options else read()
+        if not found:
+            raise InputError(f"start, row: expected the end of an id such as {read()[0].id!r}, got {options['row']!r}")
+        return found[seed % len(found)]
 
-    return start
+    return choose
 
 
 @dataclass(frozen=True)
@@ -52,12 +49,14 @@ class TextScene:
 
     domain: Domain
     starts: Starts
-    ask: Callable[[Any, str], Transition | str]
-    """The row that a state and an action make; or why the text is no action there."""
+    ask: Callable[[Any, str], Transition | Outcome]
+    """The row that a state and an action make; an outcome where the model need not be asked."""
     shown: Callable[[Any], Any]
     """What is seen of a state."""
     outcome: Callable[[Any, Transition, Any], Outcome] = lambda state, row, after: Outcome(after)
     """(state, row, the row's next state as the model says it) -> what comes of it."""
+    as_text: Callable[[Any], str] = str
+    """What is seen, for a person."""
     observation_space: gym.Space = field(default_factory=lambda: AnyText(MAX_TEXT))
     action_space: gym.Space = field(default_factory=lambda: AnyText(MAX_ACTION))
     render_mode = "ansi"
@@ -70,7 +69,7 @@ class TextScene:
 
     def script(self, state: Any, action: Any) -> Script | Outcome:
         row = self.ask(state, action)
-        return Outcome(state, info={"action_error": row}) if isinstance(row, str) else self.domain.encode(row)
+        return row if isinstance(row, Outcome) else self.domain.encode(row)
 
     def follow(self, asked: Asked, written: Sequence[Written]) -> list[Outcome]:
         outcomes = []
@@ -88,8 +87,7 @@ class TextScene:
         return self.shown(state)
 
     def render(self, state: Any) -> str:
-        seen = self.shown(state)
-        return seen if isinstance(seen, str) else "\n".join(f"{name}: {text}" for name, text in seen.items())
+        return self.as_text(self.shown(state))
 
 
 def read_text(given: Any) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import to_json
-from rlvr_world.types import Domain, Finding, Picture, Scene, Score, Transition, World
+from rlvr_world.types import Domain, Finding, Outcome, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.models.head import Model
@@ -163,18 +163,18 @@ class Recipe(ABC):
 
     def scene(self, config: Config, domain: Domain) -> Scene:
         """How sessions imagine this world: here any that is over text, from the states of test rows on."""
-        from rlvr_world.domains.scene import TextScene, row_starts
+        from rlvr_world.domains.scene import TextScene, start_rows
 
-        def ask(state: Any, action: str) -> Transition | str:
+        def ask(state: Any, action: str) -> Transition | Outcome:
             try:
                 return self.question({"state": state, "action": action})
             except InputError as error:
-                return str(error)
+                return Outcome(state, info={"action_error": str(error)})
 
         def start(seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
-            return (options["state"], {}) if "state" in options else rows(seed, options)
+            return options["state"] if "state" in options else choose(seed, options).state, {}
 
-        rows = row_starts(lambda: self.splits(config).test)
+        choose = start_rows(lambda: self.splits(config).test)
         return TextScene(domain, start, ask, self.shown)
 
     def real(self, config: Config) -> World:

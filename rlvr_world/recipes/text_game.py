@@ -154,17 +154,17 @@ class TextGameRecipe(RowsRecipe):
         return (build_prompt(t, style, rules) + build_answer(t, style.instructions) for t in splits.train)
 
     def scene(self, config: Config, domain: Domain) -> Scene:
-        from rlvr_world.domains.scene import row_starts
+        from rlvr_world.domains.scene import start_rows
         from rlvr_world.domains.text_game.scene import Moment, imagined_games
 
         if config.data.source == "textworld":
             real = self.real(config)
             return imagined_games(domain, real.start, real.commands)
-        states = row_starts(lambda: self.splits(config).test)
+        choose = start_rows(lambda: self.splits(config).test)
 
         def start(seed: int, options: Mapping[str, Any]) -> tuple[Moment, Mapping[str, Any]]:
-            state, told = states(seed, options)
-            return Moment(state, told["world"]), told
+            row = choose(seed, options)
+            return Moment(row.state, row.world), {"row": row.id}
 
         return imagined_games(domain, start, lambda game: ())
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rlvr_world.errors import InputError
 from rlvr_world.runs.jobs import plan
@@ -33,36 +31,26 @@ class Imagined:
         self.sampling, self.attempts = plan(self.model.config).sampling, attempts
         if temperature is not None:
             self.sampling = replace(self.sampling, temperature=temperature)
-        self.action_space, self.observation_space = self.scene.action_space, self.scene.observation_space
-        self.render_mode = self.scene.render_mode
-
-    def start(self, seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
-        return self.scene.start(seed, options)
-
-    def read_action(self, given: Any) -> Any:
-        return self.scene.read_action(given)
+        scene = self.scene
+        self.action_space, self.observation_space = scene.action_space, scene.observation_space
+        self.start, self.read_action, self.observe = scene.start, scene.read_action, scene.observe
+        self.render, self.render_mode = scene.render, scene.render_mode
 
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
         """All pairs in one batch. The stream of a pair, with the number of the attempt, names its draws."""
         found = [self.scene.script(state, action) for state, action in asked]
-        outcomes = [one if isinstance(one, Outcome) else Outcome(None) for one in found]
+        outcomes = {i: one for i, one in enumerate(found) if isinstance(one, Outcome)}
         scripts = {i: one for i, one in enumerate(found) if isinstance(one, Script)}
-        for attempt in range(self.attempts):
+        again = replace(self.sampling, temperature=max(1.0, self.sampling.temperature))
+        for attempt in range(self.attempts if scripts else 0):
+            named = [(*streams[i], attempt) for i in scripts]
+            written = self.model.answers([*scripts.values()], named, again if attempt else self.sampling)
+            came = self.scene.follow([asked[i] for i in scripts], [answer for [answer] in written])
+            outcomes |= zip(scripts, came, strict=True)
+            scripts = {i: script for i, script in scripts.items() if "malformed" in outcomes[i].info}
             if not scripts:
                 break
-            again = replace(self.sampling, temperature=max(1.0, self.sampling.temperature))
-            named = [(*streams[i], attempt) for i in scripts]
-            written = self.model.answers(list(scripts.values()), named, again if attempt else self.sampling)
-            came = self.scene.follow([asked[i] for i in scripts], [answer for [answer] in written])
-            outcomes = [dict(zip(scripts, came, strict=True)).get(i, before) for i, before in enumerate(outcomes)]
-            scripts = {i: script for i, script in scripts.items() if "malformed" in outcomes[i].info}
-        return outcomes
-
-    def observe(self, state: Any) -> Any:
-        return self.scene.observe(state)
-
-    def render(self, state: Any) -> Any:
-        return self.scene.render(state)
+        return [outcomes[i] for i in range(len(found))]
 
     def close(self) -> None:
         """Holds nothing."""

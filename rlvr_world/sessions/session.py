@@ -7,8 +7,8 @@ begin in one state are asked together, and nothing else is held between steps.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +17,11 @@ from rlvr_world.errors import InputError
 from rlvr_world.types import Outcome, World
 
 Judge = Callable[[np.ndarray], Sequence[bool]]
-"""Whether each of some observations [N, ...] is a success; it ends the episode with a reward of 1."""
+"""Whether each of some frames uint8 [N, H, W, 3] is a success; it ends the episode with a reward of 1."""
+
+
+LOST = frozenset({"malformed", "lost"})
+"""Reasons in a step's ``info`` for which there is no going on: the model's answer does not read, the page is gone."""
 
 
 class SessionOver(InputError):
@@ -28,9 +32,8 @@ class SessionClosed(InputError):
     """A session that was closed."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """What a step of a plan comes to: what ``step`` returns, and the state itself."""
+class Step(NamedTuple):
+    """What a step of a plan comes to: what ``Session.step`` returns, and the state itself."""
 
     observation: Any
     reward: float
@@ -81,7 +84,7 @@ class Session(gym.Env):
         Raises SessionOver after the end, SessionClosed after ``close``, InputError for an action of another kind.
         """
         [step] = step_together([self], [action])
-        return step.observation, step.reward, step.terminated, step.truncated, dict(step.info)
+        return *step[:4], dict(step.info)
 
     def imagine(self, plans: Sequence[Sequence[Any]], n: int = 1) -> list[list[list[Step]]]:
         """What would come of each plan (actions in order), ``n`` times each: [plan][sample][step], shorter where an
@@ -153,11 +156,11 @@ def _shown(of: Sequence[tuple[Session, int]], outcomes: Sequence[Outcome]) -> li
     seen = [session.world.observe(outcome.state) for (session, _), outcome in zip(of, outcomes, strict=True)]
     judge = of[0][0].judge if of else None
     if judge:
-        won = judge(np.stack(seen))
+        won = judge(np.stack([of[0][0].world.render(outcome.state) for outcome in outcomes]))
         outcomes = [_judged(outcome, bool(one)) for outcome, one in zip(outcomes, won, strict=True)]
     steps = []
     for (session, age), outcome, observation in zip(of, outcomes, seen, strict=True):
-        cut = not outcome.terminated and ("malformed" in outcome.info or age >= session.horizon)
+        cut = not outcome.terminated and (age >= session.horizon or not LOST.isdisjoint(outcome.info))
         steps.append(Step(observation, outcome.reward, outcome.terminated, cut, outcome.info, outcome.state))
     return steps
 

@@ -16,6 +16,7 @@ from rlvr_world.models.text_tokenizer import train_text_tokenizer
 from rlvr_world.overrides import override
 from rlvr_world.sampling.engine import Sampling
 from rlvr_world.sessions.session import SessionClosed, SessionOver, step_together
+from rlvr_world.sessions.vector import VectorSession
 from rlvr_world.training.learner import Learner
 from rlvr_world.types import Script, Streams, World, Written
 
@@ -204,3 +205,14 @@ def test_a_world_is_what_the_types_say(untrained: WorldModel) -> None:
         assert world.observation_space.contains(world.observe(state))
         assert world.render(state)
         world.close()
+
+
+def test_games_step_together(told: Any) -> None:
+    envs = VectorSession(Imagined(told), 3)
+    observations, infos = envs.reset(seed=0)
+    assert len(set(observations)) == 3
+    assert list(infos["game"]) == ["house-0000", "house-0001", "house-0002"]
+    after, *_, infos = envs.step(("look", "fly", "inventory"))
+    assert after == observations
+    assert list(infos["_action_error"]) == [False, True, False]
+    assert [len(streams) for streams, _ in told.asked] == [2]

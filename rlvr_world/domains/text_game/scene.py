@@ -57,10 +57,11 @@ def imagined_games(domain: Domain, starts: Starts, commands: Callable[[str], Seq
         moment = replace(found, facts=None)
         return moment, {**told, "game": moment.game, "commands": commands(moment.game)}
 
-    def ask(moment: Moment, action: str) -> Transition | str:
+    def ask(moment: Moment, action: str) -> Transition | Outcome:
         known = commands(moment.game)
         if not action.strip() or "\n" in action or (known and action not in known):
-            return f"expected {f'a command such as {known[0]!r}' if known else 'one line'}, got {action!r:.60}"
+            wanted = f"a command such as {known[0]!r}" if known else "one line"
+            return Outcome(moment, info={"action_error": f"expected {wanted}, got {action!r:.60}"})
         return Transition("session", moment.seen, action, None, world=moment.game)
 
     def outcome(before: Moment, row: Transition, after: GameState) -> Outcome:
