@@ -182,8 +182,8 @@ class TextGameRecipe(RowsRecipe):
         if data.source != "textworld":
             return {}
         real, found = self.real(config), {}
-        for name, split in (("trained games", "train"), ("unseen games", "test")):
-            spec = replace(data.env, split=split)
+        specs = {"trained games": replace(data.env, split="train"), "unseen games": replace(data.env, split="test")}
+        for name, spec in specs.items():
             games = [f"house-{spec.game_number(index):04d}" for index in range(spec.games)]
             found[name] = Task(real, {game: {"game": game} for game in games}, real.worth_trying, real.last)
         return found
