@@ -52,7 +52,7 @@ def bytesized32() -> Config:
         model=ModelConfig(vocabulary=4096, pieces="fields", hidden=256, layers=8, heads=4),
         sft=SFTConfig(steps=700, batch=64, optimizer=rows.from_scratch(1.5e-3), save_every=50, eval_every=175),
         rl=RLConfig(
-            steps=40, prompts=64, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=20
+            steps=40, prompts=64, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.0, eval_every=20
         ),
         control=ControlConfig(learning_rate=3e-4),
     )
