@@ -80,10 +80,25 @@ class GRPO:
     def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:
         """One rollout phase and its updates; metrics and the tokens that all forwards processed."""
         self.pending = None
+        rows, groups, scores, seconds = self._sampled(step)
+        if self.record is not None:
+            self.record(step, rows, groups, scores)
+        begun, rewards_BG = time.perf_counter(), rewards(scores)
+        metrics = {**summary(groups, scores, rows), **self.learn_on(Pending(groups, rewards_BG, 0), progress)}
+        metrics |= seconds | {"time/update": time.perf_counter() - begun}
+        if self.config.draw == "spread":
+            spread_B = rewards_BG.std(dim=1, correction=0).masked_fill(zero_variance(rewards_BG), 0.0)
+            self.learner.spread |= zip((row.id for row in rows), spread_B.tolist(), strict=True)
+        rolled = sum(len(g[0].script.prompt) + sum(len(r.ids) for r in g) for g in groups)
+        return metrics, rolled + int(metrics["trained_tokens"])
+
+    def _sampled(self, step: int) -> tuple[list[Transition], Rollouts, Scores, dict[str, float]]:
+        """The rows, rollouts and scores of a step, and how long the two phases took: one batch of prompts, or as many
+        as dynamic sampling has need of."""
         rows: list[Transition] = []
         groups: list[list[Rollout]] = []
         scores: list[list[Score]] = []
-        seconds = dict.fromkeys(("time/rollout", "time/reward", "time/update"), 0.0)
+        seconds = {"time/rollout": 0.0, "time/reward": 0.0}
         for batch in range(self.batches):
             begun = time.perf_counter()
             more_rows, more = self.rollouts(step, batch)
@@ -93,19 +108,9 @@ class GRPO:
             rows, groups = rows + more_rows, groups + more
             seconds["time/rollout"] += sampled - begun
             seconds["time/reward"] += time.perf_counter() - sampled
-            rewards_BG = torch.tensor([[s.value for s in group] for group in scores], dtype=torch.float64)
-            if int((~zero_variance(rewards_BG)).sum()) >= self.config.prompts:
+            if int((~zero_variance(rewards(scores))).sum()) >= self.config.prompts:
                 break
-        if self.record is not None:
-            self.record(step, rows, groups, scores)
-        begun = time.perf_counter()
-        metrics = {**summary(groups, scores, rows), **self.learn_on(Pending(groups, rewards_BG, 0), progress)}
-        metrics |= seconds | {"time/update": time.perf_counter() - begun}
-        if self.config.draw == "spread":
-            spread_B = rewards_BG.std(dim=1, correction=0).masked_fill(zero_variance(rewards_BG), 0.0)
-            self.learner.spread |= zip((row.id for row in rows), spread_B.tolist(), strict=True)
-        rolled = sum(len(g[0].script.prompt) + sum(len(r.ids) for r in g) for g in groups)
-        return metrics, rolled + int(metrics["trained_tokens"])
+        return rows, groups, scores, seconds
 
     def prompts(self, step: int) -> list[Transition]:
         """The rows that a step may sample for, all its batches one after the other: a function of (seed, step), and
@@ -199,6 +204,11 @@ class GRPO:
         policy = self.learner.policy
         with policy.disable_adapter() if isinstance(policy, PeftModel) else nullcontext():
             return self.learner.logps(packed, self.config.temperature, self.reference)[0]
+
+
+def rewards(scores: Scores) -> Tensor:
+    """Shape [B, G], float64."""
+    return torch.tensor([[s.value for s in group] for group in scores], dtype=torch.float64)
 
 
 def summary(groups: Rollouts, scores: Scores, transitions: Sequence[Transition]) -> dict[str, float]:
