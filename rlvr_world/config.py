@@ -105,7 +105,16 @@ class RLConfig:
     kl_estimator: Literal["k1", "k2", "k3"] = what("k3", "k3 is the low-variance estimator of the paper")
     entropy: float = what(0.0, "entropy bonus coefficient", "loss per nat")
     drop_zero_variance: bool = what(
-        True, "leave groups of equal rewards out of the update, and with them their share of KL and entropy"
+        True, "leave groups of equal rewards out of the update where kl and entropy are 0, and they add nothing to it"
+    )
+    dynamic_sampling: int = what(
+        0,
+        "DAPO: sample up to so many batches of prompts a step, until rl.prompts groups have different rewards, and "
+        "learn from these alone; 0 learns from one batch as it is",
+        "batches",
+    )
+    draw: Literal["even", "spread"] = what(
+        "even", "draw rows alike, or by the deviation of the rewards that their groups last had"
     )
     save_every: int = what(20, "checkpoint interval", "steps")
     eval_every: int = what(10, "validation interval; 0 never", "steps")

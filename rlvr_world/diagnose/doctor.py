@@ -39,7 +39,8 @@ def doctor(config: Config, model: str = "", prompts: int = 200) -> tuple[bool, s
     splits = recipe.splits(config)
     learner, domain = learner_and_domain(recipe, config, source, world_of(source), config.rl.optimizer)
     epoch = partial(splits.rl_epoch, config.seed)
-    many = replace(config.rl, prompts=min(prompts, len(epoch(0))), kl=0.0)  # sampling alone needs no reference
+    once = min(prompts, len(epoch(0)))
+    many = replace(config.rl, prompts=once, dynamic_sampling=0, kl=0.0)  # sampling alone needs no reference
     stage = GRPO(learner, many, domain, epoch, config.seed)
     rows, groups = stage.rollouts(0)
     judged = list(judge(domain, [[rollout.written for rollout in group] for group in groups], rows))

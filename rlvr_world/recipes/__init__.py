@@ -45,6 +45,8 @@ class Splits:
     """(seed, epoch) -> the rows that RL draws from, as many in every epoch; None takes the training rows."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Why rows that were read are in no split -> how many."""
+    control: Sequence[Transition] | None = None
+    """What RL's control fits, where that is not what SFT does: the rows that RL draws from."""
 
     def rl_epoch(self, seed: int, epoch: int) -> Sequence[Transition]:
         return self.train if self.epoch is None else self.epoch(seed, epoch)

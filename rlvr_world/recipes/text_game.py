@@ -53,7 +53,7 @@ def bytesized32() -> Config:
         model=ModelConfig(vocabulary=4096, pieces="fields", hidden=256, layers=8, heads=4),
         sft=SFTConfig(steps=700, batch=64, optimizer=rows.from_scratch(1.5e-3), save_every=50, eval_every=175),
         rl=RLConfig(
-            steps=40, prompts=64, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=20
+            steps=40, prompts=64, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.0, eval_every=20
         ),
         control=ControlConfig(learning_rate=3e-4),
     )
@@ -98,16 +98,16 @@ def _published(recipe: str, size: str, reward: Any, unchanged: float) -> Config:
 
 class TextGameRecipe(RowsRecipe):
     def splits(self, config: Config) -> Splits:
-        from rlvr_world.domains.text_game.rows import is_gold
+        from rlvr_world.domains.text_game.rows import is_gold, question
 
         data: TextGameConfig = config.data
         column = reasoning_column(config)
         if data.source == "textworld":
-            train, valid, test = _played(data)
+            parts = _played(data)
         else:
-            train, valid, test = self._from_files(config, "" if data.sft_train else column)
-        sft = self.read(config, data.sft_train, column) if data.sft_train else train
-        return Splits(sft, train, valid, test, rows.drawn(train, config, is_gold))
+            parts = self._from_files(config, "" if data.sft_train else column)
+        sft = self.read(config, data.sft_train, column) if data.sft_train else None
+        return rows.shared_out(parts, config, question, is_gold, sft)
 
     def _from_files(self, config: Config, column: str) -> tuple[Sequence[Transition], ...]:
         from rlvr_world.domains.text_game.rows import deduplicate, question

@@ -41,8 +41,8 @@ def miniwob() -> Config:
             group=16,
             seeds=(0, 1, 2),
             optimizer=OptimizerConfig(5e-4, "cosine", warmup=0.05, beta2=0.99),
-            kl=0.02,
-            entropy=0.03,
+            kl=0.004,
+            entropy=0.006,
             eval_every=25,
         ),
         control=ControlConfig(learning_rate=1e-3),
@@ -80,7 +80,7 @@ def webarena_published() -> Config:
 class WebPageRecipe(RowsRecipe):
     def splits(self, config: Config) -> Splits:
         from rlvr_world.domains.web_page.envs.collect import collect_rows
-        from rlvr_world.domains.web_page.splits import split_rows
+        from rlvr_world.domains.web_page.splits import split_rows, unit
 
         data: WebPageConfig = config.data
         path = str(collect_rows(data.env, data.cache)) if data.source == "browser" else rows.train_file(config)
@@ -92,8 +92,8 @@ class WebPageRecipe(RowsRecipe):
         if data.test:
             test = self.read(config, data.test, lost=lost)
         left_out = {"the browser lost the next page": len(lost), "held out, but the question stands in training": seen}
-        epoch = rows.drawn(train, config, lambda row: row.kind != "unchanged")
-        return Splits(train, train, valid, test, epoch, left_out)
+        splits = rows.shared_out((train, valid, test), config, unit, lambda row: row.kind != "unchanged")
+        return replace(splits, left_out=left_out)
 
     def read(
         self, config: Config, path: str, column: str = "", on_fault: OnFault = None, lost: list[str] | None = None

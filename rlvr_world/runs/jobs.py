@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from rlvr_world.system.files import write_whole
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.sft import SFT, Encoded
-from rlvr_world.types import Domain
+from rlvr_world.types import Domain, Transition
 
 if TYPE_CHECKING:
     from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining
@@ -91,7 +91,7 @@ def model_jobs(run: Run, base: str) -> Iterator[Job]:
     """Likelihood training, then RL and its control for each seed, each known when those before it have results."""
     sft, rl, start = run.config.sft, run.config.rl, base
     if sft.steps:
-        yield _likelihood(run, "sft", sft, lambda c: c.step / sft.steps, start, run.config.seed)
+        yield _likelihood(run, "sft", sft, lambda c: c.step / sft.steps, start, run.config.seed, run.splits.sft)
         start = str(checkpoints.latest(run.folder / "sft") or "")
     for seed in rl.seeds if rl.steps and start else ():
         yield _rl(run, f"rl/seed{seed}", start, seed)
@@ -111,16 +111,20 @@ def _rl(run: Run, name: str, start: str, seed: int) -> Job:
 
 
 def _control(run: Run, name: str, start: str, seed: int, tokens: int) -> Job:
-    """SFT from RL's start until it has processed as many tokens as RL did, sampling included."""
+    """SFT from RL's start until it has processed as many tokens as RL did, sampling included. Where SFT and RL have
+    rows of their own, it fits those that RL draws from."""
     sft, rate = run.config.sft, run.config.control.learning_rate
     optimizer = replace(sft.optimizer, learning_rate=sft.optimizer.learning_rate if rate is None else rate)
     every = sft.eval_every or sft.steps // 10 or sft.save_every
     sft = replace(sft, pretrain_steps=0, optimizer=optimizer, eval_every=every)
-    return _likelihood(run, name, sft, lambda c: c.tokens / max(1, tokens), start, 1000 + seed)
+    rows = run.splits.sft if run.splits.control is None else run.splits.control
+    return _likelihood(run, name, sft, lambda c: c.tokens / max(1, tokens), start, 1000 + seed, rows)
 
 
-def _likelihood(run: Run, name: str, config: SFTConfig, progress_of: ProgressOf, start: str, seed: int) -> Job:
-    stage_of: StageOf = lambda learner, domain: SFT(learner, config, Encoded(domain, run.splits.sft), seed)  # noqa: E731
+def _likelihood(
+    run: Run, name: str, config: SFTConfig, progress_of: ProgressOf, start: str, seed: int, rows: Sequence[Transition]
+) -> Job:
+    stage_of: StageOf = lambda learner, domain: SFT(learner, config, Encoded(domain, rows), seed)  # noqa: E731
     return _job(run, name, config, progress_of, start, stage_of)
 
 

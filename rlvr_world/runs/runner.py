@@ -42,6 +42,7 @@ LEAST = {
         ("save_every", "forward_tokens", "batch", "max_rows", "at_once", "keep", "layers", "heads", "runs"), 1
     ),
     **dict.fromkeys(("seed", "steps", "eval_every", "threads", "rows", "valid_rows", "samples", "pretrain_steps"), 0),
+    "dynamic_sampling": 0,
     **dict.fromkeys(("lora_rank", "extremes", "sample", "flat_steps", "still_steps", "reject_attempts"), 0),
 }
 """The least that whole numbers of these names may be, in any group of settings."""

@@ -71,6 +71,11 @@ class TextGameConfig:
     max_response: int = what(4096, "longest answer", "tokens")
     reward: Literal["binary", "task_specific"] = what("binary", "exact match, or the paper's task-specific sum")
     scoring: Literal["strict", "published"] = what("strict", "whole-state comparison, or the published code's")
+    even: float = what(
+        0.0,
+        "SFT and RL rows: 1 has every verb of every world as often as any other, 0 takes them as they come",
+        "0 to 1",
+    )
     unchanged_per_hundred: float = what(
         -1.0,
         "RL rows: unchanged ones for 100 changed ones (paper: 40 binary, 5 task-specific); negative takes all rows",

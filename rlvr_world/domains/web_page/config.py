@@ -63,6 +63,11 @@ class WebPageConfig:
     )
     reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")
     split: WorldSplitRule = field(default_factory=lambda: WorldSplitRule(test=0.15, valid=0.05, worlds=0.2))
+    even: float = what(
+        0.0,
+        "SFT and RL rows: 1 has every verb of every world as often as any other, 0 takes them as they come",
+        "0 to 1",
+    )
     unchanged_per_hundred: float = what(-1.0, "RL rows: unchanged ones for 100 changed ones; negative takes all rows")
     style: Literal["published", "compact"] = what(
         "compact", "prompt and answer: 'published', or 'compact' for models trained from scratch"
