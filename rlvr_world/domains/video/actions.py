@@ -78,9 +78,9 @@ class ActionBins:
         values_TA = np.concatenate([self._checked(a, name) for name, a in actions.items()])
         share_A = self.outside(values_TA)
         constant_A = np.equal(self.low, self.high)
-        for field in np.flatnonzero(constant_A & (share_A > 0)):
-            got = f"{round(share_A[field] * len(values_TA))} of {len(values_TA)} values differ and are clamped"
-            print(f"field {field} is always {self.low[field]:.4g} in training, where {got}", file=sys.stderr)
+        for at in np.flatnonzero(constant_A & (share_A > 0)):
+            got = f"{round(share_A[at] * len(values_TA))} of {len(values_TA)} values differ, and are clamped"
+            print(f"field {at} is always {self.low[at]:.4g} in the training data; here {got}", file=sys.stderr)
         share_A[constant_A] = 0
         if share_A.max() <= OUTSIDE_LIMIT:
             return

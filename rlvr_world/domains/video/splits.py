@@ -62,7 +62,6 @@ def parts(data: VideoConfig) -> Parts:
     return found
 
 
-@lru_cache(maxsize=2)
 def _unread(data: VideoConfig, episodes: Episodes) -> dict[int, str]:
     """What is wrong with episodes that do not read, by number. Each is read whole, frame by frame, and what is found is
     kept under ``data.cache`` for as long as the files stay as they are."""

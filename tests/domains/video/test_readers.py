@@ -384,7 +384,7 @@ def test_folder_takes_a_list_of_actions(tmp_path: Path) -> None:
 def test_folder_rows_and_mp4_files_must_match(tmp_path: Path) -> None:
     write_folder(tmp_path)
     shutil.copy(tmp_path / "run_0.mp4", tmp_path / "run_9.mp4")
-    with pytest.raises(InputError, match="episode run_9: it has run_9.mp4 but no rows"):
+    with pytest.raises(InputError, match=r"episode run_9: it has run_9\.mp4 but no rows"):
         open_episodes("folder", tmp_path)
     (tmp_path / "run_9.mp4").unlink()
     write_mp4(tmp_path / "run_1.mp4", data()[1]["image"][:-2])

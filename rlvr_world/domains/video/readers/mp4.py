@@ -69,7 +69,7 @@ def open_video(file: Path, episode: str) -> Video:
     return Video(file, shown, np.flatnonzero(key), tick)
 
 
-def read_frames(video: Video, steps: Sequence[int], episode: str, number_S: Sequence[int] | None = None) -> np.ndarray:
+def read_frames(video: Video, steps: Sequence[int], episode: str, number_S: np.ndarray | None = None) -> np.ndarray:
     """The frames at these steps, uint8 [len(steps), H, W, 3], RGB; each is decoded once, in the order of the file.
     ``number_S`` says which frame of the file a step's is; None where they are counted alike.
 
