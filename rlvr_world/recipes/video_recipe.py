@@ -42,6 +42,7 @@ class VideoRecipe(Recipe):
     def splits(self, config: Config) -> Splits:
         from torch.utils.data import ConcatDataset
 
+        from rlvr_world.domains.row_files import left_out
         from rlvr_world.domains.video.augmentation import Jittered
         from rlvr_world.domains.video.splits import held_out_clips, parts, training_clips
 
@@ -55,7 +56,7 @@ class VideoRecipe(Recipe):
             versions: list[Any] = [train, *(training_clips(data, copy, config.seed) for copy in copies)]
             sft = ConcatDataset(versions)
         valid, test = (held_out_clips(data, found[name], config.seed) for name in ("valid", "test"))
-        return Splits(sft, train, valid, test)
+        return Splits(sft, train, valid, test, left_out=left_out(found.skipped, "episodes"))
 
     def first_stage(self, config: Config) -> FirstStage | None:
         """The visual tokenizer, unless the recipe names one or the model that training starts from has its own."""
@@ -210,7 +211,7 @@ class VideoRecipe(Recipe):
         return {
             "domain": "video",
             "kind": data.kind,
-            "frames": [data.height, data.width],
+            "frames": [data.height, data.width, data.fit],
             "horizon": data.horizon,
             "frame_skip": data.frame_skip,
             "lpips": data.lpips,
@@ -232,7 +233,7 @@ def _visual_tokenizer_training(config: Config) -> VisualTokenizerTraining:
     return VisualTokenizerTraining(
         create_visual_tokenizer(settings, *size, config.seed).to(device),
         settings,
-        Segments(*parts(data)["train"], size, data.frame_skip, settings, config.seed),
+        Segments(*parts(data)["train"], size, data.frame_skip, settings, config.seed, data.fit),
         _lpips(config),
         config.seed,
         compute_dtype(config.model.precision, device),
@@ -246,7 +247,8 @@ def _validate_visual_tokenizer(config: Config, stage: VisualTokenizerTraining) -
 
     data: VideoConfig = config.data
     plain = replace(data.tokenizer, jitter=False, crop=1.0)
-    held = Segments(*parts(data)["valid"], (data.height, data.width), data.frame_skip, plain, config.seed)
+    size = (data.height, data.width)
+    held = Segments(*parts(data)["valid"], size, data.frame_skip, plain, config.seed, data.fit)
     return stage.validate([held(i) for i in range(VALIDATED)], FrameMetrics(stage.lpips))
 
 
@@ -271,13 +273,13 @@ def _cache(config: Config, world: Path | None) -> TokenCache:
     if not source:
         raise InputError("data.tokenizer.source: a video model needs its visual tokenizer; name the tokenizer's folder")
     kept = Path(data.cache).expanduser() / "tokens"
-    return _opened(source, (data.height, data.width), kept, str(check_device(config.model.device)))
+    return _opened(source, (data.height, data.width), kept, data.fit, str(check_device(config.model.device)))
 
 
 @lru_cache(maxsize=1)
-def _opened(source: str, size: tuple[int, int], kept: Path, device: str) -> TokenCache:
+def _opened(source: str, size: tuple[int, int], kept: Path, fit: str, device: str) -> TokenCache:
     """Opened once: the fingerprint of a large tokenizer and the index of many tokens take their time."""
     from rlvr_world.domains.video.token_cache import TokenCache
     from rlvr_world.vision.loading import load_visual_tokenizer
 
-    return TokenCache(load_visual_tokenizer(source).to(device), size, kept)
+    return TokenCache(load_visual_tokenizer(source).to(device), size, kept, fit)

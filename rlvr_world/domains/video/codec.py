@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rlvr_world.domains.video.actions import fit_ranges, pooled
+from rlvr_world.domains.video.actions import chosen_dims, fit_ranges, pooled
 from rlvr_world.domains.video.config import VideoConfig
 from rlvr_world.domains.video.episodes import Episodes
 from rlvr_world.domains.video.layout import Codec, VideoLayout
@@ -56,7 +56,7 @@ def check_ranges(data: VideoConfig, part: Part, codec: Codec) -> None:
 
 def _given(data: VideoConfig, episodes: Episodes, episode: int) -> np.ndarray:
     """float32 [T // pool, A]: an episode's actions as the model is given them."""
-    return pooled(episodes.actions(episode), data.action_pool)
+    return pooled(chosen_dims(episodes.actions(episode), data.action_dims, episodes.name), data.action_pool)
 
 
 def _felt(episodes: Episodes, episode: int) -> np.ndarray:

@@ -9,6 +9,7 @@ actions may end in a description of the element, `` where [12] is link 'Cart'``,
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import dataclass
 
@@ -31,8 +32,12 @@ GRAMMAR = {
     "stop": (r"(?:\[(?P<text>.*)\])?", "stop [answer]"),
 }
 """What follows each verb, as a pattern, and the whole for a person."""
-_TARGET = re.compile(r"\w+(?: \[|\(['\"])([\w-]+)")
-_ON_ELEMENTS = ("click", "hover", "type", "fill", "press", "select_option", "focus", "clear", "check", "uncheck")
+_TARGET = re.compile(r"(?:click|hover|type|clear) " + _ID)
+_CALLS_ON_ELEMENTS = (
+    *("click", "dblclick", "hover", "fill", "press", "select_option", "focus", "clear", "check", "uncheck"),
+    *("drag_and_drop", "upload_file"),
+)
+"""BrowserGym's high-level actions (``browsergym.core.action.functions``) whose first argument names an element."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,20 @@ def parse_action(text: str) -> Action:
 
 
 def target_of(action: str) -> str:
-    """The id of the element that an action names, in WebArena's words or as BrowserGym's call; empty for none."""
-    found = _TARGET.match(action)
-    named = found and action.startswith(_ON_ELEMENTS) and not action.startswith("press [")
-    return found[1] if found and named else ""
+    """The id of the element that an action names, in WebArena's words or as BrowserGym's call, of several calls the
+    first; empty for none.
+
+    >>> target_of("drag_and_drop(to_bid='b2', from_bid='a3')")
+    'a3'
+    """
+    if found := _TARGET.match(action):
+        return found["id"]
+    try:
+        body = ast.parse(action.strip()).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+    call = body[0].value if body and isinstance(body[0], ast.Expr) else None
+    if not isinstance(call, ast.Call) or ast.unparse(call.func) not in _CALLS_ON_ELEMENTS:
+        return ""
+    named = [*call.args[:1], *(keyword.value for keyword in call.keywords if keyword.arg in ("bid", "from_bid"))]
+    return str(named[0].value) if named and isinstance(named[0], ast.Constant) else ""

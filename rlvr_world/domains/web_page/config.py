@@ -27,13 +27,17 @@ hidden until a click, which nobody can predict."""
 
 @dataclass(frozen=True)
 class BrowserSpec:
-    site: Literal["miniwob", "folder", "infinity"] = what(
-        "miniwob", "pages of the package miniwob, .html files of a folder, or one app of a WebArena-Infinity checkout"
+    site: Literal["miniwob", "folder", "infinity", "url"] = what(
+        "miniwob",
+        "pages of the package miniwob, .html files of a folder, an app of a WebArena-Infinity checkout, or of a server",
     )
-    path: str = what("", "folder: where the pages are; infinity: the app, such as CHECKOUT/apps/gmail")
+    path: str = what("", "folder: of the pages; infinity: the app, CHECKOUT/apps/gmail; url: http://localhost:3000")
     tasks: tuple[str, ...] = what(
-        (), "tasks to play, or 'all'; empty takes all, of MiniWoB those whose trees show something"
+        (),
+        "tasks to play, or 'all'; empty takes all, of MiniWoB those whose trees show something; url: start pages, such "
+        "as /cart,/items?page=2",
     )
+    login: str = what("", "url: Python file with `async def login(page)`, which Playwright runs once before all else")
     episodes: int = what(30, "episodes a task, each on a page made from a seed of its own", "episodes")
     steps: int = what(4, "longest episode", "actions")
     transitions: int = what(0, "stop when there are so many; 0 plays every episode", "rows")
@@ -45,8 +49,10 @@ class BrowserSpec:
         at_least("web", self, episodes=1, steps=1, transitions=0)
         if (self.site == "miniwob") == bool(self.path):
             raise InputError(
-                f"web: site={self.site} with path={self.path!r}; name the folder for folder and infinity only"
+                f"web: site={self.site} with path={self.path!r}; name the folder or address for the others only"
             )
+        if self.login and self.site != "url":
+            raise InputError(f"web: login={self.login!r} with site={self.site}; a login step is for site=url only")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class WebPageConfig:
     cache: str = what("~/.cache/rlvr_world", "browser: folder where played rows are kept")
     train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .json, .parquet, or a folder of parquet)")
     test: str = what("", "files: test rows, same layouts; empty splits data.train")
+    skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
     label: Literal["aligned", "published"] = what("aligned", "the true change: ours, or as the published code finds it")
     scoring: Literal["strict", "published"] = what("strict", "reward: F1 without credit for 'None', or the published")
     reward_beta: float = what(

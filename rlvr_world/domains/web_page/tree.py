@@ -9,7 +9,7 @@ Names are Python literals, so that a node is always one line. WebArena puts the 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rlvr_world.errors import InputError
@@ -61,7 +61,8 @@ class Page:
 
 
 def parse_page(text: str) -> Page:
-    """The page that ``text`` describes, blank lines aside. Raises InputError, naming the line, where one is no node."""
+    """The page that ``text`` describes, blank lines aside; a line without indent and id goes on with a value before it.
+    Raises InputError, naming the line, where one is no node."""
     lines = text.split("\n")
     tabs = lines[0] if lines[0].startswith("Tab ") else ""
     nodes = []
@@ -70,6 +71,9 @@ def parse_page(text: str) -> Page:
             continue
         found = _LINE.fullmatch(line)
         node = Node(found[2] or "", found[3], len(found[1])) if found else None
+        if nodes and nodes[-1].parts[2] and line[0] not in "\t [":  # only the first node has no indent: a value goes on
+            nodes[-1] = replace(nodes[-1], text=f"{nodes[-1].text} {line.strip()}")
+            continue
         if node is None or not (node.id or node.role):
             raise InputError(f"line {number}: expected a node such as [12] button 'Save', got {line!r:.80}")
         nodes.append(node)

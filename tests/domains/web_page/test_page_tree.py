@@ -60,6 +60,12 @@ def test_what_is_no_node(line):
         parse_page(f"[1] RootWebArea 'A'\n{line}")
 
 
+def test_a_value_of_several_lines_makes_no_nodes():
+    page = parse_page("[1] RootWebArea 'A'\n\t[2] textbox 'Note' value: one\ntwo 'b', three\n\n4\n\t[3] button 'Go'")
+    assert [node.text for node in page.nodes][1:] == ["textbox 'Note' value: one two 'b', three 4", "button 'Go'"]
+    assert parse_page(write_page(page)) == page
+
+
 def test_every_real_page(shared):
     pages = 0
     for name in ("real", "generated"):
