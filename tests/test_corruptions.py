@@ -75,7 +75,7 @@ TEXT_FILES: dict[str, tuple[Harm, str]] = {
     "gzip cut off": (lambda data: data[:-20], "expected a whole gzip file"),
     "gzip with a flipped byte": (lambda data: data[:-6] + bytes([data[-6] ^ 255]) + data[-5:], "gzip file"),
     "no gzip at all": (lambda data: gzip.decompress(data), "expected a whole gzip file"),
-    "empty": (lambda data: gzip.compress(b""), "expected at least one text-game row"),
+    "empty": (lambda data: gzip.compress(b""), "expected at least one text-game row that reads, got none"),
     "a line cut off": (lambda data: gzip.compress(gzip.decompress(data)[:-30]), "row 12: expected the line to be JSON"),
     "another encoding": (
         lambda data: gzip.compress(gzip.decompress(data).replace(b"door", b"t\xfcr")),

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,19 @@ Record = tuple[str, str, dict[str, Any]]
 """A record's name, ``rows.jsonl:7``; where it stands, for errors; and its columns."""
 OnFault = Callable[[InputError], None] | None
 """What is told of each row that does not read, which is then left out; None raises at the first."""
+
+
+def skipping(skip_faulty: bool) -> tuple[OnFault, list[str]]:
+    """For ``data.skip_faulty``: what to tell of faults, and the list to which it adds them."""
+    faults: list[str] = []
+    return (lambda error: faults.append(str(error))) if skip_faulty else None, faults
+
+
+def left_out(faults: Sequence[str], noun: str = "rows") -> dict[str, int]:
+    """How many were skipped, for ``Splits.left_out``; stderr is told so, with the first of them."""
+    if faults:
+        print(f"left out: {len(faults)} {noun} that do not read, the first: {faults[0]}", file=sys.stderr)
+    return {f"{noun} that do not read": len(faults)} if faults else {}
 
 
 @contextmanager
@@ -52,8 +66,8 @@ def read_transitions(
     for record in joined(read_records(path, on_fault)):
         with telling(on_fault):
             rows.append(parse(*record))
-    if not rows and on_fault is None:
-        raise InputError(f"{path}: expected at least one {kind} row, got an empty file; give a file with rows")
+    if not rows:
+        raise InputError(f"{path}: expected at least one {kind} row that reads, got none; give a file with rows")
     return rows
 
 

@@ -37,10 +37,16 @@ class RowsRecipe(Recipe):
         return {config.data.train: reasoning_column(config), config.data.test: ""}
 
     def row_faults(self, config: Config) -> list[str]:
-        faults: list[str] = []
+        from rlvr_world.domains.row_files import skipping
+
+        on_fault, faults = skipping(skip_faulty=True)
         for path, column in self.files(config).items() if config.data.source == "files" else ():
-            if path:
-                self.read(config, path, column, lambda error: faults.append(str(error)))
+            try:
+                if path:
+                    self.read(config, path, column, on_fault)
+            except InputError:
+                if not faults:
+                    raise
         return faults
 
 

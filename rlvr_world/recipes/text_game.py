@@ -97,25 +97,27 @@ def _published(recipe: str, size: str, reward: Any, unchanged: float) -> Config:
 
 class TextGameRecipe(RowsRecipe):
     def splits(self, config: Config) -> Splits:
+        from rlvr_world.domains.row_files import left_out, skipping
         from rlvr_world.domains.text_game.rows import is_gold
 
         data: TextGameConfig = config.data
         column = reasoning_column(config)
+        on_fault, faults = skipping(data.skip_faulty)
         if data.source == "textworld":
             train, valid, test = _played(data)
         else:
-            train, valid, test = self._from_files(config, "" if data.sft_train else column)
-        sft = self.read(config, data.sft_train, column) if data.sft_train else train
-        return Splits(sft, train, valid, test, rows.drawn(train, config, is_gold))
+            train, valid, test = self._from_files(config, "" if data.sft_train else column, on_fault)
+        sft = self.read(config, data.sft_train, column, on_fault) if data.sft_train else train
+        return Splits(sft, train, valid, test, rows.drawn(train, config, is_gold), left_out(faults))
 
-    def _from_files(self, config: Config, column: str) -> tuple[Sequence[Transition], ...]:
+    def _from_files(self, config: Config, column: str, on_fault: OnFault) -> tuple[Sequence[Transition], ...]:
         from rlvr_world.domains.text_game.rows import deduplicate, question
 
         data: TextGameConfig = config.data
-        train = self.read(config, rows.train_file(config), column)
+        train = self.read(config, rows.train_file(config), column, on_fault)
         if not data.test:
             return split_rows(train, data.split, question)
-        test = self.read(config, data.test)
+        test = self.read(config, data.test, on_fault=on_fault)
         if data.deduplicate:
             train = deduplicate(train, test)
         if data.split.worlds:

@@ -79,21 +79,23 @@ def webarena_published() -> Config:
 
 class WebPageRecipe(RowsRecipe):
     def splits(self, config: Config) -> Splits:
+        from rlvr_world.domains.row_files import left_out, skipping
         from rlvr_world.domains.web_page.envs.collect import collect_rows
         from rlvr_world.domains.web_page.splits import split_rows
 
         data: WebPageConfig = config.data
         path = str(collect_rows(data.env, data.cache)) if data.source == "browser" else rows.train_file(config)
         lost: list[str] = []
-        known = self.read(config, path, reasoning_column(config), lost=lost)
+        on_fault, faults = skipping(data.skip_faulty)
+        known = self.read(config, path, reasoning_column(config), on_fault, lost)
         rule = replace(data.split, worlds=0.0, test=0.0) if data.test else data.split
         train, valid, test = split_rows(known, rule)
         seen = len(known) - len(train) - len(valid) - len(test)
         if data.test:
-            test = self.read(config, data.test, lost=lost)
-        left_out = {"the browser lost the next page": len(lost), "held out, but the question stands in training": seen}
+            test = self.read(config, data.test, on_fault=on_fault, lost=lost)
         epoch = rows.drawn(train, config, lambda row: row.kind != "unchanged")
-        return Splits(train, train, valid, test, epoch, left_out)
+        gone = {"the browser lost the next page": len(lost), "held out, but the question stands in training": seen}
+        return Splits(train, train, valid, test, epoch, gone | left_out(faults))
 
     def read(
         self, config: Config, path: str, column: str = "", on_fault: OnFault = None, lost: list[str] | None = None

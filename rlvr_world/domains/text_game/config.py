@@ -61,6 +61,7 @@ class TextGameConfig:
     cache: str = what("~/.cache/rlvr_world", "embedded world: folder where played rows are kept")
     train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .parquet, or a folder of parquet)")
     test: str = what("", "files: test rows, same layouts; empty splits data.train")
+    skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
     sft_train: str = what("", "files: rows that SFT fits, such as those `teach` keeps; empty takes data.train")
     rules: str = what("", "files: JSON file of the games' rules, for prompts that give them")
     split: WorldSplitRule = field(default_factory=WorldSplitRule)

@@ -56,6 +56,7 @@ class WebPageConfig:
     cache: str = what("~/.cache/rlvr_world", "browser: folder where played rows are kept")
     train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .json, .parquet, or a folder of parquet)")
     test: str = what("", "files: test rows, same layouts; empty splits data.train")
+    skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
     label: Literal["aligned", "published"] = what("aligned", "the true change: ours, or as the published code finds it")
     scoring: Literal["strict", "published"] = what("strict", "reward: F1 without credit for 'None', or the published")
     reward_beta: float = what(
