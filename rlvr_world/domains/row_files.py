@@ -180,6 +180,16 @@ def last_message(record: Mapping[str, Any], where: str) -> str:
     return str(take(messages[-1], "content", str, where, "prompt[-1]."))
 
 
+def own_prompt(row: Transition) -> str:
+    """What a row asks in its own words. Raises InputError for one that does not."""
+    if not row.prompt:
+        raise InputError(
+            f"row {row.id}: expected a prompt of its own (a column prompt, as published), got none; give such rows, or "
+            "have prompts built: data.style.row=false (text games), data.style=published (web pages)"
+        )
+    return row.prompt
+
+
 def reasoning_of(record: Mapping[str, Any], column: str, where: str) -> str:
     """A given chain of thought with its answer; empty where no column is named."""
     if column and column not in record:
@@ -189,8 +199,10 @@ def reasoning_of(record: Mapping[str, Any], column: str, where: str) -> str:
 
 
 def asked(given: Any, read_state: Callable[[Mapping[str, Any]], Any]) -> Transition:
-    """A transition without a next state, out of ``{"state": ..., "action": ...}``; ``id`` and ``game`` may be given."""
+    """A transition without a next state, out of ``{"state": ..., "action": ...}``; ``id``, ``game`` and ``prompt`` may
+    be given."""
     if not isinstance(given, Mapping):
         raise InputError(f"question: expected an object with the keys state and action, got {given!r:.80}")
     state, action = read_state(given), take(given, "action", str, "question")
-    return Transition(str(given.get("id", "question")), state, action, None, world=str(given.get("game", "")))
+    said = {"world": str(given.get("game", "")), "prompt": str(given.get("prompt", ""))}
+    return Transition(str(given.get("id", "question")), state, action, None, **said)

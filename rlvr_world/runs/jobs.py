@@ -127,10 +127,19 @@ def _likelihood(run: Run, name: str, config: SFTConfig, progress_of: ProgressOf,
 
 def _job(run: Run, name: str, settings: Any, progress_of: ProgressOf, start: str, stage_of: StageOf) -> Job:
     def open_() -> tuple[Stage, Learner, Validate]:
-        learner, domain = learner_and_domain(run.recipe, run.config, start, run.world, settings.optimizer)
+        config = run.config
+        if name != "sft":
+            config = after_sft(config)
+        learner, domain = learner_and_domain(run.recipe, config, start, run.world, settings.optimizer)
         return stage_of(learner, domain), learner, partial(_validate, run, learner, domain)
 
     return Job(_schedule(run, name, settings, progress_of), start, open_)
+
+
+def after_sft(config: Config) -> Config:
+    """The config as the stages after SFT train under it: without adapters where these are for SFT alone."""
+    every = config.model.lora_stages == "sft"
+    return replace(config, model=replace(config.model, lora_rank=0)) if every else config
 
 
 def _schedule(run: Run, name: str, settings: Any, progress_of: ProgressOf) -> Schedule:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
-from tokenizers import Tokenizer, models
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 from rlvr_world.training.visual_tokenizer import create_visual_tokenizer
 from rlvr_world.vision.config import VisualTokenizerConfig
@@ -75,3 +80,116 @@ def rt1_episodes(folder: Path, count: int = 3, frames: int = 10) -> Path:
             action=rng.uniform(low, high, (frames, 13)),
         )
     return folder
+
+
+CHAT = (
+    "{{ bos_token }}{% for m in messages %}<|User|>{{ m['content'] }}{% endfor %}"
+    "{% if add_generation_prompt %}<|Assistant|><think>\n{% endif %}"
+)
+
+
+def language_model(folder: Path, positions: int = 32_768) -> Path:
+    """A language model such as R1-Distill-Qwen and what was trained from it: safetensors, a byte-level BPE, a template
+    that opens the turn's reasoning."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    special = ["<|end|>", "<|begin|>", "<|User|>", "<|Assistant|>"]
+    bpe = Tokenizer(models.BPE({token: i for i, token in enumerate([*special, *letters])}, []))
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    bpe.add_special_tokens([AddedToken(token, special=True) for token in special])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token=special[0], bos_token=special[1])
+    tokenizer.chat_template = CHAT
+    config = Qwen2Config(
+        vocab_size=len(tokenizer) + 12,  # as there: more rows than tokens
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=positions,
+        tie_word_embeddings=False,
+        eos_token_id=0,
+        bos_token_id=1,
+    )
+    torch.manual_seed(0)
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def game_prompt(state: str, base: int, action: str, task: str) -> str:
+    """The parts of a published text-game prompt, in short: an example with its own lines, then the game."""
+    example = f"Example game task description:\nWash it.\nThe current game UUID base is {base + 90}\n"
+    game = f"Task Description:\n{task}\nHere is the game state:\n{state}\n\nThe current game UUID base is {base}\n"
+    return f"You simulate.\n{example}{game}The action to take is:\n{action}\n\nBegin with 'The final answer is:'.\n"
+
+
+def game_record(row: dict[str, Any], index: int) -> dict[str, Any]:
+    """A ByteSized32 row as ``bytesized32-world-model-cot`` has it."""
+    before, after = (
+        {"game_state": [*row[state]["objects"], row[score]]}
+        for state, score in (("current_state", "current_score_state"), ("tick_state", "next_score_state"))
+    )
+    action, first = row["tick_state"]["lastAction"], row["current_state"]
+    prompt = game_prompt(str(before), first["max_UUID"], action, first["taskDesc"])
+    return {
+        "data_source": "llm_simulator",
+        "prompt": [{"content": prompt, "role": "user"}],
+        "ability": "next state prediction",
+        "reward_model": {"ground_truth": json.dumps(after), "style": "rule"},
+        "extra_info": {
+            "data_action": action,
+            "data_state": json.dumps(before),
+            "index": index,
+            "split": "train",
+        },
+    }
+
+
+def taught(record: dict[str, Any]) -> dict[str, Any]:
+    """The same as ``generated_cot.parquet`` has it: a teacher's text in the place of the next state."""
+    answer = 'It stays.\n</think>\n\nThe final answer is:\n```json\n{"modified": [], "removed": [], "score": {}}\n```'
+    return {**record, "reward_model": {"ground_truth": answer, "style": "rule"}}
+
+
+def page_record(number: int, action: str = "click [3]", indent: str = "\t") -> dict[str, Any]:
+    """A row of ``webarena-world-model-cot``."""
+    tabs = "Tab 0 (current): Shop | Tab 1: Help"
+    nodes = [
+        f"[1] RootWebArea 'Shop {number}'",
+        f"{indent}[2] textbox 'Find' required: False",
+        f"{indent}[3] link 'Cart'",
+    ]
+    before = "\n".join([tabs, "", *nodes])
+    after = before.replace("link 'Cart'", "link 'Cart' focused: True")
+    said = 'Attempt to perform "click" on element "[7]" but no matching element found'
+    prompt = (
+        "You predict pages.\nAn example:\nNew items:\nNone\n\nHere's the task for you:\nURL: http://shop/\n "
+        f"OBJECTIVE: Buy shoes\n PREVIOUS ACTION: {said}\n CURRENT OBSERVATION: {before}\n CURRENT ACTION: {action}\n"
+        " \n Please give the result directly in the format of the next state prediction."
+    )
+    truth = "New items:\nNone\n\nDeleted items:\nNone\n\nUpdated items:\n[3] link 'Cart' focused: True"
+    return {
+        "task_id": number,
+        "step_idx": number % 5,
+        "previous_actions": [said],
+        "next_state_acctree": after,
+        "refined_tao": "1. focus",
+        "raw_prediction": "[Rationale] It is clicked. [Next State] It gets the focus.",
+        "next_state_description_with_tao": "It gets the focus.",
+        "new_items": "None",
+        "updated_items": "[3] link 'Cart' focused: True",
+        "deleted_items": "None",
+        "question": prompt,
+        "answer": f"[Rationale] It is clicked.\n{truth}",
+        "data_source": "web_agent",
+        "prompt": [{"content": prompt, "role": "user"}],
+        "ability": "web_agent",
+        "reward_model": {"ground_truth": truth, "style": "rule"},
+        "extra_info": {"index": number, "split": "train"},
+    }
+
+
+def parquet(file: Path, records: Sequence[dict[str, Any]]) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(list(records)), file)
+    return file

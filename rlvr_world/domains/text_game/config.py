@@ -45,6 +45,7 @@ class PromptStyle:
     instructions: bool = what(True, "say what the task is and how the answer must look")
     example: bool = what(False, "show two answered steps of a tiny game (about 900 tokens, the same in every prompt)")
     rules: bool = what(True, "give the written object, action and score rules of the row's game; needs a rules file")
+    row: bool = what(False, "ask in the row's own words, as published rows and models need; all else here says nothing")
     literals: Literal["python", "json"] = what(
         "python", "how states are printed: as in the published prompts, or letter by letter as the answer repeats them"
     )
@@ -63,7 +64,7 @@ class TextGameConfig:
     test: str = what("", "files: test rows, same layouts; empty splits data.train")
     skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
     sft_train: str = what("", "files: rows that SFT fits, such as those `teach` keeps; empty takes data.train")
-    rules: str = what("", "files: JSON file of the games' rules, for prompts that give them")
+    rules: str = what("", "files: the games' rules, for prompts that give them: a JSON file, or GPT-simulator's folder")
     split: WorldSplitRule = field(default_factory=WorldSplitRule)
     deduplicate: bool = what(False, "files: leave out training rows whose question stands in the test rows")
     reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")

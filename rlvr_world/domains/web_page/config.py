@@ -65,8 +65,10 @@ class WebPageConfig:
     reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")
     split: WorldSplitRule = field(default_factory=lambda: WorldSplitRule(test=0.15, valid=0.05, worlds=0.2))
     unchanged_per_hundred: float = what(-1.0, "RL rows: unchanged ones for 100 changed ones; negative takes all rows")
-    style: Literal["published", "compact"] = what(
-        "compact", "prompt and answer: 'published', or 'compact' for models trained from scratch"
+    style: Literal["row", "published", "compact"] = what(
+        "compact",
+        "prompt and answer: 'row' asks in the row's own words (published rows and models), 'published' builds prompts "
+        "of that kind, 'compact' is for models trained from scratch",
     )
     changed_cap: int = what(0, "most items a section that count where part of a page changes; 0 counts all", "items")
     navigation_cap: int = what(
