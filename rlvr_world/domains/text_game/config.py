@@ -60,7 +60,11 @@ class TextGameConfig:
     source: Literal["textworld", "files"] = what("textworld", "play the embedded text world, or read row files")
     env: TextWorldSpec = field(default_factory=TextWorldSpec)
     cache: str = what("~/.cache/rlvr_world", "embedded world: folder where played rows are kept")
-    train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .parquet, or a folder of parquet)")
+    train: str = what(
+        "",
+        "files: training rows, .jsonl, .jsonl.gz, .json or .parquet: a file, a pattern, a folder, or owner/name of "
+        "a data set on the hub; PLACE:NAME takes one of several splits",
+    )
     test: str = what("", "files: test rows, same layouts; empty splits data.train")
     skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
     sft_train: str = what("", "files: rows that SFT fits, such as those `teach` keeps; empty takes data.train")

@@ -54,7 +54,11 @@ class WebPageConfig:
     source: Literal["browser", "files"] = what("browser", "play pages in a browser, or read row files")
     env: BrowserSpec = field(default_factory=BrowserSpec)
     cache: str = what("~/.cache/rlvr_world", "browser: folder where played rows are kept")
-    train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .json, .parquet, or a folder of parquet)")
+    train: str = what(
+        "",
+        "files: training rows, .jsonl, .jsonl.gz, .json or .parquet: a file, a pattern, a folder, or owner/name of "
+        "a data set on the hub; PLACE:NAME takes one of several splits",
+    )
     test: str = what("", "files: test rows, same layouts; empty splits data.train")
     skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
     label: Literal["aligned", "published"] = what("aligned", "the true change: ours, or as the published code finds it")

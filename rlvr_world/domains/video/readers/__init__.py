@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rlvr_world.domains.video.episodes import Episodes
@@ -16,6 +17,7 @@ def open_episodes(kind: str, path: Path | str, split: str = "", camera: str = ""
 
     ``split`` is for dino_wm ('train' or 'val'), ``camera`` for lerobot (one of its picture features).
     """
+    path = os.path.expanduser(path)
     if kind == "npz":
         from rlvr_world.domains.video.readers.npz import NpzEpisodes
 
