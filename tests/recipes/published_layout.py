@@ -193,3 +193,88 @@ def parquet(file: Path, records: Sequence[dict[str, Any]]) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(list(records)), file)
     return file
+
+
+TOY_GAME = """
+import random
+
+UUID, randomSeed = 0, 3
+
+
+class Thing:
+    def __init__(self, name):
+        global UUID
+        self.uuid, self.contains, self.properties = UUID, [], {"heat": 0}
+        self.name = f"{name} (ID: {UUID})"
+        UUID += 1
+
+    def getAllContainedObjectsRecursive(self):
+        return [one for thing in self.contains for one in (thing, *thing.getAllContainedObjectsRecursive())]
+
+
+class Oven(Thing):
+    pass
+
+
+class TextGame:
+    def __init__(self, randomSeed):
+        global UUID
+        UUID = 0
+        self.random = random.Random(randomSeed)
+        self.rootObject, self.observationStr = Thing("kitchen"), "A kitchen."
+        self.rootObject.contains = [Thing("agent"), Oven("oven")]
+        self.score, self.gameOver, self.gameWon = 0, False, False
+
+    def generatePossibleActions(self):
+        print("what can be done")  # games print
+        oven = self.rootObject.contains[1]
+        bake = {f"bake {oven.name}": (self.bake, oven)}
+        return {"look around": 0, "look": 0, **bake, "take yourself": 0, "look at oven": 0}
+
+    def bake(self, oven):
+        oven.contains.append(Thing("bread"))
+        oven.properties["heat"] = self.random.randint(1, 9)
+
+    def actionLook(self):
+        return "You look."
+
+    def actionInventory(self):
+        return "Nothing."
+
+    def getTaskDescription(self):
+        return "Bake two breads."
+
+    def step_action(self, action):
+        if action.startswith("bake"):
+            self.bake(self.rootObject.contains[1])
+
+    def step_tick(self):
+        for thing in self.rootObject.contains[1].contains:
+            thing.properties["heat"] += 1
+
+    def step_calculate_score(self):
+        self.score = len(self.rootObject.contains[1].contains)
+        self.gameOver = self.gameWon = self.score == 2
+
+    def step(self, action):
+        self.step_action(action)
+        self.step_tick()
+        self.step_calculate_score()
+"""
+
+
+def gpt_simulator(folder: Path, game: str = TOY_GAME) -> Path:
+    """A checkout of GPT-simulator with one game of the same API, its playthrough, split and rules."""
+    files = {
+        "data/games/toy.py": game,
+        "data/playthroughs/toy-playthrough.txt": "> help\n> look\nYou look.\n" + "> bake oven (ID: 2)\n>\n" * 2,
+        "experiments/sampled_states.json": json.dumps({"toy": [1, 5]}),
+        **{
+            f"rules/human_written_rules/{kind}_rules.json": json.dumps({"toy": f"{kind}s", "dishwasher": ""})
+            for kind in ("object", "action", "score")
+        },
+    }
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder

@@ -39,6 +39,15 @@ class TextWorldSpec:
 
 
 @dataclass(frozen=True)
+class Bytesized32Spec:
+    """The published games, played exhaustively: every possible action at each step of their playthroughs."""
+
+    checkout: str = what("", "your checkout of cognitiveailab/GPT-simulator; its games are Python code, and are run")
+    games: tuple[str, ...] = what((), "which games; empty takes the 31 of the published test split")
+    python: str = what("", "the Python that runs them, in processes of their own; empty takes this one")
+
+
+@dataclass(frozen=True)
 class PromptStyle:
     """Which parts a prompt has: by default those for instruction-tuned models."""
 
