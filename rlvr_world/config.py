@@ -41,6 +41,9 @@ class ModelConfig:
     context: int = what(2048, "from scratch: longest sequence (position embeddings)", "tokens")
     lora_rank: int = what(0, "rank of LoRA adapters on all linear layers; 0 trains every weight", "rank")
     lora_alpha: int = what(16, "LoRA scale numerator (the update is scaled by alpha/rank)")
+    lora_stages: Literal["all", "sft"] = what(
+        "all", "which stages train adapters: all, or 'sft' alone, so that RL and its control train every weight"
+    )
     gradient_checkpointing: bool = what(False, "recompute activations in the backward pass to save memory")
     device: Literal["auto", "cpu", "cuda"] = what("auto", "where to run; 'auto' takes a GPU if there is one")
     precision: Literal["auto", "float32", "bfloat16"] = what(

@@ -19,7 +19,7 @@ from rlvr_world import recipes
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.models.loading import world_of
-from rlvr_world.runs.jobs import learner_and_domain
+from rlvr_world.runs.jobs import after_sft, learner_and_domain
 from rlvr_world.scoring import judge
 from rlvr_world.training.grpo import GRPO, Rollouts, Scores
 from rlvr_world.types import Finding, Write
@@ -37,7 +37,7 @@ def doctor(config: Config, model: str = "", prompts: int = 200) -> tuple[bool, s
         raise InputError(f"recipe {config.recipe}: RL would start from random weights here; {first}")
     recipe = recipes.find(config.recipe)
     splits = recipe.splits(config)
-    learner, domain = learner_and_domain(recipe, config, source, world_of(source), config.rl.optimizer)
+    learner, domain = learner_and_domain(recipe, after_sft(config), source, world_of(source), config.rl.optimizer)
     epoch = partial(splits.rl_epoch, config.seed)
     once = min(prompts, len(epoch(0)))
     many = replace(config.rl, prompts=once, dynamic_sampling=0, kl=0.0)  # sampling alone needs no reference

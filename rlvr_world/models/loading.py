@@ -29,6 +29,7 @@ the recipe adds (rules, a visual tokenizer)."""
 CODEC = "codec"
 """The entry of a model's config.json that says what its tokens mean where they are not text."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+_OTHERWISE = "save the model's own there; a published video model is not adopted yet: `rlvr-world adopt` it first"
 
 
 def create_model(
@@ -60,10 +61,13 @@ def create_model(
         return LlamaForCausalLM(config)
 
 
-def load_model(source: str, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, TextTokenizer | None]:
+def load_model(
+    source: str, device: torch.device | str = "cpu", text: bool = True
+) -> tuple[PreTrainedModel, TextTokenizer | None]:
     """The float32 causal language model and tokenizer in a local folder, on the Hugging Face hub, or ``smollm2``.
 
-    A model over other tokens than text has its codec's settings under ``codec`` in config.json, and no tokenizer.
+    A model over other tokens than text has its codec's settings under ``codec`` in config.json, and no tokenizer;
+    without ``text`` a tokenizer is not looked for (published video models come with one that they do not use).
     Only safetensors weights are read, and no code that comes with a model is run.
 
     Raises InputError where the folder, its config, weights or tokenizer are missing or broken, where
@@ -80,9 +84,9 @@ def load_model(source: str, device: torch.device | str = "cpu") -> tuple[PreTrai
     elif _looks_like_a_path(place):
         raise InputError(f"model {source}: there is no such folder; check the path")
     try:
-        textual = getattr(AutoConfig.from_pretrained(place), CODEC, None) is None
+        textual = text and getattr(AutoConfig.from_pretrained(place), CODEC, None) is None
         if textual and local.is_dir() and not any((local / name).is_file() for name in TOKENIZER_FILES):
-            raise InputError(f"model {local}: there is no tokenizer ({TOKENIZER_FILES[0]}); save the model's own there")
+            raise InputError(f"model {local}: there is no tokenizer ({TOKENIZER_FILES[0]}); {_OTHERWISE}")
         tokenizer = AutoTokenizer.from_pretrained(place) if textual else None
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             place, dtype=torch.float32, use_safetensors=True, output_loading_info=True
@@ -98,7 +102,7 @@ def load_model(source: str, device: torch.device | str = "cpu") -> tuple[PreTrai
     rows = model.get_input_embeddings().weight.shape[0]
     if tokenizer is not None and len(tokenizer) > rows:
         has = f"the tokenizer has {len(tokenizer)} tokens but the model only {rows}"
-        raise InputError(f"model {source}: {has}; put the tokenizer that it was trained with into its folder")
+        raise InputError(f"model {source}: {has}; {_OTHERWISE}")
     return model.to(device), tokenizer
 
 

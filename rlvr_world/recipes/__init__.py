@@ -125,6 +125,12 @@ class Recipe(ABC):
 
     # What only some recipes need
 
+    def adopt(self, config: Config, model: Model, world: Path) -> None:
+        """Write into the config of a model that was trained elsewhere what its tokens mean; see ``runs.adopt``."""
+        raise InputError(
+            f"recipe {config.recipe}: its models need no adopting; name them as they are with model.source"
+        )
+
     def first_stage(self, config: Config) -> FirstStage | None:
         """What is trained before there can be a model; None for nothing."""
         return None

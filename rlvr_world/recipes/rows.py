@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rlvr_world.config import Config, OptimizerConfig, RLConfig, SFTConfig
+from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.domains.splits import evened, held_out, mix_unchanged
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import Recipe, Splits
@@ -113,8 +113,21 @@ def from_scratch(rate: float) -> OptimizerConfig:
     return OptimizerConfig(rate, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98)
 
 
+def published_model(source: str) -> ModelConfig:
+    """The paper's: SFT trains adapters, RL every weight."""
+    return ModelConfig(
+        source=source,
+        lora_rank=32,
+        lora_alpha=16,
+        lora_stages="sft",
+        device="cuda",
+        precision="bfloat16",
+        gradient_checkpointing=True,
+    )
+
+
 def published_sft(steps: int, batch: int) -> SFTConfig:
-    """What the paper's scripts share, as does ``published_rl``."""
+    """What the paper's scripts share, as do the two beside it."""
     optimizer = OptimizerConfig(1e-5, "cosine", warmup=0.1, beta2=0.95)
     return SFTConfig(steps=steps, batch=batch, forward_tokens=16384, reasoning=True, optimizer=optimizer)
 

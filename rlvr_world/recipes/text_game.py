@@ -81,7 +81,7 @@ def _published(recipe: str, size: str, reward: Any, unchanged: float) -> Config:
         summary=f"the published settings for R1-Distill-Qwen-{size}, {reward.replace('_', '-')} reward (GPUs)",
         data=TextGameConfig(
             source="files",
-            style=PromptStyle(instructions=True, example=True, rules=True, literals="python"),
+            style=PromptStyle(row=True, example=True),
             max_prompt=7192,
             max_response=4096,
             reward=reward,
@@ -89,7 +89,7 @@ def _published(recipe: str, size: str, reward: Any, unchanged: float) -> Config:
             reasoning_column="answer",
             unchanged_per_hundred=unchanged,
         ),
-        model=ModelConfig(source=source, device="cuda", precision="bfloat16", gradient_checkpointing=True),
+        model=rows.published_model(source),
         sft=rows.published_sft(steps=2648, batch=16),  # 4,237 samples, 10 epochs
         rl=rows.published_rl(steps=380, prompts=128, minibatches=2),
         eval=EvalConfig(max_rows=256),
@@ -145,8 +145,8 @@ class TextGameRecipe(RowsRecipe):
 
     def write_world(self, config: Config, folder: Path, start: Path | None, run: Path) -> Config:
         """The rules of the games, where prompts give them."""
-        if file := _rules_file(config, start):
-            (folder / RULES).write_bytes(Path(file).read_bytes())
+        if rules := _rules(config, start):
+            rules.save(folder / RULES)
         return replace(config, data=replace(config.data, rules=""))
 
     def texts(self, config: Config, splits: Splits) -> Iterator[str]:
@@ -208,7 +208,7 @@ class TextGameRecipe(RowsRecipe):
 
 def _rules_file(config: Config, world: Path | None) -> Path | None:
     """The rules that prompts give, if they do: those that the config names, or those that came with the model."""
-    if not config.data.style.rules:
+    if config.data.style.row or not config.data.style.rules:
         return None
     if config.data.rules:
         return Path(config.data.rules)

@@ -116,6 +116,23 @@ class VideoRecipe(Recipe):
         setattr(model.config, CODEC, codec.to_json())
         return model, None
 
+    def adopt(self, config: Config, model: Model, world: Path) -> None:
+        from rlvr_world.domains.video.codec import codec_of, read_ranges
+        from rlvr_world.models.loading import CODEC
+
+        data: VideoConfig = config.data
+        if data.proprio:
+            raise InputError(f"recipe {config.recipe}: its models predict proprioception, whose ranges are not known")
+        ranges = read_ranges(Path(data.action_ranges).expanduser(), data.action_bins)
+        codec, sizes = codec_of(data, _cache(config, world), ranges), model.config
+        got = (sizes.vocab_size, sizes.max_position_embeddings)
+        if got[0] != codec.layout.vocabulary or got[1] < codec.layout.max_length:
+            raise InputError(
+                f"model {config.model.source}: expected {codec.layout.vocabulary} token ids and room for "
+                f"{codec.layout.max_length} of them, got {got[0]} and {got[1]}; check --recipe and --tokenizer"
+            )
+        setattr(model.config, CODEC, codec.to_json())
+
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> VideoDomain:
         from rlvr_world.domains.video.domain import VideoDomain
         from rlvr_world.domains.video.layout import Codec
@@ -125,8 +142,8 @@ class VideoRecipe(Recipe):
         stored = getattr(model.config, CODEC, None)
         if stored is None:
             raise InputError(
-                f"model {config.model.source}: its config.json has no {CODEC}, so it is no video model; name a model "
-                "that a video recipe trained, or scratch"
+                f"model {config.model.source}: its config.json has no {CODEC}, so nothing says what its tokens mean; "
+                "name a model that a video recipe trained, or `rlvr-world adopt` a published one"
             )
         codec = Codec.from_json(stored, f"model {config.model.source}: config.json: {CODEC}")
         codec.check_model(model.config.vocab_size)

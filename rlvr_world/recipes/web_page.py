@@ -59,18 +59,12 @@ def webarena_published() -> Config:
             source="files",
             label="published",
             scoring="published",
-            style="published",
+            style="row",
+            skip_faulty=True,
             reasoning_column="answer",
             navigation_cap=0,
         ),
-        model=ModelConfig(
-            source="deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
-            lora_rank=32,
-            lora_alpha=16,
-            device="cuda",
-            precision="bfloat16",
-            gradient_checkpointing=True,
-        ),
+        model=rows.published_model("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"),
         sft=rows.published_sft(steps=31_730, batch=8),  # 6,346 rows, 40 epochs
         rl=rows.published_rl(steps=1485, prompts=64, minibatches=4),  # 15 epochs
         eval=EvalConfig(max_rows=256),
@@ -103,7 +97,8 @@ class WebPageRecipe(RowsRecipe):
         """``lost`` gets the names of rows whose next page the browser lost; they are left out."""
         from rlvr_world.domains.web_page.rows import read_rows
 
-        return read_rows(path, config.data.label, column, on_fault, lost)
+        data: WebPageConfig = config.data
+        return read_rows(path, data.label, column, on_fault, lost, any_action=data.style == "row")
 
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> WebPage:
         from rlvr_world.domains.web_page.domain import WebPage

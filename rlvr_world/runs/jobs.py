@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_world import overrides
+from rlvr_world import overrides, recipes
 from rlvr_world.config import Config, OptimizerConfig, SFTConfig
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.evaluate import Plan, evaluate
@@ -130,10 +131,19 @@ def _likelihood(
 
 def _job(run: Run, name: str, settings: Any, progress_of: ProgressOf, start: str, stage_of: StageOf) -> Job:
     def open_() -> tuple[Stage, Learner, Validate]:
-        learner, domain = learner_and_domain(run.recipe, run.config, start, run.world, settings.optimizer)
+        config = run.config
+        if name != "sft":
+            config = after_sft(config)
+        learner, domain = learner_and_domain(run.recipe, config, start, run.world, settings.optimizer)
         return stage_of(learner, domain), learner, partial(_validate, run, learner, domain)
 
     return Job(_schedule(run, name, settings, progress_of), start, open_)
+
+
+def after_sft(config: Config) -> Config:
+    """The config as the stages after SFT train under it: without adapters where these are for SFT alone."""
+    every = config.model.lora_stages == "sft"
+    return replace(config, model=replace(config.model, lora_rank=0)) if every else config
 
 
 def _schedule(run: Run, name: str, settings: Any, progress_of: ProgressOf) -> Schedule:
@@ -184,9 +194,33 @@ def write_world(run: Run) -> None:
     if run.world.exists():
         return
     partial_world = checkpoints.fresh(run.folder / ".partial-world")
-    config = run.recipe.write_world(run.config, partial_world, world_of(run.config.model.source), run.folder)
-    write_whole(partial_world / WORLD_CONFIG, json.dumps(overrides.to_json(config), indent=2))
+    fill_world(run.recipe, run.config, partial_world, world_of(run.config.model.source), run.folder)
     os.replace(partial_world, run.world)
+
+
+def fill_world(recipe: Recipe, config: Config, folder: Path, start: Path | None, run: Path) -> None:
+    """What the recipe puts there, and the config that goes with it."""
+    kept = recipe.write_world(config, folder, start, run)
+    write_whole(folder / WORLD_CONFIG, json.dumps(overrides.to_json(kept), indent=2))
+
+
+def adopt(config: Config, out: Path) -> None:
+    """Write the model ``config.model.source``, trained elsewhere, as a folder that needs nothing beside it: weights as
+    they are, what its tokens mean in config.json, and the folder ``world``. Raises InputError where they do not fit."""
+    if out.exists():
+        raise InputError(f"{out}: is there already; name a new folder")
+    config = replace(config, model=replace(config.model, device="auto"))  # nothing here needs a GPU
+    recipe = recipes.find(config.recipe)
+    model, _ = load_model(config.model.source, text=False)
+    folder = checkpoints.fresh(out.with_name(f".partial-{out.name}"))
+    try:
+        (folder / WORLD).mkdir()
+        fill_world(recipe, config, folder / WORLD, None, folder)
+        recipe.adopt(config, model, folder / WORLD)
+        save_model(model, None, folder)
+        checkpoints.publish(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def base_model(run: Run) -> str:

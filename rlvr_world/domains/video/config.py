@@ -74,8 +74,10 @@ class VideoConfig:
     train_every: int = what(1, "steps from the start of one training clip to the next", "steps")
     test_every: int = what(0, "the same for validation and test; 0 takes one clip an episode, as published", "steps")
     action_bins: int = what(256, "bins of an action's field", "bins")
-    action_ranges: Literal["minmax", "quantile"] = what(
-        "quantile", "ends of the bins: the extremes of the training actions (published), or their 1 % and 99 % points"
+    action_ranges: str = what(
+        "quantile",
+        "ends of the bins: 'minmax', the extremes of the training actions (published rule); 'quantile', their 1 % and "
+        "99 % points; or a file of rows low, high (.pth, .json), such as the published ranges of RT-1",
     )
     embeddings: Literal["random", "ordered"] = what(
         "random", "a new model's embeddings begin: random (published); or near each other for codes and bins that are"

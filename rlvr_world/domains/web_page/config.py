@@ -60,7 +60,11 @@ class WebPageConfig:
     source: Literal["browser", "files"] = what("browser", "play pages in a browser, or read row files")
     env: BrowserSpec = field(default_factory=BrowserSpec)
     cache: str = what("~/.cache/rlvr_world", "browser: folder where played rows are kept")
-    train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .json, .parquet, or a folder of parquet)")
+    train: str = what(
+        "",
+        "files: training rows, .jsonl, .jsonl.gz, .json or .parquet: a file, a pattern, a folder, or owner/name of "
+        "a data set on the hub; PLACE:NAME takes one of several splits",
+    )
     test: str = what("", "files: test rows, same layouts; empty splits data.train")
     skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
     label: Literal["aligned", "published"] = what("aligned", "the true change: ours, or as the published code finds it")
@@ -76,8 +80,10 @@ class WebPageConfig:
         "0 to 1",
     )
     unchanged_per_hundred: float = what(-1.0, "RL rows: unchanged ones for 100 changed ones; negative takes all rows")
-    style: Literal["published", "compact"] = what(
-        "compact", "prompt and answer: 'published', or 'compact' for models trained from scratch"
+    style: Literal["row", "published", "compact"] = what(
+        "compact",
+        "prompt and answer: 'row' asks in the row's own words (published rows and models), 'published' builds prompts "
+        "of that kind, 'compact' is for models trained from scratch",
     )
     changed_cap: int = what(0, "most items a section that count where part of a page changes; 0 counts all", "items")
     navigation_cap: int = what(
