@@ -33,7 +33,7 @@ WALLS = {
 """What each room must not import. Only ``recipes`` imports domains."""
 CONSTRUCTORS = {"vision/frame_tokenizer.py: __init__", "vision/compressive_tokenizer.py: __init__"}
 """Their fields are those of published config files."""
-MOST_LINES, LONGEST_FILE, MOST_PARAMETERS = 17_000, 350, 7
+MOST_LINES, LONGEST_FILE, MOST_PARAMETERS = 17_300, 350, 7
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,8 @@ def sources() -> dict[str, str]:
 
 
 def product() -> dict[str, str]:
-    """What is shipped: code, and the page that reports are made of."""
-    files = [p for suffix in ("py", "html") for p in sorted((ROOT / PACKAGE).rglob(f"*.{suffix}"))]
+    """What is shipped: code, and the page that reports are made of, with its script."""
+    files = [p for suffix in ("py", "html", "js") for p in sorted((ROOT / PACKAGE).rglob(f"*.{suffix}"))]
     return {path.relative_to(ROOT / PACKAGE).as_posix(): path.read_text() for path in files}
 
 

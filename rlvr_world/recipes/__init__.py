@@ -147,7 +147,10 @@ class Recipe(ABC):
 
     def shown(self, state: Any) -> str | Picture:
         """A state for a person or a file."""
-        return state if isinstance(state, str) else json.dumps(state, ensure_ascii=False)
+        try:
+            return state if isinstance(state, str) else json.dumps(state, ensure_ascii=False)
+        except TypeError:  # no JSON
+            return str(state)
 
     def inspect(self, config: Config, out: Path) -> str:
         """A look at the data before anything is trained on them; pictures go to the folder ``out``."""
