@@ -31,7 +31,7 @@ function card(model, said) {
     made.append(picture(said.picture, `prediction of ${model}`));
   }
   if (said.diff) made.append(...block("against what happened", said.diff, { "+": "plus", "-": "minus" }));
-  if (said.text) made.append(...block("the answer as written", said.text));
+  if ("text" in said) made.append(...block("the answer as written", said.text || "(nothing)"));
   return made;
 }
 

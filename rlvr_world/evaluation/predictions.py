@@ -46,7 +46,7 @@ def side_by_side(samples: Samples, states: Mapping[str, str]) -> list[dict[str, 
             asked = {"id": sample["id"], "kind": sample["kind"], "world": sample.get("world", "")}
             action = {"action": _short(sample["action"]), "verb": verb_of(sample["action"])}
             row = rows.setdefault(sample["id"], {**asked, **action, "state": _short(states.get(sample["id"], ""))})
-            texts = {key: _short(sample[key]) for key in ("text", "diff", "picture") if sample.get(key)}
+            texts = {key: _short(sample[key]) for key in ("text", "diff", "picture") if key in sample}
             others = {key: sample[key] for key in ("value", "right", "reason", "parts") if key in sample}
             row.setdefault("said", {})[model] = {**others, **texts, "columns": sample.get("columns", ())}
     return list(rows.values())

@@ -74,7 +74,9 @@ def write_timings(run: Path, stages: Iterable[str], steps: Iterable[int], row: d
 
 def write_run(run: Path, results: list[dict[str, Any]], stages: tuple[str, ...]) -> Path:
     (run / "eval").mkdir(parents=True)
-    (run / "config.json").write_text(json.dumps({"recipe": "toy", "summary": "", "rl": {"kl": 0.001, "seeds": [0]}}))
+    (run / "config.json").write_text(
+        json.dumps({"recipe": f"/home/{'toy' * 40}.py", "summary": "", "rl": {"kl": 0.001, "seeds": [0]}})
+    )
     with (run / "metrics.jsonl").open("w") as file:
         for stage in stages:
             for step in range(4):
