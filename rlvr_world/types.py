@@ -192,6 +192,8 @@ class Picture:
 
     data: bytes
     media: str = "image/png"
+    columns: tuple[str, ...] = ()
+    """What stands in it from left to right, in columns of equal width."""
 
     @property
     def uri(self) -> str:

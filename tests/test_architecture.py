@@ -154,8 +154,8 @@ def sources() -> dict[str, str]:
 
 
 def product() -> dict[str, str]:
-    """What is shipped: code, and the page that reports are made of."""
-    files = [p for suffix in ("py", "html") for p in sorted((ROOT / PACKAGE).rglob(f"*.{suffix}"))]
+    """What is shipped: code, and the page that reports are made of, with its script."""
+    files = [p for suffix in ("py", "html", "js") for p in sorted((ROOT / PACKAGE).rglob(f"*.{suffix}"))]
     return {path.relative_to(ROOT / PACKAGE).as_posix(): path.read_text() for path in files}
 
 

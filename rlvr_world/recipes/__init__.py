@@ -191,7 +191,10 @@ class Recipe(ABC):
 
     def shown(self, state: Any) -> str | Picture:
         """A state for a person or a file."""
-        return state if isinstance(state, str) else json.dumps(state, ensure_ascii=False)
+        try:
+            return state if isinstance(state, str) else json.dumps(state, ensure_ascii=False)
+        except TypeError:  # no JSON
+            return str(state)
 
     def tasks(self, config: Config) -> dict[str, Task]:
         """What planners try, by name; empty where a world has no goals."""

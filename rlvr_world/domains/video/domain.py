@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from rlvr_world.domains.video.config import RewardConfig
 from rlvr_world.domains.video.episodes import Clip, FramesInMemory
 from rlvr_world.domains.video.layout import Codec, Frames
-from rlvr_world.domains.video.pictures import error_map, gif, strip
+from rlvr_world.domains.video.pictures import GAIN, error_map, gif, strip
 from rlvr_world.domains.video.rewards import reward
 from rlvr_world.domains.video.token_cache import TokenCache, whole_clip
 from rlvr_world.errors import InputError
@@ -26,6 +26,7 @@ from rlvr_world.vision.metrics import LOWER_IS_BETTER, FrameMetrics
 
 WORST = {"mae": 1.0, "mse": 1.0, "psnr": 0.0, "ssim": 0.0, "lpips": 1.0, "repetition": 1.0, "repetition_all": 1.0}
 """The parts of a malformed prediction's score, which legal-token masks rule out."""
+COLUMNS = ("truth", "predicted", f"error × {GAIN}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,8 +244,8 @@ class VideoDomain:
         truth = self.cache.read(transition.next_state)
         columns = [truth, prediction.frames, error_map(prediction.frames, truth)]
         if len(truth) == 1:
-            return Picture(strip([torch.cat(columns)]))
-        return Picture(gif(torch.cat(columns, -1)), "image/gif")
+            return Picture(strip([torch.cat(columns)]), columns=COLUMNS)
+        return Picture(gif(torch.cat(columns, -1)), "image/gif", COLUMNS)
 
     def swap_action(self, row: Transition, other: Transition) -> Transition:
         """``row`` under the action of ``other``, from the last given frame on: what was done before has been seen."""

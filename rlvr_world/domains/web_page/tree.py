@@ -70,11 +70,11 @@ def parse_page(text: str) -> Page:
     for number, line in enumerate(lines[bool(tabs) :], start=1 + bool(tabs)):
         if not line.strip():
             continue
-        found = _LINE.fullmatch(line)
-        node = Node(found[2] or "", found[3], _depth(found[1], spaces)) if found else None
         if nodes and nodes[-1].parts[2] and line[0] not in "\t [":  # only the first node has no indent: a value goes on
             nodes[-1] = replace(nodes[-1], text=f"{nodes[-1].text} {line.strip()}")
             continue
+        found = _LINE.fullmatch(line)
+        node = Node(found[2] or "", found[3], _depth(found[1], spaces)) if found else None
         if node is None or not (node.id or node.role):
             raise InputError(f"line {number}: expected a node such as [12] button 'Save', got {line!r:.80}")
         nodes.append(node)
