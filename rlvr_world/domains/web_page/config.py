@@ -42,10 +42,10 @@ class BrowserSpec:
     allow: tuple[str, ...] = what((), "hosts that pages may reach, besides this machine")
 
     def __post_init__(self) -> None:
-        at_least("web", self, episodes=1, steps=1, transitions=0)
+        at_least(self, episodes=1, steps=1, transitions=0)
         if (self.site == "miniwob") == bool(self.path):
             raise InputError(
-                f"web: site={self.site} with path={self.path!r}; name the folder for folder and infinity only"
+                f"path: expected a folder with site=folder or infinity alone, got {self.path!r} with {self.site}"
             )
 
 
