@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from huggingface_hub import constants, snapshot_download
 from peft import PeftModel
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
-from rlvr_world.config import ModelConfig
+from rlvr_world.config import ModelConfig, check_shape
 from rlvr_world.errors import InputError
 from rlvr_world.models.head import Model
 from rlvr_world.models.lora import ADAPTER, load_adapter, merge_copy, verify_merge
@@ -40,8 +39,7 @@ def create_model(
     End and padding ids come from ``tokenizer``.
     Raises InputError for a hidden size that the heads cannot share, or a tokenizer larger than ``vocab_size``.
     """
-    if shape.hidden % (2 * shape.heads):
-        raise InputError(f"model hidden: expected a multiple of 2 x heads ({2 * shape.heads}), got {shape.hidden}")
+    check_shape(shape)
     if tokenizer is not None and len(tokenizer) > vocab_size:
         raise InputError(f"model vocab_size: the tokenizer has {len(tokenizer)} tokens, got {vocab_size}; raise it")
     config = LlamaConfig(
@@ -73,16 +71,8 @@ def load_model(
     Raises InputError where the folder, its config, weights or tokenizer are missing or broken, where
     weights are missing in the file (never replaced by random ones), or the hub does not answer.
     """
-    place = str(smollm2_folder()) if source == "smollm2" else source
-    local = Path(place).expanduser()
-    if local.is_dir():
-        place = str(local)
-        if not (local / "config.json").is_file():
-            adapter = (local / "adapter_config.json").is_file()
-            hint = "it is a LoRA adapter, name the merged model's folder" if adapter else "name a model's folder"
-            raise InputError(f"model {local}: there is no config.json; {hint}")
-    elif _looks_like_a_path(place):
-        raise InputError(f"model {source}: there is no such folder; check the path")
+    place = model_place(source)
+    local = Path(place)
     try:
         textual = text and getattr(AutoConfig.from_pretrained(place), CODEC, None) is None
         if textual and local.is_dir() and not any((local / name).is_file() for name in TOKENIZER_FILES):
@@ -91,9 +81,9 @@ def load_model(
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             place, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except InputError:
+    except (InputError, torch.OutOfMemoryError):
         raise
-    except (OSError, ValueError, SafetensorError) as error:
+    except Exception as error:
         raise InputError(_why_not_loaded(source, local.is_dir(), error)) from error
     model, missing = loaded[0], sorted(loaded[1]["missing_keys"])
     if missing:
@@ -104,6 +94,21 @@ def load_model(
         has = f"the tokenizer has {len(tokenizer)} tokens but the model only {rows}"
         raise InputError(f"model {source}: {has}; {_OTHERWISE}")
     return model.to(device), tokenizer
+
+
+def model_place(source: str) -> str:
+    """The local folder or hub id of a model. Raises InputError for a path where no model is."""
+    place = str(smollm2_folder()) if source == "smollm2" else source
+    local = Path(place).expanduser()
+    if local.is_dir():
+        if not (local / "config.json").is_file():
+            adapter = (local / "adapter_config.json").is_file()
+            hint = "it is a LoRA adapter, name the merged model's folder" if adapter else "name a model's folder"
+            raise InputError(f"model {local}: there is no config.json; {hint}")
+        return str(local)
+    if _looks_like_a_path(place):
+        raise InputError(f"model {source}: there is no such folder; check the path")
+    return place
 
 
 def world_of(source: str | Path) -> Path | None:
