@@ -11,7 +11,16 @@ from huggingface_hub import constants, snapshot_download
 from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging
 
 from rlvr_world.config import ModelConfig
@@ -19,7 +28,7 @@ from rlvr_world.errors import InputError
 from rlvr_world.models.head import Model
 from rlvr_world.models.lora import ADAPTER, load_adapter, merge_copy, verify_merge
 from rlvr_world.models.smollm2 import smollm2_folder
-from rlvr_world.models.text_tokenizer import TextTokenizer
+from rlvr_world.models.text_tokenizer import TextTokenizer, know_ends
 
 logging.disable_progress_bar()  # loading and saving take moments; stages have bars of their own
 
@@ -67,7 +76,8 @@ def load_model(source: str, device: torch.device | str = "cpu") -> tuple[PreTrai
     Only safetensors weights are read, and no code that comes with a model is run.
 
     Raises InputError where the folder, its config, weights or tokenizer are missing or broken, where
-    weights are missing in the file (never replaced by random ones), or the hub does not answer.
+    weights are missing in the file (never replaced by random ones), for an encoder-decoder, quantised weights and other
+    models that are no causal language models, or where the hub does not answer.
     """
     place = str(smollm2_folder()) if source == "smollm2" else source
     local = Path(place).expanduser()
@@ -80,12 +90,14 @@ def load_model(source: str, device: torch.device | str = "cpu") -> tuple[PreTrai
     elif _looks_like_a_path(place):
         raise InputError(f"model {source}: there is no such folder; check the path")
     try:
-        textual = getattr(AutoConfig.from_pretrained(place), CODEC, None) is None
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        _check_kind(source, config)
+        textual = getattr(config, CODEC, None) is None
         if textual and local.is_dir() and not any((local / name).is_file() for name in TOKENIZER_FILES):
             raise InputError(f"model {local}: there is no tokenizer ({TOKENIZER_FILES[0]}); save the model's own there")
-        tokenizer = AutoTokenizer.from_pretrained(place) if textual else None
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False) if textual else None
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            place, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            place, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False
         )
     except InputError:
         raise
@@ -99,7 +111,21 @@ def load_model(source: str, device: torch.device | str = "cpu") -> tuple[PreTrai
     if tokenizer is not None and len(tokenizer) > rows:
         has = f"the tokenizer has {len(tokenizer)} tokens but the model only {rows}"
         raise InputError(f"model {source}: {has}; put the tokenizer that it was trained with into its folder")
+    if tokenizer is not None:
+        know_ends(tokenizer, model.generation_config)
     return model.to(device), tokenizer
+
+
+def _check_kind(source: str, config: PretrainedConfig) -> None:
+    """Raises InputError for a model that is not one sequence of tokens under weights that can be trained."""
+    kinds = {
+        "an encoder-decoder": getattr(config, "is_encoder_decoder", False),
+        "quantised weights": getattr(config, "quantization_config", None),
+        f"the type {config.model_type}": type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING,
+    }
+    if wrong := [kind for kind, is_so in kinds.items() if is_so]:
+        wanted = "a causal language model with weights that can be trained"
+        raise InputError(f"model {source}: expected {wanted}, got {wrong[0]}; choose another one")
 
 
 def world_of(source: str | Path) -> Path | None:
