@@ -26,7 +26,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from rlvr_world.errors import InputError
 from rlvr_world.sessions.session import Session, SessionOver, Step, step_together
-from rlvr_world.sessions.wire import Refused, openapi, plain, read_fields, schema
+from rlvr_world.sessions.wire import Refused, openapi, plain, read_fields, rows_file, schema
 from rlvr_world.types import World
 
 
@@ -43,6 +43,8 @@ class Limits:
     """Steps of one ``imagine``: plans x samples x actions."""
     horizon: int = 10_000
     """Steps of an episode."""
+    past: int = 1000
+    """States of an episode that can be forked from or saved, the latest."""
 
 
 @dataclass
@@ -54,6 +56,8 @@ class Held:
     used: float = field(default_factory=time.monotonic)
     last: dict[str, Any] = field(default_factory=dict)
     """What its last step came to, for a client that did not get the answer."""
+    past: list[tuple[Any, Any]] = field(default_factory=list)
+    """The states that it has left, the latest ``Limits.past`` of them, and the actions that were done there."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class Server:
             Route("/openapi.json", self._openapi),
             Route("/v1/sessions", self._endpoint("create", self._create), methods=["POST"]),
             Route(one, self._endpoint("", self._show), methods=["GET"]),
+            Route(f"{one}/rows", self._endpoint("", self._rows), methods=["GET"]),
             Route(one, self._endpoint("", self._close), methods=["DELETE"]),
             *(
                 Route(f"{one}/{name}", self._endpoint(name, run), methods=["POST"])
@@ -181,6 +186,7 @@ class Server:
 
     async def _begin_again(self, held: Held, given: Mapping[str, Any]) -> None:
         observation, info = await self._work(held.session.reset, seed=given.get("seed"), options=given.get("options"))
+        held.past = []
         held.last = {"observation": plain(observation), "info": plain(info)}
 
     def _check_room(self) -> None:
@@ -231,7 +237,9 @@ class Server:
 
     async def _fork(self, held: Held, given: Mapping[str, Any]) -> Response:
         self._check_room()
-        other = Held(held.session.fork(given.get("seed")), held.world, last=held.last)
+        other = Held(held.session.fork(given.get("seed")), held.world, last=held.last, past=list(held.past))
+        if (back := held.session.steps - given.get("step", held.session.steps)) != 0:
+            self._go_back(other, back)
         if (name := given.get("world", held.world)) != held.world:
             world, session = await self._world(name), other.session
             other.session, other.world = Session(world, session.horizon), name
@@ -239,6 +247,22 @@ class Server:
             await self._begin_again(other, start)
             other.session.steps, other.session.over = session.steps, session.over
         return JSONResponse({"session_id": self._hold(other), "step_id": other.session.steps, **other.last}, 201)
+
+    def _go_back(self, held: Held, steps: int) -> None:
+        """Where the session was so many steps ago."""
+        session, known = held.session, len(held.past)
+        if not 0 < steps <= known:
+            raise Refused(422, "invalid_request", f"step: expected one of the latest {known} of {session.steps} steps")
+        session.state, session.steps, session.over = held.past[-steps][0], session.steps - steps, False
+        held.last = {"observation": plain(session.world.observe(session.state)), "info": {}}
+        held.past = held.past[:-steps]
+
+    async def _rows(self, held: Held) -> Response:
+        """What was done in this episode and what came of it, as a file that data of one's own are read from."""
+        session = held.session
+        states = [session.world.observe(state) for state, _ in held.past] + [session.world.observe(session.state)]
+        data, media, name = rows_file(states, [action for _, action in held.past])
+        return Response(data, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
     # steps, in batches
 
@@ -267,6 +291,7 @@ class Server:
                     batch[id(asked.held)] = asked
             self._steps = rest
             together = list(batch.values())
+            before = [one.held.session.state for one in together]
             try:
                 steps = await asyncio.to_thread(
                     step_together, [one.held.session for one in together], [one.action for one in together]
@@ -275,7 +300,8 @@ class Server:
                 for asked in together:
                     asked.answer.set_exception(error)
                 continue
-            for asked, step in zip(together, steps, strict=True):
+            for asked, state, step in zip(together, before, steps, strict=True):
+                asked.held.past = [*asked.held.past, (state, asked.action)][-self.limits.past :]
                 asked.held.last = {**_told(step), "step_id": asked.held.session.steps}
                 asked.answer.set_result(asked.held.last)
 
@@ -331,7 +357,11 @@ class Server:
         return JSONResponse({"status": "healthy", "sessions": len(self.held), "worlds": list(self.worlds)})
 
     async def _schema(self, request: Request) -> Response:
-        return JSONResponse(schema(await self._world(next(iter(self.worlds)))))
+        try:
+            world = await self._world(request.query_params.get("world", next(iter(self.worlds))))
+        except InputError as error:
+            return _fault(_refusal(error))
+        return JSONResponse(schema(world))
 
     async def _openapi(self, request: Request) -> Response:
         return JSONResponse(openapi(list(self.worlds)))

@@ -21,7 +21,7 @@ def worlds_of(source: str) -> dict[str, Callable[[], World]]:
     """By name what opens each world: of a run its last model of each stage, the best first, else the one model; and
     ``real``, where there is a real world to step."""
     run = Path(source).expanduser()
-    models = models_of(run) if run_of(run) == run else {"model": source}
+    models = {name: str(model) for name, model in models_of(run).items()} if run_of(run) == run else {"model": source}
     if not models:
         raise InputError(f"{run}: holds no trained model yet; `rlvr-world resume {run}` goes on with it")
     worlds: dict[str, Callable[[], World]] = {name: partial(Imagined, model) for name, model in models.items()}

@@ -18,7 +18,7 @@ FIELDS: dict[str, dict[str, str]] = {
     "create": {"world": "string", "seed": "integer", "options": "object", "horizon": "integer"},
     "step": {"action": "any", "step_id": "integer"},
     "imagine": {"plans": "array", "n": "integer"},
-    "fork": {"world": "string", "seed": "integer"},
+    "fork": {"world": "string", "seed": "integer", "step": "integer"},
     "reset": {"seed": "integer", "options": "object"},
 }
 """The fields of each request's body, by their JSON types; whole numbers are not negative."""
@@ -76,6 +76,25 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
+def rows_file(states: Sequence[Any], actions: Sequence[Any]) -> tuple[bytes, str, str]:
+    """Observations before and after each action as a file, with its type and name: lines of JSON with ``state``,
+    ``action`` and ``next_state``; of frames an .npz with ``image``, ``action`` and, where it is felt, ``proprio``."""
+    seen = states[0]["pixels"] if isinstance(states[0], Mapping) and "pixels" in states[0] else states[0]
+    if isinstance(seen, np.ndarray):
+        frames = [state["pixels"] if isinstance(state, Mapping) else state for state in states]
+        arrays = {"image": np.stack(frames), "action": np.array([np.float32(one) for one in actions], np.float32)}
+        if seen is not states[0]:
+            arrays["proprio"] = np.stack([state["agent_pos"] for state in states])
+        np.savez_compressed(file := io.BytesIO(), **arrays)
+        return file.getvalue(), "application/octet-stream", "episode.npz"
+    read = [json.loads(state) if isinstance(state, str) else state for state in states]
+    lines = [
+        json.dumps({"state": before, "action": action, "next_state": after}, ensure_ascii=False)
+        for before, action, after in zip(read[:-1], actions, read[1:], strict=True)
+    ]
+    return "".join(f"{line}\n" for line in lines).encode(), "application/jsonl", "rows.jsonl"
+
+
 def schema(world: World) -> dict[str, Any]:
     """What an action and an observation are, as JSON Schema."""
     return {"action": _space(world.action_space), "observation": _space(world.observation_space)}
@@ -89,15 +108,18 @@ def _space(space: gym.Space[Any]) -> dict[str, Any]:
     assert isinstance(space, gym.spaces.Box)
     if space.dtype == np.uint8 and len(space.shape) == 3:
         return {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"}
-    bounds = {"minimum": float(space.low.min()), "maximum": float(space.high.max())}
-    numbers = {"type": "number", **{name: bound for name, bound in bounds.items() if np.isfinite(bound)}}
-    return {"type": "array", "items": numbers, "minItems": space.shape[0], "maxItems": space.shape[0]}
+    each = [
+        {"type": "number", **{n: float(b) for n, b in (("minimum", low), ("maximum", high)) if np.isfinite(b)}}
+        for low, high in zip(space.low, space.high, strict=True)
+    ]
+    return {"type": "array", "prefixItems": each, "minItems": len(each), "maxItems": len(each)}
 
 
 def openapi(worlds: Sequence[str]) -> dict[str, Any]:
     """The interface as OpenAPI 3.1."""
     said = {
         "create": ("post", "/v1/sessions", "Open a session: an episode begins", "201"),
+        "rows": ("get", "/v1/sessions/{id}/rows", "The episode as a file of rows or frames", "200"),
         "show": ("get", "/v1/sessions/{id}", "Where a session stands, and what its last step came to", "200"),
         "close": ("delete", "/v1/sessions/{id}", "Close a session", "204"),
         "step": ("post", "/v1/sessions/{id}/step", "Act; step_id makes it happen once", "200"),

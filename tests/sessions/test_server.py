@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import io
 import json
 import random
 import threading
@@ -184,6 +185,21 @@ def test_what_a_client_gets_wrong_is_said(client: Client, path: str, body: Any, 
     assert client.step(name, 1)[0] == 200, "the session is as it was"
 
 
+def test_an_earlier_step_can_be_gone_back_to_and_the_episode_saved(client: Client) -> None:
+    name = client.open(seed=0, options={"state": 0})
+    for action in (1, 2, 3):
+        client.step(name, action)
+    status, other = client("POST", f"/v1/sessions/{name}/fork", {"step": 1})
+    assert (status, other["step_id"]) == (201, 1)
+    assert client.step(other["session_id"], 5)[1]["info"]["stream"] == [0, 1, 0, 0]
+    assert client("POST", f"/v1/sessions/{name}/fork", {"step": 4})[0] == 422
+    client.connection.request("GET", f"/v1/sessions/{other['session_id']}/rows")
+    answer = client.connection.getresponse()
+    with np.load(io.BytesIO(answer.read())) as saved:
+        assert saved["image"][:, 0, 0, 0].tolist() == [0, 1, 6]
+        assert saved["action"].tolist() == [1, 5]
+
+
 def test_room_is_bounded_and_given_back(client: Client) -> None:
     names = [client.open() for _ in range(8)]
     status, told = client("POST", "/v1/sessions", {})
@@ -311,19 +327,16 @@ def test_noise_gets_a_4xx(running: Running) -> None:
 
 
 def test_it_says_what_it_is(client: Client) -> None:
-    schema = client("GET", "/schema")[1]
-    assert schema["action"] == {
-        "type": "array",
-        "items": {"type": "number", "minimum": 0.0, "maximum": 9.0},
-        "minItems": 1,
-        "maxItems": 1,
-    }
+    schema = client("GET", "/schema?world=two")[1]
+    assert client("GET", "/schema?world=three")[0] == 422
+    number = {"type": "number", "minimum": 0.0, "maximum": 9.0}
+    assert schema["action"] == {"type": "array", "prefixItems": [number], "minItems": 1, "maxItems": 1}
     assert schema["observation"]["contentMediaType"] == "image/png"
     told = client("GET", "/openapi.json")[1]
     served = {
         "/v1/sessions",
         "/v1/sessions/{id}",
-        *(f"/v1/sessions/{{id}}/{n}" for n in ("step", "imagine", "fork", "reset")),
+        *(f"/v1/sessions/{{id}}/{n}" for n in ("step", "imagine", "fork", "reset", "rows")),
     }
     assert set(told["paths"]) == served
     assert told["paths"]["/v1/sessions"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"][
