@@ -90,8 +90,9 @@ def plan(run: Path, config: Config) -> None:
 
 
 def _serve(args: argparse.Namespace) -> None:
-    from rlvr_world.sessions.server import Limits, Server
+    from rlvr_world.sessions.server import Server
     from rlvr_world.sessions.serving import serve, worlds_of
+    from rlvr_world.sessions.shared import Limits
 
     if min(args.sessions, args.horizon, args.idle) <= 0 or not 0 <= args.port < 65536:
         raise InputError("serve: expected sessions, idle and horizon above 0 and a port from 0 to 65535; mend them")

@@ -42,6 +42,6 @@ def serve(server: Server, host: str, port: int) -> None:
             listening.listen(128)
         except OSError as error:
             raise InputError(f"serve: cannot listen on {host}, port {port} ({error}); choose another --port") from error
-        print(f"serving {', '.join(server.worlds)} on http://{host}:{listening.getsockname()[1]}/", flush=True)
+        print(f"serving {', '.join(server.sessions.worlds)} on http://{host}:{listening.getsockname()[1]}/", flush=True)
         config = uvicorn.Config(server.app(), log_level="warning", timeout_graceful_shutdown=5)
         uvicorn.Server(config).run(sockets=[listening])

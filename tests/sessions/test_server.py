@@ -20,8 +20,9 @@ uvicorn = pytest.importorskip("uvicorn", reason="pip install 'rlvr-world[serve]'
 from websockets.sync.client import connect  # noqa: E402 - comes with the server
 
 from rlvr_world.errors import InputError  # noqa: E402
-from rlvr_world.sessions.server import Limits, Server  # noqa: E402
+from rlvr_world.sessions.server import Server  # noqa: E402
 from rlvr_world.sessions.serving import serve  # noqa: E402
+from rlvr_world.sessions.shared import Limits  # noqa: E402
 from rlvr_world.types import Asked, Outcome, Streams  # noqa: E402
 
 
@@ -256,9 +257,9 @@ def test_openenv_speaks_with_it(running: Running) -> None:
         assert ask("dance")["type"] == "error"
         assert Client(running.port)("GET", "/health")[1]["sessions"] == 1
     deadline = time.monotonic() + 10
-    while running.server.held and time.monotonic() < deadline:
+    while running.server.sessions.held and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not running.server.held, "a connection that ends frees its session"
+    assert not running.server.sessions.held, "a connection that ends frees its session"
 
 
 def test_many_clients_that_retry_and_die_lose_and_double_nothing(running: Running) -> None:
@@ -280,7 +281,7 @@ def test_many_clients_that_retry_and_die_lose_and_double_nothing(running: Runnin
             step = told if status == 200 else told["committed"]
             assert status in (200, 409), told
             streams.append(step["info"]["stream"])
-        return running.server.held[name].session.state, total, streams
+        return running.server.sessions.held[name].session.state, total, streams
 
     with ThreadPoolExecutor(8) as pool:
         for number, (state, total, streams) in enumerate(pool.map(play, range(8))):
