@@ -1,4 +1,4 @@
-"""Verbs that use a trained model: predict, plan, serve."""
+"""Verbs that use a trained model: predict, serve, play, plan."""
 
 from __future__ import annotations
 
@@ -33,6 +33,12 @@ def add_verbs(verbs: Verbs) -> None:
     predict.add_argument("--seed", metavar="S", type=int, default=0, help="of the samples (0)")
     predict.add_argument("--recipe", metavar="RECIPE", default="", help="the model's recipe, where that has moved")
     predict.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where pictures go (.)")
+
+    play = verbs.add("play", _play, "act in a run's worlds, the imagined beside the real one, in a browser")
+    play.add_argument("model", metavar="RUN|MODEL", help="a run folder, a model folder, or a hub id")
+    play.add_argument("--port", metavar="PORT", type=int, default=0, help="of the page; 0 takes a free one (0)")
+    play.add_argument("--text", action="store_true", help="in this terminal instead")
+    play.add_argument("--seed", metavar="S", type=int, default=0, help="text: where to begin (0)")
 
     serve = verbs.add("serve", _serve, "sessions in a run's worlds over HTTP and WebSocket, and the page to play them")
     serve.add_argument("model", metavar="RUN|MODEL", help="a run folder, a model folder, or a hub id")
@@ -87,6 +93,18 @@ def plan(run: Path, config: Config) -> None:
 
     plan_run(run, config)
     print(f"\n{planning_text(run)}\nreport: {write_report(run)}")
+
+
+def _play(args: argparse.Namespace) -> None:
+    from rlvr_world.sessions import serving
+
+    worlds = serving.worlds_of(args.model)
+    if args.text:
+        serving.play_in_terminal(worlds, args.seed)
+        return
+    from rlvr_world.sessions.server import Server
+
+    serving.serve(Server(worlds), "127.0.0.1", args.port)
 
 
 def _serve(args: argparse.Namespace) -> None:

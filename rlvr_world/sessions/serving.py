@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rlvr_world.errors import InputError
 from rlvr_world.runs.folder import models_of, run_of
 from rlvr_world.runs.world_model import load
 from rlvr_world.sessions.imagined import Imagined
-from rlvr_world.sessions.server import Server
+from rlvr_world.sessions.terminal import play
 from rlvr_world.types import World
+
+if TYPE_CHECKING:
+    from rlvr_world.sessions.server import Server
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -26,6 +31,16 @@ def worlds_of(source: str) -> dict[str, Callable[[], World]]:
         raise InputError(f"{run}: holds no trained model yet; `rlvr-world resume {run}` goes on with it")
     worlds: dict[str, Callable[[], World]] = {name: partial(Imagined, model) for name, model in models.items()}
     return {**worlds, "real": lambda: load(next(iter(models.values()))).real()}
+
+
+def play_in_terminal(worlds: Mapping[str, Callable[[], World]], seed: int) -> None:
+    """The first world, beside the real one where there is one."""
+    imagined, real = next(iter(worlds.values()))(), None
+    try:
+        real = worlds["real"]()
+    except InputError as error:
+        print(error, file=sys.stderr)
+    play(imagined, real, sys.stdin, seed)
 
 
 def serve(server: Server, host: str, port: int) -> None:

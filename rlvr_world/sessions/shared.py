@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from rlvr_world.errors import InputError
 from rlvr_world.sessions.session import Session, Step, step_together
@@ -32,6 +32,14 @@ class Limits:
     """States of an episode that can be forked from or saved, the latest."""
 
 
+class Left(NamedTuple):
+    """A state that a session has left: in which world, and by which action."""
+
+    state: Any
+    action: Any
+    world: str
+
+
 @dataclass
 class Held:
     """A session that a client has, and when it was last asked."""
@@ -41,8 +49,8 @@ class Held:
     used: float = field(default_factory=time.monotonic)
     last: dict[str, Any] = field(default_factory=dict)
     """What its last step came to, for a client that did not get the answer."""
-    past: list[tuple[Any, Any]] = field(default_factory=list)
-    """The states that it has left, the latest ``Limits.past`` of them, and the actions that were done there."""
+    past: list[Left] = field(default_factory=list)
+    """The states that it has left, the latest ``Limits.past`` of them."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +123,7 @@ class SharedSessions:
         """Another episode."""
         observation, info = await self._work(held.session.reset, seed=given.get("seed"), options=given.get("options"))
         held.past = []
-        held.last = {"observation": plain(observation), "info": plain(info)}
+        held.last = {"observation": plain(observation), "info": plain(info), **_shown(held.session)}
 
     async def imagine(self, held: Held, given: Mapping[str, Any]) -> list[list[list[Step]]]:
         plans, n = given["plans"], given.get("n", 1)
@@ -129,14 +137,21 @@ class SharedSessions:
     async def fork(self, held: Held, given: Mapping[str, Any]) -> tuple[str, Held]:
         """A session that stands where this one does, or did before ``step``; in another world where one is named."""
         self._check_room()
-        other = Held(held.session.fork(given.get("seed")), held.world, last=held.last, past=list(held.past))
-        if back := held.session.steps - given.get("step", held.session.steps):
-            _go_back(other, back)
-        if (name := given.get("world", held.world)) != held.world:
-            left = other.session
-            other.session, other.world = Session(await self.world(name), left.horizon), name
-            await self.reset(other, {"seed": left.seed, "options": {"state": left.state}})
-            other.session.steps, other.session.over = left.steps, left.over
+        session, name = held.session.fork(given.get("seed")), given.get("world", held.world)
+        other = Held(session, name, last=held.last, past=list(held.past))
+        state, back = session.state, session.steps - given.get("step", session.steps)
+        if back:
+            if not 0 < back <= len(held.past):
+                said = f"step: expected one of the latest {len(held.past)} of {session.steps} steps"
+                raise Refused(422, "invalid_request", said)
+            state, other.past = held.past[-back].state, held.past[:-back]
+            session.steps, session.over = session.steps - back, False
+        if name != held.world:
+            session = other.session = _moved(session, await self.world(name))
+        if back or name != held.world:
+            session.state, info = await self._work(session.world.start, session.seed, {"state": state})
+            observation = session.world.observe(session.state)
+            other.last = {"observation": plain(observation), "info": plain(info), **_shown(session)}
         return self._hold(other), other
 
     async def step(self, held: Held, action: Any, step_id: int | None = None) -> dict[str, Any]:
@@ -170,8 +185,9 @@ class SharedSessions:
                 asked.answer.set_exception(error)
             return
         for asked, state, step in zip(together, before, steps, strict=True):
-            asked.held.past = [*asked.held.past, (state, asked.action)][-self.limits.past :]
-            asked.held.last = {**told(step), "step_id": asked.held.session.steps}
+            left = Left(state, asked.action, asked.held.world)
+            asked.held.past = [*asked.held.past, left][-self.limits.past :]
+            asked.held.last = {**told(step), **_shown(asked.held.session), "step_id": asked.held.session.steps}
             asked.answer.set_result(asked.held.last)
 
     def _check_room(self) -> None:
@@ -194,14 +210,17 @@ def told(step: Step) -> dict[str, Any]:
     return {**parts, "done": step.over}
 
 
-def _go_back(held: Held, steps: int) -> None:
-    """Where the session was so many steps ago."""
-    session, known = held.session, len(held.past)
-    if not 0 < steps <= known:
-        raise Refused(422, "invalid_request", f"step: expected one of the latest {known} of {session.steps} steps")
-    session.state, session.steps, session.over = held.past[-steps][0], session.steps - steps, False
-    held.last = {"observation": plain(session.world.observe(session.state)), "info": {}}
-    held.past = held.past[:-steps]
+def _shown(session: Session) -> dict[str, Any]:
+    """Where a session stands, for a person; pictures show themselves."""
+    world = session.world
+    return {"shown": world.render(session.state)} if world.render_mode == "ansi" and session.state is not None else {}
+
+
+def _moved(session: Session, world: World) -> Session:
+    """The session in another world, which has no state of it yet."""
+    other = Session(world, session.horizon)
+    other.seed, other.steps, other.over = session.seed, session.steps, session.over
+    return other
 
 
 def _out_of_order(asked: _Asked) -> InputError | None:
