@@ -39,6 +39,8 @@ class Transition:
     """Where the row comes from (game, site, episode): the unit that splits hold out."""
     reasoning: str = ""
     """A given chain of thought that leads to the answer, for SFT on reasoning; empty for none."""
+    prompt: str = ""
+    """The question as the row itself words it, for models that were trained on just that; empty where it does not."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,8 @@ class Picture:
 
     data: bytes
     media: str = "image/png"
+    columns: tuple[str, ...] = ()
+    """What stands in it from left to right, in columns of equal width."""
 
     @property
     def uri(self) -> str:

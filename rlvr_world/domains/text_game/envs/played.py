@@ -9,9 +9,10 @@ from typing import Any
 
 from rlvr_world.domains.scene import MAX_ACTION, MAX_TEXT, AnyText, read_text
 from rlvr_world.domains.text_game.config import TextWorldSpec
+from rlvr_world.domains.text_game.envs.afforded import afforded
 from rlvr_world.domains.text_game.envs.textworld import Game
 from rlvr_world.domains.text_game.rows import GameState
-from rlvr_world.domains.text_game.scene import Moment, came, observed
+from rlvr_world.domains.text_game.scene import Moment, came, observed, read_moment
 from rlvr_world.errors import InputError
 from rlvr_world.types import Asked, Outcome, Streams
 
@@ -25,12 +26,17 @@ class RealGames:
         self.spec = spec
         self.action_space, self.observation_space = AnyText(MAX_ACTION), AnyText(MAX_TEXT)
         self._game = lru_cache(maxsize=64)(self._make)
+        self._afforded = lru_cache(maxsize=65536)(self._work_out)
 
     def _make(self, name: str) -> Game:
         number = name.removeprefix("house-")
         if not number.isdigit():
             raise InputError(f"game {name!r}: expected a name such as house-0017, or its number")
         return Game(self.spec, random.Random(f"{self.spec.seed}/{int(number)}"))
+
+    def _work_out(self, seen: str) -> Sequence[str]:
+        moment = read_moment(seen)
+        return afforded(self._game(moment.game), moment.seen)
 
     def start(self, seed: int, options: Mapping[str, Any]) -> tuple[Moment, Mapping[str, Any]]:
         if "state" in options:
@@ -67,6 +73,15 @@ class RealGames:
     def _possible(self, moment: Moment) -> Sequence[str]:
         """The commands that do something now, or tell something."""
         return sorted(self._game(moment.game).admissible(moment.facts))
+
+    def worth_trying(self, moment: Moment) -> Sequence[str]:
+        """The commands that would change this moment, real or imagined, as its objects tell."""
+        return self._afforded(observed(moment))
+
+    def last(self, moment: Moment) -> str | None:
+        """The command that wins, where it can be given."""
+        goal = self._game(moment.game).goal
+        return goal if goal in self.worth_trying(moment) else None
 
     def _seen(self, name: str, facts: Any, won: bool) -> Moment:
         game = self._game(name)
