@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlvr_world.errors import InputError
 from rlvr_world.types import Given, Script, Write
@@ -76,9 +76,19 @@ def _special(tokenizer: TextTokenizer) -> re.Pattern[str]:
 
 def answer_script(tokenizer: TextTokenizer, prompt: Sequence[int], answer: str | None, max_response: int) -> Script:
     """A prompt, then the answer until the end mark; ``answer`` None is not known."""
-    stop = (tokenizer.eos_token_id,)
-    target = None if answer is None else (*_letters(tokenizer, answer), *stop)
-    return Script((Given(tuple(prompt)), Write(max_response, stop=stop, target=target)))
+    target = None if answer is None else (*_letters(tokenizer, answer), tokenizer.eos_token_id)
+    return Script((Given(tuple(prompt)), Write(max_response, stop=ends(tokenizer), target=target)))
+
+
+def know_ends(tokenizer: TextTokenizer, generation: GenerationConfig | None) -> None:
+    """Have ``ends`` know those that the model's ``generation_config`` names besides the tokenizer's own."""
+    named = generation.eos_token_id if generation is not None else None
+    vars(tokenizer)["model_ends"] = tuple(named) if isinstance(named, list) else () if named is None else (named,)
+
+
+def ends(tokenizer: TextTokenizer) -> tuple[int, ...]:
+    """Every token that ends an answer, first the tokenizer's own, which answers are trained to end with."""
+    return tuple(dict.fromkeys((tokenizer.eos_token_id, *getattr(tokenizer, "model_ends", ()))))
 
 
 def check_end(tokenizer: TextTokenizer) -> None:

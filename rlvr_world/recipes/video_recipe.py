@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from rlvr_world.config import Config, check_shape
 from rlvr_world.domains.video.config import VideoConfig, check_numbers
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import FirstStage, Recipe, Splits
-from rlvr_world.types import Domain, Finding, Picture, Score, Transition
+from rlvr_world.types import Domain, Finding, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.domains.video.domain import VideoDomain
@@ -43,6 +43,7 @@ class VideoRecipe(Recipe):
     def splits(self, config: Config) -> Splits:
         from torch.utils.data import ConcatDataset
 
+        from rlvr_world.domains.row_files import left_out
         from rlvr_world.domains.video.augmentation import Jittered
         from rlvr_world.domains.video.splits import held_out_clips, parts, training_clips
 
@@ -56,7 +57,7 @@ class VideoRecipe(Recipe):
             versions: list[Any] = [train, *(training_clips(data, copy, config.seed) for copy in copies)]
             sft = ConcatDataset(versions)
         valid, test = (held_out_clips(data, found[name], config.seed) for name in ("valid", "test"))
-        return Splits(sft, train, valid, test)
+        return Splits(sft, train, valid, test, left_out=left_out(found.skipped, "episodes"))
 
     def check_config(self, config: Config) -> None:
         data: VideoConfig = config.data
@@ -145,6 +146,23 @@ class VideoRecipe(Recipe):
         setattr(model.config, CODEC, codec.to_json())
         return model, None
 
+    def adopt(self, config: Config, model: Model, world: Path) -> None:
+        from rlvr_world.domains.video.codec import codec_of, read_ranges
+        from rlvr_world.models.loading import CODEC
+
+        data: VideoConfig = config.data
+        if data.proprio:
+            raise InputError(f"recipe {config.recipe}: its models predict proprioception, whose ranges are not known")
+        ranges = read_ranges(Path(data.action_ranges).expanduser(), data.action_bins)
+        codec, sizes = codec_of(data, _cache(config, world), ranges), model.config
+        got = (sizes.vocab_size, sizes.max_position_embeddings)
+        if got[0] != codec.layout.vocabulary or got[1] < codec.layout.max_length:
+            raise InputError(
+                f"model {config.model.source}: expected {codec.layout.vocabulary} token ids and room for "
+                f"{codec.layout.max_length} of them, got {got[0]} and {got[1]}; check --recipe and --tokenizer"
+            )
+        setattr(model.config, CODEC, codec.to_json())
+
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> VideoDomain:
         from rlvr_world.domains.video.layout import Codec
         from rlvr_world.models.loading import CODEC
@@ -152,8 +170,8 @@ class VideoRecipe(Recipe):
         stored = getattr(model.config, CODEC, None)
         if stored is None:
             raise InputError(
-                f"model {config.model.source}: its config.json has no {CODEC}, so it is no video model; name a model "
-                "that a video recipe trained, or scratch"
+                f"model {config.model.source}: its config.json has no {CODEC}, so nothing says what its tokens mean; "
+                "name a model that a video recipe trained, or `rlvr-world adopt` a published one"
             )
         codec = Codec.from_json(stored, f"model {config.model.source}: config.json: {CODEC}")
         codec.check_model(model.config.vocab_size)
@@ -182,6 +200,31 @@ class VideoRecipe(Recipe):
 
         assert isinstance(domain, VideoDomain)
         return [*round_trip(domain, rows), *flips(domain, rows, judged)]
+
+    def scene(self, config: Config, domain: Domain) -> Scene:
+        from rlvr_world.domains.scene import start_rows
+        from rlvr_world.domains.video.domain import VideoDomain
+        from rlvr_world.domains.video.envs.played import FIELDS, real_world
+        from rlvr_world.domains.video.scene import VideoScene
+
+        assert isinstance(domain, VideoDomain)
+        choose = start_rows(lambda: self.splits(config).test)
+
+        real = None if config.data.source not in FIELDS else real_world(config.data, live=1)
+
+        def start(seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+            if real and "row" not in options:
+                past, told = real.start(seed, options)
+                return past.seen, told
+            row = choose(seed, options)
+            return row, {"row": row.id}
+
+        return VideoScene(domain, start)
+
+    def real(self, config: Config) -> World:
+        from rlvr_world.domains.video.envs.played import FIELDS, real_world
+
+        return real_world(config.data) if config.data.source in FIELDS else super().real(config)
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.video.episodes import read_question
@@ -212,7 +255,7 @@ class VideoRecipe(Recipe):
         return {
             "domain": "video",
             "kind": data.kind,
-            "frames": [data.height, data.width],
+            "frames": [data.height, data.width, data.fit],
             "horizon": data.horizon,
             "frame_skip": data.frame_skip,
             "lpips": data.lpips,
@@ -242,7 +285,7 @@ def _visual_tokenizer_training(config: Config) -> VisualTokenizerTraining:
     return VisualTokenizerTraining(
         create_visual_tokenizer(settings, *size, config.seed).to(device),
         settings,
-        Segments(*parts(data)["train"], size, data.frame_skip, settings, config.seed),
+        Segments(*parts(data)["train"], size, data.frame_skip, settings, config.seed, data.fit),
         _lpips(config),
         config.seed,
         compute_dtype(config.model.precision, device),
@@ -256,7 +299,8 @@ def _validate_visual_tokenizer(config: Config, stage: VisualTokenizerTraining) -
 
     data: VideoConfig = config.data
     plain = replace(data.tokenizer, jitter=False, crop=1.0)
-    held = Segments(*parts(data)["valid"], (data.height, data.width), data.frame_skip, plain, config.seed)
+    size = (data.height, data.width)
+    held = Segments(*parts(data)["valid"], size, data.frame_skip, plain, config.seed, data.fit)
     return stage.validate([held(i) for i in range(VALIDATED)], FrameMetrics(stage.lpips))
 
 
@@ -281,13 +325,13 @@ def _cache(config: Config, world: Path | None) -> TokenCache:
     if not source:
         raise InputError("data.tokenizer.source: a video model needs its visual tokenizer; name the tokenizer's folder")
     kept = Path(data.cache).expanduser() / "tokens"
-    return _opened(source, (data.height, data.width), kept, str(check_device(config.model.device)))
+    return _opened(source, (data.height, data.width), kept, data.fit, str(check_device(config.model.device)))
 
 
 @lru_cache(maxsize=1)
-def _opened(source: str, size: tuple[int, int], kept: Path, device: str) -> TokenCache:
+def _opened(source: str, size: tuple[int, int], kept: Path, fit: str, device: str) -> TokenCache:
     """Opened once: the fingerprint of a large tokenizer and the index of many tokens take their time."""
     from rlvr_world.domains.video.token_cache import TokenCache
     from rlvr_world.vision.loading import load_visual_tokenizer
 
-    return TokenCache(load_visual_tokenizer(source).to(device), size, kept)
+    return TokenCache(load_visual_tokenizer(source).to(device), size, kept, fit)

@@ -38,8 +38,8 @@ def write_fault(
         said["part"], rewards = stage.pending.part, stage.pending.rewards_BG.tolist()
         rows = [
             {"group": g, **to_json(rollout, row, Score(reward))}
-            for g, row in enumerate(stage.prompts(counters.step))
-            for rollout, reward in zip(stage.pending.groups[g], rewards[g], strict=True)
+            for g, (row, group) in enumerate(zip(stage.prompts(counters.step), stage.pending.groups, strict=False))
+            for rollout, reward in zip(group, rewards[g], strict=True)
         ]
         (partial / ROLLOUTS).write_bytes(packed_lines(rows))
     (partial / FAULT).write_text(json.dumps(said, indent=1))
@@ -70,4 +70,5 @@ def _pending(fault: Path, stage: GRPO, said: dict[str, Any]) -> Pending:
     for kept in read_lines(fault / ROLLOUTS):
         groups[kept["group"]].append(from_json(kept, scripts[kept["group"]]))
         rewards[kept["group"]].append(kept["value"])
-    return Pending(groups, torch.tensor(rewards, dtype=torch.float64), said["part"])
+    sampled = len(list(filter(None, groups)))  # of the batches that the step was allowed
+    return Pending(groups[:sampled], torch.tensor(rewards[:sampled], dtype=torch.float64), said["part"])

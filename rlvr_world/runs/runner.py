@@ -21,10 +21,11 @@ import torch
 from rlvr_world import overrides, recipes
 from rlvr_world.config import Config
 from rlvr_world.errors import Halted, InputError, NonFinite
-from rlvr_world.evaluation.evaluate import evaluate, save_result
+from rlvr_world.evaluation.evaluate import Shown, evaluate, save_result
 from rlvr_world.evaluation.report import text_report, write_report
 from rlvr_world.models.device import check_device
 from rlvr_world.models.loading import world_of
+from rlvr_world.models.text_tokenizer import answer_text
 from rlvr_world.runs import jobs
 from rlvr_world.runs.environment import write_environment
 from rlvr_world.runs.folder import alone, clear, has_trained, room_on_disk
@@ -122,9 +123,12 @@ def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
     if many := settings.samples:
         best = replace(once, sampling=replace(once.sampling, temperature=1.0), samples=many, reject="")
         plans = {f"best-of-{many}/{name}": (best, settings.sample_rows), **plans}
+    shown = Shown(run.recipe.shown)
+    if (tokenizer := learner.tokenizer) is not None:
+        shown = replace(shown, text=lambda ids: answer_text(tokenizer, [ids]))
     for called, (how, rows) in plans.items():
-        result, shown = evaluate(learner.policy, domain, run.splits.test[:rows], how, protocol)
-        save_result(run.folder, called, {"model": Path(model_folder).name, **result}, shown)
+        result, samples = evaluate(learner.policy, domain, run.splits.test[:rows], how, protocol, shown)
+        save_result(run.folder, called, {"model": Path(model_folder).name, **result}, samples)
 
 
 def resume(folder: Path) -> Path:

@@ -120,6 +120,17 @@ def test_a_row_that_does_not_read_is_named(house: Any, settings: list[str], caps
     assert "tick_state.objects[1].uuid: expected an integer, got 'one'" in said
 
 
+def test_rows_that_do_not_read_can_be_skipped(house: Any, settings: list[str], capsys: Any) -> None:
+    path = Path(settings[-1].partition("=")[2])
+    rows = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    rows[6]["tick_state"]["objects"][1]["uuid"] = "one"
+    given = ["check", "bytesized32", *settings[:-1], f"data.test={house(rows)}", "data.skip_faulty=true"]
+    assert cli.main([*given, "--rows", "3"]) == 0
+    said = capsys.readouterr()
+    assert "left out: 1 rows (rows that do not read)" in said.out
+    assert "row 7, field tick_state.objects[1].uuid: expected an integer, got 'one'" in said.err
+
+
 def test_an_empty_split_is_a_fault_and_rows_left_out_are_told(
     settings: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,16 +50,21 @@ class EpisodeSplitRule(SplitRule):
 
 @dataclass(frozen=True)
 class VideoConfig:
-    source: Literal["pusht", "rope", "granular", "drawer", "npz", "lerobot", "dino_wm", "folder"] = what(
+    source: Literal["pusht", "rope", "granular", "drawer", "npz", "lerobot", "dino_wm", "folder", "hdf5"] = what(
         "pusht", "an embedded world, played with data.env; or the layout of the episodes at data.path"
     )
     path: str = what("", "episodes: a folder, or for lerobot a hub id")
-    camera: str = what("", "lerobot: which of several cameras")
+    camera: str = what("", "lerobot, hdf5, folder: which of several cameras; several, with commas, come side by side")
+    action_dims: tuple[int, ...] = what((), "which numbers of an action the model is given, from 0 on; empty takes all")
+    skip_faulty: bool = what(False, "leave out episodes that do not read, and count them; each is read whole once")
     env: Spec = field(default_factory=PushTSpec)
     cache: str = what("~/.cache/rlvr_world/video", "where played episodes are kept, and the tokens of all clips")
     split: EpisodeSplitRule = field(default_factory=EpisodeSplitRule)
     height: int = what(64, "frames are brought to this height", "pixels")
     width: int = what(64, "frames are brought to this width", "pixels")
+    fit: Literal["squash", "letterbox", "crop"] = what(
+        "squash", "frames of another shape: squashed, whole between black bars, or cut to their middle"
+    )
     kind: Literal["single_step", "multi_step"] = what(
         "single_step", "given frames to the next one; or a far context frame and the current frame to several"
     )
@@ -71,8 +76,10 @@ class VideoConfig:
     train_every: int = what(1, "steps from the start of one training clip to the next", "steps")
     test_every: int = what(0, "the same for validation and test; 0 takes one clip an episode, as published", "steps")
     action_bins: int = what(256, "bins of an action's field", "bins")
-    action_ranges: Literal["minmax", "quantile"] = what(
-        "quantile", "ends of the bins: the extremes of the training actions (published), or their 1 % and 99 % points"
+    action_ranges: str = what(
+        "quantile",
+        "ends of the bins: 'minmax', the extremes of the training actions (published rule); 'quantile', their 1 % and "
+        "99 % points; or a file of rows low, high (.pth, .json), such as the published ranges of RT-1",
     )
     embeddings: Literal["random", "ordered"] = what(
         "random", "a new model's embeddings begin: random (published); or near each other for codes and bins that are"
