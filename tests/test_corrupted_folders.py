@@ -167,7 +167,7 @@ MODELS: dict[str, tuple[Harm, str]] = {
     ),
     "a window shorter than the rows": (
         settings("config.json", max_position_embeddings=64),
-        "expected to fit the model's window of 64 tokens, got a prompt of ",
+        "expected sequences of at most 64 tokens, its positions, got a prompt of ",
     ),
     "tokens that are no text": (
         settings("config.json", codec={}),

@@ -46,7 +46,7 @@ VIDEO_SETTINGS = {
 }
 TEXT_SETTINGS = {
     "model.vocabulary=200": "model.vocabulary: expected at least 259, got 200",
-    "data.test=/nowhere.jsonl": "/nowhere.jsonl: no such file or folder of rows",
+    "data.test=/nowhere.jsonl": "/nowhere.jsonl: no such file or folder of training or test rows",
     "trackers=mlflow": "trackers: unknown tracker 'mlflow'",
     "rl.seeds=1,1": "rl.seeds: expected different numbers of at least 0, got (1, 1)",
     "rl.optimizer.beta2=1": "rl.optimizer.beta2: expected less than 1, got 1.0",
@@ -56,11 +56,11 @@ TEXT_SETTINGS = {
     "guards.collapse=rollback": "rl.eval_every: expected more than 0 with guards.collapse=rollback",
 }
 ROWS = {
-    "model.context=64": "expected to fit the model's window of 64 tokens, got a prompt of ",
+    "model.context=64": "expected sequences of at most 64 tokens, its positions, got a prompt of ",
     "data.max_prompt=20": "expected at most 20; raise data.max_prompt",
     "data.style.rules=true": "but no rules file is given",
     "eval.reject=repetitoin data.max_response=140": "eval.reject: expected a part of the score (exact, ",
-    "model.vocabulary=259 model.context=300": "raise model.context",
+    "model.vocabulary=259 model.context=300": "or raise model.context",
 }
 
 
@@ -174,9 +174,9 @@ def test_the_rehearsal_leaves_nothing_and_changes_nothing(tmp_path: Path) -> Non
     for recipe in KINDS:
         settings = config(tmp_path, recipe)
         run = runner.Run(tmp_path / "run", settings, find(recipe), find(recipe).splits(settings), runner.Log(tmp_path))
-        domain, window = runner.opened(run)
+        domain, model = runner.opened(run)
         assert domain is not None
-        assert window == 0
-        runner.at_rows(run, domain, window)
+        assert model is None
+        runner.at_rows(run, domain, model)
         assert not (tmp_path / "cache").exists()
         assert not (tmp_path / "run").exists()
