@@ -267,7 +267,7 @@ VIDEO: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no actions": (npz(lambda a: a.pop("action")), "expected the arrays image and action, got no action"),
     "frames as decimals": (npz(lambda a: a.update(image=a["image"] / 255)), "field image: expected uint8 [T, H, W, 3]"),
     "frames without colours": (npz(lambda a: a.update(image=a["image"][..., 0])), "field image: expected uint8"),
-    "an action too few": (npz(lambda a: a.update(action=a["action"][:-1])), "expected as many rows as frames"),
+    "two actions too few": (npz(lambda a: a.update(action=a["action"][:-2])), "expected as many rows as frames"),
     "actions of another width": (npz(lambda a: a.update(action=a["action"][:, :1])), "expected as many rows as frames"),
     "an action that is NaN": (npz(bad_number(np.nan)), "expected finite numbers, got nan at step 3, dimension 1"),
     "an action that is infinite": (npz(bad_number(np.inf)), "expected finite numbers, got inf at step 3"),
