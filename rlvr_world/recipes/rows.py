@@ -28,11 +28,11 @@ class RowsRecipe(Recipe):
         return self._config()
 
     def check_config(self, config: Config) -> None:
+        from rlvr_world.domains.row_files import locate
+
         if config.model.source == "scratch":
             check_shape(config.model)
             at_least(config.model, "model.", vocabulary=259)  # all bytes, and the marks
-        from rlvr_world.domains.row_files import locate
-
         for path in filter(None, self.files(config)) if config.data.source == "files" else ():
             locate(path, "training or test")
 
