@@ -35,7 +35,7 @@ from rlvr_world.runs.look import at_rows, at_settings, opened
 from rlvr_world.runs.stage import finished, run_stage
 from rlvr_world.runs.stopping import stoppable
 from rlvr_world.runs.tracking import Log
-from rlvr_world.system.files import write_whole
+from rlvr_world.system.files import read_object, write_whole
 from rlvr_world.training.grpo import GRPO
 
 HALTED = "halted.json"
@@ -114,7 +114,7 @@ def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
     """A model over the test split; best-of-N too where the recipe asks for samples. Skipped when it stands for this
     very checkpoint: a stage that was extended is evaluated anew."""
     file = run.folder / "eval" / f"{name.replace('/', '-')}.json"
-    if file.exists() and json.loads(file.read_text()).get("model") == Path(model_folder).name:
+    if file.exists() and read_object(file).get("model") == Path(model_folder).name:
         return
     print(f"evaluating {name}", file=sys.stderr)
     learner, domain = learner_and_domain(run.recipe, run.config, model_folder, run.world)

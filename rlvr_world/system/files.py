@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+from rlvr_world.errors import InputError
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -13,6 +17,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
     flush(partial)
     os.replace(partial, path)
     flush(path.parent)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a run folder. Raises InputError for anything else."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object as it was written here, got other data; delete it")
+    return value
 
 
 def flush(path: Path) -> None:
