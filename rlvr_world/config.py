@@ -132,6 +132,23 @@ class EvalConfig:
 
 
 @dataclass(frozen=True)
+class PlanConfig:
+    starts: int = what(0, "starts that planners are tried from at the end of a run, of each task; 0 none", "starts")
+    distances: tuple[int, ...] = what((2, 3, 4), "how far the goal is from a start, in the real world", "actions")
+    more: int = what(1, "actions that a planner has beyond the shortest way", "actions")
+    depth: int = what(3, "actions looked ahead, before the one that reaches the goal", "actions")
+    width: int = what(8, "imagined states of each depth that are looked on from", "states")
+    samples: int = what(1, "futures imagined of each action, which differ where temperature is above 0", "samples")
+    temperature: float = what(0.0, "temperature of what is imagined")
+    goal: Literal["state", "score"] = what("state", "ends a plan: the goal holds in the imagined state, or a score won")
+
+    def __post_init__(self) -> None:
+        at_least("plan", self, starts=0, more=0, depth=1, width=1, samples=1, temperature=0)
+        if not self.distances or min(self.distances) < 1:
+            raise InputError(f"plan: distances is {self.distances}; expected actions, at least 1 each, such as 2,3,4")
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     keep: int = what(2, "last checkpoints kept of each stage", "checkpoints")
     best: str = what(
@@ -182,6 +199,7 @@ class Config:
     rl: RLConfig = field(default_factory=RLConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     guards: GuardConfig = field(default_factory=GuardConfig)
     record: RecordConfig = field(default_factory=RecordConfig)

@@ -39,12 +39,23 @@ def _train(args: argparse.Namespace) -> None:
     from rlvr_world.runs import runner
 
     runner.train(config, args.run)
+    _plan_too(args.run)
 
 
 def _resume(args: argparse.Namespace) -> None:
     from rlvr_world.runs import runner
 
     runner.resume(args.run)
+    _plan_too(args.run)
+
+
+def _plan_too(run: Path) -> None:
+    """What the run's models are good for, where its settings ask for that."""
+    from rlvr_world.cli.use import plan
+    from rlvr_world.runs.runner import stored_config
+
+    if (config := stored_config(run)).plan.starts:
+        plan(run, config)
 
 
 def _eval(args: argparse.Namespace) -> None:

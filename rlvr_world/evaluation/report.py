@@ -25,6 +25,8 @@ from rlvr_world.evaluation.summary import Result, resampled
 from rlvr_world.evaluation.tables import column_of, details, markdown_table, tables
 from rlvr_world.system.progress import clock
 
+PLANNING = "planning"
+"""In a run folder: what planners did with its models; a folder a task, a file a model."""
 PICTURED = 6  # rows whose pictures are shown
 
 
@@ -79,6 +81,25 @@ def text_report(run: Path) -> str:
         lines += [verdict(found), ""]
     times = ", ".join(f"{row['stage']} {row['clock']}{row['speed']}" for row in _times(run))
     return "\n".join([*lines, f"training time: {times}"])
+
+
+def planning_text(run: Path) -> str:
+    """What planners did with the models of a run, in Markdown: a table a task, and what the last model differs in."""
+    lines: list[str] = []
+    for task, results in _planning(run).items():
+        [one] = comparisons(results)
+        starts, worlds = (len(f(next(iter(results.values()))["rows"]["world"])) for f in (list, set))
+        lines.append(f"{task}: planners from {starts} starts in {worlds} worlds, mean [95 % interval over worlds]:\n")
+        lines += [markdown_table(one.table.rows), "", *_bullets(one), "", verdict([one], "starts"), ""]
+    return "\n".join(lines)
+
+
+def _planning(run: Path) -> dict[str, dict[str, Result]]:
+    """Results of planners by task and model."""
+    found: dict[str, dict[str, Result]] = defaultdict(dict)
+    for result in map(_read, sorted((run / PLANNING).glob("*/*.json"))):
+        found[result["protocol"]["task"]][result["name"]] = result
+    return {task: {n: found[task][n] for n in sorted(found[task], key=_training_order)} for task in found}
 
 
 def _bullets(found: Comparison) -> list[str]:

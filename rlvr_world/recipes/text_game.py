@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.domains.splits import WorldSplitRule, held_out, split_rows
 from rlvr_world.domains.text_game.config import PromptStyle, TextGameConfig, TextWorldSpec
-from rlvr_world.recipes import Splits, rows
+from rlvr_world.recipes import Splits, Task, rows
 from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
-from rlvr_world.types import Transition
+from rlvr_world.types import Domain, Scene, Transition
 
 if TYPE_CHECKING:
     from rlvr_world.domains.row_files import OnFault
     from rlvr_world.domains.text_game.domain import TextGame
+    from rlvr_world.domains.text_game.envs.played import RealGames
     from rlvr_world.domains.text_game.prompt import Rules
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
@@ -151,6 +152,41 @@ class TextGameRecipe(RowsRecipe):
 
         style, rules = config.data.style, _rules(config, None)
         return (build_prompt(t, style, rules) + build_answer(t, style.instructions) for t in splits.train)
+
+    def scene(self, config: Config, domain: Domain) -> Scene:
+        from rlvr_world.domains.scene import start_rows
+        from rlvr_world.domains.text_game.scene import Moment, imagined_games
+
+        if config.data.source == "textworld":
+            real = self.real(config)
+            return imagined_games(domain, real.start, real.commands)
+        choose = start_rows(lambda: self.splits(config).test)
+
+        def start(seed: int, options: Mapping[str, Any]) -> tuple[Moment, Mapping[str, Any]]:
+            row = choose(seed, options)
+            return Moment(row.state, row.world), {"row": row.id}
+
+        return imagined_games(domain, start, lambda game: ())
+
+    def real(self, config: Config) -> RealGames:
+        from rlvr_world.domains.text_game.envs.played import RealGames
+
+        data: TextGameConfig = config.data
+        if data.source != "textworld":
+            super().real(config)
+        return RealGames(replace(data.env, split="test") if data.split.worlds else data.env)
+
+    def tasks(self, config: Config) -> dict[str, Task]:
+        """To win games that were trained on, and games that were not, as many of each."""
+        data: TextGameConfig = config.data
+        if data.source != "textworld":
+            return {}
+        real, found = self.real(config), {}
+        specs = {"trained games": replace(data.env, split="train"), "unseen games": replace(data.env, split="test")}
+        for name, spec in specs.items():
+            games = [f"house-{spec.game_number(index):04d}" for index in range(spec.games)]
+            found[name] = Task(real, {game: {"game": game} for game in games}, real.worth_trying, real.last)
+        return found
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.text_game.rows import read_question

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from rlvr_world.config import Config
 from rlvr_world.domains.video.config import VideoConfig
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import FirstStage, Recipe, Splits
-from rlvr_world.types import Domain, Finding, Picture, Score, Transition
+from rlvr_world.types import Domain, Finding, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.domains.video.domain import VideoDomain
@@ -155,6 +155,31 @@ class VideoRecipe(Recipe):
 
         assert isinstance(domain, VideoDomain)
         return [*round_trip(domain, rows), *flips(domain, rows, judged)]
+
+    def scene(self, config: Config, domain: Domain) -> Scene:
+        from rlvr_world.domains.scene import start_rows
+        from rlvr_world.domains.video.domain import VideoDomain
+        from rlvr_world.domains.video.envs.played import FIELDS, real_world
+        from rlvr_world.domains.video.scene import VideoScene
+
+        assert isinstance(domain, VideoDomain)
+        choose = start_rows(lambda: self.splits(config).test)
+
+        real = None if config.data.source not in FIELDS else real_world(config.data, live=1)
+
+        def start(seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+            if real and "row" not in options:
+                past, told = real.start(seed, options)
+                return past.seen, told
+            row = choose(seed, options)
+            return row, {"row": row.id}
+
+        return VideoScene(domain, start)
+
+    def real(self, config: Config) -> World:
+        from rlvr_world.domains.video.envs.played import FIELDS, real_world
+
+        return real_world(config.data) if config.data.source in FIELDS else super().real(config)
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.video.episodes import read_question

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, Op
 from rlvr_world.domains.web_page.config import BrowserSpec, WebPageConfig
 from rlvr_world.recipes import Splits, rows
 from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
-from rlvr_world.types import Transition
+from rlvr_world.types import Domain, Scene, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.domains.row_files import OnFault
@@ -116,6 +116,23 @@ class WebPageRecipe(RowsRecipe):
             build_prompt(t.state, t.action, style) + build_answer(t.next_state.change, t.state, t.action, style)
             for t in splits.train
         )
+
+    def scene(self, config: Config, domain: Domain) -> Scene:
+        from rlvr_world.domains.scene import start_rows
+        from rlvr_world.domains.web_page.scene import imagined_pages
+
+        def first_pages() -> Sequence[Transition]:
+            test = self.splits(config).test
+            return [row for row in test if not row.state.previous] or test
+
+        return imagined_pages(domain, start_rows(first_pages))
+
+    def real(self, config: Config) -> World:
+        if config.data.source != "browser":
+            return super().real(config)
+        from rlvr_world.domains.web_page.envs.played import RealPages
+
+        return RealPages(config.data.env)
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.web_page.rows import read_question

@@ -105,7 +105,7 @@ class VideoDomain:
                 continue
             tokens, bins = read
             if tokens not in clips:
-                clips[tokens] = self._shown(frames_U3HW[[place[z] for z in tokens]], tokens, start)
+                clips[tokens] = self.shown(frames_U3HW[[place[z] for z in tokens]], tokens, start)
             felt = self.codec.proprio.value_of(np.array(bins)) if self.codec.proprio else None
             predictions.append(Prediction(tokens, clips[tokens], felt))
         return predictions
@@ -114,7 +114,7 @@ class VideoDomain:
         """With skip blocks: tokens and pixels [3, H, W] of the last given frame."""
         return (self._given(row)[-1], read_frames(_last_given(row), self.cache.size)[0]) if self.skip_blocks else None
 
-    def _shown(self, decoded_T3HW: Tensor, tokens: Frames, start: tuple[tuple[int, ...], Tensor] | None) -> Tensor:
+    def shown(self, decoded_T3HW: Tensor, tokens: Frames, start: tuple[tuple[int, ...], Tensor] | None) -> Tensor:
         """The frames of these tokens: as decoded or, from a ``_start`` on, only where a token is not that of before."""
         if start is None:
             return decoded_T3HW
@@ -199,7 +199,7 @@ class VideoDomain:
         true = [tokens_Fn[self.layout.context :] for tokens_Fn in frames]
         decoded = self.cache.decode(contexts, true)
         each = zip(decoded, true, rows, strict=True)
-        return [self._shown(frames, _tuples(tokens_Tn), self._start(row)) for frames, tokens_Tn, row in each]
+        return [self.shown(frames, _tuples(tokens_Tn), self._start(row)) for frames, tokens_Tn, row in each]
 
     def _worst(self, malformed: Malformed) -> Score:
         parts = {name: value for name, value in WORST.items() if name != "lpips" or self.metrics.perceptual}
