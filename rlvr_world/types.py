@@ -39,6 +39,8 @@ class Transition:
     """Where the row comes from (game, site, episode): the unit that splits hold out."""
     reasoning: str = ""
     """A given chain of thought that leads to the answer, for SFT on reasoning; empty for none."""
+    prompt: str = ""
+    """The question as the row itself words it, for models that were trained on just that; empty where it does not."""
 
 
 @dataclass(frozen=True)

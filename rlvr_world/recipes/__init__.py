@@ -45,6 +45,8 @@ class Splits:
     """(seed, epoch) -> the rows that RL draws from, as many in every epoch; None takes the training rows."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Why rows that were read are in no split -> how many."""
+    control: Sequence[Transition] | None = None
+    """What RL's control fits, where that is not what SFT does: the rows that RL draws from."""
 
     def rl_epoch(self, seed: int, epoch: int) -> Sequence[Transition]:
         return self.train if self.epoch is None else self.epoch(seed, epoch)
@@ -122,6 +124,18 @@ class Recipe(ABC):
         return {"domain": type(self).__name__, "data": to_json(config.data)}
 
     # What only some recipes need
+
+    def adopt(self, config: Config, model: Model, world: Path) -> None:
+        """Write into the config of a model that was trained elsewhere what its tokens mean; see ``runs.adopt``."""
+        raise InputError(
+            f"recipe {config.recipe}: its models need no adopting; name them as they are with model.source"
+        )
+    def check_config(self, config: Config) -> None:  # noqa: B027
+        """Raises InputError for settings that do not go together, before any row is read, collected or made."""
+
+    def rehearse(self, config: Config, splits: Splits, stage: VisualTokenizerTraining) -> Domain | None:
+        """The domain as it is with what the first stage begins with: what does not fit shows before it costs."""
+        return None
 
     def first_stage(self, config: Config) -> FirstStage | None:
         """What is trained before there can be a model; None for nothing."""

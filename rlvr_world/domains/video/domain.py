@@ -19,7 +19,7 @@ from rlvr_world.domains.video.episodes import Clip, FramesInMemory
 from rlvr_world.domains.video.layout import Codec, Frames
 from rlvr_world.domains.video.pictures import GAIN, error_map, gif, strip
 from rlvr_world.domains.video.rewards import reward
-from rlvr_world.domains.video.token_cache import TokenCache, read_frames, whole_clip
+from rlvr_world.domains.video.token_cache import TokenCache, whole_clip
 from rlvr_world.errors import InputError
 from rlvr_world.types import Malformed, Picture, Score, Script, Transition, Written
 from rlvr_world.vision.metrics import LOWER_IS_BETTER, FrameMetrics
@@ -61,9 +61,9 @@ class VideoDomain:
             wants = "the model expects {2} and {3} at {0}x{1}".format(*expected)
             raise InputError(f"tokenizer: {has}, {wants}; use the frame size that the model was trained with")
         if config.lpips and not metrics.perceptual:
-            raise InputError("reward.lpips: it has a weight but no trunk is loaded; name data.lpips, or set it to 0")
+            raise InputError("data.reward.lpips: expected 0, as no trunk is loaded, or data.lpips to name one")
         if config.proprio_mse and not self.layout.proprio_width:
-            raise InputError("reward.proprio_mse: it has a weight but the model has no proprioception; set it to 0")
+            raise InputError("data.reward.proprio_mse: expected 0, as the model has no proprioception")
 
     def encode(self, transition: Transition) -> Script:
         """Tokens come from the cache; a transition without next state gives a script without targets."""
@@ -112,7 +112,7 @@ class VideoDomain:
 
     def _start(self, row: Transition) -> tuple[tuple[int, ...], Tensor] | None:
         """With skip blocks: tokens and pixels [3, H, W] of the last given frame."""
-        return (self._given(row)[-1], read_frames(_last_given(row), self.cache.size)[0]) if self.skip_blocks else None
+        return (self._given(row)[-1], self.cache.read(_last_given(row))[0]) if self.skip_blocks else None
 
     def shown(self, decoded_T3HW: Tensor, tokens: Frames, start: tuple[tuple[int, ...], Tensor] | None) -> Tensor:
         """The frames of these tokens: as decoded or, from a ``_start`` on, only where a token is not that of before."""
@@ -153,7 +153,7 @@ class VideoDomain:
         parts: list[dict[str, float]] = []
         values: list[float] = []
         if found:
-            truth = torch.stack([read_frames(row.next_state, self.cache.size) for row in rows])
+            truth = torch.stack([self.cache.read(row.next_state) for row in rows])
             measures = self._measure(found, truth) | self._token_measures(found, rows)
             against = measures
             if self.config.target == "round_trip":
@@ -215,7 +215,7 @@ class VideoDomain:
         if isinstance(prediction, Malformed):
             return prediction
         kept = 1 if self.layout.context_tokens else 0
-        frames = torch.cat([read_frames(state, self.cache.size), prediction.frames])
+        frames = torch.cat([self.cache.read(state), prediction.frames])
         felt = state.proprio() if self.codec.proprio else None
         if felt is not None and prediction.proprio is not None:
             felt = np.concatenate([felt, prediction.proprio])
@@ -231,7 +231,7 @@ class VideoDomain:
             felt_after = bins.value_of(bins.bins_of(after, f"row {transition.id}: proprioception"))
         _, frames_Fn = self.cache.lookup(whole_clip(transition))
         true = _tuples(frames_Fn[self.layout.context :])
-        copied = read_frames(last, self.cache.size).expand(T, -1, -1, -1)
+        copied = self.cache.read(last).expand(T, -1, -1, -1)
         return {
             "copy last frame": Prediction((self._given(transition)[-1],) * T, copied, felt),
             "tokenizer round trip": Prediction(true, self._round_trips([transition])[0], felt_after),
@@ -241,7 +241,7 @@ class VideoDomain:
         """Truth, prediction and error (three times as bright) side by side: a PNG, for several frames a GIF."""
         if isinstance(prediction, Malformed):
             return f"- {prediction.reason}"
-        truth = read_frames(transition.next_state, self.cache.size)
+        truth = self.cache.read(transition.next_state)
         columns = [truth, prediction.frames, error_map(prediction.frames, truth)]
         if len(truth) == 1:
             return Picture(strip([torch.cat(columns)]), columns=COLUMNS)
