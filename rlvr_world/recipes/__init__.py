@@ -130,6 +130,7 @@ class Recipe(ABC):
         raise InputError(
             f"recipe {config.recipe}: its models need no adopting; name them as they are with model.source"
         )
+
     def check_config(self, config: Config) -> None:  # noqa: B027
         """Raises InputError for settings that do not go together, before any row is read, collected or made."""
 

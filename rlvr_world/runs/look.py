@@ -23,7 +23,9 @@ LEAST = {
     **dict.fromkeys(("save_every", "forward_tokens", "batch", "max_rows", "at_once", "keep", "layers", "heads"), 1),
     **dict.fromkeys(("runs", "patience", "model.hidden", "model.context", "max_prompt", "max_response"), 1),
     **dict.fromkeys(("seed", "steps", "eval_every", "threads", "rows", "valid_rows", "samples", "pretrain_steps"), 0),
-    **dict.fromkeys(("lora_rank", "dynamic_sampling", "extremes", "sample", "flat_steps", "still_steps", "reject_attempts"), 0),
+    **dict.fromkeys(
+        ("lora_rank", "dynamic_sampling", "extremes", "sample", "flat_steps", "still_steps", "reject_attempts"), 0
+    ),
     **dict.fromkeys(("learning_rate", "weight_decay", "warmup", "beta1", "beta2", "clip_low", "clip_high"), 0),
     **dict.fromkeys(("rl.kl", "rl.entropy", "eval.temperature", "top_k", "sample_rows", "megabytes", "logp_gap"), 0),
     **dict.fromkeys(("model.intermediate", "guards.drop", "split.test", "split.valid", "split.worlds"), 0),

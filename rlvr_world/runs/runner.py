@@ -26,7 +26,6 @@ from rlvr_world.evaluation.report import text_report, write_report
 from rlvr_world.models.device import check_device
 from rlvr_world.models.loading import world_of
 from rlvr_world.models.text_tokenizer import answer_text
-from rlvr_world.recipes import Recipe, Splits
 from rlvr_world.runs import jobs
 from rlvr_world.runs.environment import write_environment
 from rlvr_world.runs.folder import alone, clear, has_trained, room_on_disk
