@@ -37,6 +37,16 @@ def add_verbs(verbs: Verbs) -> None:
     report = verbs.add("report", _report, "write the report of a run again from its files")
     report.add_argument("run", metavar="RUN", type=Path)
 
+    push = verbs.add("push", _push, "upload the last model of a run with its cards and report to the Hugging Face hub")
+    push.add_argument("run", metavar="RUN", type=Path)
+    push.add_argument(
+        "repo", metavar="HUB/ID", help="made where there is none; log in with `hf auth login`, or set HF_TOKEN"
+    )
+    push.add_argument(
+        "--license", default="unknown", help="of the model, as the hub names it: mit, apache-2.0 ... (unknown)"
+    )
+    push.add_argument("--private", action="store_true", help="a new repository is private")
+
 
 def _train(args: argparse.Namespace) -> None:
     config = config_of(args)
@@ -101,3 +111,9 @@ def _report(args: argparse.Namespace) -> None:
 
     page = write_report(args.run)
     print(f"{text_report(args.run)}\nreport: {page}")
+
+
+def _push(args: argparse.Namespace) -> None:
+    from rlvr_world.runs.cards import push
+
+    print(push(args.run, args.repo, args.license, args.private))

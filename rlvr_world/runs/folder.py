@@ -18,7 +18,20 @@ from rlvr_world.runs import checkpoints
 
 MADE = (
     *("config.json", "environment.json", "metrics.jsonl", "timings.jsonl", "halted.json", "report.html", "faults"),
-    *("trackers.json", WORLD, "base", "tokenizer", "sft", "rl", "control", "eval", ".partial-world", ".partial-base"),
+    *(
+        "model_card.md",
+        "data_card.md",
+        "trackers.json",
+        WORLD,
+        "base",
+        "tokenizer",
+        "sft",
+        "rl",
+        "control",
+        "eval",
+        ".partial-world",
+        ".partial-base",
+    ),
 )
 """What lies in a run folder."""
 

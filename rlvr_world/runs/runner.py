@@ -27,6 +27,7 @@ from rlvr_world.models.device import check_device
 from rlvr_world.models.loading import world_of
 from rlvr_world.models.text_tokenizer import answer_text
 from rlvr_world.runs import jobs
+from rlvr_world.runs.cards import write_cards
 from rlvr_world.runs.environment import write_environment
 from rlvr_world.runs.folder import alone, clear, has_trained, room_on_disk
 from rlvr_world.runs.guards import Guard
@@ -96,6 +97,8 @@ def _carry_out(run: Run) -> Path:
     for name, model_folder in finals.items():
         _evaluate(run, name, model_folder)
     report = write_report(run.folder)
+    if len(finals) > 1:
+        write_cards(run)
     print(f"\n{text_report(run.folder)}\nreport: {report}")
     return report
 
