@@ -51,10 +51,12 @@ class VideoConfig:
     source: Literal["pusht", "rope", "granular", "drawer", "npz", "lerobot", "dino_wm", "folder"] = what(
         "pusht", "an embedded world, played with data.env; or the layout of the episodes at data.path"
     )
-    path: str = what("", "episodes: a folder, or for lerobot a hub id")
+    path: str = what("", "episodes: a folder, or for lerobot a hub id", "path")
     camera: str = what("", "lerobot: which of several cameras")
     env: Spec = field(default_factory=PushTSpec)
-    cache: str = what("~/.cache/rlvr_world/video", "where played episodes are kept, and the tokens of all clips")
+    cache: str = what(
+        "~/.cache/rlvr_world/video", "where played episodes are kept, and the tokens of all clips", "folder"
+    )
     split: EpisodeSplitRule = field(default_factory=EpisodeSplitRule)
     height: int = what(64, "frames are brought to this height", "pixels")
     width: int = what(64, "frames are brought to this width", "pixels")

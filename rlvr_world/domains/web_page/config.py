@@ -30,7 +30,7 @@ class BrowserSpec:
     site: Literal["miniwob", "folder", "infinity"] = what(
         "miniwob", "pages of the package miniwob, .html files of a folder, or one app of a WebArena-Infinity checkout"
     )
-    path: str = what("", "folder: where the pages are; infinity: the app, such as CHECKOUT/apps/gmail")
+    path: str = what("", "folder: where the pages are; infinity: the app, such as CHECKOUT/apps/gmail", "path")
     tasks: tuple[str, ...] = what(
         (), "tasks to play, or 'all'; empty takes all, of MiniWoB those whose trees show something"
     )
@@ -53,9 +53,9 @@ class BrowserSpec:
 class WebPageConfig:
     source: Literal["browser", "files"] = what("browser", "play pages in a browser, or read row files")
     env: BrowserSpec = field(default_factory=BrowserSpec)
-    cache: str = what("~/.cache/rlvr_world", "browser: folder where played rows are kept")
-    train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .json, .parquet, or a folder of parquet)")
-    test: str = what("", "files: test rows, same layouts; empty splits data.train")
+    cache: str = what("~/.cache/rlvr_world", "browser: folder where played rows are kept", "folder")
+    train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .json, .parquet, or a folder of parquet)", "path")
+    test: str = what("", "files: test rows, same layouts; empty splits data.train", "path")
     label: Literal["aligned", "published"] = what("aligned", "the true change: ours, or as the published code finds it")
     scoring: Literal["strict", "published"] = what("strict", "reward: F1 without credit for 'None', or the published")
     reward_beta: float = what(
