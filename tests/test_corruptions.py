@@ -75,7 +75,7 @@ TEXT_FILES: dict[str, tuple[Harm, str]] = {
     "gzip cut off": (lambda data: data[:-20], "expected a whole gzip file"),
     "gzip with a flipped byte": (lambda data: data[:-6] + bytes([data[-6] ^ 255]) + data[-5:], "gzip file"),
     "no gzip at all": (lambda data: gzip.decompress(data), "expected a whole gzip file"),
-    "empty": (lambda data: gzip.compress(b""), "expected at least one text-game row"),
+    "empty": (lambda data: gzip.compress(b""), "expected at least one text-game row that reads, got none"),
     "a line cut off": (lambda data: gzip.compress(gzip.decompress(data)[:-30]), "row 12: expected the line to be JSON"),
     "another encoding": (
         lambda data: gzip.compress(gzip.decompress(data).replace(b"door", b"t\xfcr")),
@@ -138,7 +138,8 @@ def test_web_rows(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     harm(rows)
     bad = tmp_path / "bad.jsonl"
     bad.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    given = [f"data.train={bad}", f"data.test={bad}", "data.reasoning_column="]
+    given = [f"data.train={bad}", f"data.test={bad}", "data.reasoning_column=", "data.style=published"]
+    given.append("data.skip_faulty=false")
     check("webarena-published", given, f"bad.jsonl, row {AT}", words, capsys)
 
 
@@ -248,6 +249,8 @@ def video_settings(folder: Path) -> list[str]:
         "data.action_pool=1",
         "data.train_every=1",
         "data.test_every=1",
+        "data.lpips=none",
+        "data.reward.lpips=0",
     ]
     return ["data.source=npz", f"data.path={folder}", *shape, "data.split.test=0.3", "data.split.valid=0.3"]
 

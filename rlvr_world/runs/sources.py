@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from glob import glob
 from pathlib import Path
 
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
 
 from rlvr_world import overrides
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
+from rlvr_world.runs.folder import has_trained
 from rlvr_world.system.files import digest
 
 SOURCES = "sources"
@@ -19,18 +22,18 @@ SOURCES = "sources"
 
 def rooted(config: Config) -> Config:
     """The config with absolute paths, so that a run goes on from any folder; ``~`` stays, and so do names of a hub."""
-    found = {**_named(config, "folder"), **{n: p for n, p in _named(config, "path").items() if Path(p).exists()}}
+    found = {**_named(config, "folder"), **{n: p for n, p in _named(config, "path").items() if _places(p)}}
     return overrides.override(config, [f"{n}={Path(p).absolute()}" for n, p in found.items() if not p.startswith("~")])
 
 
 def check(folder: Path, config: Config, refuse: bool = True) -> dict[str, str]:
-    """What stood at each path when the run of ``folder`` began; where that is not known, what stands there now.
+    """What stood at each path when the run of ``folder`` began to train; where nothing is known, what stands there now.
 
     Raises InputError where other bytes stand there. What is gone is only said, on stderr: not every verb needs it. So
     are new times of files that are too large to be read, which a copy brings, and without ``refuse`` everything.
     """
     stored, places = folder / "config.json", _named(config, "path")
-    began = json.loads(stored.read_text()).get(SOURCES, {}) if stored.exists() else {}
+    began = json.loads(stored.read_text()).get(SOURCES, {}) if has_trained(folder) else {}
     now = {name: _stands(place) for name, place in places.items()}
     for name, was in began.items():
         if was in ("", got := now.get(name, "")):
@@ -51,10 +54,17 @@ def _named(config: Config, unit: str) -> dict[str, str]:
     return {name: value for name, value in known if value not in ("", "scratch", "smollm2")}
 
 
-def _stands(place: str) -> str:
-    """What stands at a path, or which commit of a hub's repository is at hand under this name."""
-    if found := digest(Path(place).expanduser()):
+def _places(value: str) -> list[Path]:
+    """What a setting names here: a file or folder, those that fit a pattern, or the folder of ``PLACE:NAME``."""
+    path = Path(value).expanduser()
+    folder = Path(value.rpartition(":")[0] or value).expanduser()
+    return [place for place in (path, folder) if place.exists()][:1] or [Path(p) for p in sorted(glob(str(path)))]
+
+
+def _stands(value: str) -> str:
+    """What stands there, or which commit of a hub's repository is at hand under this name."""
+    if found := digest(*_places(value)):
         return found
-    hub = place.count("/") == 1 and place[0] not in "./~"
-    kept = try_to_load_from_cache(place, "config.json") if hub else None
-    return f"sha256 of commit {Path(kept).parent.name}" if isinstance(kept, str) else ""
+    folders = (repo_folder_name(repo_id=value.partition(":")[0], repo_type=kind) for kind in ("model", "dataset"))
+    heads = (Path(constants.HF_HUB_CACHE) / folder / "refs" / "main" for folder in folders)
+    return next((f"sha256 of commit {head.read_text().strip()}" for head in heads if head.is_file()), "")

@@ -29,18 +29,19 @@ WHOLE = 2**30
 """Bytes up to which a digest reads all of them: a second or two."""
 
 
-def digest(place: Path) -> str:
-    """What stands at a file, or in a folder and those in it: ``sha256 <hex>, <n> files, <n> bytes``; "" for nothing.
-    Of more than ``WHOLE`` bytes names, sizes and times of change alone count: ``times <hex>, ...``."""
-    found = sorted(path for path in place.rglob("*") if path.is_file() and not path.name.startswith("."))
-    files = [place] if place.is_file() else found
-    stats = [path.stat() for path in files]
-    size = sum(stat.st_size for stat in stats)
-    said = [sha256(p) if size <= WHOLE else (s.st_size, s.st_mtime_ns) for p, s in zip(files, stats, strict=True)]
-    names = [path.relative_to(place).as_posix() for path in files]
-    whole = hashlib.sha256(repr(list(zip(names, said, strict=True))).encode()).hexdigest()
+def digest(*places: Path) -> str:
+    """What stands at some files, or in folders and those in them: ``sha256 <hex>, <n> files, <n> bytes``; "" for
+    nothing. Of more than ``WHOLE`` bytes names, sizes and times of change alone count: ``times <hex>, ...``."""
+    inside = [(p, [p] if p.is_file() else sorted(f for f in p.rglob("*") if f.is_file())) for p in places]
+    files = [(p, file, file.stat()) for p, some in inside for file in some if not file.name.startswith(".")]
+    size = sum(stat.st_size for _, _, stat in files)
+    said = [
+        (file.relative_to(p).as_posix(), sha256(file) if size <= WHOLE else f"{stat.st_size} {stat.st_mtime_ns}")
+        for p, file, stat in files
+    ]
+    whole, count = hashlib.sha256(repr(said).encode()).hexdigest()[:32], len(files)
     kind = "sha256" if size <= WHOLE else "times"
-    return f"{kind} {whole[:32]}, {len(files)} file{'s' * (len(files) != 1)}, {size} bytes" if files else ""
+    return f"{kind} {whole}, {count} file{'s' * (count != 1)}, {size} bytes" if files else ""
 
 
 def sha256(file: Path) -> str:

@@ -6,6 +6,7 @@ Shape legend: N packed tokens, T tokens that carry loss, D hidden size, V vocabu
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,11 +21,12 @@ from rlvr_world.models.head import Model, head_weight
 from rlvr_world.models.loading import load_weights, save_model
 from rlvr_world.models.text_tokenizer import TextTokenizer
 from rlvr_world.training.losses import chosen_logps
-from rlvr_world.training.optimizer import Watched, adamw, load_optimizer, save_optimizer, take_step
+from rlvr_world.training.optimizer import TRAINER, Watched, adamw, load_optimizer, save_optimizer, take_step
 from rlvr_world.training.packing import Group, Packed, micro_batches, pack
 
 TokenLoss = Callable[[Tensor, Tensor, Packed], Tensor]
 """(log-prob [T], entropy [T], packed) -> loss of each token [T]."""
+SPREAD = "spread.json"
 
 
 class Learner:
@@ -55,16 +57,22 @@ class Learner:
         self.trainable = [(master, used) for master, used in pairs if master.requires_grad]
         self.optimizer = adamw([master for master, _ in self.trainable], optimizer_config)
         self.watched: Watched = [(self.optimizer, model)]
+        self.spread: dict[str, float] = {}
+        """By row, the deviation of the rewards of its last group, where RL draws rows by it."""
 
     def save(self, folder: Path) -> None:
-        """The model folder, and the optimizer's state in it."""
+        """The model folder, and in it what training goes on from."""
         save_model(self.model, self.tokenizer, folder, self.world)
         save_optimizer(self.optimizer, folder)
+        if self.spread:
+            (folder / TRAINER / SPREAD).write_text(json.dumps(self.spread))
 
     def restore(self, checkpoint: Path) -> None:
         """Weights and optimizer state of a checkpoint of the same model."""
         load_weights(self.model, checkpoint)
         load_optimizer(self.optimizer, checkpoint)
+        seen = checkpoint / TRAINER / SPREAD
+        self.spread = json.loads(seen.read_text()) if seen.is_file() else {}
         self.refresh()
 
     def refresh(self) -> None:
