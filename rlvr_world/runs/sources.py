@@ -8,7 +8,6 @@ from glob import glob
 from pathlib import Path
 
 from huggingface_hub import constants
-from huggingface_hub.file_download import repo_folder_name
 
 from rlvr_world import overrides
 from rlvr_world.config import Config
@@ -33,7 +32,7 @@ def check(folder: Path, config: Config, refuse: bool = True) -> dict[str, str]:
     are new times of files that are too large to be read, which a copy brings, and without ``refuse`` everything.
     """
     stored, places = folder / "config.json", _named(config, "path")
-    began = json.loads(stored.read_text()).get(SOURCES, {}) if has_trained(folder) else {}
+    began = json.loads(stored.read_text()).get(SOURCES, {}) if stored.exists() and has_trained(folder) else {}
     now = {name: _stands(place) for name, place in places.items()}
     for name, was in began.items():
         if was in ("", got := now.get(name, "")):
@@ -65,6 +64,6 @@ def _stands(value: str) -> str:
     """What stands there, or which commit of a hub's repository is at hand under this name."""
     if found := digest(*_places(value)):
         return found
-    folders = (repo_folder_name(repo_id=value.partition(":")[0], repo_type=kind) for kind in ("model", "dataset"))
-    heads = (Path(constants.HF_HUB_CACHE) / folder / "refs" / "main" for folder in folders)
+    kept, name = Path(constants.HF_HUB_CACHE), value.partition(":")[0].replace("/", "--")
+    heads = (kept / f"{kind}--{name}" / "refs" / "main" for kind in ("models", "datasets"))
     return next((f"sha256 of commit {head.read_text().strip()}" for head in heads if head.is_file()), "")
