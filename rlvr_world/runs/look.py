@@ -4,11 +4,11 @@ use it. ``train`` and ``check`` call the same functions; what they raise names a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rlvr_world import overrides, recipes
 from rlvr_world.config import Config, GuardConfig
 from rlvr_world.errors import InputError, NonFinite
+from rlvr_world.models.contract import prepare, window_of
 from rlvr_world.models.loading import load_model, model_place
 from rlvr_world.recipes import Recipe
 from rlvr_world.runs import jobs
@@ -107,7 +107,8 @@ def opened(run: Run) -> tuple[Domain | None, int]:
     else:
         jobs.write_world(run)
         model, tokenizer = load_model(jobs.base_model(run))
-        domain, window = recipe.domain(config, model, tokenizer, run.world), window_of(model)
+        prepare(model, config.model.gradient_checkpointing)
+        domain, window = recipe.domain(config, model, tokenizer, run.world), window_of(model) or 0
     if domain is not None:
         recipe.check_data(config, domain)
     return domain, window
@@ -131,11 +132,6 @@ def answer_of(script: Script) -> list[tuple[int, ...]]:
         ids = segment.target or ()
         written.append((ids[:-1] if ids and ids[-1] in segment.stop else ids)[: segment.max_tokens])
     return written
-
-
-def window_of(model: Any) -> int:
-    """The most positions that a model knows; 0 where its config names none."""
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0)
 
 
 def _longest(rows: Sequence[Transition], pictures: bool) -> list[Transition]:

@@ -59,16 +59,19 @@ def train(config: Config, folder: Path) -> Path:
         raise InputError(f"{folder}: holds a trained run with another config; name another --out, or resume it")
     if config.threads:
         torch.set_num_threads(config.threads)
-    settings = overrides.to_json(config)
     with stoppable(at_once=True), alone(folder), room_on_disk(folder):
         begun = stored.exists() and not another
         if another:
             clear(folder)
-        write_whole(stored, json.dumps({**settings, sources.SOURCES: sources.check(folder, config)}, indent=2))
+        stands = sources.write_config(folder, config)
         try:
-            run = Run(folder, config, recipe, recipe.splits(config), Log(folder, config.trackers, settings))
+            run = Run(
+                folder, config, recipe, recipe.splits(config), Log(folder, config.trackers, overrides.to_json(config))
+            )
             if not has_trained(folder):
                 at_rows(run, *opened(run))
+                if "" in stands.values():  # of a hub, and here by now
+                    sources.write_config(folder, config)
         except (InputError, ModuleNotFoundError):
             if not begun:
                 clear(folder)

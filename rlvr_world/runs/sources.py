@@ -13,7 +13,7 @@ from rlvr_world import overrides
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.runs.folder import has_trained
-from rlvr_world.system.files import digest
+from rlvr_world.system.files import digest, write_whole
 
 SOURCES = "sources"
 """In a run's config.json beside its settings: what stood at each path, by the name of the setting."""
@@ -23,6 +23,13 @@ def rooted(config: Config) -> Config:
     """The config with absolute paths, so that a run goes on from any folder; ``~`` stays, and so do names of a hub."""
     found = {**_named(config, "folder"), **{n: p for n, p in _named(config, "path").items() if _places(p)}}
     return overrides.override(config, [f"{n}={Path(p).absolute()}" for n, p in found.items() if not p.startswith("~")])
+
+
+def write_config(folder: Path, config: Config) -> dict[str, str]:
+    """Write the config.json of a run: every setting, and what ``check`` gives."""
+    stands = check(folder, config)
+    write_whole(folder / "config.json", json.dumps({**overrides.to_json(config), SOURCES: stands}, indent=2))
+    return stands
 
 
 def check(folder: Path, config: Config, refuse: bool = True) -> dict[str, str]:
