@@ -77,14 +77,15 @@ def _plan_too(run: Path) -> None:
 
 def _eval(args: argparse.Namespace) -> None:
     from rlvr_world.evaluation.tables import markdown_table, result_table
-    from rlvr_world.runs import runner
+    from rlvr_world.runs import runner, sources
     from rlvr_world.runs.folder import last_model, run_of
 
     run = run_of(args.model)
     if args.recipe:
         config = config_of(args)
     elif run:
-        config = override(runner.stored_config(run), args.settings)
+        config = override(stored := runner.stored_config(run), args.settings)
+        sources.check(run, stored, refuse=False)
     else:
         raise InputError(f"{args.model}: lies in no run folder; say with --recipe whose rows to evaluate it on")
     model = last_model(args.model) if run == args.model else args.model
