@@ -17,7 +17,8 @@ def play(imagined: World, real: World | None, typed: Iterable[str], seed: int = 
     """Play what is typed, line by line, until it ends or says ``quit``. Raises InputError for a world of pictures."""
     if imagined.render_mode != "ansi":
         raise InputError("play: a terminal shows no frames; play without --text, in the browser")
-    sides, past = _begin(imagined, real, seed), []
+    sides = _begin(imagined, real, seed)
+    past: list[dict[str, Session]] = []
     for line in map(str.strip, typed):
         if line == "quit":
             return
