@@ -18,20 +18,8 @@ from rlvr_world.runs import checkpoints
 
 MADE = (
     *("config.json", "environment.json", "metrics.jsonl", "timings.jsonl", "halted.json", "report.html", "faults"),
-    *(
-        "model_card.md",
-        "data_card.md",
-        "trackers.json",
-        WORLD,
-        "base",
-        "tokenizer",
-        "sft",
-        "rl",
-        "control",
-        "eval",
-        ".partial-world",
-        ".partial-base",
-    ),
+    *("trackers.json", WORLD, "base", "tokenizer", "sft", "rl", "control", "eval", ".partial-world", ".partial-base"),
+    *("model_card.md", "data_card.md"),
 )
 """What lies in a run folder."""
 
