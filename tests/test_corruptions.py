@@ -141,7 +141,8 @@ def test_web_rows(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     harm(rows)
     bad = tmp_path / "bad.jsonl"
     bad.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    given = [f"data.train={bad}", f"data.test={bad}", "data.reasoning_column="]
+    given = [f"data.train={bad}", f"data.test={bad}", "data.reasoning_column=", "data.style=published"]
+    given.append("data.skip_faulty=false")
     check("webarena-published", given, f"bad.jsonl, row {AT}", words, capsys)
 
 
@@ -251,6 +252,8 @@ def video_settings(folder: Path) -> list[str]:
         "data.action_pool=1",
         "data.train_every=1",
         "data.test_every=1",
+        "data.lpips=none",
+        "data.reward.lpips=0",
     ]
     return ["data.source=npz", f"data.path={folder}", *shape, "data.split.test=0.3", "data.split.valid=0.3"]
 

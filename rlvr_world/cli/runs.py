@@ -27,6 +27,13 @@ def add_verbs(verbs: Verbs) -> None:
     add_recipe(evaluate, "--recipe", "whose rows and settings to use; a model inside a run folder has its own")
     evaluate.add_argument("--out", metavar="FILE", type=Path, help="write the whole result here, as JSON")
 
+    adopt = verbs.add("adopt", _adopt, "make a published video model a folder that eval, train and predict take")
+    adopt.add_argument("model", metavar="MODEL", help="its folder or hub id")
+    adopt.add_argument("folder", metavar="OUT", type=Path, help="a new folder: the model with all that it needs")
+    adopt.add_argument("--tokenizer", metavar="TOKENIZER", required=True, help="its visual tokenizer: folder or hub id")
+    adopt.add_argument("--ranges", metavar="FILE", required=True, help="the ranges of its actions, .pth or .json")
+    add_recipe(adopt, "--recipe", "rt1_single or rt1_multi, or another whose models it is one of")
+
     report = verbs.add("report", _report, "write the report of a run again from its files")
     report.add_argument("run", metavar="RUN", type=Path)
 
@@ -39,12 +46,23 @@ def _train(args: argparse.Namespace) -> None:
     from rlvr_world.runs import runner
 
     runner.train(config, args.run)
+    _plan_too(args.run)
 
 
 def _resume(args: argparse.Namespace) -> None:
     from rlvr_world.runs import runner
 
     runner.resume(args.run)
+    _plan_too(args.run)
+
+
+def _plan_too(run: Path) -> None:
+    """What the run's models are good for, where its settings ask for that."""
+    from rlvr_world.cli.use import plan
+    from rlvr_world.runs.runner import stored_config
+
+    if (config := stored_config(run)).plan.starts:
+        plan(run, config)
 
 
 def _eval(args: argparse.Namespace) -> None:
@@ -64,6 +82,18 @@ def _eval(args: argparse.Namespace) -> None:
     print(markdown_table(result_table({str(model): result})))
     if args.out:
         args.out.write_text(json.dumps(result, indent=1))
+
+
+def _adopt(args: argparse.Namespace) -> None:
+    given = {"model.source": args.model, "data.tokenizer.source": args.tokenizer, "data.action_ranges": args.ranges}
+    if not args.recipe:
+        raise InputError("adopt: expected --recipe, got none; name the recipe whose kind of model it is")
+    args.settings = [*(f"{name}={value}" for name, value in given.items()), *args.settings]
+    config = config_of(args)
+    from rlvr_world.runs.jobs import adopt
+
+    adopt(config, args.folder)
+    print(args.folder)
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""Verbs that use a trained model: predict."""
+"""Verbs that use a trained model: predict, plan."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_world.cli.parser import Verbs
+from rlvr_world.cli.parser import Verbs, add_settings
 from rlvr_world.errors import InputError
+from rlvr_world.overrides import override
 
 if TYPE_CHECKING:
+    from rlvr_world.config import Config
     from rlvr_world.runs.world_model import WorldModel
+
+STARTS = 108
+"""Where planners are tried from, of each task, unless the run's settings say."""
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -28,6 +33,10 @@ def add_verbs(verbs: Verbs) -> None:
     predict.add_argument("--seed", metavar="S", type=int, default=0, help="of the samples (0)")
     predict.add_argument("--recipe", metavar="RECIPE", default="", help="the model's recipe, where that has moved")
     predict.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where pictures go (.)")
+
+    plan = verbs.add("plan", _plan, "try planners that look ahead in the models of a run, in the real world")
+    plan.add_argument("run", metavar="RUN", type=Path)
+    add_settings(plan)
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -53,6 +62,24 @@ def _predict(args: argparse.Namespace) -> None:
             print(shown)
 
 
+def _plan(args: argparse.Namespace) -> None:
+    from rlvr_world.runs.runner import stored_config
+
+    config = stored_config(args.run)
+    if not config.plan.starts:
+        config = override(config, [f"plan.starts={STARTS}"])
+    plan(args.run, override(config, args.settings))
+
+
+def plan(run: Path, config: Config) -> None:
+    """Try the planners that the config names, and say what came of it."""
+    from rlvr_world.diagnose.planning import plan_run
+    from rlvr_world.evaluation.report import planning_text, write_report
+
+    plan_run(run, config)
+    print(f"\n{planning_text(run)}\nreport: {write_report(run)}")
+
+
 def _questions(place: str) -> Iterator[Any]:
     """What stands in a file: lines of JSON, or the arrays ``image`` and ``action`` (and ``proprio``) of an .npz."""
     if place.endswith(".npz"):
@@ -61,12 +88,12 @@ def _questions(place: str) -> Iterator[Any]:
         with np.load(place, allow_pickle=False) as arrays:
             yield {"state" if name == "image" else name: arrays[name] for name in arrays.files}
         return
-    lines = sys.stdin if place == "-" else Path(place).read_text().splitlines()
+    lines = getattr(sys.stdin, "buffer", sys.stdin) if place == "-" else Path(place).read_bytes().splitlines()
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # bad UTF-8, brackets without end
                 raise InputError(f"{place}, line {number}: expected JSON, got {line[:60]!r} ({error})") from error
 
 

@@ -97,8 +97,7 @@ def announce(tell: Callable[[str], None]) -> None:
 
     text_env.collect_rows = wrapped(text_env.collect_rows, lambda *_: "collection")  # type: ignore[attr-defined]
     runner.run_stage = wrapped(runner.run_stage, lambda schedule, *_: schedule.name)  # type: ignore[attr-defined]
-    brief = lambda *_, brief=False: "" if brief else "evaluation"  # noqa: E731
-    runner.evaluate = wrapped(runner.evaluate, brief)  # type: ignore[attr-defined]
+    runner.evaluate = wrapped(runner.evaluate, lambda *_: "evaluation")  # type: ignore[attr-defined]
     runner.write_report, runner.text_report = lambda run: run, lambda _: ""  # seconds of drawing, made anew each time
 
 

@@ -56,7 +56,7 @@ def test_own_test_rows(tmp_path):
 
 def test_published_settings():
     config = find("webarena-published").config()
-    assert (config.data.label, config.data.scoring, config.data.style) == ("published",) * 3
+    assert (config.data.label, config.data.scoring, config.data.style) == ("published", "published", "row")
     assert (config.data.max_prompt, config.data.max_response) == (5000, 7288)
     assert (config.rl.prompts, config.rl.group, config.rl.minibatches) == (64, 5, 4)
     assert (config.rl.optimizer.learning_rate, config.rl.kl) == (1e-6, 0.001)

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,8 @@ def stage_of(kind: str, learner: Learner) -> SFT | GRPO:
     if kind == "sft":
         return SFT(learner, SFTConfig(batch=3, optimizer=OPTIMIZER, pretrain_steps=2), SCRIPTS, seed=1)
     config = RLConfig(prompts=3, group=4, minibatches=2, optimizer=OPTIMIZER, kl=0.1)
+    if kind == "rl by spread":
+        config = replace(config, prompts=2, group=2, draw="spread", dynamic_sampling=3)
     return GRPO(learner, config, Even(), lambda epoch: ROWS, seed=1)
 
 
@@ -78,7 +81,7 @@ def logged(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("lora", [False, True])
-@pytest.mark.parametrize("kind", ["sft", "rl"])
+@pytest.mark.parametrize("kind", ["sft", "rl", "rl by spread"])
 def test_a_stage_that_was_cut_goes_on_bit_for_bit(
     kind: str, lora: bool, precision: Any, tmp_path: Path, learner_of: Callable[..., Learner]
 ) -> None:
@@ -101,6 +104,9 @@ def test_a_stage_that_was_cut_goes_on_bit_for_bit(
     assert [row["step"] for row in logged(parts)] == list(range(STEPS + 1))
     assert sorted(path.name for path in (parts / kind).iterdir()) == ["step-000004", "step-000006"]
     assert not any("eval" in row and row["eval"] == logged(whole)[0]["eval"] for row in logged(whole)[1:])
+    if kind == "rl by spread":
+        assert len(json.loads((got / "trainer" / "spread.json").read_text())) > 2
+        assert len({row["sampled_groups"] for row in logged(whole)[1:]}) > 1
 
 
 def test_a_checkpoint_is_a_model_folder_without_pickles(tmp_path: Path, learner_of: Callable[..., Learner]) -> None:

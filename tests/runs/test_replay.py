@@ -70,6 +70,21 @@ def test_any_rollout_is_made_again(run: Path, capsys: pytest.CaptureFixture[str]
     assert f"made again from {stage / 'step-000004'}" in capsys.readouterr().out
 
 
+def test_rows_drawn_by_spread_are_found_again(tiny: Any, tmp_path: Path) -> None:
+    settings = ["rl.draw=spread", "rl.dynamic_sampling=2", "rl.steps=4", "data.reward=task_specific"]
+    runner.train(override(tiny, settings), tmp_path / "run")
+    stage = tmp_path / "run" / "rl" / "seed0"
+    numbers = set()
+    for step in range(4):
+        for rollout, kept in read_kept(stage, step).items():
+            numbers.add(int(rollout.split("/")[1]))
+            for redo in (0, 4):
+                shown = replay(tmp_path / "run", rollout, redo=redo)
+                assert f"row {kept['row']}, action" in shown
+                assert ("as it was kept" if step % 2 and not redo else "; bit for bit the kept one") in shown
+    assert max(numbers) >= 3, "some are of the second batch of a step"
+
+
 def test_a_policy_that_is_not_kept_is_said_so(run: Path) -> None:
     rollout = next(iter(read_kept(run / "rl" / "seed0", 1)))
     assert "as it was kept; to make it again from" in replay(run, rollout)
@@ -191,6 +206,7 @@ def test_a_failed_step_of_a_tokenizer_fails_again(
 
     with monkeypatch.context() as broken:
         broken.setattr(stage, "create_visual_tokenizer", spoiled)
+        broken.setattr(runner, "opened", lambda run: (None, 0))  # which would see it before the stage does
         with pytest.raises(Halted, match="stopped before the update: gradient not finite"):
             runner.train(config, tmp_path / "run")
     fault = tmp_path / "run" / "faults" / "tokenizer-000000"

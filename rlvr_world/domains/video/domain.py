@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from rlvr_world.domains.video.config import RewardConfig
 from rlvr_world.domains.video.episodes import Clip, FramesInMemory
 from rlvr_world.domains.video.layout import Codec, Frames
-from rlvr_world.domains.video.pictures import error_map, gif, strip
+from rlvr_world.domains.video.pictures import GAIN, error_map, gif, strip
 from rlvr_world.domains.video.rewards import reward
 from rlvr_world.domains.video.token_cache import TokenCache, whole_clip
 from rlvr_world.errors import InputError
@@ -26,6 +26,7 @@ from rlvr_world.vision.metrics import LOWER_IS_BETTER, FrameMetrics
 
 WORST = {"mae": 1.0, "mse": 1.0, "psnr": 0.0, "ssim": 0.0, "lpips": 1.0, "repetition": 1.0, "repetition_all": 1.0}
 """The parts of a malformed prediction's score, which legal-token masks rule out."""
+COLUMNS = ("truth", "predicted", f"error × {GAIN}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +61,9 @@ class VideoDomain:
             wants = "the model expects {2} and {3} at {0}x{1}".format(*expected)
             raise InputError(f"tokenizer: {has}, {wants}; use the frame size that the model was trained with")
         if config.lpips and not metrics.perceptual:
-            raise InputError("reward.lpips: it has a weight but no trunk is loaded; name data.lpips, or set it to 0")
+            raise InputError("data.reward.lpips: expected 0, as no trunk is loaded, or data.lpips to name one")
         if config.proprio_mse and not self.layout.proprio_width:
-            raise InputError("reward.proprio_mse: it has a weight but the model has no proprioception; set it to 0")
+            raise InputError("data.reward.proprio_mse: expected 0, as the model has no proprioception")
 
     def encode(self, transition: Transition) -> Script:
         """Tokens come from the cache; a transition without next state gives a script without targets."""
@@ -104,7 +105,7 @@ class VideoDomain:
                 continue
             tokens, bins = read
             if tokens not in clips:
-                clips[tokens] = self._shown(frames_U3HW[[place[z] for z in tokens]], tokens, start)
+                clips[tokens] = self.shown(frames_U3HW[[place[z] for z in tokens]], tokens, start)
             felt = self.codec.proprio.value_of(np.array(bins)) if self.codec.proprio else None
             predictions.append(Prediction(tokens, clips[tokens], felt))
         return predictions
@@ -113,7 +114,7 @@ class VideoDomain:
         """With skip blocks: tokens and pixels [3, H, W] of the last given frame."""
         return (self._given(row)[-1], self.cache.read(_last_given(row))[0]) if self.skip_blocks else None
 
-    def _shown(self, decoded_T3HW: Tensor, tokens: Frames, start: tuple[tuple[int, ...], Tensor] | None) -> Tensor:
+    def shown(self, decoded_T3HW: Tensor, tokens: Frames, start: tuple[tuple[int, ...], Tensor] | None) -> Tensor:
         """The frames of these tokens: as decoded or, from a ``_start`` on, only where a token is not that of before."""
         if start is None:
             return decoded_T3HW
@@ -198,7 +199,7 @@ class VideoDomain:
         true = [tokens_Fn[self.layout.context :] for tokens_Fn in frames]
         decoded = self.cache.decode(contexts, true)
         each = zip(decoded, true, rows, strict=True)
-        return [self._shown(frames, _tuples(tokens_Tn), self._start(row)) for frames, tokens_Tn, row in each]
+        return [self.shown(frames, _tuples(tokens_Tn), self._start(row)) for frames, tokens_Tn, row in each]
 
     def _worst(self, malformed: Malformed) -> Score:
         parts = {name: value for name, value in WORST.items() if name != "lpips" or self.metrics.perceptual}
@@ -243,8 +244,8 @@ class VideoDomain:
         truth = self.cache.read(transition.next_state)
         columns = [truth, prediction.frames, error_map(prediction.frames, truth)]
         if len(truth) == 1:
-            return Picture(strip([torch.cat(columns)]))
-        return Picture(gif(torch.cat(columns, -1)), "image/gif")
+            return Picture(strip([torch.cat(columns)]), columns=COLUMNS)
+        return Picture(gif(torch.cat(columns, -1)), "image/gif", COLUMNS)
 
     def swap_action(self, row: Transition, other: Transition) -> Transition:
         """``row`` under the action of ``other``, from the last given frame on: what was done before has been seen."""

@@ -1,7 +1,7 @@
 """What an agent does on a page, in WebArena's words; read strictly, because a wrong action is never carried out.
 
     click [12]   hover [12]   type [12] [text] [0|1]   press [Control+v]   scroll [up|down]
-    new_tab   tab_focus [1]   close_tab   goto [url]   go_back   go_forward   stop [answer]
+    new_tab   tab_focus [1]   close_tab   goto [url]   go_back   go_forward   stop [answer]   clear [12]
 
 The last field of ``type`` says whether Enter is pressed afterwards (it is where the field is missing). Recorded
 actions may end in a description of the element, `` where [12] is link 'Cart'``, which is no part of the action.
@@ -25,6 +25,7 @@ GRAMMAR = {
     "scroll": (r"\[(?P<text>up|down)\]", "scroll [up] or scroll [down]"),
     "new_tab": ("", "new_tab alone"),
     "tab_focus": (r"\[(?P<text>\d+)\]", "tab_focus [number]"),
+    "clear": (_ID + _WHERE, "clear [id]"),
     "close_tab": ("", "close_tab alone"),
     "goto": (r"\[(?P<text>\S+)\]", "goto [url]"),
     "go_back": ("", "go_back alone"),
@@ -63,6 +64,7 @@ def parse_action(text: str) -> Action:
     Action(verb='type', id='12', text='red shoes', enter=True)
     """
     verb, _, rest = text.strip().partition(" ")
+    verb = "tab_focus" if verb == "page_focus" else verb  # what WebArena's histories call it
     if verb not in GRAMMAR:
         raise InputError(f"action {text!r:.80}: expected one of {', '.join(GRAMMAR)}, got {verb!r:.40}")
     pattern, form = GRAMMAR[verb]

@@ -37,6 +37,8 @@ def test_written_and_read_back(action):
         ("type [5] [a] where [5] is textbox ''", Action("type", "5", "a", True)),
         ("click [5] where [5] is link 'x [y]'", Action("click", "5")),
         ("stop", Action("stop")),
+        ("page_focus [1]", Action("tab_focus", text="1")),
+        ("clear [5]", Action("clear", "5")),
     ],
 )
 def test_recorded_forms(text, action):

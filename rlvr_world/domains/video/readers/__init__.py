@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rlvr_world.domains.row_files import OnFault
@@ -18,6 +19,7 @@ def open_episodes(kind: str, path: Path | str, split: str = "", camera: str = ""
     ``split`` is for dino_wm ('train' or 'val'); ``camera`` for lerobot, hdf5 and folder. ``on_fault`` is told what is
     wrong with single episodes, which are left out; without it the first raises.
     """
+    path = os.path.expanduser(path)
     if kind == "npz":
         from rlvr_world.domains.video.readers.npz import NpzEpisodes
 

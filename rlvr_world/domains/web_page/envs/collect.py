@@ -49,7 +49,7 @@ def collect_rows(spec: BrowserSpec, cache: Path | str) -> Path:
     with part.open("a+b") as out:
         fcntl.flock(out, fcntl.LOCK_EX)  # processes that want the same rows take turns
         if not path.exists():
-            with _site(spec) as site:
+            with opened(spec) as site:
                 asyncio.run(_collect(spec, site, out))
             out.seek(0)
             write_whole(path, gzip.compress(out.read(), mtime=0))
@@ -57,7 +57,8 @@ def collect_rows(spec: BrowserSpec, cache: Path | str) -> Path:
     return path
 
 
-def _site(spec: BrowserSpec) -> AbstractContextManager[Site]:
+def opened(spec: BrowserSpec) -> AbstractContextManager[Site]:
+    """The site of a spec, as long as it is needed."""
     pages = Path(spec.path).expanduser()
     if spec.site == "infinity":
         return infinity(pages)
@@ -82,11 +83,7 @@ def _content(spec: BrowserSpec) -> tuple[Any, ...]:
 async def _collect(spec: BrowserSpec, site: Site, out: IO[bytes]) -> None:
     from rlvr_world.domains.web_page.envs.session import Session
 
-    chosen = MINIWOB_TASKS if spec.site == "miniwob" else tuple(site.tasks)
-    tasks = tuple(site.tasks) if spec.tasks == ("all",) else spec.tasks or chosen
-    if unknown := [task for task in tasks if task not in site.tasks]:
-        near = difflib.get_close_matches(unknown[0], site.tasks, 3, 0) or site.tasks
-        raise InputError(f"tasks: {spec.site} has no {unknown[0]!r}; the nearest are {', '.join(near)}")
+    tasks = tasks_of(spec, site)
     rows = _resume(out)
     done = {(row["task"], row["seed"]) for row in rows}
     total = spec.transitions or len(tasks) * spec.episodes * spec.steps
@@ -109,6 +106,16 @@ async def _collect(spec: BrowserSpec, site: Site, out: IO[bytes]) -> None:
     if not _count(rows):
         out.truncate(0)  # what is wrong with all of them can be mended, so that all are tried again
         raise InputError(f"web: no page of {site.root} could be opened and read; open one in a browser to see why")
+
+
+def tasks_of(spec: BrowserSpec, site: Site) -> tuple[str, ...]:
+    """The tasks that a spec names. Raises InputError for one that the site does not have."""
+    chosen = MINIWOB_TASKS if spec.site == "miniwob" else tuple(site.tasks)
+    tasks = tuple(site.tasks) if spec.tasks == ("all",) else spec.tasks or chosen
+    if unknown := [task for task in tasks if task not in site.tasks]:
+        near = difflib.get_close_matches(unknown[0], site.tasks, 3, 0) or site.tasks
+        raise InputError(f"tasks: {spec.site} has no {unknown[0]!r}; the nearest are {', '.join(near)}")
+    return tasks
 
 
 def _count(rows: Iterable[dict[str, Any]]) -> int:
@@ -134,12 +141,7 @@ async def play(session: Session, site: Site, task: str, seed: int, steps: int) -
     tried: dict[str, Any] = {"task": task, "seed": seed, "step": 0, "url": site.tasks[task].page, "goal": ""}
     tried |= {"observation": "", "action": ""}  # of a page that is lost before it is read
     try:
-        site.reset()
-        await session.open(site.root + site.tasks[task].page, fresh=not site.stateless)
-        goal = await session.run(site.start, seed) or site.tasks[task].goal
-        await session.settle()
-        page = await session.observation()
-        session.notes()
+        goal, page = await begin(session, site, task, seed)
         while len(rows) < steps and not (rows and rows[-1]["done"]):
             action = choose_action(page.page, goal, [row["action"] for row in rows], rng)
             url = session.page.url.removeprefix(site.root)
@@ -153,6 +155,17 @@ async def play(session: Session, site: Site, task: str, seed: int, steps: int) -
         rows.append(tried | _came(NOTHING, notes, 0, True))
         await session.restart()
     return rows
+
+
+async def begin(session: Session, site: Site, task: str, seed: int) -> tuple[str, Observation]:
+    """Start an episode: its goal and its first page."""
+    site.reset()
+    await session.open(site.root + site.tasks[task].page, fresh=not site.stateless)
+    goal = await session.run(site.start, seed) or site.tasks[task].goal
+    await session.settle()
+    page = await session.observation()
+    session.notes()
+    return goal, page
 
 
 def _came(page: Observation, error: str, reward: float, done: bool) -> dict[str, Any]:

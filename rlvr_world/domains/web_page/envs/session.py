@@ -276,6 +276,9 @@ class Session:
             await self.page.keyboard.type(action.text)
             if action.enter:
                 await self.page.keyboard.press("Enter")
+        elif action.verb == "clear":
+            for keys in ("Control+A", "Backspace"):
+                await self.page.keyboard.press(keys)
         elif action.verb == "scroll":
             # In braces, because newer Chromium returns a promise that only a frame of the running clock fulfils.
             way = 1 if action.text == "down" else -1
