@@ -497,6 +497,7 @@ def test_a_server_is_a_site_and_its_login_a_script(shop: str, tmp_path: Path):
 
 def test_a_login_or_a_server_that_does_not_work_is_told(shop: str, tmp_path: Path):
     script = tmp_path / "login.py"
+    script.touch()
     spec = BrowserSpec(site="url", path=shop, login=str(script))
     script.write_text(LOGIN.format(shop=shop, button="#absent"))
     with pytest.raises(InputError, match=r"login: Page\.click: Timeout 1500ms exceeded"):
@@ -509,5 +510,5 @@ def test_a_login_or_a_server_that_does_not_work_is_told(shop: str, tmp_path: Pat
         collect_rows(spec, tmp_path)
     with pytest.raises(InputError, match=r"path=http://shop\.test: expected an address such as http://localhost:3000"):
         collect_rows(BrowserSpec(site="url", path="http://shop.test"), tmp_path)
-    with pytest.raises(InputError, match="a login step is for site=url only"):
+    with pytest.raises(InputError, match=r"login: expected the path of a Python file, with site=url alone, got 'login\.py'"):
         BrowserSpec(login="login.py")
