@@ -398,7 +398,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         collect_rows(BrowserSpec(site="folder", path=str(tmp_path)), tmp_path)
     with pytest.raises(InputError, match="apps/gmail"):
         collect_rows(BrowserSpec(site="infinity", path=str(tmp_path)), tmp_path)
-    with pytest.raises(InputError, match="steps is 0"):
+    with pytest.raises(InputError, match="steps: expected at least 1, got 0"):
         BrowserSpec(steps=0)
     with pytest.raises(InputError, match="name the folder"):
         BrowserSpec(path="pages")
@@ -510,5 +510,7 @@ def test_a_login_or_a_server_that_does_not_work_is_told(shop: str, tmp_path: Pat
         collect_rows(spec, tmp_path)
     with pytest.raises(InputError, match=r"path=http://shop\.test: expected an address such as http://localhost:3000"):
         collect_rows(BrowserSpec(site="url", path="http://shop.test"), tmp_path)
-    with pytest.raises(InputError, match=r"login: expected the path of a Python file, with site=url alone, got 'login\.py'"):
+    with pytest.raises(
+        InputError, match=r"login: expected the path of a Python file, with site=url alone, got 'login\.py'"
+    ):
         BrowserSpec(login="login.py")
