@@ -476,6 +476,16 @@ def test_folder_takes_categories_and_a_row_fewer(tmp_path: Path) -> None:
     np.testing.assert_array_equal(episodes.actions(1)[-1], episodes.actions(1)[-2])
 
 
+def test_folder_steps_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    file = write_folder(tmp_path) / "steps.parquet"
+    edit(file, "step", lambda values: values.__setitem__(slice(None), [f"step {value}" for value in values]))
+    with pytest.raises(InputError, match=r"steps\.parquet, column step: expected numbers"):
+        open_episodes("folder", tmp_path)
+    edit(file, "step", lambda values: values.__setitem__(slice(None), [None] * 3 + [0] * (len(values) - 3)))
+    with pytest.raises(InputError, match=r"field step: expected 0 to \d+, as its mp4 has"):
+        open_episodes("folder", tmp_path)
+
+
 def test_folder_of_several_cameras(tmp_path: Path) -> None:
     write_usual_folder(tmp_path)
     shutil.move(tmp_path / "videos", tmp_path / "top")

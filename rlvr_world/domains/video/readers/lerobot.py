@@ -52,8 +52,7 @@ class LeRobotEpisodes:
         self._filled: Counter[Path] = Counter()
         """Frames that the episodes of a video file have together."""
         self._rows = self._episode_rows(where, on_fault)
-        self._numbers = [row["episode_index"] for row in self._rows]
-        self.ids: Sequence[str] = [f"episode_{number:06d}" for number in self._numbers]
+        self.ids: Sequence[str] = [f"episode_{row['episode_index']:06d}" for row in self._rows]
         self.lengths: Sequence[int] = [row["length"] for row in self._rows]
         self._videos: dict[Path, Any] = {}
         self._table = lru_cache(maxsize=4)(self._read_table)
@@ -87,9 +86,8 @@ class LeRobotEpisodes:
         if self._info["codebase_version"].startswith("v3"):
             columns = ["episode_index", "length", "data/chunk_index", "data/file_index"]
             columns += [f"videos/{camera}/{part}" for camera in videos for part in _VIDEO_PARTS]
-            rows = [
-                row for file in sorted(folder.glob("**/*.parquet")) for row in read_table(file, columns).to_pylist()
-            ]
+            for file in sorted(folder.glob("**/*.parquet")):
+                rows += read_table(file, columns).to_pylist()
         elif (file := folder.with_suffix(".jsonl")).is_file():
             for _, where, record in read_records([file]):
                 rows.append({key: take(record, key, int, where) for key in ("episode_index", "length")})
@@ -99,8 +97,9 @@ class LeRobotEpisodes:
         begins = f"videos/{videos[0]}/{_VIDEO_PARTS[2]}" if videos else ""
         for row in sorted(rows, key=lambda row: row.get(begins) or 0.0):  # as they lie in their files
             with telling(on_fault):
+                take(row, "length", int, where := f"{folder}, episode {row['episode_index']}")
                 for camera in videos:
-                    self._add_to_file(row, camera, f"{folder}, episode {row['episode_index']}")
+                    self._add_to_file(row, camera, where)
                 kept.append(row)
         return sorted(kept, key=lambda row: row["episode_index"])
 
@@ -132,20 +131,16 @@ class LeRobotEpisodes:
     def _where(self, episode: int) -> str:
         return f"{self._place('data_path', self._rows[episode])}, episode {self.ids[episode]}"
 
-    def _column(self, episode: int, field: str) -> np.ndarray:
-        """[T, width] of a column, by step."""
-        table = self._table(self._place("data_path", self._rows[episode]))
-        return matrix(table[field].take(self._order(episode, table)), f"{self._where(episode)}, field {field}")
-
     def _matrix(self, episode: int, field: str) -> tuple[np.ndarray, str, int, int]:
-        """A column with what it is checked by."""
+        """A column [T, width], by step, with what it is checked by."""
+        table = self._table(self._place("data_path", self._rows[episode]))
         width, where = int(np.prod(self._features[field]["shape"])), f"{self._where(episode)}, field {field}"
-        return self._column(episode, field), where, self.lengths[episode], width
+        return matrix(table[field].take(self._order(episode, table)), where), where, self.lengths[episode], width
 
     def _order(self, episode: int, table: pa.Table) -> pa.Array:
         """The rows of an episode in its file, by step; raises InputError where they are not as many as its frames."""
         last = self.lengths[episode] - 1
-        rows = np.flatnonzero(table["episode_index"].to_numpy() == self._numbers[episode])
+        rows = np.flatnonzero(table["episode_index"].to_numpy() == self._rows[episode]["episode_index"])
         steps = table["frame_index"].to_numpy()[rows]
         if sorted(steps) != list(range(last + 1)):
             got = f"expected the steps 0 to {last} that meta/episodes states, got {len(steps)} rows"
@@ -160,7 +155,7 @@ class LeRobotEpisodes:
         """The encoded images of an episode, by step."""
         file = self._place("data_path", self._rows[episode])
         self._order(episode, self._table(file))  # for its check: as many rows as frames
-        only = [("episode_index", "==", self._numbers[episode])]
+        only = [("episode_index", "==", self._rows[episode]["episode_index"])]
         images: list[Any] = read_table(file, ["frame_index", camera], only).sort_by("frame_index")[camera].to_pylist()
         return images
 
@@ -180,7 +175,7 @@ class LeRobotEpisodes:
         """
         row, fps, video = self._rows[episode], self._info["fps"], self._open(episode, camera)
         timed = "timestamp" in self._features
-        times = self._column(episode, "timestamp")[:, 0] if timed else np.arange(self.lengths[episode]) / fps
+        times = self._matrix(episode, "timestamp")[0][:, 0] if timed else np.arange(self.lengths[episode]) / fps
         counted = self._filled[self._place("video_path", row, camera)] == len(video)
         first = row[f"before/{camera}"] if counted else None
         return video.at(row.get(f"videos/{camera}/from_timestamp", 0.0) + times, 1 / fps, self.ids[episode], first)
@@ -194,9 +189,8 @@ def _read_info(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(f"{file}: expected metadata of a LeRobotDataset ({error!r}); check the path") from None
     version = take(info, "codebase_version", str, str(file))
     if not version.startswith(("v3", "v2")):
-        raise InputError(
-            f"{file}: expected codebase_version v3.x or v2.x, got {version}; convert it with lerobot's script"
-        )
+        mend = "convert it with lerobot's script"
+        raise InputError(f"{file}: expected codebase_version v3.x or v2.x, got {version}; {mend}")
     if not take(info, "fps", float, str(file)) > 0:
         raise InputError(f"{file}, field fps: expected frames a second above 0, got {info['fps']}; {_AGAIN}")
     take(info, "data_path", str, str(file))
