@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gzip
 import io
 import json
+import random
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,7 @@ from PIL import Image
 
 from rlvr_world import cli
 from rlvr_world.domains.video.readers import open_episodes
+from rlvr_world.errors import InputError
 
 Rows = list[dict[str, Any]]
 Harm = Callable[[Any], Any]
@@ -507,6 +511,40 @@ def test_recorded_video_that_reads(kind: str, tmp_path: Path, capsys: pytest.Cap
     felt = episodes.proprio(0)
     assert felt is not None
     assert felt.shape == (9, 6 if harm is wide_state else 2)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path to each value in some JSON."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield (*path, key)
+        yield from places(one, (*path, key))
+
+
+def test_any_wrong_value_is_read_or_told(tmp_path: Path) -> None:
+    """One value of the metadata, or of one or all rows, is anything: no exception but an InputError comes of it."""
+    root, draw, told = tmp_path / "push", random.Random(0), list[str]()
+    good = write_set(root)
+    wrong = [None, True, 0, -1, 2.5, float("nan"), 1e12, "", "x", [], [1], {}, [None], "v3.0"]
+    for _ in range(120):
+        tables = copy.deepcopy(good)
+        name = draw.choice(("info", "episodes", "steps"))
+        path = draw.choice(list(places(tables[name] if name == "info" else tables[name][0])))
+        for row in [tables["info"]] if name == "info" else draw.choice((tables[name], tables[name][20:21])):
+            *outer, last = path
+            for key in outer:
+                row = row[key]
+            row[last] = draw.choice(wrong)
+        with contextlib.suppress(pa.ArrowException, TypeError):  # of a column that cannot be written
+            save(root, tables)
+        try:
+            episodes = open_episodes("lerobot", root)
+            for number, length in enumerate(episodes.lengths):
+                _ = episodes.actions(number), episodes.proprio(number), episodes.frames(number, [0, length - 1])
+        except InputError as error:
+            told.append(str(error))
+    assert len(told) > 40
+    assert all(re.search("expected|it has no video of|rows of data but|does not decode", text) for text in told)
 
 
 def test_what_is_whole_passes(good: Path, episodes: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -479,7 +479,7 @@ def test_folder_takes_categories_and_a_row_fewer(tmp_path: Path) -> None:
 def test_folder_steps_that_are_no_numbers_are_named(tmp_path: Path) -> None:
     file = write_folder(tmp_path) / "steps.parquet"
     edit(file, "step", lambda values: values.__setitem__(slice(None), [f"step {value}" for value in values]))
-    with pytest.raises(InputError, match=r"steps\.parquet, column step: expected numbers"):
+    with pytest.raises(InputError, match=r"steps\.parquet, field step: expected a number a row"):
         open_episodes("folder", tmp_path)
     edit(file, "step", lambda values: values.__setitem__(slice(None), [None] * 3 + [0] * (len(values) - 3)))
     with pytest.raises(InputError, match=r"field step: expected 0 to \d+, as its mp4 has"):

@@ -18,7 +18,7 @@ import pyarrow.csv
 from rlvr_world.domains.row_files import OnFault, telling
 from rlvr_world.domains.video.episodes import checked_actions, checked_rows, checked_steps
 from rlvr_world.domains.video.readers.mp4 import Video, open_video, read_frames
-from rlvr_world.domains.video.readers.parquet import ACTION, STATE, matrix, read_table
+from rlvr_world.domains.video.readers.parquet import ACTION, STATE, matrix, numbers, read_table
 from rlvr_world.errors import InputError
 
 _EPISODE = ("episode", "episode_id", "episode_index", "episode_name")
@@ -53,9 +53,8 @@ class FolderEpisodes:
         if not self._columns["action"]:
             raise InputError(f"{self._file}: expected a column action or columns action_<name>, found none; add them")
         names = np.array([_stem(str(value), videos) for value in table[episode].to_pylist()])
-        order = np.lexsort(
-            (self._numbers(table, self._step), names)
-        )  # sorted by episode as the ids are, then by step: an episode is a slice
+        steps = numbers(table[self._step], f"{self._file}, field {self._step}")
+        order = np.lexsort((steps, names))  # sorted by episode as the ids are, then by step: an episode is a slice
         self._table = table.take(pa.array(order))
         ids, starts, counts = np.unique(names[order], return_index=True, return_counts=True)
         for name in sorted(set(ids.tolist()) ^ set(videos)):
@@ -94,15 +93,9 @@ class FolderEpisodes:
         got = f"found only {', '.join(table.column_names)}; add it"
         raise InputError(f"{self._file}: expected a column {names[0]} (or {', '.join(names[1:])}), {got}")
 
-    def _numbers(self, table: pa.Table, column: str) -> np.ndarray:
-        try:
-            return table[column].cast(pa.float64()).to_numpy()
-        except pa.ArrowException as error:
-            raise InputError(f"{self._file}, column {column}: expected numbers ({error}); mend it") from None
-
     def _frames_of(self, video: Video, name: str, rows: pa.Table) -> np.ndarray:
         """The number of the frame of each step: by time where the rows have times, else counted alike."""
-        steps, length = self._numbers(rows, self._step).tolist(), len(video)
+        steps, length = numbers(rows[self._step], "").tolist(), len(video)
         known = len(rows) if self._time else length
         if steps not in [list(range(first, first + count)) for first in (0, 1) for count in (known, known - 1)]:
             wanted = f"0 to {known - 1}" + (
@@ -112,7 +105,7 @@ class FolderEpisodes:
             raise InputError(f"{self._file}, episode {name}, field {self._step}: expected {wanted}, got {got}")
         if not self._time:
             return np.arange(length)
-        times = self._numbers(rows, self._time)
+        times = numbers(rows[self._time], f"{self._file}, episode {name}, field {self._time}")
         step = float(np.median(np.diff(times))) if len(times) > 1 else np.inf
         return video.at(times - times[0] + video.shown_T[0] * video.seconds_per_tick, step, name)
 

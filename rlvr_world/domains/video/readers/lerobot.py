@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from rlvr_world.domains.row_files import OnFault, parse_json, read_records, take, telling
 from rlvr_world.domains.video.episodes import checked_actions, checked_rows, checked_steps, chosen_cameras, side_by_side
-from rlvr_world.domains.video.readers.parquet import ACTION, STATE, matrix, read_table
+from rlvr_world.domains.video.readers.parquet import ACTION, STATE, matrix, numbers, read_table
 from rlvr_world.errors import InputError
 
 _VIDEO_PARTS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
@@ -94,28 +94,29 @@ class LeRobotEpisodes:
         if not rows:
             raise InputError(f"{folder}: expected the episodes' lengths and places, found none; {_AGAIN}")
         kept = []
-        begins = f"videos/{videos[0]}/{_VIDEO_PARTS[2]}" if videos else ""
-        for row in sorted(rows, key=lambda row: row.get(begins) or 0.0):  # as they lie in their files
+        for row in rows:
             with telling(on_fault):
-                take(row, "length", int, where := f"{folder}, episode {row['episode_index']}")
-                for camera in videos:
-                    self._add_to_file(row, camera, where)
+                self._check_row(row, videos, f"{folder}, episode {row['episode_index']}")
                 kept.append(row)
+        for camera in videos:
+            for row in sorted(kept, key=lambda row: row.get(f"videos/{camera}/from_timestamp", 0.0)):
+                file = self._place("video_path", row, camera)
+                row[f"before/{camera}"] = self._filled[file]
+                self._filled[file] += row["length"]
         return sorted(kept, key=lambda row: row["episode_index"])
 
-    def _add_to_file(self, row: dict[str, Any], camera: str, where: str) -> None:
-        """Note how many frames of its file come before the episode's. InputError where the row contradicts itself."""
-        start, end = (row.get(f"videos/{camera}/{part}", 0.0) for part in _VIDEO_PARTS[2:])
-        if start is None or end is None:
+    def _check_row(self, row: dict[str, Any], videos: Sequence[str], where: str) -> None:
+        kinds = {**dict.fromkeys(("chunk_index", "file_index"), int), **dict.fromkeys(_VIDEO_PARTS[2:], float)}
+        if any(row.get(f"videos/{camera}/from_timestamp", 0.0) is None for camera in videos):
             mend = "name another camera, or leave the episode out with data.skip_faulty=true"
-            raise InputError(f"{where}: it has no video of {camera}; {mend}")
-        file = self._place("video_path", row, camera)
-        row[f"before/{camera}"] = self._filled[file]
-        self._filled[file] += row["length"]
-        shown = (end - start) * self._info["fps"]
-        if end and abs(shown - row["length"]) > 0.5:
-            got = f"{row['length']} rows of data but {shown:.1f} frames of {camera}"
-            raise InputError(f"{where}: {got}; export the episode again")
+            raise InputError(f"{where}: it has no video of {' or '.join(videos)}; {mend}")
+        for key in row:
+            take(row, key, kinds.get(key.rpartition("/")[2], int), where)
+        for camera in videos if self._info["codebase_version"].startswith("v3") else ():
+            start, end = (row[f"videos/{camera}/{part}"] for part in _VIDEO_PARTS[2:])
+            if abs((shown := (end - start) * self._info["fps"]) - row["length"]) > 0.5:
+                got = f"{row['length']} rows of data but {shown:.1f} frames of {camera}"
+                raise InputError(f"{where}: {got}; export the episode again")
 
     def _place(self, pattern: str, row: dict[str, Any], camera: str = "") -> Path:
         """The file that ``data_path`` or ``video_path`` names for an episode."""
@@ -140,8 +141,9 @@ class LeRobotEpisodes:
     def _order(self, episode: int, table: pa.Table) -> pa.Array:
         """The rows of an episode in its file, by step; raises InputError where they are not as many as its frames."""
         last = self.lengths[episode] - 1
-        rows = np.flatnonzero(table["episode_index"].to_numpy() == self._rows[episode]["episode_index"])
-        steps = table["frame_index"].to_numpy()[rows]
+        numbers_of, steps_of = (numbers(table[key], self._where(episode)) for key in ("episode_index", "frame_index"))
+        rows = np.flatnonzero(numbers_of == self._rows[episode]["episode_index"])
+        steps = steps_of[rows]
         if sorted(steps) != list(range(last + 1)):
             got = f"expected the steps 0 to {last} that meta/episodes states, got {len(steps)} rows"
             raise InputError(f"{self._where(episode)}, field frame_index: {got}; {_AGAIN}")
@@ -174,8 +176,10 @@ class LeRobotEpisodes:
         that say otherwise have drifted: recorders add up durations (lerobot issue 3177).
         """
         row, fps, video = self._rows[episode], self._info["fps"], self._open(episode, camera)
-        timed = "timestamp" in self._features
-        times = self._matrix(episode, "timestamp")[0][:, 0] if timed else np.arange(self.lengths[episode]) / fps
+        times = np.arange(self.lengths[episode]) / fps
+        if "timestamp" in self._features:
+            table = self._table(self._place("data_path", row))
+            times = numbers(table["timestamp"].take(self._order(episode, table)), f"{self._where(episode)}, timestamp")
         counted = self._filled[self._place("video_path", row, camera)] == len(video)
         first = row[f"before/{camera}"] if counted else None
         return video.at(row.get(f"videos/{camera}/from_timestamp", 0.0) + times, 1 / fps, self.ids[episode], first)
@@ -197,7 +201,9 @@ def _read_info(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     features = take(info, "features", dict, str(file))
     for name in features:
         dtype = take(take(features, name, dict, str(file), "features."), "dtype", str, str(file), f"features.{name}.")
-        take(features[name], "shape", list, str(file), f"features.{name}.")
+        shape = take(features[name], "shape", list, str(file), f"features.{name}.")
+        if not all(isinstance(side, int) for side in shape):
+            raise InputError(f"{file}, field features.{name}.shape: expected whole numbers, got {shape}; {_AGAIN}")
         if dtype == "video":
             take(info, "video_path", str, str(file))
     return info, features
