@@ -85,7 +85,8 @@ class VideoRecipe(Recipe):
         from rlvr_world.domains.video.token_cache import TokenCache
 
         data: VideoConfig = config.data
-        cache = TokenCache(stage.tokenizer, (data.height, data.width), Path(data.cache).expanduser() / "tokens")
+        kept = Path(data.cache).expanduser() / "tokens"
+        cache = TokenCache(stage.tokenizer, (data.height, data.width), kept, data.fit)
         return _domain(config, fit_codec(data, parts(data)["train"], cache), cache)
 
     def first_stage(self, config: Config) -> FirstStage | None:

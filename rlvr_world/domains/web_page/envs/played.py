@@ -63,7 +63,7 @@ class _Browser:
 @contextmanager
 def _browser(spec: BrowserSpec) -> Iterator[_Browser]:
     with opened(spec) as site:
-        browser = _Browser(site, Session(spec.browser, spec.allow), asyncio.new_event_loop())
+        browser = _Browser(site, Session(spec.browser, spec.allow, site.login), asyncio.new_event_loop())
         thread = threading.Thread(target=browser.loop.run_forever, daemon=True)
         thread.start()
         try:
