@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SFTConfig, at_least, check_shape
@@ -29,12 +28,13 @@ class RowsRecipe(Recipe):
         return self._config()
 
     def check_config(self, config: Config) -> None:
+        from rlvr_world.domains.row_files import locate
+
         if config.model.source == "scratch":
             check_shape(config.model)
             at_least(config.model, "model.", vocabulary=259)  # all bytes, and the marks
-        for path in self.files(config) if config.data.source == "files" else ():
-            if path and not Path(path).exists():
-                raise InputError(f"{path}: no such file or folder of rows; check the path")
+        for path in filter(None, self.files(config)) if config.data.source == "files" else ():
+            locate(path, "training or test")
 
     @abstractmethod
     def read(self, config: Config, path: str, column: str = "", on_fault: OnFault = None) -> list[Transition]:
