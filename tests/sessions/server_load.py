@@ -2,8 +2,8 @@
 
     python tests/sessions/server_load.py --sessions 64 --steps 10000 --noise 100000
 
-The server is a process of its own, with TextWorld's games as its world. Exit code 1 where a step was lost or done twice,
-an answer was a 5xx but capacity, memory grew by more than 2 % in the second half, or SIGTERM did not end it.
+The server is a process of its own, with TextWorld's games as its world. Exit code 1 where a step was lost or done
+twice, an answer was a 5xx but capacity, memory grew by more than 2 % in the second half, or SIGTERM did not end it.
 """
 
 from __future__ import annotations
