@@ -36,6 +36,9 @@ class RowsRecipe(Recipe):
         """The row files that the config names, with the column of each that holds reasoning."""
         return {config.data.train: reasoning_column(config), config.data.test: ""}
 
+    def lengths(self, config: Config) -> tuple[int, int, int]:
+        return config.model.vocabulary, config.data.max_prompt, config.data.max_response
+
     def row_faults(self, config: Config) -> list[str]:
         from rlvr_world.domains.row_files import skipping
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import lru_cache, partial
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,21 @@ class VideoRecipe(Recipe):
             order_embeddings(model, codec.layout, cache, config.seed)
         setattr(model.config, CODEC, codec.to_json())
         return model, None
+
+    def lengths(self, config: Config) -> tuple[int, int, int]:
+        """Without proprioception, and with the 13 fields of RT-1's actions: no episode is looked at."""
+        from rlvr_world.domains.video.layout import VideoLayout
+
+        data, single = config.data, config.data.kind == "single_step"
+        codes, scale = prod(data.tokenizer.levels), 2 ** (len(data.tokenizer.widths) - 1)
+        grid = (data.height // scale) * (data.width // scale)
+        tokens, context = (grid, data.context) if single else (grid // data.tokenizer.patch**2, 1)
+        sizes = {"context": context, "horizon": data.horizon, "action_bins": data.action_bins}
+        sizes |= {} if single else {"context_visual": codes, "context_tokens": grid}
+        fields = 13 * data.actions_a_frame
+        layout = VideoLayout(data.kind, codes, tokens, fields, **sizes)
+        prompt = layout.context_tokens + context * (tokens + fields) + single
+        return layout.vocabulary, prompt, layout.max_length - prompt
 
     def adopt(self, config: Config, model: Model, world: Path) -> None:
         from rlvr_world.domains.video.codec import codec_of, read_ranges

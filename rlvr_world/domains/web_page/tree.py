@@ -65,7 +65,7 @@ def parse_page(text: str) -> Page:
     Raises InputError, naming the line, where one is no node."""
     lines = text.split("\n")
     tabs = lines[0] if lines[0].startswith("Tab ") else ""
-    nodes = []
+    nodes: list[Node] = []
     spaces: list[int] = []  # the indents, in spaces, that the present node lies below
     for number, line in enumerate(lines[bool(tabs) :], start=1 + bool(tabs)):
         if not line.strip():

@@ -91,7 +91,7 @@ class LeRobotEpisodes:
                 row for file in sorted(folder.glob("**/*.parquet")) for row in read_table(file, columns).to_pylist()
             ]
         elif (file := folder.with_suffix(".jsonl")).is_file():
-            for _, where, record in read_records(file):
+            for _, where, record in read_records([file]):
                 rows.append({key: take(record, key, int, where) for key in ("episode_index", "length")})
         if not rows:
             raise InputError(f"{folder}: expected the episodes' lengths and places, found none; {_AGAIN}")
