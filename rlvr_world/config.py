@@ -16,12 +16,11 @@ def what(default: Any, text: str, unit: str = "") -> Any:
     return field(default=default, metadata={"help": text, "unit": unit})
 
 
-def at_least(name: str, settings: Any, **least: float) -> None:
-    """Raises InputError that names the first field that is below its least value; a float may be any number above."""
+def at_least(settings: Any, group: str = "", **least: float) -> None:
+    """Raises InputError that names the first field that is below its least value; ``group`` is where it stands."""
     for setting, lowest in least.items():
         if not (got := getattr(settings, setting)) >= lowest:
-            number = "number" if isinstance(lowest, float) else "whole number"
-            raise InputError(f"{name}: {setting} is {got}; expected a {number} of at least {lowest:g}")
+            raise InputError(f"{group}{setting}: expected at least {lowest:g}, got {got}")
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,12 @@ class ModelConfig:
     precision: Literal["auto", "float32", "bfloat16"] = what(
         "auto", "forwards in this type (trained weights stay float32); 'auto' is bfloat16 where the processor has it"
     )
+
+
+def check_shape(model: ModelConfig) -> None:
+    """Raises InputError for a hidden size that the heads cannot share."""
+    if model.hidden % (2 * model.heads):
+        raise InputError(f"model.hidden: expected a multiple of 2 x model.heads, got {model.hidden} and {model.heads}")
 
 
 @dataclass(frozen=True)
@@ -155,9 +160,9 @@ class PlanConfig:
     goal: Literal["state", "score"] = what("state", "ends a plan: the goal holds in the imagined state, or a score won")
 
     def __post_init__(self) -> None:
-        at_least("plan", self, starts=0, more=0, depth=1, width=1, samples=1, temperature=0)
+        at_least(self, starts=0, more=0, depth=1, width=1, samples=1, temperature=0)
         if not self.distances or min(self.distances) < 1:
-            raise InputError(f"plan: distances is {self.distances}; expected actions, at least 1 each, such as 2,3,4")
+            raise InputError(f"distances: expected numbers of at least 1, such as 2,3,4, got {self.distances}")
 
 
 @dataclass(frozen=True)

@@ -249,6 +249,8 @@ def video_settings(folder: Path) -> list[str]:
         "data.action_pool=1",
         "data.train_every=1",
         "data.test_every=1",
+        "data.lpips=none",
+        "data.reward.lpips=0",
     ]
     return ["data.source=npz", f"data.path={folder}", *shape, "data.split.test=0.3", "data.split.valid=0.3"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from rlvr_world.config import Config
@@ -48,7 +49,8 @@ def config_of(args: argparse.Namespace) -> Config:
 
 
 def fail(message: str, code: int = 2) -> int:
-    print("rlvr-world: " + " ".join(message.split()), file=sys.stderr)
+    with suppress(OSError):  # nobody may be left to read it
+        print("rlvr-world: " + " ".join(message.split()), file=sys.stderr)
     return code
 
 

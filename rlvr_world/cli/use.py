@@ -88,12 +88,12 @@ def _questions(place: str) -> Iterator[Any]:
         with np.load(place, allow_pickle=False) as arrays:
             yield {"state" if name == "image" else name: arrays[name] for name in arrays.files}
         return
-    lines = sys.stdin if place == "-" else Path(place).read_text().splitlines()
+    lines = getattr(sys.stdin, "buffer", sys.stdin) if place == "-" else Path(place).read_bytes().splitlines()
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # bad UTF-8, brackets without end
                 raise InputError(f"{place}, line {number}: expected JSON, got {line[:60]!r} ({error})") from error
 
 

@@ -23,6 +23,7 @@ from rlvr_world.types import Transition
 
 _NOUNS = {dict: "an object", list: "a list", str: "a string", int: "an integer", float: "a number"}
 _NOUNS |= {bool: "true or false"}
+_NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 Record = tuple[str, str, dict[str, Any]]
@@ -156,7 +157,7 @@ def _parquet_records(file: Path) -> Iterator[tuple[int, Any]]:
                 for record in batch.to_pylist():
                     number += 1
                     yield number, record
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         said = str(error).splitlines()[0]
         raise _damaged(file, number, f"parquet file, got one that cannot be read ({said})") from error
 
@@ -169,7 +170,7 @@ def parse_json(text: str | bytes, where: str, field: str, kind: type = dict) -> 
     """The JSON object (or list) in ``text``; ``field`` names it in errors."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:  # bad UTF-8 included
+    except (ValueError, RecursionError) as error:  # bad UTF-8, brackets without end
         raise InputError(f"{where}: expected {field} to be JSON, got {text[:60]!r} ({error})") from error
     if not isinstance(value, kind):
         raise InputError(f"{where}: expected {field} to be a JSON {_NOUNS[kind].split()[1]}, got {value!r:.80}")
@@ -197,7 +198,24 @@ def take(record: Mapping[str, Any], key: str, kind: type, where: str, prefix: st
     value = record[key]
     if not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"{where}, field {prefix}{key}: expected {_NOUNS[kind]}, got {value!r:.80}")
+    if kind in (str, list):
+        check_texts(value, where, f"{prefix}{key}")
     return value
+
+
+def check_texts(value: Any, where: str, field: str) -> None:
+    """Refuses characters that are no text anywhere in a value: half a surrogate pair, control characters but tab and
+    newline, line ends that only some readers take for one. A tokenizer fails on the first, and none may frame a row."""
+    if isinstance(value, str) and not value.isprintable() and (found := _NO_TEXT.search(value)):
+        what = f"U+{ord(found[0]):04X} at character {found.start()}"
+        raise InputError(f"{where}, field {field}: expected text, got {what}; take it out or escape it")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            check_texts(key, where, field)
+            check_texts(inner, where, f"{field}.{key}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            check_texts(inner, where, f"{field}[{index}]")
 
 
 def take_inner(record: Mapping[str, Any], outer: str, key: str, kind: type, where: str) -> Any:

@@ -60,7 +60,7 @@ class Beam:
     """No depth is begun after so long; 0 for no limit. Plans then depend on the machine."""
 
     def __post_init__(self) -> None:
-        at_least("beam", self, depth=1, width=1, samples=1, seconds=0)
+        at_least(self, depth=1, width=1, samples=1, seconds=0)
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,13 @@ class Recipe(ABC):
             f"recipe {config.recipe}: its models need no adopting; name them as they are with model.source"
         )
 
+    def check_config(self, config: Config) -> None:  # noqa: B027
+        """Raises InputError for settings that do not go together, before any row is read, collected or made."""
+
+    def rehearse(self, config: Config, splits: Splits, stage: VisualTokenizerTraining) -> Domain | None:
+        """The domain as it is with what the first stage begins with: what does not fit shows before it costs."""
+        return None
+
     def first_stage(self, config: Config) -> FirstStage | None:
         """What is trained before there can be a model; None for nothing."""
         return None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
+from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SFTConfig, at_least, check_shape
 from rlvr_world.domains.splits import evened, held_out, mix_unchanged
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import Recipe, Splits
@@ -26,6 +27,14 @@ class RowsRecipe(Recipe):
 
     def config(self) -> Config:
         return self._config()
+
+    def check_config(self, config: Config) -> None:
+        if config.model.source == "scratch":
+            check_shape(config.model)
+            at_least(config.model, "model.", vocabulary=259)  # all bytes, and the marks
+        for path in self.files(config) if config.data.source == "files" else ():
+            if path and not Path(path).exists():
+                raise InputError(f"{path}: no such file or folder of rows; check the path")
 
     @abstractmethod
     def read(self, config: Config, path: str, column: str = "", on_fault: OnFault = None) -> list[Transition]:

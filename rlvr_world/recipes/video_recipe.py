@@ -6,18 +6,18 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import lru_cache, partial
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_world.config import Config
-from rlvr_world.domains.video.config import VideoConfig
+from rlvr_world.config import Config, check_shape
+from rlvr_world.domains.video.config import VideoConfig, check_numbers
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import FirstStage, Recipe, Splits
 from rlvr_world.types import Domain, Finding, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.domains.video.domain import VideoDomain
+    from rlvr_world.domains.video.layout import Codec
     from rlvr_world.domains.video.token_cache import TokenCache
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
@@ -58,6 +58,35 @@ class VideoRecipe(Recipe):
             sft = ConcatDataset(versions)
         valid, test = (held_out_clips(data, found[name], config.seed) for name in ("valid", "test"))
         return Splits(sft, train, valid, test, left_out=left_out(found.skipped, "episodes"))
+
+    def check_config(self, config: Config) -> None:
+        data: VideoConfig = config.data
+        check_numbers(data)
+        _lpips(config)
+        if config.model.source != "scratch":
+            return
+        check_shape(config.model)
+        wanted = {"single_step": "frame", "multi_step": "compressive"}[data.kind]
+        kind, where = data.tokenizer.kind, "kind"
+        if data.tokenizer.source:
+            from rlvr_world.vision.loading import load_visual_tokenizer
+
+            name = type(load_visual_tokenizer(data.tokenizer.source)).__name__
+            kind, where = "frame" if name == "FrameTokenizer" else "compressive", "source"
+        if kind != wanted:
+            raise InputError(
+                f"data.tokenizer.{where}: expected a {wanted} one with data.kind={data.kind}, got a {kind} one"
+            )
+
+    def rehearse(self, config: Config, splits: Splits, stage: VisualTokenizerTraining) -> VideoDomain:
+        """The untrained tokenizer has the shapes of the trained one, and its tokens are kept nowhere."""
+        from rlvr_world.domains.video.codec import fit_codec
+        from rlvr_world.domains.video.splits import parts
+        from rlvr_world.domains.video.token_cache import TokenCache
+
+        data: VideoConfig = config.data
+        cache = TokenCache(stage.tokenizer, (data.height, data.width), Path(data.cache).expanduser() / "tokens")
+        return _domain(config, fit_codec(data, parts(data)["train"], cache), cache)
 
     def first_stage(self, config: Config) -> FirstStage | None:
         """The visual tokenizer, unless the recipe names one or the model that training starts from has its own."""
@@ -118,18 +147,10 @@ class VideoRecipe(Recipe):
         return model, None
 
     def lengths(self, config: Config) -> tuple[int, int, int]:
-        """Without proprioception, and with the 13 fields of RT-1's actions: no episode is looked at."""
-        from rlvr_world.domains.video.layout import VideoLayout
+        from rlvr_world.domains.video.codec import planned_layout
 
-        data, single = config.data, config.data.kind == "single_step"
-        codes, scale = prod(data.tokenizer.levels), 2 ** (len(data.tokenizer.widths) - 1)
-        grid = (data.height // scale) * (data.width // scale)
-        tokens, context = (grid, data.context) if single else (grid // data.tokenizer.patch**2, 1)
-        sizes = {"context": context, "horizon": data.horizon, "action_bins": data.action_bins}
-        sizes |= {} if single else {"context_visual": codes, "context_tokens": grid}
-        fields = 13 * data.actions_a_frame
-        layout = VideoLayout(data.kind, codes, tokens, fields, **sizes)
-        prompt = layout.context_tokens + context * (tokens + fields) + single
+        layout = planned_layout(config.data)
+        prompt = layout.prompt_length
         return layout.vocabulary, prompt, layout.max_length - prompt
 
     def adopt(self, config: Config, model: Model, world: Path) -> None:
@@ -150,10 +171,8 @@ class VideoRecipe(Recipe):
         setattr(model.config, CODEC, codec.to_json())
 
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> VideoDomain:
-        from rlvr_world.domains.video.domain import VideoDomain
         from rlvr_world.domains.video.layout import Codec
         from rlvr_world.models.loading import CODEC
-        from rlvr_world.vision.metrics import FrameMetrics
 
         stored = getattr(model.config, CODEC, None)
         if stored is None:
@@ -163,8 +182,7 @@ class VideoRecipe(Recipe):
             )
         codec = Codec.from_json(stored, f"model {config.model.source}: config.json: {CODEC}")
         codec.check_model(model.config.vocab_size)
-        metrics = FrameMetrics(None if config.data.lpips == "none" else partial(_load_lpips, config))
-        return VideoDomain(codec, _cache(config, world), metrics, config.data.reward, config.data.skip_blocks)
+        return _domain(config, codec, _cache(config, world))
 
     def check_data(self, config: Config, domain: Domain) -> None:
         from rlvr_world.domains.video.codec import check_ranges
@@ -253,6 +271,14 @@ class VideoRecipe(Recipe):
             "split": data.split.describe(),
             "resample": "world",
         }
+
+
+def _domain(config: Config, codec: Codec, cache: TokenCache) -> VideoDomain:
+    from rlvr_world.domains.video.domain import VideoDomain
+    from rlvr_world.vision.metrics import FrameMetrics
+
+    metrics = FrameMetrics(None if config.data.lpips == "none" else partial(_load_lpips, config))
+    return VideoDomain(codec, cache, metrics, config.data.reward, config.data.skip_blocks)
 
 
 def _visual_tokenizer_training(config: Config) -> VisualTokenizerTraining:

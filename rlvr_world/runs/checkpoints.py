@@ -113,8 +113,8 @@ def damage(folder: Path) -> str:
     """What is wrong with a published folder, in a few words that name the file; "" where it is as it was written."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-    except FileNotFoundError:
-        return f"it has no {MANIFEST}"
+    except (FileNotFoundError, NotADirectoryError):
+        return f"it has no {MANIFEST}" if folder.exists() else "it is missing"
     except ValueError:
         return f"its {MANIFEST} does not read"
     for name, digest in manifest.items() if isinstance(manifest, dict) else [(MANIFEST, "")]:
@@ -134,6 +134,10 @@ def sound(folder: Path) -> Path | None:
     """
     for left in (*folder.glob(".partial-*"), *folder.glob(".removed-*")):
         shutil.rmtree(left)
+    if (folder / ENDED).exists() and (named := latest(folder)) and not named.is_dir():
+        said = f"{folder / ENDED} names a checkpoint that is missing, {named.name}; the stage goes on from its last one"
+        print(f"rlvr-world: {said}", file=sys.stderr, flush=True)
+        (folder / ENDED).unlink()
     while (last := latest(folder)) is not None and (fault := damage(last)):
         os.replace(last, fresh(last.with_name(f"damaged-{last.name}")))
         (folder / ENDED).unlink(missing_ok=True)
@@ -152,8 +156,11 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def latest(folder: Path) -> Path | None:
     """The result of a stage so far: its last checkpoint, or the one that it was ended with."""
-    if (folder / ENDED).is_file():
-        return folder / name_of(json.loads((folder / ENDED).read_text())["step"])
+    if (folder / ENDED).exists():
+        try:
+            return folder / name_of(json.loads((folder / ENDED).read_bytes())["step"])
+        except (ValueError, LookupError, TypeError):
+            return folder / f"{ENDED}: no step"
     return max(folder.glob("step-*"), default=None)
 
 

@@ -1,6 +1,6 @@
 """What a step that failed leaves behind: a folder from which one command makes it fail again.
 
-RUN/faults/rl-seed0-000012/      model and optimizer as they were before the update that was not made
+RUN/faults/rl-seed0-000012/      model and optimizer as they were before the update that was not made; of a bug none
     fault.json                   the stage, the step, what was said
     rollouts.jsonl.gz            RL, where the step had made updates already: what it was learning from
 """
@@ -13,10 +13,12 @@ from typing import Any
 
 import torch
 
+from rlvr_world.errors import NonFinite
 from rlvr_world.runs.checkpoints import Counters, State, fresh, publish
 from rlvr_world.runs.guards import Guard
 from rlvr_world.runs.records import from_json, packed_lines, read_lines, to_json
 from rlvr_world.training.grpo import GRPO, Pending
+from rlvr_world.training.optimizer import TRAINER
 from rlvr_world.types import Score
 
 FAULT = "fault.json"
@@ -28,10 +30,11 @@ def write_fault(
 ) -> Path:
     """Write the folder of a step that raised ``error``; where it is."""
     final = run / "faults" / f"{name.replace('/', '-')}-{counters.step:06d}"
-    partial = fresh(final.with_name(f".partial-{final.name}"))
-    state.save(partial)
+    partial, numbers = fresh(final.with_name(f".partial-{final.name}")), isinstance(error, NonFinite)
+    if numbers:  # the weights are why; of a bug in a domain's code they would be gigabytes that say nothing
+        state.save(partial)
     said: dict[str, Any] = {"stage": name, "step": counters.step, "progress": progress, "said": str(error)}
-    if isinstance(stage, GRPO) and stage.pending is not None:
+    if numbers and isinstance(stage, GRPO) and stage.pending is not None:
         said["part"], rewards = stage.pending.part, stage.pending.rewards_BG.tolist()
         rows = [
             {"group": g, **to_json(rollout, row, Score(reward))}
@@ -47,7 +50,8 @@ def write_fault(
 def repeat(fault: Path, stage: Any, state: State, guard: Guard) -> Exception | None:
     """Do the step of such a folder again, with the stage as it was opened; what it raises, None where it does not."""
     said = json.loads((fault / FAULT).read_text())
-    state.restore(fault)
+    if (fault / TRAINER).exists():
+        state.restore(fault)
     try:
         guard.check()
         if isinstance(stage, GRPO) and said.get("part"):

@@ -16,6 +16,12 @@ from rlvr_world.errors import Halted, InputError
 from rlvr_world.models.loading import WORLD
 from rlvr_world.runs import checkpoints
 
+MADE = (
+    *("config.json", "environment.json", "metrics.jsonl", "timings.jsonl", "halted.json", "report.html", "faults"),
+    *("trackers.json", WORLD, "base", "tokenizer", "sft", "rl", "control", "eval", ".partial-world", ".partial-base"),
+)
+"""What lies in a run folder."""
+
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
@@ -46,6 +52,21 @@ def room_on_disk(folder: Path) -> Iterator[None]:
         good = next((path for path in reversed(saved) if not checkpoints.damage(path)), None)
         known = f"the last good checkpoint is {good or 'none yet'}; make room, then `rlvr-world resume {folder}`"
         raise Halted(f"{folder}: no room is left on the disk ({error}); {known}") from error
+
+
+def has_trained(folder: Path) -> bool:
+    """Whether a stage of the run has had a checkpoint."""
+    return any(any(folder.glob(f"{depth}/*step-*")) for depth in ("*", "*/*"))
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run made that has trained nothing, and its config."""
+    for name in MADE:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def run_of(path: Path) -> Path | None:

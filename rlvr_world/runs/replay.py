@@ -16,6 +16,7 @@ from rlvr_world.runs.jobs import job
 from rlvr_world.runs.records import from_json, read_kept
 from rlvr_world.scoring import judge
 from rlvr_world.training.grpo import GRPO
+from rlvr_world.training.optimizer import TRAINER
 from rlvr_world.types import Picture, Rollout, Transition
 
 _ID = re.compile(r"(\d+)/(\d+)/(\d+)")
@@ -27,9 +28,18 @@ def replay_fault(fault: Path) -> tuple[bool, str]:
     if broken := checkpoints.damage(fault):
         raise InputError(f"{fault}: it is damaged: {broken}; `rlvr-world resume RUN` comes to that step again")
     run = runner.opened_run(fault.parents[1])
-    stage, trained, _ = job(run, said["stage"]).open()
+    opened = job(run, said["stage"])
+    stage, trained, _ = opened.open()
     if isinstance(stage, GRPO):
         stage.record = None
+    if not (fault / TRAINER).exists():  # a bug: its step is come to again from the checkpoint before it
+        at, source = _policy_before(opened.schedule.folder, said["step"], opened.start)
+        counters = checkpoints.read_counters(source) if at else Counters()
+        if at:
+            trained.restore(source)
+        while counters.step < said["step"]:
+            _, tokens = stage.step(counters.step, opened.schedule.progress_of(counters))
+            counters = Counters(counters.step + 1, counters.tokens + tokens)
     guard = Guard(run.config.guards, run.config.checkpoints).watch(trained.watched)
     error, where = repeat(fault, stage, trained, guard), f"{said['stage']}, step {said['step']}"
     if error is None:

@@ -9,6 +9,7 @@ import importlib
 import json
 import math
 import sys
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class Log:
         self.path, self.timings = run / "metrics.jsonl", run / "timings.jsonl"
         self.sinks: dict[str, Sink] = {}
         for name in trackers:
-            if sink := _try(name, _opened, name, _tracker(name), run, settings or {}):
+            if sink := _try(name, _opened, name, tracker_module(name), run, settings or {}):
                 self.sinks[name] = sink
 
     def rewind(self, stage: str, step: int) -> list[dict[str, Any]]:
@@ -85,7 +86,7 @@ def _try(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
         return None
 
 
-def _tracker(name: str) -> Any:
+def tracker_module(name: str) -> Any:
     """The module of a tracker. Raises InputError for one that is not known or not installed."""
     if name not in TRACKERS:
         raise InputError(f"trackers: unknown tracker {name!r}, expected some of {', '.join(TRACKERS)}")
@@ -97,7 +98,12 @@ def _tracker(name: str) -> Any:
 
 def _opened(name: str, tracker: Any, run: Path, settings: dict[str, Any]) -> Sink:
     if name != "tensorboard":
-        tracker.init(project="rlvr-world", name=run.name, config=settings)
+        own = run / "trackers.json"
+        if not own.exists():
+            write_whole(own, json.dumps({"id": uuid.uuid4().hex[:8]}))
+        key = json.loads(own.read_text())["id"]  # a run that is resumed goes on in its own one there
+        named = {"name": run.name, "id": key} if name == "wandb" else {"name": f"{run.name}-{key}"}
+        tracker.init(project="rlvr-world", config=settings, resume="allow", **named)
         return lambda stage, step, numbers: tracker.log(
             {f"{stage}/{key}": value for key, value in numbers.items()} | {f"{stage}/step": step}
         )

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rlvr_world.errors import NonFinite
 from rlvr_world.models.attention import GroupCache, hidden_states
+from rlvr_world.models.contract import check_length
 from rlvr_world.models.cpu import columns_first
 from rlvr_world.models.head import Model, evaluating, head_weight
 from rlvr_world.types import Given, Rollout, Script, Write
@@ -44,9 +45,12 @@ def sample(
 
     ``streams`` holds one key a script, such as (seed, step, prompt); rollout i of it draws from the stream (*key, i),
     so it is the same whatever it is batched with (up to floating-point ties). Log-probs are those that ``draw`` gives.
+    Raises InputError for a script that could grow beyond the model's positions, before anything is drawn.
     """
     device = next(model.parameters()).device
     rollouts: list[list[Rollout]] = [[] for _ in scripts]
+    for script in scripts:
+        check_length(model, len(script.prompt), script.max_response)
     by_length = sorted(range(len(scripts)), key=lambda i: len(scripts[i].prompt))
     batch = max(1, max_rows // n)
     with evaluating(model), torch.no_grad(), columns_first(model, device):
@@ -167,7 +171,7 @@ class _Reader:
     def __init__(self, model: Model, cache: GroupCache) -> None:
         self.model, self.cache, self.moves = model, cache, cache.moves
         rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-        self.graphed = rope.get("rope_type") != "dynamic"  # that one looks at positions while it runs
+        self.graphed = rope.get("rope_type") not in ("dynamic", "longrope")  # they look at positions while they run
         self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
 
     def __call__(self, ids_Nn: Tensor) -> Tensor:

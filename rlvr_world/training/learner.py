@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from rlvr_world.config import ModelConfig, OptimizerConfig
-from rlvr_world.models.attention import hidden_states, share_prefixes
+from rlvr_world.models.attention import hidden_states
+from rlvr_world.models.contract import check_length, learning, prepare
 from rlvr_world.models.device import compute_dtype
 from rlvr_world.models.head import Model, head_weight
 from rlvr_world.models.loading import load_weights, save_model
@@ -46,9 +47,7 @@ class Learner:
         """``world``: the folder that goes with the model into every checkpoint."""
         self.model, self.tokenizer, self.config, self.world = model, tokenizer, optimizer_config, world
         self.device = next(model.parameters()).device
-        share_prefixes(model)
-        if model_config.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+        prepare(model, model_config.gradient_checkpointing)
         dtype = compute_dtype(model_config.precision, self.device)
         self.policy: Model = model if dtype == torch.float32 else copy.deepcopy(model)
         if self.policy is not model:
@@ -93,6 +92,7 @@ class Learner:
     def logps(self, packed: Packed, temperature: float = 1.0, model: Model | None = None) -> tuple[Tensor, Tensor]:
         """Log-prob and entropy of every trained token, float32 [T], under the policy or another model like it."""
         model = model if model is not None else self.policy
+        check_length(model, packed.layout.longest(0))
         hidden_ND = hidden_states(model, packed.ids_1N, packed.positions_1N, packed.layout)[0]
         head_VD, allowed = head_weight(model), None
         if packed.legal_T2 is not None:
@@ -104,7 +104,7 @@ class Learner:
         self, groups: list[Group], loss_of: TokenLoss, progress: float, forward_tokens: int, temperature: float = 1.0
     ) -> dict[str, float]:
         """One optimizer step on the weighted sum of token losses; micro-batching cannot change it."""
-        self.policy.train()
+        learning(self.policy)
         total = 0.0
         for batch in micro_batches(groups, forward_tokens):
             packed = pack(batch).to(self.device)

@@ -104,7 +104,7 @@ def test_a_world_that_remembers_is_asked_once() -> None:
 
 
 def test_a_beam_that_looks_at_nothing_is_refused() -> None:
-    with pytest.raises(InputError, match="width is 0"):
+    with pytest.raises(InputError, match="width: expected at least 1, got 0"):
         Beam(width=0)
 
 

@@ -206,6 +206,7 @@ def test_a_failed_step_of_a_tokenizer_fails_again(
 
     with monkeypatch.context() as broken:
         broken.setattr(stage, "create_visual_tokenizer", spoiled)
+        broken.setattr(runner, "opened", lambda run: (None, 0))  # which would see it before the stage does
         with pytest.raises(Halted, match="stopped before the update: gradient not finite"):
             runner.train(config, tmp_path / "run")
     fault = tmp_path / "run" / "faults" / "tokenizer-000000"

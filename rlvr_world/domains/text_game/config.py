@@ -26,11 +26,11 @@ class TextWorldSpec:
     )
 
     def __post_init__(self) -> None:
-        at_least("world", self, games=1, rows_per_game=1, rooms=1, objects=1, quest_length=1)
+        at_least(self, games=1, rows_per_game=1, rooms=1, objects=1, quest_length=1)
         if not 0 <= self.changed_share <= 1:
-            raise InputError(f"world: changed_share is {self.changed_share}; expected a number from 0 to 1")
+            raise InputError(f"changed_share: expected a number from 0 to 1, got {self.changed_share}")
         if self.split not in ("train", "valid", "test"):
-            raise InputError(f"world: split is {self.split!r}; expected train, valid or test")
+            raise InputError(f"split: expected train, valid or test, got {self.split!r}")
 
     def game_number(self, index: int) -> int:
         """The number of the index-th game of this split; numbers of different splits never meet."""
@@ -61,7 +61,7 @@ class PromptStyle:
 
     def __post_init__(self) -> None:
         if self.literals not in ("python", "json"):
-            raise InputError(f"prompt literals: expected python or json, got {self.literals!r}; choose one of the two")
+            raise InputError(f"literals: expected python or json, got {self.literals!r}")
 
 
 @dataclass(frozen=True)

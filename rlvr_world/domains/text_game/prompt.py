@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlvr_world.domains.row_files import own_prompt, parse_json, take
+from rlvr_world.domains.row_files import check_texts, own_prompt, parse_json, take
 from rlvr_world.domains.text_game.config import PromptStyle
 from rlvr_world.domains.text_game.rows import GameState, by_uuid, differs
 from rlvr_world.errors import InputError
@@ -49,6 +49,7 @@ class Rules:
             texts = take(content, kind, dict, str(path))
             if not all(isinstance(text, str) for text in texts.values()):
                 raise InputError(f"{path}, field {kind}: expected an object of game names and texts, got {texts!r:.80}")
+            check_texts(texts, str(path), kind)
         return Rules(**{kind: content[kind] for kind in KINDS}, source=str(path))
 
     def save(self, file: Path) -> None:

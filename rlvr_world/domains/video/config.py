@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 from typing import Any, Literal
 
-from rlvr_world.config import what
+from rlvr_world.config import at_least, what
 from rlvr_world.domains.splits import SplitRule
 from rlvr_world.domains.video.envs.specs import PushTSpec, Spec
+from rlvr_world.errors import InputError
 from rlvr_world.vision.config import VisualTokenizerConfig
 
 
@@ -93,3 +95,34 @@ class VideoConfig:
     def actions_a_frame(self) -> int:
         """Actions between one frame and the next, as the model is given them."""
         return self.frame_skip // self.action_pool
+
+
+SMALLEST = {"none": 11, "vgg": 16, "alex": 31}
+"""Fewest pixels a side of what is measured: the window of SSIM, and what the poolings of LPIPS leave something of."""
+
+
+def check_numbers(data: VideoConfig) -> None:
+    """Raises InputError for numbers that no clip, tokenizer or reward could go with."""
+    made, least, halved = data.tokenizer, SMALLEST[data.lpips], 2 ** max(0, len(data.tokenizer.widths) - 1)
+    at_least(data, "data.", height=least, width=least, context=1, horizon=1, context_back=0, frame_skip=1, jittered=0)
+    at_least(data, "data.", action_pool=1, train_every=1, test_every=0, action_bins=2)
+    at_least(made, "data.tokenizer.", latent=1, groups=1, patch_width=0, patch=1, segment=1, reach=0, gan=0)
+    later, side = 1 + (data.kind == "multi_step"), max(data.height, data.width)
+    halves, deep = f"a multiple of {halved}, as data.tokenizer.widths halve", 2**made.discriminator_depth
+    rules: list[tuple[str, object, str]] = [
+        ("action_pool", data.frame_skip % data.action_pool == 0, f"a divisor of data.frame_skip={data.frame_skip}"),
+        ("height", made.source or data.height % halved == 0, halves),
+        ("width", made.source or data.width % halved == 0, halves),
+        ("reward.lpips", data.lpips != "none" or not data.reward.lpips, "0 with data.lpips=none"),
+        ("reward.proprio_mse", data.proprio or not data.reward.proprio_mse, "0 with data.proprio=false"),
+        ("split.every", data.split.kind == "fraction" or data.split.every >= 3, "at least 3"),
+        ("tokenizer.widths", made.widths and not any(w % made.groups for w in made.widths), "multiples of the groups"),
+        ("tokenizer.levels", made.levels and min(made.levels) > 1, "numbers of at least 2"),
+        ("tokenizer.crop", 0 < made.crop <= 1, "a share above 0 and at most 1"),
+        ("tokenizer.segment", made.segment >= later, f"at least {later} with data.kind={data.kind}"),
+        ("tokenizer.reach", not made.reach or made.reach >= made.segment - 1, "0, or as many as later frames"),
+        ("tokenizer.discriminator_depth", made.source or not made.gan or deep < side, f"2 to its power below {side}"),
+    ]
+    for name, sound, wanted in rules:
+        if not sound:
+            raise InputError(f"data.{name}: expected {wanted}, got {attrgetter(name)(data)}")

@@ -61,9 +61,9 @@ class VideoDomain:
             wants = "the model expects {2} and {3} at {0}x{1}".format(*expected)
             raise InputError(f"tokenizer: {has}, {wants}; use the frame size that the model was trained with")
         if config.lpips and not metrics.perceptual:
-            raise InputError("reward.lpips: it has a weight but no trunk is loaded; name data.lpips, or set it to 0")
+            raise InputError("data.reward.lpips: expected 0, as no trunk is loaded, or data.lpips to name one")
         if config.proprio_mse and not self.layout.proprio_width:
-            raise InputError("reward.proprio_mse: it has a weight but the model has no proprioception; set it to 0")
+            raise InputError("data.reward.proprio_mse: expected 0, as the model has no proprioception")
 
     def encode(self, transition: Transition) -> Script:
         """Tokens come from the cache; a transition without next state gives a script without targets."""

@@ -46,13 +46,13 @@ class BrowserSpec:
     allow: tuple[str, ...] = what((), "hosts that pages may reach, besides this machine")
 
     def __post_init__(self) -> None:
-        at_least("web", self, episodes=1, steps=1, transitions=0)
+        at_least(self, episodes=1, steps=1, transitions=0)
         if (self.site == "miniwob") == bool(self.path):
             raise InputError(
-                f"web: site={self.site} with path={self.path!r}; name the folder or address for the others only"
+                f"path: expected the folder or address of site={self.site}, and none for miniwob, got {self.path!r}"
             )
         if self.login and self.site != "url":
-            raise InputError(f"web: login={self.login!r} with site={self.site}; a login step is for site=url only")
+            raise InputError(f"login: expected a login step with site=url alone, got {self.login!r} with {self.site}")
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,8 @@ def _transition(
         _checked(parse_action, action, where, "action")
     task, seed, step = (_text(fields, key) for key in ("task", "seed", "step"))
     world = task or re.sub(r"/step_\d+$", "", _text(fields, "source"))  # BrowserGym's folders of single steps
+    for key in ("url", "goal", "previous_actions"):
+        row_files.check_texts(fields.get(key), where, key)
     url, goal, episode = _text(fields, "url"), _text(fields, "goal"), f"{world}/{seed}" if seed else ""
     state = PageState(observation, url, goal, _previous(fields), episode)
     aligned = change = page_change(page, next_page)
