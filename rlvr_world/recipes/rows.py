@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SFTConfig, at_least, check_shape
 from rlvr_world.domains.splits import evened, held_out, mix_unchanged
@@ -39,6 +39,21 @@ class RowsRecipe(Recipe):
     @abstractmethod
     def read(self, config: Config, path: str, column: str = "", on_fault: OnFault = None) -> list[Transition]:
         """The rows of a file; ``column`` holds their reasoning."""
+        ...
+
+    @abstractmethod
+    def asked(self, config: Config, row: Transition) -> str:
+        """The prompt of a row, for a teacher."""
+        ...
+
+    @abstractmethod
+    def graded(self, config: Config, row: Transition, text: str) -> float:
+        """How right a teacher's text is: 1 exactly so."""
+        ...
+
+    @abstractmethod
+    def record(self, row: Transition) -> dict[str, Any]:
+        """The row as ``read`` reads it."""
         ...
 
     def files(self, config: Config) -> Mapping[str, str]:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from rlvr_world.domains.text_game.domain import TextGame
     from rlvr_world.domains.text_game.envs.played import RealGames
     from rlvr_world.domains.text_game.prompt import Rules
+    from rlvr_world.domains.text_game.rows import GameState
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
 
@@ -133,6 +134,26 @@ class TextGameRecipe(RowsRecipe):
         from rlvr_world.domains.text_game.rows import read_rows
 
         return read_rows(path, column, on_fault)
+
+    def asked(self, config: Config, row: Transition) -> str:
+        from rlvr_world.domains.text_game.prompt import build_prompt
+
+        return build_prompt(row, config.data.style, _rules(config, None))
+
+    def graded(self, config: Config, row: Transition, text: str) -> float:
+        from rlvr_world.domains.text_game.answer import read_prediction
+        from rlvr_world.domains.text_game.scoring import score_answer
+
+        return score_answer(text, read_prediction(text), row, "binary", config.data.scoring).value
+
+    def record(self, row: Transition) -> dict[str, Any]:
+        def state(game: GameState, last_action: str) -> dict[str, Any]:
+            return {"objects": game.objects, "max_UUID": game.next_uuid, "lastAction": last_action}
+
+        after = state(row.next_state, row.action)
+        states = {"current_state": state(row.state, ""), "action_state": after, "tick_state": after}
+        scores = {"current_score_state": row.state.score, "next_score_state": row.next_state.score}
+        return {**states, **scores, "game": row.world, "state_id": row.id.rpartition("/")[2]}
 
     def files(self, config: Config) -> Mapping[str, str]:
         data, column = config.data, reasoning_column(config)
