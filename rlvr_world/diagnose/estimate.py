@@ -15,6 +15,8 @@ from rlvr_world.config import Config, ModelConfig
 from rlvr_world.models.loading import hollow_model
 from rlvr_world.runs.jobs import after_sft
 
+ACTIVATIONS, CACHE = "activations", "keys and values of rollouts"
+
 
 def estimate(config: Config, gpus: int, memory: float, teraflops: float, share: float) -> tuple[bool, str]:
     """Whether both stages fit into ``memory`` GB a GPU, and what each takes; where one does not fit, the setting to
@@ -28,15 +30,16 @@ def estimate(config: Config, gpus: int, memory: float, teraflops: float, share: 
         if not stage.steps:
             continue
         weights, trained = _weights(model, settings.lora_rank)
-        parts, most, advice = _memory(model, settings, stage, name, (prompt, response))
-        fits = most <= memory
-        all_fit &= fits
-        lines += [f"| {name} | {part} | {size:.2f} |" for part, size in parts.items()]
+        parts = _memory(model, settings, stage, (prompt, response))
+        most = sum(parts.values()) - min(parts[ACTIVATIONS], parts[CACHE])
+        all_fit &= most <= memory
+        said = "fits" if most <= memory else f"DOES NOT FIT: {_advice(name, parts, memory, settings)}"
+        lines += [f"| {name} | {part} | {size:.2f} |" for part, size in parts.items() if size]
         lines.append(f"| {name} | at most at once | {most:.2f} |")
         tokens, flop = _step(model, settings, stage, (prompt, response))
         hours = stage.steps * flop / (gpus * teraflops * 1e12 * share * 3600)
         told += [
-            f"{name}: {weights:,} parameters, {trained:,} trained; {'fits' if fits else 'DOES NOT FIT: ' + advice}",
+            f"{name}: {weights:,} parameters, {trained:,} trained; {said}",
             f"{name}: {tokens:,} tokens and {flop:.2e} FLOP a step, {stage.steps} steps: {hours:.1f} h at {share:.0%}",
         ]
     return all_fit, "\n".join([*lines, "", *told])
@@ -51,35 +54,36 @@ def _weights(model: Any, rank: int) -> tuple[int, int]:
     return whole, adapters or whole
 
 
-def _memory(
-    model: Any, settings: ModelConfig, stage: Any, name: str, lengths: tuple[int, int]
-) -> tuple[dict[str, float], float, str]:
-    """GB by part, the most at once, and what to change to need less."""
+def _memory(model: Any, settings: ModelConfig, stage: Any, lengths: tuple[int, int]) -> dict[str, float]:
+    """GB by part; the last two are never there together."""
     (weights, trained), shape, (prompt, response) = _weights(model, settings.lora_rank), model.config, lengths
     number, group = 4 if settings.precision == "float32" else 2, getattr(stage, "group", 1)
-    tokens, layers, width = (
-        max(stage.forward_tokens, prompt + group * response),
-        shape.num_hidden_layers,
-        shape.hidden_size,
-    )
-    layer, again = 10 * width + 4 * shape.intermediate_size, settings.gradient_checkpointing
     parts = {"weights, float32": 4.0 * weights, "gradients and AdamW's moments": 12.0 * trained}
     if number == 2:
         parts["their bfloat16 copy"] = 2.0 * weights
     if getattr(stage, "kl", 0) and not settings.lora_rank:
         parts["reference model"] = float(number * weights)
-    held = sum(parts.values())
-    kept = parts["activations"] = float(number * tokens * (layers * width + layer if again else layers * layer))
-    rows = min(stage.max_rows, stage.prompts * group) if name == "rl" else 0
+    layers, width = shape.num_hidden_layers, shape.hidden_size
+    layer, again = 10 * width + 4 * shape.intermediate_size, settings.gradient_checkpointing
+    tokens = max(stage.forward_tokens, prompt + group * response)
+    parts[ACTIVATIONS] = float(number * tokens * (layers * width + layer if again else layers * layer))
+    rows = min(stage.max_rows, stage.prompts * group) if group > 1 else 0
     depth = getattr(shape, "head_dim", None) or width // shape.num_attention_heads
     slots = rows * response + rows // group * prompt
-    cache = parts["keys and values of rollouts"] = 2.0 * number * layers * shape.num_key_value_heads * depth * slots
-    advice = (
-        f"lower {name}.forward_tokens" if stage.forward_tokens > prompt + group * response else "set model.lora_rank"
+    parts[CACHE] = 2.0 * number * layers * shape.num_key_value_heads * depth * slots
+    return {part: size / 1e9 for part, size in parts.items()}
+
+
+def _advice(name: str, parts: dict[str, float], memory: float, settings: ModelConfig) -> str:
+    """What to change where a stage does not fit."""
+    held = sum(parts.values()) - parts[ACTIVATIONS] - parts[CACHE]
+    if held > memory:
+        return "take a smaller model" if settings.lora_rank else "set model.lora_rank, and model.lora_stages=all"
+    if held + parts[CACHE] > memory:
+        return "lower rl.max_rows"
+    return (
+        f"lower {name}.forward_tokens" if settings.gradient_checkpointing else "set model.gradient_checkpointing=true"
     )
-    advice = advice if again else "set model.gradient_checkpointing=true"
-    advice = "lower rl.max_rows" if cache > kept else advice
-    return {part: size / 1e9 for part, size in parts.items() if size}, (held + max(kept, cache)) / 1e9, advice
 
 
 def _step(model: Any, settings: ModelConfig, stage: Any, lengths: tuple[int, int]) -> tuple[int, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SFTConfig, at_least, check_shape
@@ -29,12 +28,14 @@ class RowsRecipe(Recipe):
         return self._config()
 
     def check_config(self, config: Config) -> None:
+        from rlvr_world.domains.row_files import locate
+
         if config.model.source == "scratch":
             check_shape(config.model)
             at_least(config.model, "model.", vocabulary=259)  # all bytes, and the marks
         for path in self.files(config) if config.data.source == "files" else ():
-            if path and not Path(path).exists():
-                raise InputError(f"{path}: no such file or folder of rows; check the path")
+            if path:
+                locate(path, "text")
 
     @abstractmethod
     def read(self, config: Config, path: str, column: str = "", on_fault: OnFault = None) -> list[Transition]:
@@ -85,8 +86,12 @@ def train_file(config: Config) -> str:
 
 def reasoning_column(config: Config) -> str:
     """The column of reasoning that likelihood training fits; empty for none."""
-    fitted = config.sft.steps or config.control.enabled
-    return config.data.reasoning_column if config.sft.reasoning and fitted else ""
+    return config.data.reasoning_column if config.sft.reasoning and has_likelihood(config) else ""
+
+
+def has_likelihood(config: Config) -> bool:
+    """Whether a stage of likelihood training is to run."""
+    return bool(config.sft.steps or config.control.enabled)
 
 
 def shared_out(
@@ -167,6 +172,7 @@ def published_rl(steps: int, prompts: int, minibatches: int) -> RLConfig:
         minibatches=minibatches,
         optimizer=OptimizerConfig(1e-6),
         forward_tokens=32768,
+        max_rows=128,
         entropy=0.001,
         drop_zero_variance=False,
     )

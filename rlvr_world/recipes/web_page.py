@@ -54,9 +54,11 @@ def webarena_published() -> Config:
     """The paper's web run (section 4.3; scripts ``run_web_agent_sft.sh``, ``run_web_agent_rl.sh``)."""
     return Config(
         recipe="webarena-published",
-        summary="the published settings on webarena-world-model-cot (data.train, data.test; GPUs)",
+        summary="the published settings and rows, webarena-world-model-cot (GPUs)",
         data=WebPageConfig(
             source="files",
+            train="thuml/webarena-world-model-cot:train",
+            test="thuml/webarena-world-model-cot:test",
             label="published",
             scoring="published",
             style="row",

@@ -42,7 +42,7 @@ def test_weights_and_moments_are_those_of_a_learner(rank: int) -> None:
     moments = sum(t.nbytes for state in optimizer.state.values() for t in state.values() if t.ndim)
     gradients = sum(p.grad.nbytes for p in trained if p.grad is not None)
     shape = ModelConfig(**{**SMALL.__dict__, "lora_rank": rank})
-    parts, _, _ = _memory(hollow(), shape, SFTConfig(), "sft", LENGTHS)
+    parts = _memory(hollow(), shape, SFTConfig(), LENGTHS)
     assert parts["gradients and AdamW's moments"] * 1e9 == pytest.approx(moments + gradients, rel=0.01)
 
 
@@ -63,7 +63,7 @@ def test_activations_are_what_a_forward_keeps(checkpointing: bool) -> None:
         model.model(torch.zeros(1, sum(LENGTHS), dtype=torch.int64))
     shape = ModelConfig(**{**SMALL.__dict__, "gradient_checkpointing": checkpointing})
     stage = SFTConfig(forward_tokens=1)
-    parts, _, _ = _memory(hollow(shape), shape, stage, "sft", LENGTHS)
+    parts = _memory(hollow(shape), shape, stage, LENGTHS)
     held = sum(kept.values())
     if checkpointing:  # one layer's are made again while it goes backward
         held += sum(LENGTHS) * 4 * (10 * SMALL.hidden + 4 * model.config.intermediate_size)
@@ -107,6 +107,8 @@ def test_it_says_what_to_change(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "DOES NOT FIT: set model.gradient_checkpointing=true" in capsys.readouterr().out
     assert cli.main(["estimate", "rt1_multi", "--memory", "14", "model.gradient_checkpointing=true"]) == 1
     assert "rl: 127,101,696 parameters, 127,101,696 trained; DOES NOT FIT: lower rl.max_rows" in capsys.readouterr().out
+    assert cli.main(["estimate", "rt1_multi", "--memory", "2"]) == 1
+    assert "DOES NOT FIT: set model.lora_rank" in capsys.readouterr().out
     assert cli.main(["estimate", "published-1.5b-binary", "model.source=/none"]) == 2
 
 
