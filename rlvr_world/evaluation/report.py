@@ -54,6 +54,7 @@ def write_report(run: Path) -> Path:
         comparisons=[one for one in found if one.rivals],
         by_slice=not found or found[0].table.by_slice,
         groups=[{"tables": tables(g), "details": details(g), "first": next(iter(g.values()))} for g in groups],
+        planning=_planning(run),
         figures=figures(_rows(run / "metrics.jsonl"), lower),
         frames=_read(frames) if frames.is_file() else {},
         column_of=column_of,
@@ -86,20 +87,34 @@ def text_report(run: Path) -> str:
 def planning_text(run: Path) -> str:
     """What planners did with the models of a run, in Markdown: a table a task, and what the last model differs in."""
     lines: list[str] = []
-    for task, results in _planning(run).items():
-        [one] = comparisons(results)
-        starts, worlds = (len(f(next(iter(results.values()))["rows"]["world"])) for f in (list, set))
-        lines.append(f"{task}: planners from {starts} starts in {worlds} worlds, mean [95 % interval over worlds]:\n")
-        lines += [markdown_table(one.table.rows), "", *_bullets(one), "", verdict([one], "starts"), ""]
+    for one in _planning(run):
+        over = "mean [95 % interval over worlds, of means of seeds over seeds]"
+        lines.append(f"{one['task']}: planners from {one['starts']} starts in {one['worlds']} worlds, {over}:\n")
+        lines += [
+            markdown_table(one["comparison"].table.rows),
+            "",
+            *_bullets(one["comparison"]),
+            "",
+            one["verdict"],
+            "",
+        ]
     return "\n".join(lines)
 
 
-def _planning(run: Path) -> dict[str, dict[str, Result]]:
-    """Results of planners by task and model."""
-    found: dict[str, dict[str, Result]] = defaultdict(dict)
-    for result in map(_read, sorted((run / PLANNING).glob("*/*.json"))):
-        found[result["protocol"]["task"]][result["name"]] = result
-    return {task: {n: found[task][n] for n in sorted(found[task], key=_training_order)} for task in found}
+def _planning(run: Path) -> list[dict[str, Any]]:
+    """Of each task what planners did, by the model that they looked ahead in; see ``diagnose.planning``."""
+    tasks: dict[str, dict[str, Result]] = defaultdict(dict)
+    for result in sorted(map(_read, (run / PLANNING).glob("*/*.json")), key=lambda one: _training_order(one["name"])):
+        tasks[result["protocol"]["task"]][result["name"]] = result
+    found = []
+    for task, results in sorted(tasks.items()):
+        first, [comparison] = next(iter(results.values())), comparisons(results)
+        rows = first["rows"]["world"]
+        told = {"task": task, "starts": len(rows), "worlds": len(set(rows)), "more": first["protocol"]["more"]}
+        found.append(
+            {**told, "comparison": comparison, "slices": first["slices"], "verdict": verdict([comparison], "starts")}
+        )
+    return found
 
 
 def _bullets(found: Comparison) -> list[str]:
