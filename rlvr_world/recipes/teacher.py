@@ -66,7 +66,9 @@ def teach(config: Config, out: Path, teacher: Teacher) -> tuple[int, int]:
         raise InputError(f"{out}: expected a name that ends in .jsonl; choose another --out")
     wrong = out.with_suffix(".wrong.jsonl")
     held = _held(out) | _held(wrong)
-    train = recipe.splits(replace(config, sft=replace(config.sft, reasoning=False))).train
+    # without likelihood training, so that no row needs reasoning yet
+    bare = replace(config, sft=replace(config.sft, steps=0), control=replace(config.control, enabled=False))
+    train = recipe.splits(bare).train
     asked = [r for r in train if r.id not in held and (r.kind != "unchanged" or _chosen(r, teacher.unchanged))]
     kept, ask = 0, _from_server if teacher.url else _from_model
     with progress("asking the teacher", len(asked), "rows") as update:
