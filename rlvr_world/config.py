@@ -1,6 +1,7 @@
 """Every setting of a run, as nested dataclasses. A recipe returns a whole ``Config``; ``a.b=c`` overrides a field.
 
-``what`` attaches the sentence and the unit that ``--help`` prints.
+``what`` attaches the sentence and the unit that ``--help`` prints. What a setting of the unit ``path`` names is made
+absolute in a run's config.json, with a digest of what stands there; ``folder`` is one that the run writes to.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def at_least(settings: Any, group: str = "", **least: float) -> None:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    source: str = what("scratch", "'scratch', 'smollm2', a local folder, or a Hugging Face hub id")
+    source: str = what("scratch", "'scratch', 'smollm2', a local folder, or a Hugging Face hub id", "path")
     vocabulary: int = what(4096, "from scratch: size of the tokenizer trained on the rows", "tokens")
     pieces: Literal["fields", "strings", "pages"] = what(
         "strings",

@@ -167,7 +167,7 @@ MODELS: dict[str, tuple[Harm, str]] = {
     ),
     "a window shorter than the rows": (
         settings("config.json", max_position_embeddings=64),
-        "expected to fit the model's window of 64 tokens, got a prompt of ",
+        "expected sequences of at most 64 tokens, its positions, got a prompt of ",
     ),
     "tokens that are no text": (
         settings("config.json", codec={}),
@@ -181,6 +181,29 @@ WORLDS: dict[str, tuple[Harm, str]] = {
         settings("world/config.json", recipe="gone.py"),
         "gone.py: there is no such file",
     ),
+}
+RUNS: dict[str, tuple[Harm, str, str]] = {
+    "a result cut off": (cut("eval/sft.json"), "report", "eval/sft.json: expected JSON, got Expecting"),
+    "a log with half a line in it": (
+        write("metrics.jsonl", '{"st\n{}'),
+        "report",
+        "metrics.jsonl, line 1: expected JSON",
+    ),
+    "why it was halted, cut off": (write("halted.json", '{"sa'), "report", "halted.json: expected JSON"),
+    "an end cut off": (write("rl/seed0/ended.json", '{"st'), "report", "ended.json: expected JSON"),
+    "an environment cut off": (cut("environment.json"), "report", "environment.json: expected JSON"),
+    "samples cut off": (cut("eval/samples-sft.json"), "report", "eval/samples-sft.json: expected JSON"),
+    "no config": (gone("config.json"), "report", "is not a run folder: expected a file config.json in it"),
+    "no config to go on with": (gone("config.json"), "resume", "expected a run folder with a config.json, found none"),
+    "a result cut off before the next": (
+        cut("eval/sft.json"),
+        "resume",
+        "eval/sft.json: expected a JSON object as it was",
+    ),
+    "a stage that is a file": (in_the_way("rl"), "resume", "rl/seed0/rollouts: Not a directory; check the path"),
+    "a lock that is a folder": (in_the_way(".lock"), "resume", ".lock: Is a directory; check the path"),
+    "a fault cut off": (write("fault.json", '{"st'), "replay", "fault.json: expected a JSON object as it was written"),
+    "no model": (lambda f: [shutil.rmtree(f / name) for name in ("sft", "rl")], "eval", "holds no trained model yet"),
 }
 QUESTION = '{"state": {"objects": []}, "action": "look"}'
 QUESTIONS: dict[str, tuple[str | bytes, str]] = {
@@ -196,7 +219,7 @@ QUESTIONS: dict[str, tuple[str | bytes, str]] = {
     "a bell": (QUESTION.replace("look", r"\u0007"), "field action: expected text, got U+0007 at character 0"),
     "a state that is text": ('{"state": "a door", "action": "look"}', "field state: expected an object, got 'a door'"),
 }
-COUNT = sum(map(len, (CONFIGS, CHECKPOINTS, MODELS, WORLDS, QUESTIONS)))
+COUNT = sum(map(len, (CONFIGS, CHECKPOINTS, MODELS, WORLDS, RUNS, QUESTIONS)))
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +237,7 @@ def refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
     code = cli.main(arguments)
     said = capsys.readouterr().err.strip().splitlines()
     assert code == 2, said
-    assert words in said[-1]
+    assert words in said[-1], said
     assert said[-1].startswith("rlvr-world: ")
 
 
@@ -244,6 +267,13 @@ def test_models(kind: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     given = [*TINY, *data, f"model.source={tmp_path / 'model'}"]
     refused(["train", "bytesized32", "--out", str(tmp_path / "new"), *given], words, capsys)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_runs(kind: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harm, verb, words = RUNS[kind]
+    harm(shutil.copytree(run, tmp_path / "run"))
+    refused([verb, str(tmp_path / "run")], words, capsys)
 
 
 @pytest.mark.parametrize("kind", WORLDS)

@@ -38,6 +38,8 @@ EXTRAS = {
     "playwright": "web",
     "miniwob": "web",
     "scipy": "web",
+    "starlette": "serve",
+    "uvicorn": "serve",
 }
 """Which extra of this package brings an optional module."""
 

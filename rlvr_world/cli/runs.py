@@ -37,6 +37,16 @@ def add_verbs(verbs: Verbs) -> None:
     report = verbs.add("report", _report, "write the report of a run again from its files")
     report.add_argument("run", metavar="RUN", type=Path)
 
+    push = verbs.add("push", _push, "upload the last model of a run with its cards and report to the Hugging Face hub")
+    push.add_argument("run", metavar="RUN", type=Path)
+    push.add_argument(
+        "repo", metavar="HUB/ID", help="made where there is none; log in with `hf auth login`, or set HF_TOKEN"
+    )
+    push.add_argument(
+        "--license", default="unknown", help="of the model, as the hub names it: mit, apache-2.0 ... (unknown)"
+    )
+    push.add_argument("--private", action="store_true", help="a new repository is private")
+
 
 def _train(args: argparse.Namespace) -> None:
     config = config_of(args)
@@ -67,14 +77,15 @@ def _plan_too(run: Path) -> None:
 
 def _eval(args: argparse.Namespace) -> None:
     from rlvr_world.evaluation.tables import markdown_table, result_table
-    from rlvr_world.runs import runner
+    from rlvr_world.runs import runner, sources
     from rlvr_world.runs.folder import last_model, run_of
 
     run = run_of(args.model)
     if args.recipe:
         config = config_of(args)
     elif run:
-        config = override(runner.stored_config(run), args.settings)
+        config = override(stored := runner.stored_config(run), args.settings)
+        sources.check(run, stored, refuse=False)
     else:
         raise InputError(f"{args.model}: lies in no run folder; say with --recipe whose rows to evaluate it on")
     model = last_model(args.model) if run == args.model else args.model
@@ -101,3 +112,9 @@ def _report(args: argparse.Namespace) -> None:
 
     page = write_report(args.run)
     print(f"{text_report(args.run)}\nreport: {page}")
+
+
+def _push(args: argparse.Namespace) -> None:
+    from rlvr_world.runs.cards import push
+
+    print(push(args.run, args.repo, args.license, args.private))

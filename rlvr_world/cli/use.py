@@ -1,4 +1,4 @@
-"""Verbs that use a trained model: predict, plan."""
+"""Verbs that use a trained model: predict, serve, play, plan."""
 
 from __future__ import annotations
 
@@ -33,6 +33,21 @@ def add_verbs(verbs: Verbs) -> None:
     predict.add_argument("--seed", metavar="S", type=int, default=0, help="of the samples (0)")
     predict.add_argument("--recipe", metavar="RECIPE", default="", help="the model's recipe, where that has moved")
     predict.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where pictures go (.)")
+
+    play = verbs.add("play", _play, "act in a run's worlds, the imagined beside the real one, in a browser")
+    play.add_argument("model", metavar="RUN|MODEL", help="a run folder, a model folder, or a hub id")
+    play.add_argument("--port", metavar="PORT", type=int, default=0, help="of the page; 0 takes a free one (0)")
+    play.add_argument("--text", action="store_true", help="in this terminal instead")
+    play.add_argument("--seed", metavar="S", type=int, default=0, help="text: where to begin (0)")
+
+    serve = verbs.add("serve", _serve, "sessions in a run's worlds over HTTP and WebSocket, and the page to play them")
+    serve.add_argument("model", metavar="RUN|MODEL", help="a run folder, a model folder, or a hub id")
+    serve.add_argument("--host", metavar="HOST", default="127.0.0.1", help="another than this machine needs --token")
+    serve.add_argument("--port", metavar="PORT", type=int, default=8000, help="0 takes a free one (8000)")
+    serve.add_argument("--token", metavar="TOKEN", default="", help="what requests bear: Authorization: Bearer TOKEN")
+    serve.add_argument("--sessions", metavar="N", type=int, default=64, help="open at once, at most (64)")
+    serve.add_argument("--idle", metavar="SECONDS", type=float, default=600.0, help="until a session is closed (600)")
+    serve.add_argument("--horizon", metavar="STEPS", type=int, default=32, help="of an episode, unless asked for (32)")
 
     plan = verbs.add("plan", _plan, "try planners that look ahead in the models of a run, in the real world")
     plan.add_argument("run", metavar="RUN", type=Path)
@@ -78,6 +93,29 @@ def plan(run: Path, config: Config) -> None:
 
     plan_run(run, config)
     print(f"\n{planning_text(run)}\nreport: {write_report(run)}")
+
+
+def _play(args: argparse.Namespace) -> None:
+    from rlvr_world.sessions import serving
+
+    worlds = serving.worlds_of(args.model)
+    if args.text:
+        serving.play_in_terminal(worlds, args.seed)
+        return
+    from rlvr_world.sessions.server import Server
+
+    serving.serve(Server(worlds), "127.0.0.1", args.port)
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from rlvr_world.sessions.server import Server
+    from rlvr_world.sessions.serving import serve, worlds_of
+    from rlvr_world.sessions.shared import Limits
+
+    if min(args.sessions, args.horizon, args.idle) <= 0 or not 0 <= args.port < 65536:
+        raise InputError("serve: expected sessions, idle and horizon above 0 and a port from 0 to 65535; mend them")
+    limits = Limits(sessions=args.sessions, idle=args.idle)
+    serve(Server(worlds_of(args.model), limits, args.token, args.horizon), args.host, args.port)
 
 
 def _questions(place: str) -> Iterator[Any]:

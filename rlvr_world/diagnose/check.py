@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError, NonFinite
+from rlvr_world.models.head import Model
 from rlvr_world.runs.jobs import Run
 from rlvr_world.runs.look import answer_of, at_rows, at_settings, encoded, opened
 from rlvr_world.runs.tracking import Log
@@ -60,15 +61,15 @@ def check(config: Config, model: str = "", limit: int = 0) -> tuple[bool, str]:
     with TemporaryDirectory() as folder:
         run = Run(Path(folder), config, recipe, splits, Log(Path(folder)))
         trained_first = recipe.first_stage(config) is not None
-        domain, window = (None, 0) if trained_first else opened(run)
-        found = _found(run, domain, window, limit)
+        domain, start = (None, None) if trained_first else opened(run)
+        found = _found(run, domain, start, limit)
         good = not any(split.faults for split in found.values())
         if good:
-            at_rows(run, *(opened(run) if trained_first else (domain, window)))
+            at_rows(run, *(opened(run) if trained_first else (domain, start)))
     return good, _text(found, domain, splits.left_out)
 
 
-def _found(run: Run, domain: Domain | None, window: int, limit: int) -> dict[str, Split]:
+def _found(run: Run, domain: Domain | None, model: Model | None, limit: int) -> dict[str, Split]:
     """What is in each split; without a ``domain`` rows are read and not answered."""
     found: dict[str, Split] = {}
     for name in ("sft", "train", "valid", "test"):
@@ -84,7 +85,7 @@ def _found(run: Run, domain: Domain | None, window: int, limit: int) -> dict[str
             continue
         chosen = range(0, len(rows), max(1, len(rows) // limit) if limit else 1)
         batch = AT_ONCE if isinstance(domain, BatchDomain) else 1
-        encode = partial(encoded, domain, window=window, config=run.config)
+        encode = partial(encoded, domain, model=model, config=run.config)
         for start in track(range(0, len(chosen), batch), f"checking {name}"):
             _check_rows(domain, encode, [rows[i] for i in chosen[start : start + batch]], split)
     return found

@@ -17,7 +17,7 @@ from rlvr_world.overrides import to_json
 from rlvr_world.planning.search import Beam, Chooser, Remembered, at_random, looking_ahead, without_model
 from rlvr_world.planning.trials import Start, Trial, attempt, starts
 from rlvr_world.recipes import Task
-from rlvr_world.runs.checkpoints import latest
+from rlvr_world.runs.folder import models_of
 from rlvr_world.runs.world_model import load
 from rlvr_world.sessions.imagined import Imagined
 from rlvr_world.system.files import write_whole
@@ -31,7 +31,7 @@ def plan_run(run: Path, config: Config) -> None:
     What they did lies in ``RUN/planning/<task>/<model>.json``, a result as an evaluation's, with its trials; one that
     stands there for this model and these settings is not made again. Raises InputError where nothing can be planned.
     """
-    tasks, models = recipes.find(config.recipe).tasks(config), dict(_models(run, config))
+    tasks, models = recipes.find(config.recipe).tasks(config), models_of(run)
     if not tasks:
         raise InputError(f"{run}: recipe {config.recipe} has no goals to plan for; write its tasks()")
     if not models:
@@ -50,12 +50,6 @@ def plan_run(run: Path, config: Config) -> None:
                 told = {"name": name, "model": model.name, "trials": [trial.as_dict() for trial in trials]}
                 result = {**told, **summarise(_records(trials, baselines), protocol)}
                 write_whole(_file(folder, name), json.dumps(result))
-
-
-def _models(run: Path, config: Config) -> Iterator[tuple[str, Path]]:
-    for name in ("sft", *(f"{family}/seed{seed}" for family in ("rl", "control") for seed in config.rl.seeds)):
-        if model := latest(run / name):
-            yield name, model
 
 
 def _file(folder: Path, name: str) -> Path:

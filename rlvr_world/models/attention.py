@@ -25,6 +25,8 @@ from rlvr_world.models.cpu import SHORT, attend_members, for_few_queries, short_
 from rlvr_world.models.head import Model
 
 NAME = "shared_prefix"
+BLOCK = 128
+"""Tokens of a row from which the GPU's kernel is worth the seconds that it takes to compile: one of its blocks."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class TreeLayout:
 
     def attend(self, q_HNd: Tensor, k_KNd: Tensor, v_KNd: Tensor, scale: float) -> Tensor:
         """Attention output [N, H, d]."""
-        if q_HNd.device.type == "cuda":
+        if q_HNd.device.type == "cuda" and q_HNd.shape[1] >= BLOCK:
             return self.flex(q_HNd, k_KNd, v_KNd, scale)
         repeat = q_HNd.shape[0] // k_KNd.shape[0]
         if repeat > 1:

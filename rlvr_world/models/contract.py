@@ -60,7 +60,7 @@ def learning(model: Model) -> None:
             module.training = module.gradient_checkpointing
 
 
-def window(model: Model) -> int | None:
+def window_of(model: Model) -> int | None:
     """The most tokens of a sequence: as many as there are positions, or, where rotary frequencies change with the
     longest sequence of a forward, as many as leave them alone. None where nothing bounds it."""
     config = model.config.get_text_config()
@@ -73,7 +73,7 @@ def window(model: Model) -> int | None:
 
 def check_length(model: Model, prompt: int, answer: int = 0) -> None:
     """Raises InputError where a prompt and an answer of so many tokens, whose last is never read, leave the window."""
-    most = window(model)
+    most = window_of(model)
     if most is not None and prompt + max(0, answer - 1) > most:
         got = f"a prompt of {prompt} with an answer of up to {answer}" if answer else f"one of {prompt}"
         raise InputError(

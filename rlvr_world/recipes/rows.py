@@ -33,9 +33,8 @@ class RowsRecipe(Recipe):
         if config.model.source == "scratch":
             check_shape(config.model)
             at_least(config.model, "model.", vocabulary=259)  # all bytes, and the marks
-        for path in self.files(config) if config.data.source == "files" else ():
-            if path:
-                locate(path, "text")
+        for path in filter(None, self.files(config)) if config.data.source == "files" else ():
+            locate(path, "training or test")
 
     @abstractmethod
     def read(self, config: Config, path: str, column: str = "", on_fault: OnFault = None) -> list[Transition]:

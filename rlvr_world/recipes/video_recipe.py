@@ -107,10 +107,7 @@ class VideoRecipe(Recipe):
         from rlvr_world.vision.loading import load_visual_tokenizer
 
         trained = sorted((run / "tokenizer").glob("step-*"))[-1:]
-        known = [start / VISUAL_TOKENIZER] if start and (start / VISUAL_TOKENIZER).is_dir() else trained
-        source = config.data.tokenizer.source or (str(known[0]) if known else "")
-        if not source:
-            raise InputError("data.tokenizer.source: a video model needs its visual tokenizer; name its folder")
+        source = _visual_tokenizer(config, start and start / VISUAL_TOKENIZER, *trained)
         load_visual_tokenizer(source).save_pretrained(str(folder / VISUAL_TOKENIZER))
         data = config.data
         return replace(config, data=replace(data, tokenizer=replace(data.tokenizer, source="")))
@@ -322,16 +319,23 @@ def _load_lpips(config: Config) -> LPIPS:
     return load_lpips(config.data.lpips).to(check_device(config.model.device))
 
 
+def _visual_tokenizer(config: Config, *own: Path | None) -> str:
+    """Where the frozen visual tokenizer lies: where the recipe says, else the first of ``own`` that is there."""
+    if config.data.tokenizer.source:
+        return str(config.data.tokenizer.source)
+    for folder in own:
+        if folder and folder.is_dir():
+            return str(folder)
+    raise InputError("data.tokenizer.source: a video model needs its visual tokenizer; name the tokenizer's folder")
+
+
 def _cache(config: Config, world: Path | None) -> TokenCache:
     """The frozen visual tokenizer with the tokens it gave: the one that the recipe names, or the model's own."""
     from rlvr_world.models.device import check_device
 
     data: VideoConfig = config.data
-    own = world / VISUAL_TOKENIZER if world else None
-    source = data.tokenizer.source or (str(own) if own and own.is_dir() else "")
-    if not source:
-        raise InputError("data.tokenizer.source: a video model needs its visual tokenizer; name the tokenizer's folder")
-    kept = Path(data.cache).expanduser() / "tokens"
+    source = _visual_tokenizer(config, world and world / VISUAL_TOKENIZER)
+    kept = Path(data.cache).expanduser() / "tokens" / data.camera.replace("/", "-")  # cameras may begin alike
     return _opened(source, (data.height, data.width), kept, data.fit, str(check_device(config.model.device)))
 
 

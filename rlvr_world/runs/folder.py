@@ -18,7 +18,20 @@ from rlvr_world.runs import checkpoints
 
 MADE = (
     *("config.json", "environment.json", "metrics.jsonl", "timings.jsonl", "halted.json", "report.html", "faults"),
-    *("trackers.json", WORLD, "base", "tokenizer", "sft", "rl", "control", "eval", ".partial-world", ".partial-base"),
+    *(
+        "model_card.md",
+        "data_card.md",
+        "trackers.json",
+        WORLD,
+        "base",
+        "tokenizer",
+        "sft",
+        "rl",
+        "control",
+        "eval",
+        ".partial-world",
+        ".partial-base",
+    ),
 )
 """What lies in a run folder."""
 
@@ -80,10 +93,17 @@ def run_of(path: Path) -> Path | None:
     return None
 
 
+def models_of(run: Path) -> dict[str, Path]:
+    """The last model of each stage by its name: those of RL first, then of likelihood training, then of controls."""
+    stages = (*sorted((run / "rl").glob("seed*")), run / "sft", *sorted((run / "control").glob("seed*")))
+    found = {stage.relative_to(run).as_posix(): checkpoints.latest(stage) for stage in stages}
+    return {name: model for name, model in found.items() if model}
+
+
 def last_model(run: Path) -> Path:
     """The last model that a run has come to: of RL, else of likelihood training; InputError where there is none."""
-    for stage in (*sorted((run / "rl").glob("seed*")), run / "sft"):
-        if model := checkpoints.latest(stage):
+    for name, model in models_of(run).items():
+        if not name.startswith("control"):
             if fault := checkpoints.damage(model):
                 raise InputError(f"{model}: it is damaged: {fault}; `rlvr-world resume {run}` puts it aside")
             return model

@@ -4,11 +4,12 @@ use it. ``train`` and ``check`` call the same functions; what they raise names a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from rlvr_world import overrides, recipes
 from rlvr_world.config import Config, GuardConfig
 from rlvr_world.errors import InputError, NonFinite
+from rlvr_world.models.contract import check_length, prepare
+from rlvr_world.models.head import Model
 from rlvr_world.models.loading import load_model, model_place
 from rlvr_world.recipes import Recipe
 from rlvr_world.runs import jobs
@@ -76,7 +77,7 @@ def _check_rl(config: Config) -> None:
         raise InputError(f"rl.seeds: expected different numbers of at least 0, got {seeds or 'none'}")
 
 
-def at_rows(run: Run, domain: Domain | None, window: int) -> None:
+def at_rows(run: Run, domain: Domain | None, model: Model | None) -> None:
     """Rows and reward held against what ``opened`` gave. Raises InputError for what no later stage could work with."""
     if domain is None:
         return
@@ -85,7 +86,7 @@ def at_rows(run: Run, domain: Domain | None, window: int) -> None:
         raise InputError("data: expected rows to train on and to test on, got none of one; look at the split's shares")
     for split in {id(split): split for split in (rows.sft, rows.train, rows.valid, rows.test)}.values():
         for row in _longest(split, isinstance(domain, BatchDomain)):
-            encoded(domain, row, window, run.config)
+            encoded(domain, row, model, run.config)
     row, reject = rows.test[0], run.config.eval.reject
     try:
         [[(_, score)]] = judge(domain, [[answer_of(domain.encode(row))]], [row])
@@ -96,31 +97,31 @@ def at_rows(run: Run, domain: Domain | None, window: int) -> None:
         raise InputError(f"eval.reject: expected a part of the score ({known}), got {reject!r}")
 
 
-def opened(run: Run) -> tuple[Domain | None, int]:
-    """The domain with which the run begins, and its model's window in tokens; 0 where that is not known.
-
-    Where something is trained before there is a model, the recipe's rehearsal stands in.
-    """
-    recipe, config = run.recipe, run.config
+def opened(run: Run) -> tuple[Domain | None, Model | None]:
+    """The domain and the model with which the run begins. Where something is trained before there is a model, the
+    recipe's rehearsal stands in."""
+    recipe, config, model = run.recipe, run.config, None
     if first := recipe.first_stage(config):
-        domain, window = recipe.rehearse(config, run.splits, first.open()), 0
+        domain = recipe.rehearse(config, run.splits, first.open())
     else:
         jobs.write_world(run)
         model, tokenizer = load_model(jobs.base_model(run))
-        domain, window = recipe.domain(config, model, tokenizer, run.world), window_of(model)
+        prepare(model, config.model.gradient_checkpointing)
+        domain = recipe.domain(config, model, tokenizer, run.world)
     if domain is not None:
         recipe.check_data(config, domain)
-    return domain, window
+    return domain, model
 
 
-def encoded(domain: Domain, row: Transition, window: int, config: Config) -> Script:
-    """A row as tokens; InputError where it is not to be written so, or is longer than the model's ``window``."""
+def encoded(domain: Domain, row: Transition, model: Model | None, config: Config) -> Script:
+    """A row as tokens; InputError where it is not to be written so, or is longer than the model's window."""
     script = domain.encode(row)
-    if 0 < window < (asked := len(script.prompt)) + script.max_response:
-        source = config.model.source
-        mend = "raise model.context" if source == "scratch" else f"take a model with a longer one than {source}"
-        needs = f"a prompt of {asked} and an answer of at most {script.max_response}"
-        raise InputError(f"row {row.id}: expected to fit the model's window of {window} tokens, got {needs}; {mend}")
+    try:
+        if model is not None:
+            check_length(model, len(script.prompt), script.max_response)
+    except InputError as error:
+        mend = "; or raise model.context" if config.model.source == "scratch" else ""
+        raise InputError(f"row {row.id}: {error}{mend}") from error
     return script
 
 
@@ -131,11 +132,6 @@ def answer_of(script: Script) -> list[tuple[int, ...]]:
         ids = segment.target or ()
         written.append((ids[:-1] if ids and ids[-1] in segment.stop else ids)[: segment.max_tokens])
     return written
-
-
-def window_of(model: Any) -> int:
-    """The most positions that a model knows; 0 where its config names none."""
-    return int(getattr(model.config.get_text_config(), "max_position_embeddings", None) or 0)
 
 
 def _longest(rows: Sequence[Transition], pictures: bool) -> list[Transition]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from rlvr_world.runs.guards import Guard
 from rlvr_world.runs.jobs import job
 from rlvr_world.runs.records import from_json, read_kept
 from rlvr_world.scoring import judge
+from rlvr_world.system.files import read_object
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.optimizer import TRAINER
 from rlvr_world.types import Picture, Rollout, Transition
@@ -24,7 +24,7 @@ _ID = re.compile(r"(\d+)/(\d+)/(\d+)")
 
 def replay_fault(fault: Path) -> tuple[bool, str]:
     """Do the step of a folder under ``RUN/faults`` again; whether it fails as it did, and a sentence about it."""
-    said = json.loads((fault / FAULT).read_text())
+    said = read_object(fault / FAULT)
     if broken := checkpoints.damage(fault):
         raise InputError(f"{fault}: it is damaged: {broken}; `rlvr-world resume RUN` comes to that step again")
     run = runner.opened_run(fault.parents[1])

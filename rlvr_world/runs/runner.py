@@ -23,10 +23,12 @@ from rlvr_world.config import Config
 from rlvr_world.errors import Halted, InputError, NonFinite
 from rlvr_world.evaluation.evaluate import Shown, evaluate, save_result
 from rlvr_world.evaluation.report import text_report, write_report
+from rlvr_world.evaluation.summary import fingerprint
 from rlvr_world.models.device import check_device
 from rlvr_world.models.loading import world_of
 from rlvr_world.models.text_tokenizer import answer_text
-from rlvr_world.runs import jobs
+from rlvr_world.runs import checkpoints, jobs, sources
+from rlvr_world.runs.cards import write_cards
 from rlvr_world.runs.environment import write_environment
 from rlvr_world.runs.folder import alone, clear, has_trained, room_on_disk
 from rlvr_world.runs.guards import Guard
@@ -35,7 +37,7 @@ from rlvr_world.runs.look import at_rows, at_settings, opened
 from rlvr_world.runs.stage import finished, run_stage
 from rlvr_world.runs.stopping import stoppable
 from rlvr_world.runs.tracking import Log
-from rlvr_world.system.files import write_whole
+from rlvr_world.system.files import read_object, write_whole
 from rlvr_world.training.grpo import GRPO
 
 HALTED = "halted.json"
@@ -50,7 +52,7 @@ def train(config: Config, folder: Path) -> Path:
     a folder that holds nothing else, where data, device or model prove wrong. Raises Halted where a guard or a full
     disk stops the run, Stop where the user does; both leave a folder that ``resume`` goes on with.
     """
-    stored = folder / "config.json"
+    stored, config = folder / "config.json", sources.rooted(config)
     recipe = at_settings(config)
     check_device(config.model.device)
     another = stored.exists() and stored_config(folder) != config
@@ -58,16 +60,19 @@ def train(config: Config, folder: Path) -> Path:
         raise InputError(f"{folder}: holds a trained run with another config; name another --out, or resume it")
     if config.threads:
         torch.set_num_threads(config.threads)
-    settings = overrides.to_json(config)
     with stoppable(at_once=True), alone(folder), room_on_disk(folder):
         begun = stored.exists() and not another
         if another:
             clear(folder)
-        write_whole(stored, json.dumps(settings, indent=2))
+        stands = sources.write_config(folder, config)
         try:
-            run = Run(folder, config, recipe, recipe.splits(config), Log(folder, config.trackers, settings))
+            run = Run(
+                folder, config, recipe, recipe.splits(config), Log(folder, config.trackers, overrides.to_json(config))
+            )
             if not has_trained(folder):
                 at_rows(run, *opened(run))
+                if "" in stands.values():  # of a hub, and here by now
+                    sources.write_config(folder, config)
         except (InputError, ModuleNotFoundError):
             if not begun:
                 clear(folder)
@@ -96,6 +101,8 @@ def _carry_out(run: Run) -> Path:
     for name, model_folder in finals.items():
         _evaluate(run, name, model_folder)
     report = write_report(run.folder)
+    if len(finals) > 1:
+        write_cards(run)
     print(f"\n{text_report(run.folder)}\nreport: {report}")
     return report
 
@@ -111,14 +118,15 @@ def _train(run: Run, job: Job) -> Path:
 
 
 def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
-    """A model over the test split; best-of-N too where the recipe asks for samples. Skipped when it stands for this
-    very checkpoint: a stage that was extended is evaluated anew."""
+    """A model over the test split; best-of-N too where the recipe asks for samples. Skipped when it stands for these
+    very bytes and settings: a stage that was extended is evaluated anew."""
     file = run.folder / "eval" / f"{name.replace('/', '-')}.json"
-    if file.exists() and json.loads(file.read_text()).get("model") == Path(model_folder).name:
+    settings, protocol, once = run.config.eval, run.recipe.protocol(run.config), plan(run.config)
+    key = _belongs_to(model_folder, run.config, protocol)
+    if file.exists() and key.items() <= read_object(file).items():
         return
     print(f"evaluating {name}", file=sys.stderr)
     learner, domain = learner_and_domain(run.recipe, run.config, model_folder, run.world)
-    settings, protocol, once = run.config.eval, run.recipe.protocol(run.config), plan(run.config)
     plans = {name: (once, settings.rows or None)}
     if many := settings.samples:
         best = replace(once, sampling=replace(once.sampling, temperature=1.0), samples=many, reject="")
@@ -128,7 +136,13 @@ def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
         shown = replace(shown, text=lambda ids: answer_text(tokenizer, [ids]))
     for called, (how, rows) in plans.items():
         result, samples = evaluate(learner.policy, domain, run.splits.test[:rows], how, protocol, shown)
-        save_result(run.folder, called, {"model": Path(model_folder).name, **result}, samples)
+        save_result(run.folder, called, {**key, **result}, samples)
+
+
+def _belongs_to(model_folder: str | Path, config: Config, protocol: dict[str, Any]) -> dict[str, str]:
+    """What a result is of: a model's name and bytes, and how it was asked."""
+    asked = fingerprint({"eval": overrides.to_json(config.eval), "seed": config.seed, **protocol})
+    return {"model": Path(model_folder).name, "checkpoint": checkpoints.identity(model_folder), "asked": asked}
 
 
 def resume(folder: Path) -> Path:
@@ -150,6 +164,7 @@ def read_config(path: Path, recipe: str = "") -> Config:
         data = None
     if not isinstance(data, dict) or not isinstance(data.get("recipe"), str):
         raise InputError(f"{path}: expected the config of a run, got other data; name another --out or RUN to resume")
+    data.pop(sources.SOURCES, None)
     default = recipes.config_of(recipe or data["recipe"])
     return overrides.from_json(default, {**data, "recipe": default.recipe}, str(path))
 
@@ -157,6 +172,7 @@ def read_config(path: Path, recipe: str = "") -> Config:
 def opened_run(folder: Path) -> Run:
     """A run folder to look into; nothing is written."""
     config = stored_config(folder)
+    sources.check(folder, config)
     recipe = recipes.find(config.recipe)
     return Run(folder, config, recipe, recipe.splits(config), Log(folder))
 
@@ -166,4 +182,6 @@ def evaluate_model(model_folder: str | Path, config: Config) -> dict[str, Any]:
     recipe = recipes.find(config.recipe)
     learner, domain = learner_and_domain(recipe, config, model_folder, world_of(model_folder))
     rows = recipe.splits(config).test[: config.eval.rows or None]
-    return evaluate(learner.policy, domain, rows, plan(config), recipe.protocol(config))[0]
+    protocol = recipe.protocol(config)
+    result, _ = evaluate(learner.policy, domain, rows, plan(config), protocol)
+    return {**_belongs_to(model_folder, config, protocol), **result}

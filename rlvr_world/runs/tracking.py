@@ -16,7 +16,7 @@ from typing import Any
 
 from rlvr_world.errors import InputError
 from rlvr_world.runs.checkpoints import Counters
-from rlvr_world.system.files import flush, write_whole
+from rlvr_world.system.files import flush, read_object, write_whole
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
 Sink = Callable[[str, int, Mapping[str, float]], None]
@@ -101,7 +101,7 @@ def _opened(name: str, tracker: Any, run: Path, settings: dict[str, Any]) -> Sin
         own = run / "trackers.json"
         if not own.exists():
             write_whole(own, json.dumps({"id": uuid.uuid4().hex[:8]}))
-        key = json.loads(own.read_text())["id"]  # a run that is resumed goes on in its own one there
+        key = read_object(own).get("id")  # a run that is resumed goes on in its own one there
         named = {"name": run.name, "id": key} if name == "wandb" else {"name": f"{run.name}-{key}"}
         tracker.init(project="rlvr-world", config=settings, resume="allow", **named)
         return lambda stage, step, numbers: tracker.log(

@@ -15,7 +15,7 @@ from rlvr_world.recipes import Recipe
 from rlvr_world.runs import runner
 from rlvr_world.runs.folder import last_model, run_of
 from rlvr_world.runs.jobs import WORLD_CONFIG, load_learner
-from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.sampling.engine import Sampling, sample_each
 from rlvr_world.scoring import about, decode
 from rlvr_world.training.learner import Learner
 from rlvr_world.types import Domain, Script, Streams, Transition, World, Written
@@ -76,8 +76,9 @@ class WorldModel:
         self, scripts: Sequence[Script], streams: Streams, sampling: Sampling, n: int = 1
     ) -> list[list[Written]]:
         """What the model writes into each script, ``n`` times; sample i of a script draws from (*its stream, i)."""
-        groups = sample(self.learner.policy, scripts, n, sampling, streams)
-        return [[rollout.written for rollout in group] for group in groups]
+        every = [(script, (*stream, i)) for script, stream in zip(scripts, streams, strict=True) for i in range(n)]
+        drawn = sample_each(self.learner.policy, [script for script, _ in every], sampling, [key for _, key in every])
+        return [[one.written for one in drawn[k : k + n]] for k in range(0, len(drawn), n)]
 
     def real(self) -> World:
         """The real world that the model was trained on. Raises InputError where there is none to step."""

@@ -63,9 +63,44 @@ def sample(
     return rollouts
 
 
+OWN = 32
+"""Tokens at the end of a prompt that each row reads for itself in ``sample_each``: room for an action."""
+
+
+def sample_each(
+    model: Model, scripts: Sequence[Script], sampling: Sampling, streams: Sequence[tuple[int, ...]], max_rows: int = 512
+) -> list[Rollout]:
+    """One rollout of each script, from its stream. Where many prompts differ in their last tokens alone, such as those
+    of actions of one length in one state, what they have in common is read once.
+
+    A prompt is cut at the same place whatever others there are, so that a rollout is the same at any precision.
+    """
+    found: dict[int, Rollout] = {}
+    device = next(model.parameters()).device
+    own = [OWN if len(script.prompt) >= 2 * OWN else 0 for script in scripts]
+    with evaluating(model), torch.no_grad(), columns_first(model, device):
+        for cut in set(own):
+            alike: dict[tuple[int, ...], list[int]] = {}
+            for i in sorted((i for i in range(len(scripts)) if own[i] == cut), key=lambda i: len(scripts[i].prompt)):
+                alike.setdefault(scripts[i].prompt[: len(scripts[i].prompt) - cut], []).append(i)
+            groups, size = list(alike.values()), max(map(len, alike.values()))
+            if sum(map(len, groups)) < len(groups) * size / 2:  # rows that only fill the grid cost more than is saved
+                groups, size = [[i] for group in groups for i in group], 1
+            for start in range(0, len(groups), max(1, max_rows // size)):
+                some = groups[start : start + max(1, max_rows // size)]
+                grid = [[_Row(scripts[i], streams[i], own=cut) for i in group] for group in some]
+                _grow(model, [[*rows, *[rows[0].nothing] * (size - len(rows))] for rows in grid], sampling, device)
+                found |= {
+                    i: row.rollout(0)
+                    for rows, group in zip(grid, some, strict=True)
+                    for i, row in zip(group, rows, strict=True)
+                }
+    return [found[i] for i in range(len(scripts))]
+
+
 @dataclass
 class _Row:
-    """One rollout as it grows: a cursor over the script's tail."""
+    """One rollout as it grows: a cursor over what follows the tokens that its group has read."""
 
     script: Script
     stream: tuple[int, ...]
@@ -74,18 +109,27 @@ class _Row:
     logps: list[float] = field(default_factory=list)
     written: list[list[int]] = field(default_factory=list)
     finished: bool = True
+    own: int = 0
+    """Tokens at the end of the prompt that this row reads for itself; the others are read once for its group."""
     _segment: int = -1
     _used: int = 0
 
     def __post_init__(self) -> None:
         draws = np.random.Generator(np.random.Philox(np.random.SeedSequence(self.stream)))  # no state is shared
         self.draws = draws.random(self.script.max_response)
+        cut = len(self.script.prompt) - self.own
+        self.read, self.tail = self.script.prompt[:cut], (Given(self.script.prompt[cut:]), *self.script.tail)
         self._next()
 
     @property
     def now(self) -> Given | Write | None:
         """The segment that is being filled; None at the end."""
-        return self.script.tail[self._segment] if self._segment < len(self.script.tail) else None
+        return self.tail[self._segment] if self._segment < len(self.tail) else None
+
+    @property
+    def nothing(self) -> _Row:
+        """A row of the same group that has come to its end."""
+        return _Row(Script((Given(self.read),)), self.stream)
 
     def forced(self) -> tuple[int, ...]:
         """Given tokens that come next; empty where the model writes."""
@@ -127,9 +171,9 @@ class _Row:
     def rollout(self, policy_version: int) -> Rollout:
         return Rollout(
             script=self.script,
-            ids=torch.tensor(self.ids, dtype=torch.int64),
-            sampled=torch.tensor(self.sampled, dtype=torch.bool),
-            logps=torch.tensor(self.logps, dtype=torch.float32),
+            ids=torch.tensor(self.ids[self.own :], dtype=torch.int64),
+            sampled=torch.tensor(self.sampled[self.own :], dtype=torch.bool),
+            logps=torch.tensor(self.logps[self.own :], dtype=torch.float32),
             written=tuple(map(tuple, self.written)),
             finished=self.finished,
             stream=self.stream,
@@ -139,7 +183,7 @@ class _Row:
 
 def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torch.device) -> None:
     """Fill every row of a [B][G] grid. Rows that are done leave the grid when enough of them are."""
-    prompts = [torch.tensor(rows[0].script.prompt) for rows in grid]
+    prompts = [torch.tensor(rows[0].read) for rows in grid]
     lengths_B = torch.tensor([len(p) for p in prompts], device=device)
     ids_BP = pad_sequence(prompts, batch_first=True)
     cache = GroupCache(len(grid), len(grid[0]), lengths_B, GRAPHED if device.type == "cuda" else 1)
@@ -232,7 +276,7 @@ def _advance(model: Model, rows: list[_Row], hidden_ND: Tensor, sampling: Sampli
         if common is not None and all(legal == common for legal in allowed):  # illegal rows are never multiplied
             head_VD, low, allowed = head_VD[common.start : common.stop], common.start, [None] * len(allowed)
         logits_NV = hidden @ head_VD.T.to(hidden.dtype)
-        draws_N = torch.tensor([rows[i].draws[before[i]] for i in writers], device=hidden.device)
+        draws_N = torch.tensor([rows[i].draws[before[i] - rows[i].own] for i in writers], device=hidden.device)
         tokens, logps = draw(logits_NV.float(), allowed, sampling, draws_N)
         for i, token, logp in zip(writers, tokens.tolist(), logps.tolist(), strict=True):
             rows[i].write(token + low, logp)

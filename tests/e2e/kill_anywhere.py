@@ -53,7 +53,7 @@ data.tokenizer.latent=8 data.tokenizer.steps=8 data.tokenizer.batch=2 data.token
 data.tokenizer.eval_every=4 data.tokenizer.gan=0.1 data.tokenizer.gan_start=0.5 data.tokenizer.discriminator_depth=2
 data.tokenizer.discriminator_width=8"""
 TEXT_STAGES, VIDEO_STAGES = ("collection", "sft", "rl/seed0", "evaluation"), ("tokenizer",)
-CLOCKED = {"timings.jsonl", "report.html", ".lock"}
+CLOCKED = {"timings.jsonl", "report.html", "model_card.md", ".lock"}
 HALF = re.compile(r"^\.(partial|removed)-|\.(part|partial)$")
 """Names of what is being written."""
 CHAIN = 4

@@ -19,14 +19,16 @@ from transformers import (
     LlamaConfig,
     OPTConfig,
     PretrainedConfig,
+    StableLmConfig,
     T5Config,
     T5ForConditionalGeneration,
     ViTConfig,
 )
 
+from rlvr_world import cli
 from rlvr_world.config import ModelConfig, OptimizerConfig
 from rlvr_world.errors import InputError
-from rlvr_world.models.contract import learning, prepare, window
+from rlvr_world.models.contract import learning, prepare, window_of
 from rlvr_world.models.loading import load_model, save_model
 from rlvr_world.models.text_tokenizer import answer_script, ends, train_text_tokenizer
 from rlvr_world.sampling.engine import Sampling, sample
@@ -136,6 +138,19 @@ def test_a_model_that_draws_is_refused_and_no_stream_moves() -> None:
     assert torch.equal(torch.get_rng_state(), stands)
 
 
+@pytest.mark.parametrize("verb", ["check", "train"])
+def test_no_stage_begins_with_a_model_that_ignores_the_layout(
+    verb: str, house: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, rows = model_of(StableLmConfig, vocab_size=300, intermediate_size=48), house(30)
+    save_model(model, train_text_tokenizer(["{} a"] * 9, vocab_size=280), tmp_path / "model")
+    settings = [f"model.source={tmp_path / 'model'}", f"data.train={rows}", f"data.test={rows}", "model.device=cpu"]
+    out = ["--out", str(tmp_path / "run")] if verb == "train" else []
+    assert cli.main([verb, "bytesized32", *out, *settings]) == 2
+    assert "model stablelm (StableLmForCausalLM): expected one" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_forward_that_fails_is_a_sentence() -> None:
     model = model_of()
     model.model.norm.register_forward_hook(lambda module, given, out: out[:, :, :3])
@@ -179,9 +194,9 @@ def test_frequencies_that_change_with_the_longest_sequence_bound_it_too() -> Non
     halves = [1.0] * 4
     long = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": halves, "long_factor": halves}
     long |= {"original_max_position_embeddings": 12, "factor": 2.0}
-    assert window(model_of(rope_parameters=long, max_position_embeddings=64)) == 12
-    assert window(model_of(max_position_embeddings=64)) == 64
-    assert window(model_of(GPT2Config, n_positions=32)) == 32
+    assert window_of(model_of(rope_parameters=long, max_position_embeddings=64)) == 12
+    assert window_of(model_of(max_position_embeddings=64)) == 64
+    assert window_of(model_of(GPT2Config, n_positions=32)) == 32
 
 
 def test_all_ends_of_the_generation_config_stop(tmp_path: Path) -> None:

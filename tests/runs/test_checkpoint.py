@@ -21,7 +21,7 @@ from rlvr_world.errors import InputError
 from rlvr_world.runs import checkpoints as checkpoint
 from rlvr_world.runs.checkpoints import Counters
 from rlvr_world.runs.guards import Guard
-from rlvr_world.runs.stage import Schedule, run_stage
+from rlvr_world.runs.stage import Schedule, finished, run_stage
 from rlvr_world.runs.tracking import Log
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner
@@ -266,3 +266,22 @@ def test_best_is_kept_by_a_named_number(
     validate, guard = lambda: {"score": next(scores)}, Guard(GuardConfig(), keep)
     run_stage(schedule, stage_of("sft", learner), learner, Log(tmp_path), validate, keep, guard)
     assert [int(path.name[5:]) for path in checkpoint.checkpoints(tmp_path / "sft")] == kept
+
+
+@pytest.mark.parametrize("content", ['{"step": 9, "reason": "kl"}', '{"st', "[]", '{"step": "four"}', "\xff"])
+def test_an_end_that_names_no_checkpoint_is_put_aside(
+    content: str, tmp_path: Path, learner_of: Callable[..., Learner], capsys: pytest.CaptureFixture[str]
+) -> None:
+    learner, stage = learner_of(), tmp_path / "rl"
+    saved = [checkpoint.save(stage, learner, Counters(step)) for step in (2, 4)]
+    (stage / checkpoint.ENDED).write_text(content, "latin-1")
+    named = checkpoint.latest(stage)
+    assert named is not None
+    assert "missing" in checkpoint.damage(named), "whoever only looks takes no other checkpoint for it"
+    schedule = Schedule("rl", stage, lambda counters: counters.step / 6, 1, 0)
+    assert finished(schedule) is None, "the stage goes on"
+    assert "names a checkpoint that is missing" in capsys.readouterr().err
+    assert not (stage / checkpoint.ENDED).exists()
+    assert checkpoint.sound(stage) == saved[1]
+    checkpoint.end_with(stage, 2, "kl")
+    assert finished(schedule) == saved[0], "one that is there is the stage's result"

@@ -30,7 +30,8 @@ from transformers import (
 
 from rlvr_world.errors import NonFinite
 from rlvr_world.models.attention import share_prefixes
-from rlvr_world.sampling.engine import Sampling, draw, sample
+from rlvr_world.sampling import engine
+from rlvr_world.sampling.engine import OWN, Sampling, draw, sample, sample_each
 from rlvr_world.types import Given, Rollout, Script, Write
 
 VOCABULARY = 96
@@ -218,6 +219,36 @@ def test_a_rollout_is_the_same_whatever_it_is_batched_with(data: st.DataObject) 
 
 
 ALONE = [draw_all([script], n=4, keys=[i], rows=1)[0] for i, script in enumerate(SCRIPTS)]
+
+
+FRONT = tuple(i % 90 for i in range(3 * OWN))
+ENDS = [(1, 2, 3), (4, 5, 6), (7, 8), (1, 2, 3), (9,) * 11, (10, 11), (12, 13, 14), (15, 16, 17)]
+BEGUN = [*(Script((Given((*FRONT, *end)), Write(9, stop=(0, 1)), Given((5,)), Write(3))) for end in ENDS), *SCRIPTS]
+NAMED = [(7, i) for i in range(len(BEGUN))]
+
+
+def test_what_prompts_have_in_front_is_read_once_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = [group[0] for group in sample(SHARED, BEGUN, 1, FREE, NAMED, max_rows=1)]
+    streams = [rollout.stream for rollout in alone]
+    read: list[int] = []
+    plain = engine.hidden_states
+    monkeypatch.setattr(
+        engine, "hidden_states", lambda model, ids, *rest: read.append(ids.numel()) or plain(model, ids, *rest)
+    )
+    for rows in (512, 3):
+        for rollout, expected in zip(sample_each(SHARED, BEGUN, FREE, streams, rows), alone, strict=True):
+            same(rollout, expected)
+    read.clear()
+    sample_each(SHARED, BEGUN[:1] * 6, FREE, streams[:6])
+    assert read[:2] == [len(BEGUN[0].prompt) - OWN, 6 * OWN]
+    assert sample_each(SHARED, [], FREE, []) == []
+
+
+def test_such_a_rollout_is_the_same_in_half_precision() -> None:
+    half = copy.deepcopy(SHARED).bfloat16()
+    together = sample_each(half, BEGUN, FREE, NAMED)
+    for i, rollout in enumerate(together):
+        assert sample_each(half, [BEGUN[i]], FREE, [NAMED[i]])[0].ids.tolist() == rollout.ids.tolist()
 
 
 def test_rows_that_leave_early_keep_their_results_and_those_that_stay_theirs() -> None:

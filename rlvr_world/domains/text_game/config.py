@@ -68,16 +68,19 @@ class PromptStyle:
 class TextGameConfig:
     source: Literal["textworld", "files"] = what("textworld", "play the embedded text world, or read row files")
     env: TextWorldSpec = field(default_factory=TextWorldSpec)
-    cache: str = what("~/.cache/rlvr_world", "embedded world: folder where played rows are kept")
+    cache: str = what("~/.cache/rlvr_world", "embedded world: folder where played rows are kept", "folder")
     train: str = what(
         "",
         "files: training rows, .jsonl, .jsonl.gz, .json or .parquet: a file, a pattern, a folder, or owner/name of "
         "a data set on the hub; PLACE:NAME takes one of several splits",
+        "path",
     )
-    test: str = what("", "files: test rows, same layouts; empty splits data.train")
+    test: str = what("", "files: test rows, same layouts; empty splits data.train", "path")
     skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
-    sft_train: str = what("", "files: rows that SFT fits, such as those `teach` keeps; empty takes data.train")
-    rules: str = what("", "files: the games' rules, for prompts that give them: a JSON file, or GPT-simulator's folder")
+    sft_train: str = what("", "files: rows that SFT fits, such as those `teach` keeps; empty takes data.train", "path")
+    rules: str = what(
+        "", "files: the games' rules, for prompts that give them: a JSON file, or GPT-simulator's folder", "path"
+    )
     split: WorldSplitRule = field(default_factory=WorldSplitRule)
     deduplicate: bool = what(False, "files: leave out training rows whose question stands in the test rows")
     reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")

@@ -1,7 +1,8 @@
 """Text-game data in: ByteSized32-State-Prediction rows, and the published parquet layout of RLVR-World.
 
 * ``.jsonl`` / ``.jsonl.gz``: one row a line with ``current_state``, ``action_state``, ``tick_state``,
-  ``current_score_state``, ``next_score_state``, ``game``, ``state_id`` (Wang et al., ACL 2024, arXiv 2406.06485).
+  ``current_score_state``, ``next_score_state``, ``game``, ``state_id`` (Wang et al., ACL 2024, arXiv 2406.06485); or
+  with ``state``, ``action``, ``next_state``, as sessions are saved.
 * ``.parquet``: ``prompt``, ``reward_model.ground_truth``, ``extra_info.{data_state, data_action}``, as in
   ``bytesized32-world-model-cot`` (RLVR-World, NeurIPS 2025, arXiv 2505.13934). In its ``generated_cot.parquet`` the
   ground truth is no state but a teacher's reasoning and answer: rows for SFT, whose next state is not known.
@@ -130,12 +131,15 @@ def read_question(given: Any) -> Transition:
 def _asked_state(given: Mapping[str, Any]) -> GameState:
     if isinstance(given.get("state"), GameState):
         return given["state"]
-    state = {"score": NEW_GAME, "next_uuid": None, **take(given, "state", dict, "question")}
-    objects, score = (
-        take(state, key, kind, "question", "state.") for key, kind in (("objects", list), ("score", dict))
-    )
-    following = None if state["next_uuid"] is None else take(state, "next_uuid", int, "question", "state.")
-    return _game_state(objects, score, following, "question", "state.objects", "state.score")
+    return _told_state(take(given, "state", dict, "question"), "question", "state.")
+
+
+def _told_state(given: Mapping[str, Any], where: str, prefix: str) -> GameState:
+    """What ``write_state`` writes; the score and the next uuid may be missing."""
+    state = {"score": NEW_GAME, "next_uuid": None, **given}
+    objects, score = (take(state, key, kind, where, prefix) for key, kind in (("objects", list), ("score", dict)))
+    following = None if state["next_uuid"] is None else take(state, "next_uuid", int, where, prefix)
+    return _game_state(objects, score, following, where, f"{prefix}objects", f"{prefix}score")
 
 
 def write_state(state: GameState) -> str:
@@ -144,6 +148,13 @@ def write_state(state: GameState) -> str:
 
 
 def _jsonl_step(record: dict[str, Any], name: str, where: str) -> tuple[str, GameState, str, GameState, str]:
+    if "next_state" in record:  # as sessions are saved, and questions asked
+        need(record, ("state", "action"), where, "key")
+        before, after = (
+            _told_state(take(record, key, dict, where), where, f"{key}.") for key in ("state", "next_state")
+        )
+        game = record.get("game") or record["state"].get("game", "")
+        return name, before, take(record, "action", str, where), after, str(game)
     states = ("current_state", "action_state", "tick_state", "current_score_state", "next_score_state")
     need(record, (*states, "game", "state_id"), where, "key")
     before = _state_record(record, "current_state", "current_score_state", where)

@@ -42,6 +42,31 @@ def observed(moment: Moment) -> str:
     return json.dumps({"game": moment.game} | json.loads(write_state(moment.seen)))
 
 
+def drawn(seen: str) -> str:
+    """What is observed, for a person: a line an object with its properties, below what holds it; then the score."""
+    state = json.loads(seen)
+    by_name = {one["name"]: one for one in state["objects"]}
+    held = {name for one in state["objects"] for name in one["contains"]}
+    lines: list[str] = []
+    told: set[str] = set()
+
+    def tell(name: str, deep: int) -> None:
+        facts = ", ".join(f"{key}: {value}" for key, value in by_name.get(name, {}).get("properties", {}).items())
+        lines.append(
+            "    " * deep + name + (f"  ({facts})" if facts else "" if name in by_name else "  (no such object)")
+        )
+        inner = by_name[name]["contains"] if name in by_name and name not in told else ()
+        told.add(name)
+        for one in inner:
+            tell(one, deep + 1)
+
+    for name in (*(name for name in by_name if name not in held), *by_name):  # then those that hold each other
+        if name not in told:
+            tell(name, 0)
+    won, over = state["score"]["gameWon"], state["score"]["gameOver"]
+    return "\n".join([*lines, f"score {state['score']['score']}{', won' if won else ', over' if over else ''}"])
+
+
 def came(before: Moment, after: Moment, commands: Sequence[str]) -> Outcome:
     """Points won are the reward, and a game that is over has ended."""
     score, now = before.seen.score["score"], after.seen.score
@@ -67,4 +92,4 @@ def imagined_games(domain: Domain, starts: Starts, commands: Callable[[str], Seq
     def outcome(before: Moment, row: Transition, after: GameState) -> Outcome:
         return came(before, replace(before, seen=after), commands(before.game))
 
-    return TextScene(domain, start, ask, observed, outcome)
+    return TextScene(domain, start, ask, observed, outcome, drawn)

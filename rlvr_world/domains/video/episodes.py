@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +33,10 @@ class Episodes(Protocol):
     @property
     def lengths(self) -> Sequence[int]:
         """Frames of each episode."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Files or folders that frames are read from: what is kept of frames holds as long as these bytes do."""
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
         """The frames at these steps, uint8 [len(steps), H, W, 3], RGB, at the size they are stored in."""
@@ -67,7 +72,7 @@ class Clip:
 class FramesInMemory:
     """One episode that is at hand: frames uint8 [T, H, W, 3], and proprioception float32 [T, P] where there is any."""
 
-    name, ids = "frames in memory", ("0",)
+    name, ids, files = "frames in memory", ("0",), ()
 
     def __init__(self, images: np.ndarray, felt: np.ndarray | None = None) -> None:
         self.images, self.felt, self.lengths = images, felt, (len(images),)

@@ -10,9 +10,11 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rlvr_world.domains.video.episodes import Clip, Episodes
 from rlvr_world.errors import InputError
+from rlvr_world.system.files import digest
 from rlvr_world.system.progress import track
 from rlvr_world.types import Transition
 from rlvr_world.vision.blocks import VisualTokenizer
@@ -82,6 +85,7 @@ class TokenCache:
         self.at_once = max(1, PIXELS[self.device.type] // (size[0] * size[1]))
         """Frames that go through the tokenizer together."""
         self._tables: dict[tuple[int, int], _Table] = {}
+        self._digest: Callable[[Any], str] = lru_cache(maxsize=8)(lambda episodes: digest(*episodes.files))
 
     def build(self, rows: Iterable[Transition], label: str = "tokens") -> None:
         """Encode all clips of ``rows`` that are not on disk yet; a progress bar says ``label``."""
@@ -164,18 +168,12 @@ class TokenCache:
         return self._tables[name]
 
     def _path(self, episodes: Episodes, key_length: int) -> Path:
-        """Changes with names and lengths of the episodes, the very first frame, the tokenizer and the size."""
-        about = (
-            episodes.name,
-            list(episodes.ids),
-            list(episodes.lengths),
-            self.fingerprint,
-            self.size,
-            self.fit,
-            key_length,
-        )
-        digest = hashlib.sha256(repr(about).encode() + episodes.frames(0, (0,)).tobytes()).hexdigest()[:16]
-        return self.folder / f"{re.sub(r'[^0-9A-Za-z_.+-]+', '-', episodes.name)}-{digest}.tokens"
+        """Changes with names and lengths of the episodes, the bytes that they are read from, the very first frame, the
+        tokenizer and the size."""
+        named = (episodes.name, list(episodes.ids), list(episodes.lengths), self._digest(episodes))
+        about = (*named, self.fingerprint, self.size, self.fit, key_length)
+        known = hashlib.sha256(repr(about).encode() + episodes.frames(0, (0,)).tobytes()).hexdigest()[:16]
+        return self.folder / f"{re.sub(r'[^0-9A-Za-z_.+-]+', '-', episodes.name)}-{known}.tokens"
 
 
 class _Table:

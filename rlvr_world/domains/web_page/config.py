@@ -31,7 +31,9 @@ class BrowserSpec:
         "miniwob",
         "pages of the package miniwob, .html files of a folder, an app of a WebArena-Infinity checkout, or of a server",
     )
-    path: str = what("", "folder: of the pages; infinity: the app, CHECKOUT/apps/gmail; url: http://localhost:3000")
+    path: str = what(
+        "", "folder: of the pages; infinity: the app, CHECKOUT/apps/gmail; url: http://localhost:3000", "path"
+    )
     tasks: tuple[str, ...] = what(
         (),
         "tasks to play, or 'all'; empty takes all, of MiniWoB those whose trees show something; url: start pages, such "
@@ -59,13 +61,14 @@ class BrowserSpec:
 class WebPageConfig:
     source: Literal["browser", "files"] = what("browser", "play pages in a browser, or read row files")
     env: BrowserSpec = field(default_factory=BrowserSpec)
-    cache: str = what("~/.cache/rlvr_world", "browser: folder where played rows are kept")
+    cache: str = what("~/.cache/rlvr_world", "browser: folder where played rows are kept", "folder")
     train: str = what(
         "",
         "files: training rows, .jsonl, .jsonl.gz, .json or .parquet: a file, a pattern, a folder, or owner/name of "
         "a data set on the hub; PLACE:NAME takes one of several splits",
+        "path",
     )
-    test: str = what("", "files: test rows, same layouts; empty splits data.train")
+    test: str = what("", "files: test rows, same layouts; empty splits data.train", "path")
     skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
     label: Literal["aligned", "published"] = what("aligned", "the true change: ours, or as the published code finds it")
     scoring: Literal["strict", "published"] = what("strict", "reward: F1 without credit for 'None', or the published")

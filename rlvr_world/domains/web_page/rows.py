@@ -1,6 +1,7 @@
 """Web-page data in: recorded steps of a browser, in the layouts in which people keep them.
 
     ours                          observation, action, next_observation      (goal, url, task, seed, step, error, ...)
+    ours, a session's             state, action, next_state, each state an object with observation, goal, url
     BrowserGym, a record a step   axtree_txt, action, step      (task_name, task_seed, last_action_error, ...)
     WMA, WebArena                 observation, current_action, next_state_acctree
     WMA, Mind2Web                 cleaned_accessibility_tree, action, cleaned_next_accessibility_tree
@@ -166,6 +167,9 @@ def _transition(
     name: str, where: str, record: dict[str, Any], label: Label, reasoning_column: str, any_action: bool
 ) -> Transition:
     fields = {ALIASES.get(key, key): value for key, value in record.items()}
+    if "next_state" in fields:  # as sessions are saved
+        before, came = (take(fields, key, dict, where) for key in ("state", "next_state"))
+        fields = {**before, "next_observation": came.get("observation"), **fields}
     prompt = row_files.last_message(fields, where) if "prompt" in fields else ""
     if "prompt" in fields and "observation" not in fields:
         fields = {**fields, **_prompt_fields(prompt, where)}

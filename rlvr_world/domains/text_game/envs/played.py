@@ -12,7 +12,7 @@ from rlvr_world.domains.text_game.config import TextWorldSpec
 from rlvr_world.domains.text_game.envs.afforded import afforded
 from rlvr_world.domains.text_game.envs.textworld import Game
 from rlvr_world.domains.text_game.rows import GameState
-from rlvr_world.domains.text_game.scene import Moment, came, observed, read_moment
+from rlvr_world.domains.text_game.scene import Moment, came, drawn, observed, read_moment
 from rlvr_world.errors import InputError
 from rlvr_world.types import Asked, Outcome, Streams
 
@@ -91,7 +91,8 @@ class RealGames:
     def observe(self, state: Moment) -> str:
         return observed(state)
 
-    render = observe
+    def render(self, state: Moment) -> str:
+        return drawn(observed(state))
 
     def close(self) -> None:
         self._game.cache_clear()

@@ -50,7 +50,7 @@ class DinoEpisodes:
         self._pictures = lru_cache(maxsize=4)(_pictures)
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
-        file, name, length = self._files[episode], self.ids[episode], self.lengths[episode]
+        file, name, length = self.files[episode], self.ids[episode], self.lengths[episode]
         where = f"{file}, episode {name}"
         steps = checked_steps(steps, where, length)
         if not self._pusht:
@@ -84,9 +84,9 @@ class DinoEpisodes:
             raise InputError(f"{root}: expected {wanted}, got {got}; download them again")
         self._proprio = torch.cat([states[..., :2], velocities], dim=-1)
         self.ids: Sequence[str] = [f"{i:06d}" for i in range(count)]
-        self._files = [root / "obses" / f"episode_{i:03d}.mp4" for i in range(count)]
+        self.files = [root / "obses" / f"episode_{i:03d}.mp4" for i in range(count)]
         self._episodes: Sequence[int] = range(count)
-        stated, files = root / "seq_lengths.pkl", zip(self._files, self.ids, strict=True)
+        stated, files = root / "seq_lengths.pkl", zip(self.files, self.ids, strict=True)
         lengths = _lengths(stated) or [min(len(self._video(file, name)), longest) for file, name in files]
         if len(lengths) != count or not all(0 < length <= longest for length in lengths):
             wanted, got = f"{count} lengths of 1 to {longest}", f"{len(lengths)} of {min(lengths)} to {max(lengths)}"
@@ -100,7 +100,7 @@ class DinoEpisodes:
         cut = int(0.9 * len(order))
         self._episodes = sorted(order[:cut] if split == "train" else order[cut:])
         self.ids = [f"{episode:06d}" for episode in self._episodes]
-        self._files = [root / name / "obses.pth" for name in self.ids]
+        self.files = [root / name / "obses.pth" for name in self.ids]
         self.lengths = [self._actions.shape[1]] * len(self.ids)
 
     def _rows(self, values: torch.Tensor, file: str, field: str, episode: int) -> np.ndarray:

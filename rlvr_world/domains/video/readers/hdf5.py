@@ -30,10 +30,10 @@ class Hdf5Episodes:
 
     def __init__(self, path: Path | str, camera: str = "", on_fault: OnFault = None) -> None:
         root = Path(path)
-        files = [root] if root.is_file() else sorted([*root.rglob("*.hdf5"), *root.rglob("*.h5")])
+        self.files = [root] if root.is_file() else sorted([*root.rglob("*.hdf5"), *root.rglob("*.h5")])
         self.name = root.resolve().stem
         found: list[tuple[str, Path, str, int]] = []
-        for file in files:
+        for file in self.files:
             with telling(on_fault), _opened(file) as store:
                 for group in [f"data/{name}" for name in store["data"]] if "data" in store else ["/"]:
                     with telling(on_fault):

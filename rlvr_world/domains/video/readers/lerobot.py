@@ -56,6 +56,7 @@ class LeRobotEpisodes:
         self.ids: Sequence[str] = [f"episode_{number:06d}" for number in self._numbers]
         self.lengths: Sequence[int] = [row["length"] for row in self._rows]
         self._videos: dict[Path, Any] = {}
+        self.files = [self._root]
         self._table = lru_cache(maxsize=4)(self._read_table)
         self._images = lru_cache(maxsize=4)(self._read_images)
         self._places = lru_cache(maxsize=4096)(self._find_frames)

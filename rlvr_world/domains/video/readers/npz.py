@@ -30,30 +30,30 @@ class NpzEpisodes:
 
     def __init__(self, folder: Path | str, on_fault: OnFault = None) -> None:
         self.name = Path(folder).resolve().name
-        self._files: list[Path] = []
+        self.files: list[Path] = []
         self.lengths: list[int] = []
         for file in sorted(Path(folder).glob("*.npz")):
             with telling(on_fault):
                 shape = _shapes(file)
                 widths = {key: size[1] for key, size in shape.items() if key != "image"}
-                if not self._files:
+                if not self.files:
                     self._widths = widths
                 length, rows = shape["image"][0], {key: shape[key][0] for key in widths}
                 spare = rows.pop("action") in (length, length - 1)  # the last action leads nowhere
                 if widths != self._widths or not spare or {*rows.values()} - {length}:
                     wanted = (
-                        f"as many rows as frames, and the widths {self._widths} of {(self._files or [file])[0].name}"
+                        f"as many rows as frames, and the widths {self._widths} of {(self.files or [file])[0].name}"
                     )
                     raise InputError(f"{file}: expected {wanted}, got the shapes {shape}; repair or remove the episode")
-                self._files.append(file)
+                self.files.append(file)
                 self.lengths.append(length)
-        if not self._files:
+        if not self.files:
             raise InputError(
                 f"{folder}: expected episodes named <name>_eps_<8 digits>.npz, found no .npz file that reads"
             )
-        self.ids: Sequence[str] = [file.stem for file in self._files]
+        self.ids: Sequence[str] = [file.stem for file in self.files]
         # A clip asks for its state and its next state one after the other: the episode is inflated once.
-        self._frames = lru_cache(maxsize=4)(lambda episode: _load(self._files[episode], "image"))
+        self._frames = lru_cache(maxsize=4)(lambda episode: _load(self.files[episode], "image"))
         self._rows = lru_cache(maxsize=20_000)(self._read_rows)  # small, and asked for with every clip
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
@@ -68,10 +68,10 @@ class NpzEpisodes:
 
     def _read_rows(self, episode: int, key: str) -> np.ndarray:
         where, check = f"{self._where(episode)}, field {key}", checked_actions if key == "action" else checked_rows
-        return check(_load(self._files[episode], key), where, self.lengths[episode], self._widths[key])
+        return check(_load(self.files[episode], key), where, self.lengths[episode], self._widths[key])
 
     def _where(self, episode: int) -> str:
-        return f"{self._files[episode]}, episode {self.ids[episode]}"
+        return f"{self.files[episode]}, episode {self.ids[episode]}"
 
 
 def write_npz(file: Path, arrays: Mapping[str, Any]) -> None:
