@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,19 @@ def world_of(source: str | Path) -> Path | None:
         except (OSError, ValueError):  # load_model says why
             return None
     return local / WORLD if (local / WORLD).is_dir() else None
+
+
+def hollow_model(shape: ModelConfig, vocab_size: int, length: int) -> Any:
+    """The model that ``shape`` names or describes, without weights (on ``meta``). InputError where it is not known."""
+    with torch.device("meta"):
+        if shape.source == "scratch":
+            return create_model(replace(shape, context=length), vocab_size)
+        place = model_place(shape.source)
+        try:
+            config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise InputError(_why_not_loaded(shape.source, Path(place).is_dir(), error)) from error
 
 
 def _looks_like_a_path(source: str) -> bool:
