@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -48,7 +49,8 @@ def config_of(args: argparse.Namespace) -> Config:
 
 
 def fail(message: str, code: int = 2) -> int:
-    print("rlvr-world: " + " ".join(message.split()), file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # of torchrun
+    print("rlvr-world: " + (f"rank {rank}: " if rank != "0" else "") + " ".join(message.split()), file=sys.stderr)
     return code
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +18,7 @@ from rlvr_world.evaluation.summary import summarise
 from rlvr_world.models.head import Model
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.scoring import AT_ONCE, about, judge, score
+from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
 from rlvr_world.system.progress import Update, progress
 from rlvr_world.types import BatchDomain, Domain, Picture, Score, Script, Transition, Written
@@ -42,24 +43,30 @@ class Plan:
 def evaluate(
     model: Model, domain: Domain, rows: Sequence[Transition], plan: Plan, settings: dict[str, Any], brief: bool = False
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Result (see ``summarise``) and one shown prediction a row (its first sample); pictures of some rows only.
+    """Result (see ``summarise``) and one shown prediction a row (its first sample); pictures of some rows only. Ranks
+    share the rows.
 
     ``settings`` are the domain's settings that a number depends on; with the rows and the plan they make the protocol.
     ``brief`` leaves out baselines, shown predictions and progress, for validation during training.
     """
     every = max(1, len(rows) // PICTURES) if isinstance(domain, BatchDomain) else 1
     shown = range(0) if brief else range(0, len(rows), every)
-    with nullcontext(lambda *_: None) if brief else progress("evaluating", len(rows), "rows") as update:
-        scripts = [domain.encode(row) for row in rows]
-        scores, firsts = _predict(model, domain, rows, scripts, plan, shown, update)
-    trivial = [{} for _ in rows] if brief else _baselines(domain, rows)
-    named = [{"id": row.id, "kind": row.kind, "world": row.world} for row in rows]
-    records = [
-        {**name, "parts": dict(s.parts), "value": s.value, "malformed": s.malformed, "baselines": baselines}
-        for name, of_row, baselines in zip(named, scores, trivial, strict=True)
-        for s in of_row
-    ]
-    samples = [{**named[i], **_shown(domain, rows[i], scores[i][0], first)} for i, first in firsts.items()]
+    own = {i: rows[i] for i in ranks.mine(range(len(rows)))}
+    with nullcontext(lambda *_: None) if brief else progress("evaluating", len(own), "rows") as update:
+        scripts = {i: domain.encode(row) for i, row in own.items()}
+        scores, firsts = _predict(model, domain, own, scripts, plan, shown, update)
+    trivial = [{} for _ in own] if brief else _baselines(domain, list(own.values()))
+    answers: list[dict[str, Any]] = []
+    for (i, row), baselines in zip(own.items(), trivial, strict=True):
+        name = {"id": row.id, "kind": row.kind, "world": row.world}
+        records = [
+            {**name, "parts": dict(s.parts), "value": s.value, "malformed": s.malformed, "baselines": baselines}
+            for s in scores[i]
+        ]
+        said = [{**name, **_shown(domain, row, scores[i][0], firsts[i])}] if i in firsts else []
+        answers.append({"records": records, "shown": said, "fits": scripts[i].fits})
+    answers = ranks.gathered(answers, len(rows))
+    records, samples = ([one for a in answers for one in a[kind]] for kind in ("records", "shown"))
     protocol = {
         "rows": len(rows),
         "rows_hash": rows_hash(rows),
@@ -70,7 +77,7 @@ def evaluate(
         "precision": str(next(model.parameters()).dtype).removeprefix("torch."),
         **settings,
     }
-    too_long = sum(not script.fits for script in scripts)
+    too_long = sum(not answer["fits"] for answer in answers)
     if too_long and not brief:
         say = f"of {too_long} of {len(rows)} test rows the true answer has more tokens than may be written"
         print(f"rlvr-world: {say}: no model can be right there; raise data.max_response", file=sys.stderr)
@@ -80,25 +87,27 @@ def evaluate(
 def _predict(
     model: Model,
     domain: Domain,
-    rows: Sequence[Transition],
-    scripts: Sequence[Script],
+    rows: Mapping[int, Transition],
+    scripts: Mapping[int, Script],
     plan: Plan,
     shown: Collection[int],
     update: Update,
-) -> tuple[list[list[Score]], dict[int, Any]]:
-    """The scores of ``plan.samples`` predictions a row, and the first prediction of the rows in ``shown``; rejected
-    ones are drawn again from further streams."""
-    scores: list[list[Score]] = []
+) -> tuple[dict[int, list[Score]], dict[int, Any]]:
+    """The scores of ``plan.samples`` predictions of each row, by its number, and the first prediction of the rows in
+    ``shown``; rejected ones are drawn again from further streams."""
+    scores: dict[int, list[Score]] = {}
     firsts: dict[int, Any] = {}
-    groups = _written(model, scripts, plan, plan.samples, [(plan.seed, i) for i in range(len(rows))], update)
-    for i, judged in enumerate(judge(domain, groups, rows)):
-        scores.append([score for _, score in judged])
+    streams: list[tuple[int, ...]] = [(plan.seed, i) for i in rows]
+    groups = _written(model, list(scripts.values()), plan, plan.samples, streams, update)
+    for i, judged in zip(rows, judge(domain, groups, list(rows.values())), strict=True):
+        scores[i] = [score for _, score in judged]
         firsts |= {i: judged[0][0]} if i in shown else {}
-    if plan.reject and scores and plan.reject not in scores[0][0].parts:
-        known = ", ".join(scores[0][0].parts)
+    parts = next((of_row[0].parts for of_row in scores.values()), None)
+    if plan.reject and parts is not None and plan.reject not in parts:
+        known = ", ".join(parts)
         raise InputError(f"eval.reject={plan.reject}: no such part of the score; there are: {known}")
     for attempt in range(1, plan.attempts if plan.reject else 1):
-        again = [(i, k) for i, of_row in enumerate(scores) for k, s in enumerate(of_row) if s.parts[plan.reject]]
+        again = [(i, k) for i, of_row in scores.items() for k, s in enumerate(of_row) if s.parts[plan.reject]]
         if not again:
             break
         update(len(rows), f"drawing {len(again)} predictions again")

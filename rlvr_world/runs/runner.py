@@ -34,6 +34,7 @@ from rlvr_world.runs.jobs import Job, Run, learner_and_domain, plan
 from rlvr_world.runs.stage import finished, run_stage
 from rlvr_world.runs.stopping import stoppable
 from rlvr_world.runs.tracking import Log
+from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
 from rlvr_world.training.grpo import GRPO
 
@@ -54,7 +55,8 @@ def train(config: Config, folder: Path) -> Path:
 
     The config is written before rows are collected, so that a run that dies then can be resumed; it is gone again, with
     a folder that holds nothing else, where data, device or model prove wrong. Raises Halted where a guard or a full
-    disk stops the run, Stop where the user does; both leave a folder that ``resume`` goes on with.
+    disk stops the run, Stop where the user does; both leave a folder that ``resume`` goes on with. Under torchrun its
+    processes carry out one run.
     """
     stored = folder / "config.json"
     if stored.exists() and stored_config(folder) != config:
@@ -63,24 +65,34 @@ def train(config: Config, folder: Path) -> Path:
     if config.threads:
         torch.set_num_threads(config.threads)
     settings = overrides.to_json(config)
-    with stoppable(at_once=True), alone(folder), room_on_disk(folder):
+    with ranks.joined(config.model.device), stoppable(at_once=True), alone(folder), room_on_disk(folder):
         begun = stored.exists()
-        write_whole(stored, json.dumps(settings, indent=2))
+        ranks.by_first(lambda: write_whole(stored, json.dumps(settings, indent=2)))
         try:
-            run = Run(folder, config, *_checked_parts(config), Log(folder, config.trackers, settings))
+            with ranks.first_ahead():
+                parts = _checked_parts(config)
+            run = Run(folder, config, *parts, Log(folder, config.trackers, settings))
         except (InputError, ModuleNotFoundError):
-            if not begun:
+            if not begun and ranks.first():
                 stored.unlink()
                 if [path.name for path in folder.iterdir()] == [".lock"]:
                     shutil.rmtree(folder)
             raise
-        (folder / HALTED).unlink(missing_ok=True)
+        ranks.by_first(lambda: _put_away(folder))
         try:
             return _carry_out(run)
         except (Halted, NonFinite) as error:
+            ranks.let_first()
             write_whole(folder / HALTED, json.dumps({"said": str(error)}))
             write_report(folder)
             raise error if isinstance(error, Halted) else Halted(str(error)) from error
+
+
+def _put_away(folder: Path) -> None:
+    """What an earlier process left of its end."""
+    (folder / HALTED).unlink(missing_ok=True)
+    for partial in folder.glob("faults/.partial-*"):
+        shutil.rmtree(partial)
 
 
 def _checked_parts(config: Config) -> tuple[Recipe, Splits]:
@@ -95,20 +107,21 @@ def _checked_parts(config: Config) -> tuple[Recipe, Splits]:
 
 
 def _carry_out(run: Run) -> Path:
-    write_environment(run.folder)
+    ranks.by_first(lambda: write_environment(run.folder))
     if first := run.recipe.first_stage(run.config):
         _train(run, jobs.first_job(run, first))
-    jobs.write_world(run)
-    run.recipe.prepare(run.config, run.splits, run.world, run.folder)
-    base = jobs.base_model(run)
+    with ranks.first_ahead():
+        jobs.write_world(run)
+        run.recipe.prepare(run.config, run.splits, run.world, run.folder)
+        base = jobs.base_model(run)
     finals: dict[str, str | Path] = {"base": base}
     for job in jobs.model_jobs(run, base):
         finals[job.schedule.name] = _train(run, job)
     for name, model_folder in finals.items():
         _evaluate(run, name, model_folder)
-    report = write_report(run.folder)
+    report = ranks.by_first(lambda: str(write_report(run.folder)))
     print(f"\n{text_report(run.folder)}\nreport: {report}")
-    return report
+    return Path(report)
 
 
 def _train(run: Run, job: Job) -> Path:
@@ -125,7 +138,7 @@ def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
     """A model over the test split; best-of-N too where the recipe asks for samples. Skipped when it stands for this
     very checkpoint: a stage that was extended is evaluated anew."""
     file = run.folder / "eval" / f"{name.replace('/', '-')}.json"
-    if file.exists() and json.loads(file.read_text()).get("model") == Path(model_folder).name:
+    if ranks.by_first(lambda: file.exists() and json.loads(file.read_text()).get("model") == Path(model_folder).name):
         return
     print(f"evaluating {name}", file=sys.stderr)
     learner, domain = learner_and_domain(run.recipe, run.config, model_folder, run.world)
@@ -136,7 +149,8 @@ def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
         plans = {f"best-of-{many}/{name}": (best, settings.sample_rows), **plans}
     for called, (how, rows) in plans.items():
         result, shown = evaluate(learner.policy, domain, run.splits.test[:rows], how, protocol)
-        save_result(run.folder, called, {"model": Path(model_folder).name, **result}, shown)
+        if ranks.first():
+            save_result(run.folder, called, {"model": Path(model_folder).name, **result}, shown)
 
 
 def _check(config: Config) -> None:

@@ -19,13 +19,14 @@ from peft import PeftModel
 from torch import Tensor
 
 from rlvr_world.config import RLConfig
-from rlvr_world.sampling.engine import Sampling, sample
-from rlvr_world.scoring import judge
+from rlvr_world.sampling.engine import Sampling
+from rlvr_world.system import ranks
 from rlvr_world.training.advantages import group_advantages, rollout_weights, zero_variance
 from rlvr_world.training.learner import Learner, TokenLoss
 from rlvr_world.training.losses import finite, kl_estimate, policy_loss
 from rlvr_world.training.packing import Branch, Group, Packed, legal_ranges, response_lengths
 from rlvr_world.training.sft import rows_of_step
+from rlvr_world.training.shared import sampled, scored
 from rlvr_world.types import Domain, Rollout, Score, Transition, Write
 
 Rollouts = Sequence[Sequence[Rollout]]
@@ -76,8 +77,7 @@ class GRPO:
         self.pending, times = None, [time.perf_counter()]
         transitions, groups = self.rollouts(step)
         times.append(time.perf_counter())
-        written = [[r.written for r in group] for group in groups]
-        scores = [[score for _, score in judged] for judged in judge(self.domain, written, transitions)]
+        scores = scored(self.domain, groups, transitions)
         if self.record is not None:
             self.record(step, transitions, groups, scores)
         times.append(time.perf_counter())
@@ -101,7 +101,7 @@ class GRPO:
         scripts = [self.domain.encode(t) for t in transitions]
         streams = [(self.seed, step, i) for i in range(len(scripts))]
         drawn = Sampling(config.temperature)
-        return transitions, sample(self.learner.policy, scripts, config.group, drawn, streams, step, config.max_rows)
+        return transitions, sampled(self.learner.policy, scripts, config.group, drawn, streams, step, config.max_rows)
 
     def learn_on(self, pending: Pending, progress: float) -> dict[str, float]:
         """The updates of one step. ``self.pending`` says where it is, for whoever wants to know what failed."""
@@ -215,5 +215,7 @@ class _Watch:
 
     def metrics(self) -> dict[str, float]:
         """Means over tokens; of the first update also the largest gap to the log-probs of the sampler."""
-        gap = {"logp_gap": self.gap} if self.first else {}
-        return {**{k: v / self.tokens for k, v in self.sums.items()}, **gap}
+        gap = {"logp_gap": max(ranks.everyone(self.gap))} if self.first else {}
+        sums = ranks.added({**self.sums, "tokens": self.tokens})
+        tokens = sums.pop("tokens")
+        return {**{k: v / tokens for k, v in sums.items()}, **gap}

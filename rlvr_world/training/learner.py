@@ -18,6 +18,7 @@ from rlvr_world.models.device import compute_dtype
 from rlvr_world.models.head import Model, head_weight
 from rlvr_world.models.loading import load_weights, save_model
 from rlvr_world.models.text_tokenizer import TextTokenizer
+from rlvr_world.system import ranks
 from rlvr_world.training.losses import chosen_logps
 from rlvr_world.training.optimizer import Watched, adamw, load_optimizer, save_optimizer, take_step
 from rlvr_world.training.packing import Group, Packed, micro_batches, pack
@@ -95,10 +96,11 @@ class Learner:
     def update(
         self, groups: list[Group], loss_of: TokenLoss, progress: float, forward_tokens: int, temperature: float = 1.0
     ) -> dict[str, float]:
-        """One optimizer step on the weighted sum of token losses; micro-batching cannot change it."""
+        """One optimizer step on the weighted sum of token losses; neither micro-batching nor ranks can change it."""
         self.policy.train()
         total = 0.0
-        for batch in micro_batches(groups, forward_tokens):
+        own = ranks.mine(sorted(groups, key=lambda group: group.tokens))  # as much for each rank
+        for batch in micro_batches(own, forward_tokens):
             packed = pack(batch).to(self.device)
             logp_T, entropy_T = self.logps(packed, temperature)
             loss = (packed.weight_T * loss_of(logp_T, entropy_T, packed)).sum()
@@ -108,4 +110,4 @@ class Learner:
         taken = take_step(self.optimizer, self.config, progress)
         self.optimizer.zero_grad(set_to_none=True)
         self.refresh()
-        return {"loss": total, **taken}
+        return {**ranks.added({"loss": total}), **taken}
