@@ -16,7 +16,7 @@ import numpy as np
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.summary import summarise
 from rlvr_world.models.head import Model
-from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.sampling.engine import Sampling, batches, sample
 from rlvr_world.scoring import AT_ONCE, about, judge, score
 from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
@@ -125,15 +125,14 @@ def _written(
 ) -> list[list[Written]]:
     """What ``sample`` has the model write, told of batch by batch: the batches are its own, so not a bit differs."""
     groups: list[list[Written]] = [[] for _ in scripts]
-    by_length = sorted(range(len(scripts)), key=lambda i: len(scripts[i].prompt))
-    batch = max(1, plan.max_rows // n)
-    for start in range(0, len(by_length), batch):
-        chosen = by_length[start : start + batch]
+    done = 0
+    for chosen in batches(model, scripts, n, plan.max_rows):
         some, theirs = [scripts[i] for i in chosen], [streams[i] for i in chosen]
         drawn = sample(model, some, n, plan.sampling, theirs, max_rows=plan.max_rows)
         for i, group in zip(chosen, drawn, strict=True):
             groups[i] = [rollout.written for rollout in group]
-        update(start + len(chosen))
+        done += len(chosen)
+        update(done)
     return groups
 
 

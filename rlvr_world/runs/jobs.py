@@ -173,7 +173,7 @@ def load_learner(
     model, tokenizer = load_model(str(source), check_device(config.model.device))
     if optimizer is not None and config.model.lora_rank:
         model = add_lora(model, config.model.lora_rank, config.model.lora_alpha)
-    return Learner(model, tokenizer, config.model, optimizer or config.sft.optimizer, world)
+    return Learner(model, tokenizer, config.model, optimizer, world)
 
 
 def write_world(run: Run) -> None:

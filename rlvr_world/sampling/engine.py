@@ -17,6 +17,7 @@ from rlvr_world.errors import NonFinite
 from rlvr_world.models.attention import GroupCache, hidden_states
 from rlvr_world.models.cpu import columns_first
 from rlvr_world.models.head import Model, evaluating, head_weight
+from rlvr_world.system.memory import device_memory
 from rlvr_world.types import Given, Rollout, Script, Write
 
 
@@ -40,23 +41,49 @@ def sample(
     policy_version: int = 0,
     max_rows: int = 512,
 ) -> list[list[Rollout]]:
-    """Sample ``n`` rollouts of every script, of which at most ``max_rows`` grow at once (memory).
+    """Sample ``n`` rollouts of every script, of which at most ``max_rows`` grow at once (memory), see ``batches``.
 
     ``streams`` holds one key a script, such as (seed, step, prompt); rollout i of it draws from the stream (*key, i),
     so it is the same whatever it is batched with (up to floating-point ties). Log-probs are those that ``draw`` gives.
     """
     device = next(model.parameters()).device
     rollouts: list[list[Rollout]] = [[] for _ in scripts]
-    by_length = sorted(range(len(scripts)), key=lambda i: len(scripts[i].prompt))
-    batch = max(1, max_rows // n)
     with evaluating(model), torch.no_grad(), columns_first(model, device):
-        for start in range(0, len(by_length), batch):
-            chosen = by_length[start : start + batch]
+        for chosen in batches(model, scripts, n, max_rows):
             grid = [[_Row(scripts[i], (*streams[i], s)) for s in range(n)] for i in chosen]
             _grow(model, grid, sampling, device)
             for i, rows in zip(chosen, grid, strict=True):
                 rollouts[i] = [row.rollout(policy_version) for row in rows]
     return rollouts
+
+
+CACHE = 1 / 3
+"""Of the device's memory, what keys and values may take."""
+PREFILL = 65_536
+"""Prompt tokens, with padding, that are read in one forward."""
+
+
+def batches(model: Model, scripts: Sequence[Script], n: int, max_rows: int) -> list[list[int]]:
+    """Scripts, by number, that are sampled together: of like length, at most ``max_rows`` rollouts, and no more than
+    have room for their keys and values even where all write the most that they may (at least one script)."""
+    room = CACHE * device_memory(next(model.parameters()).device) / _bytes_a_token(model)
+    found: list[list[int]] = []
+    longest = 0
+    for i in sorted(range(len(scripts)), key=lambda i: len(scripts[i].prompt)):
+        longest = max(longest, scripts[i].max_response)
+        groups = len(found[-1]) + 1 if found else 1
+        if not found or groups * n > max_rows or groups * (len(scripts[i].prompt) + n * longest) > room:
+            found, longest = [*found, []], scripts[i].max_response
+        found[-1].append(i)
+    return found
+
+
+def _bytes_a_token(model: Model) -> int:
+    """Of keys and values, over all layers."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * size * next(model.parameters()).element_size())
 
 
 @dataclass
@@ -137,13 +164,10 @@ def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torc
     """Fill every row of a [B][G] grid. Rows that are done leave the grid when enough of them are."""
     prompts = [torch.tensor(rows[0].script.prompt) for rows in grid]
     lengths_B = torch.tensor([len(p) for p in prompts], device=device)
-    ids_BP = pad_sequence(prompts, batch_first=True)
-    cache = GroupCache(len(grid), len(grid[0]), lengths_B, GRAPHED if device.type == "cuda" else 1)
+    most = max(row.script.max_response for rows in grid for row in rows)
+    cache = GroupCache(len(grid), len(grid[0]), lengths_B, GRAPHED if device.type == "cuda" else 1, most=most)
     read = _Reader(model, cache)
-    positions = torch.arange(ids_BP.shape[1], device=device).expand_as(ids_BP)
-    hidden_BPD = hidden_states(model, ids_BP.to(device), positions, cache)
-    hidden_ND = hidden_BPD[torch.arange(len(grid)), lengths_B - 1].repeat_interleave(len(grid[0]), 0)
-    cache.length = 0
+    hidden_ND = _prefill(model, prompts, cache).repeat_interleave(cache.size, 0)
     while True:
         rows = [row for group in grid for row in group]
         fed_Nn = _advance(model, rows, hidden_ND, sampling)
@@ -153,22 +177,49 @@ def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torc
         hidden_ND = read(fed_Nn.to(device))
 
 
+def _prefill(model: Model, prompts: list[Tensor], cache: GroupCache) -> Tensor:
+    """Read the prompts, as many at a time as ``PREFILL`` allows: the last hidden state of each, [B, D]."""
+    at_once = max(1, PREFILL // cache.prompt)
+    last = []
+    for start in range(0, len(prompts), at_once):
+        ids_bP = pad_sequence(prompts[start : start + at_once], batch_first=True).to(cache.one.device)
+        positions_bP = torch.arange(ids_bP.shape[1], device=ids_bP.device).expand_as(ids_bP)
+        hidden_bPD = hidden_states(model, ids_bP, positions_bP, cache)
+        ends_b = cache.prompt_lengths_B[start : start + at_once] - 1
+        last.append(hidden_bPD[torch.arange(len(ids_bP)), ends_b])
+        cache.read += len(ids_bP)
+    cache.length = 0
+    return torch.cat(last)
+
+
 GRAPHED = 128
 """Response tokens that one CUDA graph serves."""
+
+
+LOOKS_AT_POSITIONS = {"dynamic", "longrope"}
+"""Rotary embeddings that look at positions while they run: what they do is no graph."""
+
+
+def rope_kinds(model: Model) -> set[str]:
+    """The kinds of rotary embeddings of a model's layers."""
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    return {str(one.get("rope_type")) for one in (rope, *rope.values()) if isinstance(one, dict)}
 
 
 class _Reader:
     """Forwards of the same number of new tokens in every row, after the prompts.
 
-    On CUDA a step of one token is captured as a graph for each shape that it takes, then replayed: launched one by
-    one, the few hundred small kernels of a step take longer than they run.
+    On CUDA a step of one token is captured as a graph for the shape that it takes, and replayed as long as it stays:
+    launched one by one, the few hundred small kernels of a step take longer than they run. A shape does not come
+    again, so there is one graph, and those that follow each other have one pool of memory.
     """
 
     def __init__(self, model: Model, cache: GroupCache) -> None:
-        self.model, self.cache, self.moves = model, cache, cache.moves
-        rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-        self.graphed = rope.get("rope_type") != "dynamic"  # that one looks at positions while it runs
-        self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
+        self.model, self.cache = model, cache
+        self.graphed = not LOOKS_AT_POSITIONS & rope_kinds(model)
+        self.serves = (-1, -1)
+        """The moves and ``seen`` of the cache that ``graph`` was captured with."""
+        self.graph: tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor] | None = None
 
     def __call__(self, ids_Nn: Tensor) -> Tensor:
         """The last hidden state of each row, [N, D]."""
@@ -185,12 +236,11 @@ class _Reader:
         return hidden_states(self.model, ids_Nn, positions_Nn, self.cache)[:, -1]
 
     def _replay(self, ids_N1: Tensor, positions_N1: Tensor) -> Tensor:
-        if self.cache.moves != self.moves:
-            self.graphs, self.moves = {}, self.cache.moves
-        if self.cache.seen not in self.graphs:
+        wanted = (self.cache.moves, self.cache.seen)
+        if self.graph is None or self.serves != wanted:
             self.cache.masked = True  # the mask of every step that the graph serves
-            self.graphs[self.cache.seen] = self._capture(ids_N1.clone(), positions_N1.clone())
-        graph, ids, positions, hidden_ND = self.graphs[self.cache.seen]
+            self.graph, self.serves = self._capture(ids_N1.clone(), positions_N1.clone()), wanted
+        graph, ids, positions, hidden_ND = self.graph
         ids.copy_(ids_N1)
         positions.copy_(positions_N1)
         graph.replay()
@@ -207,7 +257,7 @@ class _Reader:
         torch.cuda.current_stream().wait_stream(stream)
         self.cache.mask = None
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=self.graph[0].pool() if self.graph else None):
             hidden_ND = self._forward(ids_N1, positions_N1)
         return graph, ids_N1, positions_N1, hidden_ND
 

@@ -39,23 +39,30 @@ class Learner:
         model: Model,
         tokenizer: TextTokenizer | None,
         model_config: ModelConfig,
-        optimizer_config: OptimizerConfig,
+        optimizer_config: OptimizerConfig | None,
         world: Path | None = None,
     ) -> None:
-        """``world``: the folder that goes with the model into every checkpoint."""
-        self.model, self.tokenizer, self.config, self.world = model, tokenizer, optimizer_config, world
+        """``optimizer_config``: None where the model is only used, which takes no float32 weights. ``world``: the
+        folder that goes with the model into every checkpoint."""
+        self.model, self.tokenizer, self.world = model, tokenizer, world
+        self.config = optimizer_config or OptimizerConfig()
         self.device = next(model.parameters()).device
         share_prefixes(model)
         if model_config.gradient_checkpointing:
             model.gradient_checkpointing_enable()
         dtype = compute_dtype(model_config.precision, self.device)
-        self.policy: Model = model if dtype == torch.float32 else copy.deepcopy(model)
-        if self.policy is not model:
-            for used in self.policy.parameters():  # not `to`: it rounds buffers too, and with them every position
-                used.data = used.data.to(dtype)
-        pairs = zip(model.parameters(), self.policy.parameters(), strict=True)
+        self.policy: Model = model
+        if dtype != torch.float32:  # parameters alone: rounded buffers would round every position
+            rounded = {id(p): torch.nn.Parameter(p.detach().to(dtype), p.requires_grad) for p in model.parameters()}
+            self.policy = copy.deepcopy(model, rounded)  # takes these for its own, and copies no float32
+            if optimizer_config is None:
+                self.model = model = self.policy
+        pairs = list(zip(model.parameters(), self.policy.parameters(), strict=True))
         self.trainable = [(master, used) for master, used in pairs if master.requires_grad]
-        self.optimizer = adamw([master for master, _ in self.trainable], optimizer_config)
+        for master, used in pairs if self.device.type == "cuda" else ():
+            if master is not used and not master.requires_grad:
+                master.data = master.data.cpu()  # of LoRA's frozen weights the GPU has the copy alone
+        self.optimizer = adamw([master for master, _ in self.trainable], self.config)
         self.watched: Watched = [(self.optimizer, model)]
 
     def save(self, folder: Path) -> None:
