@@ -33,7 +33,8 @@ def stoppable(at_once: bool) -> Iterator[Callable[[], int]]:
         if at_once or (asked and ranks.size() == 1):
             raise Stop(number)
         asked.append(number)
-        print("rlvr-world: stopping after this step; once more stops at once", file=sys.stderr, flush=True)
+        more = "; once more stops at once" if ranks.size() == 1 else ""
+        print(f"rlvr-world: stopping after this step{more}", file=sys.stderr, flush=True)
 
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}
