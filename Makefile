@@ -52,7 +52,7 @@ $(VENV)/.miniwob: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing rlvr-world, the embedded worlds and the development tools into $(VENV) (a minute or two)"
-	$(PIP) --editable '.[textgame,pusht,mujoco,web,dev]'
+	$(PIP) --editable '.[textgame,pusht,mujoco,web,serve,dev]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python

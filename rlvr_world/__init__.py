@@ -5,6 +5,7 @@
 
 The nouns: a ``Transition`` becomes a ``Script`` of ``Given`` and ``Write``; sampling it gives a ``Rollout``; its
 prediction gets a ``Score``, or is ``Malformed``. ``Picture`` shows what a text cannot. A ``Recipe`` makes it a run.
+A ``Session`` steps a ``World``, real or ``Imagined`` by a model.
 """
 
 from __future__ import annotations
@@ -22,14 +23,18 @@ if TYPE_CHECKING:
     from rlvr_world.runs.runner import train as train
     from rlvr_world.runs.world_model import WorldModel as WorldModel
     from rlvr_world.runs.world_model import load as load
+    from rlvr_world.sessions.imagined import Imagined as Imagined
+    from rlvr_world.sessions.session import Session as Session
     from rlvr_world.types import Domain as Domain
     from rlvr_world.types import Given as Given
     from rlvr_world.types import Malformed as Malformed
+    from rlvr_world.types import Outcome as Outcome
     from rlvr_world.types import Picture as Picture
     from rlvr_world.types import Rollout as Rollout
     from rlvr_world.types import Score as Score
     from rlvr_world.types import Script as Script
     from rlvr_world.types import Transition as Transition
+    from rlvr_world.types import World as World
     from rlvr_world.types import Write as Write
 
 __version__ = "0.1.0"
@@ -38,11 +43,14 @@ _PUBLIC = {
     **dict.fromkeys(("load", "WorldModel"), "runs.world_model"),
     **dict.fromkeys(("train", "resume"), "runs.runner"),
     **dict.fromkeys(("Recipe", "Splits"), "recipes"),
+    "Imagined": "sessions.imagined",
+    "Session": "sessions.session",
     "Config": "config",
     **dict.fromkeys(("InputError", "Halted"), "errors"),
     **dict.fromkeys(
-        ("Domain", "Given", "Malformed", "Picture", "Rollout", "Score", "Script", "Transition", "Write"), "types"
+        ("Domain", "Given", "Malformed", "Outcome", "Picture", "Rollout", "Score", "Script", "Transition"), "types"
     ),
+    **dict.fromkeys(("World", "Write"), "types"),
 }
 __all__ = sorted(_PUBLIC)
 

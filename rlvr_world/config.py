@@ -1,6 +1,7 @@
 """Every setting of a run, as nested dataclasses. A recipe returns a whole ``Config``; ``a.b=c`` overrides a field.
 
-``what`` attaches the sentence and the unit that ``--help`` prints.
+``what`` attaches the sentence and the unit that ``--help`` prints. What a setting of the unit ``path`` names is made
+absolute in a run's config.json, with a digest of what stands there; ``folder`` is one that the run writes to.
 """
 
 from __future__ import annotations
@@ -16,17 +17,16 @@ def what(default: Any, text: str, unit: str = "") -> Any:
     return field(default=default, metadata={"help": text, "unit": unit})
 
 
-def at_least(name: str, settings: Any, **least: float) -> None:
-    """Raises InputError that names the first field that is below its least value; a float may be any number above."""
+def at_least(settings: Any, group: str = "", **least: float) -> None:
+    """Raises InputError that names the first field that is below its least value; ``group`` is where it stands."""
     for setting, lowest in least.items():
         if not (got := getattr(settings, setting)) >= lowest:
-            number = "number" if isinstance(lowest, float) else "whole number"
-            raise InputError(f"{name}: {setting} is {got}; expected a {number} of at least {lowest:g}")
+            raise InputError(f"{group}{setting}: expected at least {lowest:g}, got {got}")
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    source: str = what("scratch", "'scratch', 'smollm2', a local folder, or a Hugging Face hub id")
+    source: str = what("scratch", "'scratch', 'smollm2', a local folder, or a Hugging Face hub id", "path")
     vocabulary: int = what(4096, "from scratch: size of the tokenizer trained on the rows", "tokens")
     pieces: Literal["fields", "strings", "pages"] = what(
         "strings",
@@ -41,11 +41,20 @@ class ModelConfig:
     context: int = what(2048, "from scratch: longest sequence (position embeddings)", "tokens")
     lora_rank: int = what(0, "rank of LoRA adapters on all linear layers; 0 trains every weight", "rank")
     lora_alpha: int = what(16, "LoRA scale numerator (the update is scaled by alpha/rank)")
+    lora_stages: Literal["all", "sft"] = what(
+        "all", "which stages train adapters: all, or 'sft' alone, so that RL and its control train every weight"
+    )
     gradient_checkpointing: bool = what(False, "recompute activations in the backward pass to save memory")
     device: Literal["auto", "cpu", "cuda"] = what("auto", "where to run; 'auto' takes a GPU if there is one")
     precision: Literal["auto", "float32", "bfloat16"] = what(
         "auto", "forwards in this type (trained weights stay float32); 'auto' is bfloat16 where the processor has it"
     )
+
+
+def check_shape(model: ModelConfig) -> None:
+    """Raises InputError for a hidden size that the heads cannot share."""
+    if model.hidden % (2 * model.heads):
+        raise InputError(f"model.hidden: expected a multiple of 2 x model.heads, got {model.hidden} and {model.heads}")
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,16 @@ class RLConfig:
     kl_estimator: Literal["k1", "k2", "k3"] = what("k3", "k3 is the low-variance estimator of the paper")
     entropy: float = what(0.0, "entropy bonus coefficient", "loss per nat")
     drop_zero_variance: bool = what(
-        True, "leave groups of equal rewards out of the update, and with them their share of KL and entropy"
+        True, "leave groups of equal rewards out of the update where kl and entropy are 0, and they add nothing to it"
+    )
+    dynamic_sampling: int = what(
+        0,
+        "DAPO: sample up to so many batches of prompts a step, until rl.prompts groups have different rewards, and "
+        "learn from these alone; 0 learns from one batch as it is",
+        "batches",
+    )
+    draw: Literal["even", "spread"] = what(
+        "even", "draw rows alike, or by the deviation of the rewards that their groups last had"
     )
     save_every: int = what(20, "checkpoint interval", "steps")
     eval_every: int = what(10, "validation interval; 0 never", "steps")
@@ -129,6 +147,23 @@ class EvalConfig:
     samples: int = what(0, "samples a row at temperature 1 for best-of-N, besides; 0 leaves this out", "samples")
     sample_rows: int = what(256, "test rows used for best-of-N", "rows")
     max_rows: int = what(512, "rollouts that grow at once (memory)", "rollouts")
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    starts: int = what(0, "starts that planners are tried from at the end of a run, of each task; 0 none", "starts")
+    distances: tuple[int, ...] = what((2, 3, 4), "how far the goal is from a start, in the real world", "actions")
+    more: int = what(1, "actions that a planner has beyond the shortest way", "actions")
+    depth: int = what(3, "actions looked ahead, before the one that reaches the goal", "actions")
+    width: int = what(8, "imagined states of each depth that are looked on from", "states")
+    samples: int = what(1, "futures imagined of each action, which differ where temperature is above 0", "samples")
+    temperature: float = what(0.0, "temperature of what is imagined")
+    goal: Literal["state", "score"] = what("state", "ends a plan: the goal holds in the imagined state, or a score won")
+
+    def __post_init__(self) -> None:
+        at_least(self, starts=0, more=0, depth=1, width=1, samples=1, temperature=0)
+        if not self.distances or min(self.distances) < 1:
+            raise InputError(f"distances: expected numbers of at least 1, such as 2,3,4, got {self.distances}")
 
 
 @dataclass(frozen=True)
@@ -182,6 +217,7 @@ class Config:
     rl: RLConfig = field(default_factory=RLConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
+    plan: PlanConfig = field(default_factory=PlanConfig)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
     guards: GuardConfig = field(default_factory=GuardConfig)
     record: RecordConfig = field(default_factory=RecordConfig)

@@ -191,7 +191,11 @@ def _replace(config: Any, changes: Mapping[str, Any], prefix: str = "") -> Any:
         value, name = getattr(config, field.name), prefix + field.name
         is_group = dataclasses.is_dataclass(value)
         new[field.name] = _replace(value, changes, name + ".") if is_group else changes.get(name, value)
-    return dataclasses.replace(config, **new)
+    try:
+        return dataclasses.replace(config, **new)
+    except InputError as error:  # a group of settings knows its fields and not where it stands
+        said = str(error)
+        raise InputError(f"{prefix}{said}" if said.replace(":", " ").split()[0] in new else said) from error
 
 
 def _unknown(name: str, known: Mapping[str, Setting], where: str) -> NoReturn:

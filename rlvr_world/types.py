@@ -39,6 +39,8 @@ class Transition:
     """Where the row comes from (game, site, episode): the unit that splits hold out."""
     reasoning: str = ""
     """A given chain of thought that leads to the answer, for SFT on reasoning; empty for none."""
+    prompt: str = ""
+    """The question as the row itself words it, for models that were trained on just that; empty where it does not."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,8 @@ class Picture:
 
     data: bytes
     media: str = "image/png"
+    columns: tuple[str, ...] = ()
+    """What stands in it from left to right, in columns of equal width."""
 
     @property
     def uri(self) -> str:
@@ -251,3 +255,74 @@ class BatchDomain(Domain, Protocol):
     ) -> list[list[Score]]:
         """``score`` for every prediction of every group; one transition a group."""
         ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What comes of one action in one state of a world.
+
+    >>> Outcome(state, reward=1.0, terminated=True)
+    >>> Outcome(state, info={"action_error": "expected a command of this game"})   # the state stays
+    """
+
+    state: Any
+    """A value: nobody changes it, and whoever has it can go on from it."""
+    reward: float = 0.0
+    terminated: bool = False
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """``action_error``: the action is none here, the state stays. ``malformed``: the model's answer does not read, the
+    state stays and there is no going on."""
+
+
+Asked = Sequence[tuple[Any, Any]]
+"""Pairs of a state and an action."""
+Streams = Sequence[tuple[int, ...]]
+"""What names the draws of each pair: (seed, step, plan, sample)."""
+
+
+class Setting(Protocol):
+    """What worlds and scenes share: where a session can be, and what is seen and done there."""
+
+    @property
+    def action_space(self) -> Any: ...  # of gymnasium.spaces, as is the other
+
+    @property
+    def observation_space(self) -> Any: ...
+
+    @property
+    def render_mode(self) -> str:
+        """What ``render`` gives: ``ansi`` (text) or ``rgb_array`` (uint8 [H, W, 3])."""
+
+    def start(self, seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+        """A first state and what else is to say of it. ``options["state"]``, a state or (where a model imagines) an
+        observation, is where to start; others say what to choose. Raises InputError for what is none."""
+
+    def read_action(self, given: Any) -> Any:
+        """An action out of what a user or a file gives. Raises InputError for another kind than the action space has;
+        whether it can be done is for ``advance`` to say."""
+
+    def observe(self, state: Any) -> Any:
+        """What of a state is seen: an element of the observation space."""
+
+    def render(self, state: Any) -> Any:
+        """The state for a person, as ``render_mode`` says."""
+
+
+class World(Setting, Protocol):
+    """How states move: a real environment, or one that a model imagines. It holds no session; see ``sessions``."""
+
+    def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
+        """What comes of each action in its state, whatever it is asked together with."""
+
+    def close(self) -> None:
+        """Give back what the world holds, such as a browser."""
+
+
+class Scene(Setting, Protocol):
+    """How the states of a domain are imagined: a world but for the model that writes what comes next."""
+
+    def script(self, state: Any, action: Any) -> Script | Outcome:
+        """What the model is asked; an outcome where it need not be, such as for an action that is none."""
+
+    def follow(self, asked: Asked, written: Sequence[Written]) -> list[Outcome]:
+        """What comes of what the model wrote for the script of each pair."""

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rlvr_world import cli
+from tests.test_corrupted_folders import COUNT
 
 Rows = list[dict[str, Any]]
 Harm = Callable[[Any], Any]
@@ -61,6 +62,21 @@ TEXT_ROWS: dict[str, tuple[Harm, str]] = {
     "the next uuid is a decimal": (at("current_state", "max_UUID")(2.5), "max_UUID: expected an integer, got 2.5"),
     "the game has no name": (at("game")(None), "game: expected a string, got None"),
     "a property is NaN": (at(*DOOR, "properties", "knocks")(float("nan")), "NaN is not JSON"),
+    "half an emoji in a name": (
+        at(*DOOR, "name")("door \ud83d"),
+        "objects[1].name: expected text, got U+D83D at character 5",
+    ),
+    "half an emoji in a key": (at(*DOOR, "properties", "\udc00")(1), "properties: expected text, got U+DC00"),
+    "a NUL in the contents": (at(*DOOR, "contains")(["a\0"]), "objects[1].contains[0]: expected text, got U+0000"),
+    "an escape code in the action": (
+        at("action_state", "lastAction")("\x1b[31mlook"),
+        "lastAction: expected text, got U+001B",
+    ),
+    "a carriage return": (at("game")("house\r"), "field game: expected text, got U+000D at character 5"),
+    "a line separator": (at(*DOOR, "properties", "note")("a\u2028b"), "properties.note: expected text, got U+2028"),
+    "a next line": (at(*DOOR, "type")("Door\x85"), "objects[1].type: expected text, got U+0085"),
+    "a number of 5,000 digits": (at("current_state", "max_UUID")("DIGITS"), "expected the line to be JSON"),
+    "brackets without end": (at("tick_state", "deep")("BRACKETS"), "expected the line to be JSON"),
     "a property is infinite": (at(*DOOR, "properties", "knocks")(float("-inf")), "-Infinity is not JSON"),
 }
 PAGE = "[1] RootWebArea 'Shop'\n\t[2] link 'Cart'"
@@ -69,17 +85,32 @@ WEB_ROWS: dict[str, tuple[Harm, str]] = {
     "a page is a number": (at("observation")(3), "observation: expected a string, got 3"),
     "a page is empty": (at("observation")(""), "observation: expected an accessibility tree, got ''"),
     "a line is no node": (at("next_observation")(PAGE + "\n\t[5]"), "field next_observation: line 3"),
+    "half an emoji on a page": (
+        at("observation")(PAGE + "\n\t[9] link '\ud83d'"),
+        "observation: expected text, got U+D83D",
+    ),
+    "a form feed on a page": (at("next_observation")(PAGE + "\f"), "next_observation: expected text, got U+000C"),
+    "lines that end as on Windows": (at("observation")(PAGE.replace("\n", "\r\n")), "expected text, got U+000D"),
+    "a bell in the goal": (at("goal")("buy\a"), "field goal: expected text, got U+0007 at character 3"),
     "an action that nobody can take": (at("action")("fly [2]"), "action"),
 }
 TEXT_FILES: dict[str, tuple[Harm, str]] = {
     "gzip cut off": (lambda data: data[:-20], "expected a whole gzip file"),
     "gzip with a flipped byte": (lambda data: data[:-6] + bytes([data[-6] ^ 255]) + data[-5:], "gzip file"),
     "no gzip at all": (lambda data: gzip.decompress(data), "expected a whole gzip file"),
-    "empty": (lambda data: gzip.compress(b""), "expected at least one text-game row"),
+    "empty": (lambda data: gzip.compress(b""), "expected at least one text-game row that reads, got none"),
     "a line cut off": (lambda data: gzip.compress(gzip.decompress(data)[:-30]), "row 12: expected the line to be JSON"),
     "another encoding": (
         lambda data: gzip.compress(gzip.decompress(data).replace(b"door", b"t\xfcr")),
         "row 1: expected",
+    ),
+    "lines that end as once on a Mac": (
+        lambda data: gzip.compress(gzip.decompress(data).replace(b"\n", b"\r")),
+        "row 1: expected the line to be JSON",
+    ),
+    "UTF-16": (
+        lambda data: gzip.compress(gzip.decompress(data).decode().encode("utf-16")),
+        "row 1: expected the line to be JSON",
     ),
     "a list on a line": (lambda data: gzip.compress(b"[1]\n" + gzip.decompress(data)), "row 1: expected the line"),
 }
@@ -113,6 +144,9 @@ def test_text_rows(kind: str, good: Path, house: Any, capsys: pytest.CaptureFixt
     rows = copy.deepcopy(read(good))
     harm(rows)
     bad = house(rows, "bad.jsonl.gz")
+    text = gzip.decompress(bad.read_bytes())
+    text = text.replace(b'"DIGITS"', b"9" * 5000).replace(b'"BRACKETS"', b"[" * 100_000)
+    bad.write_bytes(gzip.compress(text))
     check("bytesized32", [f"data.train={good}", f"data.test={bad}"], f"bad.jsonl.gz, row {AT}", words, capsys)
 
 
@@ -138,7 +172,8 @@ def test_web_rows(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     harm(rows)
     bad = tmp_path / "bad.jsonl"
     bad.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    given = [f"data.train={bad}", f"data.test={bad}", "data.reasoning_column="]
+    given = [f"data.train={bad}", f"data.test={bad}", "data.reasoning_column=", "data.style=published"]
+    given.append("data.skip_faulty=false")
     check("webarena-published", given, f"bad.jsonl, row {AT}", words, capsys)
 
 
@@ -162,6 +197,10 @@ PARQUET: dict[str, tuple[Harm, str]] = {
     "a truth that is no JSON": (at("reward_model", "ground_truth")("{"), "reward_model.ground_truth"),
     "a state without its score": (at("extra_info", "data_state")('{"game_state": []}'), "expected the score as last"),
     "a prompt without messages": (at("prompt")([]), "prompt: expected a list of messages"),
+    "half an emoji in the truth": (
+        at("reward_model", "ground_truth")('{"game_state": ["\\ud83d"]}'),
+        "reward_model.ground_truth.game_state[0]: expected text, got U+D83D",
+    ),
     "no action": (at("extra_info", "data_action")(None), "extra_info.data_action: expected a string, got None"),
 }
 
@@ -178,6 +217,13 @@ def test_parquet_rows(kind: str, good: Path, tmp_path: Path, capsys: pytest.Capt
 def test_a_parquet_file_cut_off(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bad = parquet(tmp_path / "bad.parquet", parquet_rows())
     bad.write_bytes(bad.read_bytes()[:-9])
+    check("bytesized32", [f"data.train={good}", f"data.test={bad}"], "bad.parquet", "expected a whole parquet", capsys)
+
+
+def test_a_parquet_text_of_another_encoding(good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad, table = tmp_path / "bad.parquet", pa.Table.from_pylist(parquet_rows())
+    raw = pa.array([b"t\xfcr"] * len(table), pa.binary()).view(pa.string())
+    pq.write_table(table.append_column("note", raw), bad)
     check("bytesized32", [f"data.train={good}", f"data.test={bad}"], "bad.parquet", "expected a whole parquet", capsys)
 
 
@@ -221,7 +267,7 @@ VIDEO: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no actions": (npz(lambda a: a.pop("action")), "expected the arrays image and action, got no action"),
     "frames as decimals": (npz(lambda a: a.update(image=a["image"] / 255)), "field image: expected uint8 [T, H, W, 3]"),
     "frames without colours": (npz(lambda a: a.update(image=a["image"][..., 0])), "field image: expected uint8"),
-    "an action too few": (npz(lambda a: a.update(action=a["action"][:-1])), "expected as many rows as frames"),
+    "two actions too few": (npz(lambda a: a.update(action=a["action"][:-2])), "expected as many rows as frames"),
     "actions of another width": (npz(lambda a: a.update(action=a["action"][:, :1])), "expected as many rows as frames"),
     "an action that is NaN": (npz(bad_number(np.nan)), "expected finite numbers, got nan at step 3, dimension 1"),
     "an action that is infinite": (npz(bad_number(np.inf)), "expected finite numbers, got inf at step 3"),
@@ -248,6 +294,8 @@ def video_settings(folder: Path) -> list[str]:
         "data.action_pool=1",
         "data.train_every=1",
         "data.test_every=1",
+        "data.lpips=none",
+        "data.reward.lpips=0",
     ]
     return ["data.source=npz", f"data.path={folder}", *shape, "data.split.test=0.3", "data.split.valid=0.3"]
 
@@ -265,5 +313,40 @@ def test_what_is_whole_passes(good: Path, episodes: Path, capsys: pytest.Capture
     assert "faults: none, every row and frame reads" in capsys.readouterr().out
 
 
-def test_there_are_forty_kinds() -> None:
-    assert sum(map(len, (TEXT_ROWS, TEXT_FILES, WEB_ROWS, PARQUET, VIDEO))) + 2 >= 40
+RULES: dict[str, tuple[str, str]] = {
+    "cut off": ('{"object_rules"', "expected the rules file to be JSON"),
+    "a kind is missing": (
+        '{"object_rules": {}, "action_rules": {}}',
+        "field score_rules: expected an object, got no such",
+    ),
+    "a rule is a number": (
+        '{"object_rules": {"house-0": 1}, "action_rules": {}, "score_rules": {}}',
+        "expected an object of",
+    ),
+    "half an emoji": (
+        '{"object_rules": {"house-0": "\\ud83d"}, "action_rules": {}, "score_rules": {}}',
+        "field object_rules.house-0: expected text, got U+D83D",
+    ),
+    "a game is missing": (
+        '{"object_rules": {"barn": ""}, "action_rules": {"barn": ""}, "score_rules": {"barn": ""}}',
+        "field object_rules: expected rules for the game 'house-0', got rules only for barn",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_rules(kind: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content, words = RULES[kind]
+    (tmp_path / "rules.json").write_text(content)
+    given = [
+        f"data.train={good}",
+        f"data.test={good}",
+        "data.style.rules=true",
+        f"data.rules={tmp_path / 'rules.json'}",
+    ]
+    check("bytesized32", given, "rules.json", words, capsys)
+
+
+def test_how_many_kinds_there_are() -> None:
+    rows = sum(map(len, (TEXT_ROWS, TEXT_FILES, WEB_ROWS, PARQUET, VIDEO, RULES))) + 3
+    assert rows + COUNT >= 140

@@ -38,6 +38,8 @@ EXTRAS = {
     "playwright": "web",
     "miniwob": "web",
     "scipy": "web",
+    "starlette": "serve",
+    "uvicorn": "serve",
 }
 """Which extra of this package brings an optional module."""
 
@@ -72,9 +74,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return fail(_stopped("the output was closed", getattr(args, "run", run)), code=128 + 13)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return fail(f"no room is left on the disk ({error}); make room and repeat the command", code=3)
+        if error.errno is None:  # some libraries' own errors
             raise
-        return fail(f"no room is left on the disk ({error}); make room and repeat the command", code=3)
+        place = f"{error.filename}: " if error.filename else ""
+        return fail(f"{place}{error.strerror}; check the path, who owns it, and whether it may be read and written")
+    except RuntimeError as error:
+        if "home directory" not in str(error):  # what pathlib says of ~
+            raise
+        return fail("a path begins with ~, but there is no home folder; set HOME, or name data.cache=FOLDER")
     except KeyboardInterrupt as stop:
         print(_stopped("stopped", getattr(args, "run", run)), file=sys.stderr)
         return 128 + getattr(stop, "number", 2)

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from rlvr_world.config import Config
@@ -50,7 +51,8 @@ def config_of(args: argparse.Namespace) -> Config:
 
 def fail(message: str, code: int = 2) -> int:
     rank = os.environ.get("RANK", "0")  # of torchrun
-    print("rlvr-world: " + (f"rank {rank}: " if rank != "0" else "") + " ".join(message.split()), file=sys.stderr)
+    with suppress(OSError):  # nobody may be left to read it
+        print("rlvr-world: " + (f"rank {rank}: " if rank != "0" else "") + " ".join(message.split()), file=sys.stderr)
     return code
 
 

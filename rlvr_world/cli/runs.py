@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 
@@ -27,8 +28,25 @@ def add_verbs(verbs: Verbs) -> None:
     add_recipe(evaluate, "--recipe", "whose rows and settings to use; a model inside a run folder has its own")
     evaluate.add_argument("--out", metavar="FILE", type=Path, help="write the whole result here, as JSON")
 
+    adopt = verbs.add("adopt", _adopt, "make a published video model a folder that eval, train and predict take")
+    adopt.add_argument("model", metavar="MODEL", help="its folder or hub id")
+    adopt.add_argument("folder", metavar="OUT", type=Path, help="a new folder: the model with all that it needs")
+    adopt.add_argument("--tokenizer", metavar="TOKENIZER", required=True, help="its visual tokenizer: folder or hub id")
+    adopt.add_argument("--ranges", metavar="FILE", required=True, help="the ranges of its actions, .pth or .json")
+    add_recipe(adopt, "--recipe", "rt1_single or rt1_multi, or another whose models it is one of")
+
     report = verbs.add("report", _report, "write the report of a run again from its files")
     report.add_argument("run", metavar="RUN", type=Path)
+
+    push = verbs.add("push", _push, "upload the last model of a run with its cards and report to the Hugging Face hub")
+    push.add_argument("run", metavar="RUN", type=Path)
+    push.add_argument(
+        "repo", metavar="HUB/ID", help="made where there is none; log in with `hf auth login`, or set HF_TOKEN"
+    )
+    push.add_argument(
+        "--license", default="unknown", help="of the model, as the hub names it: mit, apache-2.0 ... (unknown)"
+    )
+    push.add_argument("--private", action="store_true", help="a new repository is private")
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -42,17 +60,29 @@ def _train(args: argparse.Namespace) -> None:
     with ranks.joined(config.model.device):
         args.run = Path(ranks.by_first(lambda: str(args.run)))
         runner.train(config, args.run)
+    _plan_too(args.run)
 
 
 def _resume(args: argparse.Namespace) -> None:
     from rlvr_world.runs import runner
 
     runner.resume(args.run)
+    _plan_too(args.run)
+
+
+def _plan_too(run: Path) -> None:
+    """What the run's models are good for, where its settings ask for that."""
+    from rlvr_world.cli.use import plan
+    from rlvr_world.runs.runner import stored_config
+
+    alone = os.environ.get("RANK", "0") == "0"  # of what torchrun started, the first does it
+    if alone and (config := stored_config(run)).plan.starts:
+        plan(run, config)
 
 
 def _eval(args: argparse.Namespace) -> None:
     from rlvr_world.evaluation.tables import markdown_table, result_table
-    from rlvr_world.runs import runner
+    from rlvr_world.runs import runner, sources
     from rlvr_world.runs.folder import last_model, run_of
     from rlvr_world.system import ranks
 
@@ -60,7 +90,8 @@ def _eval(args: argparse.Namespace) -> None:
     if args.recipe:
         config = config_of(args)
     elif run:
-        config = override(runner.stored_config(run), args.settings)
+        config = override(stored := runner.stored_config(run), args.settings)
+        sources.check(run, stored, refuse=False)
     else:
         raise InputError(f"{args.model}: lies in no run folder; say with --recipe whose rows to evaluate it on")
     model = last_model(args.model) if run == args.model else args.model
@@ -71,8 +102,26 @@ def _eval(args: argparse.Namespace) -> None:
             args.out.write_text(json.dumps(result, indent=1))
 
 
+def _adopt(args: argparse.Namespace) -> None:
+    given = {"model.source": args.model, "data.tokenizer.source": args.tokenizer, "data.action_ranges": args.ranges}
+    if not args.recipe:
+        raise InputError("adopt: expected --recipe, got none; name the recipe whose kind of model it is")
+    args.settings = [*(f"{name}={value}" for name, value in given.items()), *args.settings]
+    config = config_of(args)
+    from rlvr_world.runs.jobs import adopt
+
+    adopt(config, args.folder)
+    print(args.folder)
+
+
 def _report(args: argparse.Namespace) -> None:
     from rlvr_world.evaluation.report import text_report, write_report
 
     page = write_report(args.run)
     print(f"{text_report(args.run)}\nreport: {page}")
+
+
+def _push(args: argparse.Namespace) -> None:
+    from rlvr_world.runs.cards import push
+
+    print(push(args.run, args.repo, args.license, args.private))

@@ -1,4 +1,4 @@
-"""Verbs that use a trained model: predict."""
+"""Verbs that use a trained model: predict, serve, play, plan."""
 
 from __future__ import annotations
 
@@ -9,11 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_world.cli.parser import Verbs
+from rlvr_world.cli.parser import Verbs, add_settings
 from rlvr_world.errors import InputError
+from rlvr_world.overrides import override
 
 if TYPE_CHECKING:
+    from rlvr_world.config import Config
     from rlvr_world.runs.world_model import WorldModel
+
+STARTS = 108
+"""Where planners are tried from, of each task, unless the run's settings say."""
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -28,6 +33,25 @@ def add_verbs(verbs: Verbs) -> None:
     predict.add_argument("--seed", metavar="S", type=int, default=0, help="of the samples (0)")
     predict.add_argument("--recipe", metavar="RECIPE", default="", help="the model's recipe, where that has moved")
     predict.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where pictures go (.)")
+
+    play = verbs.add("play", _play, "act in a run's worlds, the imagined beside the real one, in a browser")
+    play.add_argument("model", metavar="RUN|MODEL", help="a run folder, a model folder, or a hub id")
+    play.add_argument("--port", metavar="PORT", type=int, default=0, help="of the page; 0 takes a free one (0)")
+    play.add_argument("--text", action="store_true", help="in this terminal instead")
+    play.add_argument("--seed", metavar="S", type=int, default=0, help="text: where to begin (0)")
+
+    serve = verbs.add("serve", _serve, "sessions in a run's worlds over HTTP and WebSocket, and the page to play them")
+    serve.add_argument("model", metavar="RUN|MODEL", help="a run folder, a model folder, or a hub id")
+    serve.add_argument("--host", metavar="HOST", default="127.0.0.1", help="another than this machine needs --token")
+    serve.add_argument("--port", metavar="PORT", type=int, default=8000, help="0 takes a free one (8000)")
+    serve.add_argument("--token", metavar="TOKEN", default="", help="what requests bear: Authorization: Bearer TOKEN")
+    serve.add_argument("--sessions", metavar="N", type=int, default=64, help="open at once, at most (64)")
+    serve.add_argument("--idle", metavar="SECONDS", type=float, default=600.0, help="until a session is closed (600)")
+    serve.add_argument("--horizon", metavar="STEPS", type=int, default=32, help="of an episode, unless asked for (32)")
+
+    plan = verbs.add("plan", _plan, "try planners that look ahead in the models of a run, in the real world")
+    plan.add_argument("run", metavar="RUN", type=Path)
+    add_settings(plan)
 
 
 def _predict(args: argparse.Namespace) -> None:
@@ -53,6 +77,47 @@ def _predict(args: argparse.Namespace) -> None:
             print(shown)
 
 
+def _plan(args: argparse.Namespace) -> None:
+    from rlvr_world.runs.runner import stored_config
+
+    config = stored_config(args.run)
+    if not config.plan.starts:
+        config = override(config, [f"plan.starts={STARTS}"])
+    plan(args.run, override(config, args.settings))
+
+
+def plan(run: Path, config: Config) -> None:
+    """Try the planners that the config names, and say what came of it."""
+    from rlvr_world.diagnose.planning import plan_run
+    from rlvr_world.evaluation.report import planning_text, write_report
+
+    plan_run(run, config)
+    print(f"\n{planning_text(run)}\nreport: {write_report(run)}")
+
+
+def _play(args: argparse.Namespace) -> None:
+    from rlvr_world.sessions import serving
+
+    worlds = serving.worlds_of(args.model)
+    if args.text:
+        serving.play_in_terminal(worlds, args.seed)
+        return
+    from rlvr_world.sessions.server import Server
+
+    serving.serve(Server(worlds), "127.0.0.1", args.port)
+
+
+def _serve(args: argparse.Namespace) -> None:
+    from rlvr_world.sessions.server import Server
+    from rlvr_world.sessions.serving import serve, worlds_of
+    from rlvr_world.sessions.shared import Limits
+
+    if min(args.sessions, args.horizon, args.idle) <= 0 or not 0 <= args.port < 65536:
+        raise InputError("serve: expected sessions, idle and horizon above 0 and a port from 0 to 65535; mend them")
+    limits = Limits(sessions=args.sessions, idle=args.idle)
+    serve(Server(worlds_of(args.model), limits, args.token, args.horizon), args.host, args.port)
+
+
 def _questions(place: str) -> Iterator[Any]:
     """What stands in a file: lines of JSON, or the arrays ``image`` and ``action`` (and ``proprio``) of an .npz."""
     if place.endswith(".npz"):
@@ -61,12 +126,12 @@ def _questions(place: str) -> Iterator[Any]:
         with np.load(place, allow_pickle=False) as arrays:
             yield {"state" if name == "image" else name: arrays[name] for name in arrays.files}
         return
-    lines = sys.stdin if place == "-" else Path(place).read_text().splitlines()
+    lines = getattr(sys.stdin, "buffer", sys.stdin) if place == "-" else Path(place).read_bytes().splitlines()
     for number, line in enumerate(lines, start=1):
         if line.strip():
             try:
                 yield json.loads(line)
-            except json.JSONDecodeError as error:
+            except (ValueError, RecursionError) as error:  # bad UTF-8, brackets without end
                 raise InputError(f"{place}, line {number}: expected JSON, got {line[:60]!r} ({error})") from error
 
 

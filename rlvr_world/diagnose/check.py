@@ -7,17 +7,23 @@ than any trivial prediction.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from rlvr_world import recipes
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError, NonFinite
-from rlvr_world.models.loading import load_model, world_of
-from rlvr_world.recipes import Splits
+from rlvr_world.models.head import Model
+from rlvr_world.runs.jobs import Run
+from rlvr_world.runs.look import answer_of, at_rows, at_settings, encoded, opened
+from rlvr_world.runs.tracking import Log
 from rlvr_world.scoring import AT_ONCE, judge, score
 from rlvr_world.system.progress import track
 from rlvr_world.types import BatchDomain, Domain, Score, Script, Transition, Write, Written
+
+Encode = Callable[[Transition], Script]
 
 LISTED = 10
 """Faults that are told in full."""
@@ -44,51 +50,55 @@ def check(config: Config, model: str = "", limit: int = 0) -> tuple[bool, str]:
     rows of each split whose answers are scored, spread evenly; 0 takes all. Rows that do not read are told together,
     and then nothing else is; InputError is raised for what is no matter of rows, such as a file that is not there.
     """
-    recipe = recipes.find(config.recipe)
+    config = replace(config, model=replace(config.model, source=model or config.model.source))
+    recipe = at_settings(config)
     try:
         splits = recipe.splits(config)
     except InputError:
         if told := recipe.row_faults(config):
             return False, "\n".join(["rows that do not read: nothing else was looked at", *_told(told)])
         raise
-    domain = _domain(config, splits, model)
+    with TemporaryDirectory() as folder:
+        run = Run(Path(folder), config, recipe, splits, Log(Path(folder)))
+        trained_first = recipe.first_stage(config) is not None
+        domain, start = (None, None) if trained_first else opened(run)
+        found = _found(run, domain, start, limit)
+        good = not any(split.faults for split in found.values())
+        if good:
+            at_rows(run, *(opened(run) if trained_first else (domain, start)))
+    return good, _text(found, domain, splits.left_out)
+
+
+def _found(run: Run, domain: Domain | None, model: Model | None, limit: int) -> dict[str, Split]:
+    """What is in each split; without a ``domain`` rows are read and not answered."""
     found: dict[str, Split] = {}
     for name in ("sft", "train", "valid", "test"):
-        rows: Sequence[Transition] = getattr(splits, name)
-        if name == "train" and rows is splits.sft:
+        rows: Sequence[Transition] = getattr(run.splits, name)
+        if name == "train" and rows is run.splits.sft:
             continue
         counts = Counter(row.kind for row in rows)
         split = found[name] = Split(len(rows), counts, len({row.world for row in rows}))
         if not rows and name != "valid":
             split.faults.append(f"split {name}: expected rows, got none; look at the split's shares and at its files")
         if domain is None:
-            split.faults += [fault for row in track(rows, f"reading {name}") for fault in recipe.unread(row)]
+            split.faults += [fault for row in track(rows, f"reading {name}") for fault in run.recipe.unread(row)]
             continue
         chosen = range(0, len(rows), max(1, len(rows) // limit) if limit else 1)
         batch = AT_ONCE if isinstance(domain, BatchDomain) else 1
+        encode = partial(encoded, domain, model=model, config=run.config)
         for start in track(range(0, len(chosen), batch), f"checking {name}"):
-            _check_rows(domain, [rows[i] for i in chosen[start : start + batch]], split)
-    return not any(split.faults for split in found.values()), _text(found, domain, splits.left_out)
+            _check_rows(domain, encode, [rows[i] for i in chosen[start : start + batch]], split)
+    return found
 
 
-def _domain(config: Config, splits: Splits, model: str) -> Domain | None:
-    """The domain, with a tokenizer made from the rows where the recipe does so; None where it has to be trained."""
-    recipe, source = recipes.find(config.recipe), model or config.model.source
-    if source != "scratch":
-        domain = recipe.domain(config, *load_model(source), world_of(source))
-        recipe.check_data(config, domain)
-        return domain
-    return None if recipe.first_stage(config) else recipe.domain(config, *recipe.new_model(config, splits, None), None)
-
-
-def _check_rows(domain: Domain, rows: Sequence[Transition], split: Split) -> None:
+def _check_rows(domain: Domain, encode: Encode, rows: Sequence[Transition], split: Split) -> None:
     """Ask, answer and score some rows; what is wrong with them goes to ``split.faults``."""
     split.checked += len(rows)
     asked: list[Transition] = []
     truths: list[list[Written]] = []
     for row in rows:
         try:
-            script = domain.encode(row)
+            script = encode(row)
         except InputError as error:
             split.faults.append(str(error))
             continue
@@ -98,6 +108,8 @@ def _check_rows(domain: Domain, rows: Sequence[Transition], split: Split) -> Non
                 f"row {row.id}: the true answer has {lengths[0]} tokens, at most {lengths[1]} can be written; raise "
                 "data.max_response"
             )
+        if row.next_state is None:  # given reasoning, fitted as it is
+            continue
         truths.append([answer_of(script)])
         asked.append(row)
     try:
@@ -114,15 +126,6 @@ def _check_rows(domain: Domain, rows: Sequence[Transition], split: Split) -> Non
         for name, one in baselines.items():
             split.baselines.setdefault(name, []).append(one.value)
         split.faults += faults(row, gold, {} if isinstance(domain, BatchDomain) else baselines)
-
-
-def answer_of(script: Script) -> list[tuple[int, ...]]:
-    """The true answer's tokens as a sampler would give them, cut off at the longest."""
-    written = []
-    for segment in (s for s in script.tail if isinstance(s, Write)):
-        ids = segment.target or ()
-        written.append((ids[:-1] if ids and ids[-1] in segment.stop else ids)[: segment.max_tokens])
-    return written
 
 
 def faults(row: Transition, gold: Score, baselines: dict[str, Score]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from rlvr_world import recipes
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.models.loading import world_of
-from rlvr_world.runs.jobs import learner_and_domain
+from rlvr_world.runs.jobs import after_sft, learner_and_domain
 from rlvr_world.scoring import judge
 from rlvr_world.training.grpo import GRPO, Rollouts, Scores
 from rlvr_world.types import Finding, Write
@@ -37,9 +37,10 @@ def doctor(config: Config, model: str = "", prompts: int = 200) -> tuple[bool, s
         raise InputError(f"recipe {config.recipe}: RL would start from random weights here; {first}")
     recipe = recipes.find(config.recipe)
     splits = recipe.splits(config)
-    learner, domain = learner_and_domain(recipe, config, source, world_of(source), config.rl.optimizer)
+    learner, domain = learner_and_domain(recipe, after_sft(config), source, world_of(source), config.rl.optimizer)
     epoch = partial(splits.rl_epoch, config.seed)
-    many = replace(config.rl, prompts=min(prompts, len(epoch(0))), kl=0.0)  # sampling alone needs no reference
+    once = min(prompts, len(epoch(0)))
+    many = replace(config.rl, prompts=once, dynamic_sampling=0, kl=0.0)  # sampling alone needs no reference
     stage = GRPO(learner, many, domain, epoch, config.seed)
     rows, groups = stage.rollouts(0)
     judged = list(judge(domain, [[rollout.written for rollout in group] for group in groups], rows))

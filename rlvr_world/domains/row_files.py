@@ -3,11 +3,15 @@ What is wrong with one is raised as ``InputError`` naming file, row and field.""
 
 from __future__ import annotations
 
+import glob
 import gzip
 import json
+import re
+import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +23,26 @@ from rlvr_world.types import Transition
 
 _NOUNS = {dict: "an object", list: "a list", str: "a string", int: "an integer", float: "a number"}
 _NOUNS |= {bool: "true or false"}
+_NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
+ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 Record = tuple[str, str, dict[str, Any]]
 """A record's name, ``rows.jsonl:7``; where it stands, for errors; and its columns."""
 OnFault = Callable[[InputError], None] | None
 """What is told of each row that does not read, which is then left out; None raises at the first."""
+
+
+def skipping(skip_faulty: bool) -> tuple[OnFault, list[str]]:
+    """For ``data.skip_faulty``: what to tell of faults, and the list to which it adds them."""
+    faults: list[str] = []
+    return (lambda error: faults.append(str(error))) if skip_faulty else None, faults
+
+
+def left_out(faults: Sequence[str], noun: str = "rows") -> dict[str, int]:
+    """How many were skipped, for ``Splits.left_out``; stderr is told so, with the first of them."""
+    if faults:
+        print(f"left out: {len(faults)} {noun} that do not read, the first: {faults[0]}", file=sys.stderr)
+    return {f"{noun} that do not read": len(faults)} if faults else {}
 
 
 @contextmanager
@@ -44,23 +63,21 @@ def read_transitions(
     on_fault: OnFault,
     joined: Callable[[Iterable[Record]], Iterable[Record]] = iter,
 ) -> list[Transition]:
-    """The rows of a file or folder: what ``parse`` makes of each record, once they are ``joined``; at least one."""
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder of {kind} rows; check the path")
+    """The rows of what ``path`` names, see ``locate``: what ``parse`` makes of its records, once they are ``joined``;
+    at least one."""
     rows = []
-    for record in joined(read_records(path, on_fault)):
+    for record in joined(read_records(locate(path, kind), on_fault)):
         with telling(on_fault):
             rows.append(parse(*record))
-    if not rows and on_fault is None:
-        raise InputError(f"{path}: expected at least one {kind} row, got an empty file; give a file with rows")
+    if not rows:
+        raise InputError(f"{path}: expected at least one {kind} row that reads, got none; give a file with rows")
     return rows
 
 
-def read_records(path: Path, on_fault: OnFault = None) -> Iterator[Record]:
-    """Every record of a file, or of a folder of parquet shards of one split."""
+def read_records(files: Iterable[Path], on_fault: OnFault = None) -> Iterator[Record]:
+    """Every record of some files."""
     readers = {".parquet": _parquet_records, ".json": _json_records}
-    for file in _files(path):
+    for file in files:
         with telling(on_fault):
             for number, given in readers.get(file.suffix, _lines)(file):
                 where = f"{file}, row {number}"
@@ -71,19 +88,50 @@ def read_records(path: Path, on_fault: OnFault = None) -> Iterator[Record]:
                     yield f"{file.name}:{number}", where, record
 
 
-def _files(path: Path) -> list[Path]:
-    endings = (".jsonl", ".jsonl.gz", ".json", ".parquet")
-    if not path.is_dir():
-        if not path.name.endswith(endings):
-            raise InputError(f"{path}: expected a name that ends in {', '.join(endings)}, got {path.name!r}")
-        return [path]
-    shards = sorted(path.glob("*.parquet"))
-    if not shards:
-        raise InputError(f"{path}: expected a folder with .parquet files, got none; name a file or another folder")
-    splits = sorted({shard.stem.split("-")[0] for shard in shards})
-    if len(splits) > 1:
-        raise InputError(f"{path}: expected the shards of one split, got {', '.join(splits)}; name one file instead")
-    return shards
+def locate(place: str | Path, kind: str) -> list[Path]:
+    """The files of rows that a setting names: one file, a pattern (``rows/*.jsonl``), a folder of parquet shards, or a
+    data set of the Hugging Face hub (``owner/name``). ``PLACE:NAME`` is one of several splits in a folder or data set,
+    and may be a pattern too (``owner/name:train_*gold``). Raises InputError where there are none."""
+    name, _, split = ("", "", "") if Path(place).expanduser().exists() else str(place).rpartition(":")
+    path = Path(name if split and name else place).expanduser()
+    if path.is_file():
+        found = [path]
+    elif glob.has_magic(str(path)):
+        found = [Path(file) for file in sorted(glob.glob(str(path)))]
+    else:
+        found = _of_split(path if path.is_dir() else _fetched(str(path), split, kind), split, place)
+    if not found or not all(file.name.endswith(ENDINGS) for file in found):
+        got = ", ".join(file.name for file in found[:3]) or "no such file"
+        raise InputError(f"{place}: expected {kind} rows in files whose name ends in {', '.join(ENDINGS)}, got {got}")
+    return found
+
+
+def _of_split(folder: Path, split: str, place: str | Path) -> list[Path]:
+    """The files of one split, whose names begin with its own and go on with ``-00000-of-00004``."""
+    files = [file for file in sorted(folder.rglob("*")) if file.name.endswith(ENDINGS if split else ".parquet")]
+    if not files:
+        raise InputError(f"{place}: expected a folder with .parquet files, got none; name a file or another folder")
+    names = {file: file.name.partition(".")[0].partition("-")[0] for file in files}
+    if split:
+        files = [file for file in files if fnmatch(names[file], split)]
+    if not files or (not split and len(set(names.values())) > 1):
+        there = ", ".join(sorted(set(names.values())))
+        raise InputError(f"{place}: expected the shards of one split, got {there}; name one, as in {folder.name}:test")
+    return files
+
+
+def _fetched(name: str, split: str, kind: str) -> Path:
+    """The folder of a data set on the hub, with the files of a split."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.endswith(ENDINGS):
+        raise InputError(f"{name}: no such file or folder of {kind} rows; check the path")
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = [f"*{split}*{ending}" for ending in ENDINGS]
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
+    except (OSError, ValueError) as error:
+        why = str(error).strip().partition("\n")[0]
+        raise InputError(f"{name}: no such folder, and the hub gave no data set ({why}); check the name") from error
 
 
 def _lines(file: Path) -> Iterator[tuple[int, Any]]:
@@ -109,7 +157,7 @@ def _parquet_records(file: Path) -> Iterator[tuple[int, Any]]:
                 for record in batch.to_pylist():
                     number += 1
                     yield number, record
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         said = str(error).splitlines()[0]
         raise _damaged(file, number, f"parquet file, got one that cannot be read ({said})") from error
 
@@ -122,7 +170,7 @@ def parse_json(text: str | bytes, where: str, field: str, kind: type = dict) -> 
     """The JSON object (or list) in ``text``; ``field`` names it in errors."""
     try:
         value = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:  # bad UTF-8 included
+    except (ValueError, RecursionError) as error:  # bad UTF-8, brackets without end
         raise InputError(f"{where}: expected {field} to be JSON, got {text[:60]!r} ({error})") from error
     if not isinstance(value, kind):
         raise InputError(f"{where}: expected {field} to be a JSON {_NOUNS[kind].split()[1]}, got {value!r:.80}")
@@ -150,7 +198,24 @@ def take(record: Mapping[str, Any], key: str, kind: type, where: str, prefix: st
     value = record[key]
     if not isinstance(value, (int, float) if kind is float else kind) or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"{where}, field {prefix}{key}: expected {_NOUNS[kind]}, got {value!r:.80}")
+    if kind in (str, list):
+        check_texts(value, where, f"{prefix}{key}")
     return value
+
+
+def check_texts(value: Any, where: str, field: str) -> None:
+    """Refuses characters that are no text anywhere in a value: half a surrogate pair, control characters but tab and
+    newline, line ends that only some readers take for one. A tokenizer fails on the first, and none may frame a row."""
+    if isinstance(value, str) and not value.isprintable() and (found := _NO_TEXT.search(value)):
+        what = f"U+{ord(found[0]):04X} at character {found.start()}"
+        raise InputError(f"{where}, field {field}: expected text, got {what}; take it out or escape it")
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            check_texts(key, where, field)
+            check_texts(inner, where, f"{field}.{key}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            check_texts(inner, where, f"{field}[{index}]")
 
 
 def take_inner(record: Mapping[str, Any], outer: str, key: str, kind: type, where: str) -> Any:
@@ -166,6 +231,16 @@ def last_message(record: Mapping[str, Any], where: str) -> str:
     return str(take(messages[-1], "content", str, where, "prompt[-1]."))
 
 
+def own_prompt(row: Transition) -> str:
+    """What a row asks in its own words. Raises InputError for one that does not."""
+    if not row.prompt:
+        raise InputError(
+            f"row {row.id}: expected a prompt of its own (a column prompt, as published), got none; give such rows, or "
+            "have prompts built: data.style.row=false (text games), data.style=published (web pages)"
+        )
+    return row.prompt
+
+
 def reasoning_of(record: Mapping[str, Any], column: str, where: str) -> str:
     """A given chain of thought with its answer; empty where no column is named."""
     if column and column not in record:
@@ -175,8 +250,10 @@ def reasoning_of(record: Mapping[str, Any], column: str, where: str) -> str:
 
 
 def asked(given: Any, read_state: Callable[[Mapping[str, Any]], Any]) -> Transition:
-    """A transition without a next state, out of ``{"state": ..., "action": ...}``; ``id`` and ``game`` may be given."""
+    """A transition without a next state, out of ``{"state": ..., "action": ...}``; ``id``, ``game`` and ``prompt`` may
+    be given."""
     if not isinstance(given, Mapping):
         raise InputError(f"question: expected an object with the keys state and action, got {given!r:.80}")
     state, action = read_state(given), take(given, "action", str, "question")
-    return Transition(str(given.get("id", "question")), state, action, None, world=str(given.get("game", "")))
+    said = {"world": str(given.get("game", "")), "prompt": str(given.get("prompt", ""))}
+    return Transition(str(given.get("id", "question")), state, action, None, **said)

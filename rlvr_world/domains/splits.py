@@ -4,6 +4,7 @@ All functions keep the order of the rows. Imports nothing heavy."""
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -33,6 +34,11 @@ class WorldSplitRule(SplitRule):
     """The same, with whole worlds held out besides."""
 
     worlds: float = what(0.0, "share of the worlds (games, tasks) that are held out whole for testing", "fraction")
+    sft: float = what(
+        0.0,
+        "share of what is trained on that SFT alone fits; RL and its control take the rest. 0: all take all",
+        "fraction",
+    )
 
 
 def split_rows(
@@ -97,3 +103,26 @@ def mix_unchanged(
     mixed = [*changed, *(drawn.choices(others, k=count) if count else [])]
     drawn.shuffle(mixed)
     return mixed
+
+
+def evened(rows: Sequence[Transition], share: float, seed: int, epoch: int = 0) -> Sequence[Transition]:
+    """As many rows, shuffled, in which every verb of every world comes as often where ``share`` is 1, as often as in
+    ``rows`` where it is 0, and in between by its number of rows to the power of 1 - share. The verb is the first word
+    of an action. Of a verb with few rows each comes again, of one with many some are left out, others in other epochs.
+    """
+    if not 0 <= share <= 1:
+        raise InputError(f"data.even: expected a number from 0 to 1, got {share}")
+    if not share:
+        return rows
+    cells: dict[tuple[str, str], list[Transition]] = {}
+    for row in rows:
+        verb = re.match(r"\w*", str(row.action))
+        cells.setdefault((row.world, verb[0] if verb else ""), []).append(row)
+    drawn, found, wanted = random.Random(f"even {seed} {epoch}"), list[Transition](), 0.0
+    whole = sum(len(cell) ** (1 - share) for cell in cells.values())
+    for cell in cells.values():
+        wanted += len(rows) * len(cell) ** (1 - share) / whole
+        again, rest = divmod(round(wanted) - len(found), len(cell))
+        found += [*cell * again, *drawn.sample(cell, rest)]
+    drawn.shuffle(found)
+    return found

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation.intervals import Interval, paired_bootstrap, relative_bootstrap, t_interval, units
+from rlvr_world.evaluation.intervals import Interval, paired_bootstrap, relative_bootstrap, t_interval
 from rlvr_world.evaluation.summary import OVERALL, Result, in_slice, resampled, runs_of, same_protocol
 from rlvr_world.evaluation.tables import PERCENT, Column, Row, Table, tables
 
@@ -17,7 +17,7 @@ TITLES = {"rl": "RL", "sft": "SFT", "control": "the compute-matched control", "b
 Rivals = Sequence[Result] | str
 """Runs paired with ours in the order given, a single run (such as the SFT start) that is compared with every one of
 ours, or the name of a baseline, which has no seeds."""
-SLICES = {OVERALL: "all rows", "changed": "changed rows"}
+SLICES = {OVERALL: "all", "changed": "changed"}
 SAME, FEW = "no difference shown", "too few to tell"
 VERBS = {
     "better": "beats",
@@ -48,8 +48,11 @@ def difference(ours: Sequence[Result], theirs: Rivals, slice_: str, part: str) -
             f"got {len(b)}; evaluate the missing seeds"
         )
     worlds = np.array(rows["world"])[pick] if resampled(ours[0]["protocol"]) == "worlds" else None
-    one, two = units(a.mean(axis=0), worlds), units(b.mean(axis=0), worlds)
-    found: dict[str, Interval | None] = {"rows": paired_bootstrap(one, two), "relative": relative_bootstrap(one, two)}
+    one, two = a.mean(axis=0), b.mean(axis=0)
+    found: dict[str, Interval | None] = {
+        "rows": paired_bootstrap(one, two, worlds),
+        "relative": relative_bootstrap(one, two, worlds),
+    }
     if rivals:
         gaps, scale = (a - b).mean(axis=1), np.abs(b.mean(axis=1))
         found["seeds"] = t_interval(gaps)
@@ -128,13 +131,14 @@ def _cell(runs: Sequence[Result], rivals: Rivals, column: Column, absolute: bool
     return cell
 
 
-def verdict(found: Sequence[Comparison]) -> str:
-    """One sentence on the first table: by slice, over all rows and on changed ones, where imitation falls short."""
+def verdict(found: Sequence[Comparison], rows: str = "rows") -> str:
+    """One sentence on the first table: by slice, over all rows and on changed ones, where imitation falls short;
+    ``rows`` names what a row is."""
     alike: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for rival in found[0].rivals if found else ():
         known = {c.title: cell["reading"] for c, cell in rival.cells.items() if cell}
         if found[0].table.by_slice:
-            known = {said: known[title] for title, said in SLICES.items() if title in known}
+            known = {f"{said} {rows}": known[title] for title, said in SLICES.items() if title in known}
         alike.setdefault(tuple(known.items()), []).append(rival.model)
     clauses = [_clause(said, _and(names)) for said, names in alike.items() if said]
     return f"{found[0].ours}{found[0].caveat} {'; it '.join(clauses)}." if clauses else "Nothing has been compared yet."

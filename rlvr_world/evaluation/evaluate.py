@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from rlvr_world.types import BatchDomain, Domain, Picture, Score, Script, Transi
 
 GREEDY = Sampling(temperature=0.0)
 PICTURES = 24
-"""About how many rows a result keeps pictures of, spread over the split; texts are kept of all."""
+"""About how many rows are kept with pictures, spread over the split; numbers and texts are kept of all."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +40,37 @@ class Plan:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Shown:
+    """How a person reads a state, and the tokens that a model wrote; without a tokenizer they stay numbers."""
+
+    state: Callable[[Any], str | Picture]
+    text: Callable[[Sequence[int]], str] = lambda ids: " ".join(map(str, ids))
+
+
 def evaluate(
-    model: Model, domain: Domain, rows: Sequence[Transition], plan: Plan, settings: dict[str, Any], brief: bool = False
+    model: Model,
+    domain: Domain,
+    rows: Sequence[Transition],
+    plan: Plan,
+    settings: dict[str, Any],
+    shown: Shown | None = None,
+    brief: bool = False,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Result (see ``summarise``) and one shown prediction a row (its first sample); pictures of some rows only. Ranks
+    """Result (see ``summarise``) and, where ``shown`` says how, a record of every row's first sample: ``id``, ``kind``,
+    ``world``, ``action``, ``parts``, ``value``, ``right`` (None without a part ``exact``), ``reason`` (why malformed),
+    ``state``, ``text`` (as written) and ``diff``; or, of some rows only, ``picture`` and its ``columns``. Ranks
     share the rows.
 
     ``settings`` are the domain's settings that a number depends on; with the rows and the plan they make the protocol.
-    ``brief`` leaves out baselines, shown predictions and progress, for validation during training.
+    ``brief`` leaves out baselines and progress, for validation during training.
     """
-    every = max(1, len(rows) // PICTURES) if isinstance(domain, BatchDomain) else 1
-    shown = range(0) if brief else range(0, len(rows), every)
+    every = max(1, len(rows) // PICTURES)
+    kept = range(0, len(rows) if shown else 0, every if isinstance(domain, BatchDomain) else 1)
     own = {i: rows[i] for i in ranks.mine(range(len(rows)))}
     with nullcontext(lambda *_: None) if brief else progress("evaluating", len(own), "rows") as update:
         scripts = {i: domain.encode(row) for i, row in own.items()}
-        scores, firsts = _predict(model, domain, own, scripts, plan, shown, update)
+        scores, firsts = _predict(model, domain, own, scripts, plan, kept, update)
     trivial = [{} for _ in own] if brief else _baselines(domain, list(own.values()))
     answers: list[dict[str, Any]] = []
     for (i, row), baselines in zip(own.items(), trivial, strict=True):
@@ -63,7 +79,10 @@ def evaluate(
             {**name, "parts": dict(s.parts), "value": s.value, "malformed": s.malformed, "baselines": baselines}
             for s in scores[i]
         ]
-        said = [{**name, **_shown(domain, row, scores[i][0], firsts[i])}] if i in firsts else []
+        said = []
+        if shown:
+            seen = _seen(domain, row, *firsts[i], shown, pictures=i % every == 0) if i in firsts else {}
+            said = [{**name, "action": str(row.action), **_scored(scores[i][0]), **seen}]
         answers.append({"records": records, "shown": said, "fits": scripts[i].fits})
     answers = ranks.gathered(answers, len(rows))
     records, samples = ([one for a in answers for one in a[kind]] for kind in ("records", "shown"))
@@ -90,18 +109,20 @@ def _predict(
     rows: Mapping[int, Transition],
     scripts: Mapping[int, Script],
     plan: Plan,
-    shown: Collection[int],
+    kept: range,
     update: Update,
-) -> tuple[dict[int, list[Score]], dict[int, Any]]:
+) -> tuple[dict[int, list[Score]], dict[int, tuple[Any, Written]]]:
     """The scores of ``plan.samples`` predictions of each row, by its number, and the first prediction of the rows in
-    ``shown``; rejected ones are drawn again from further streams."""
+    ``kept`` with what was written of it; rejected ones are drawn again from further streams."""
     scores: dict[int, list[Score]] = {}
-    firsts: dict[int, Any] = {}
+    firsts: dict[int, tuple[Any, Written]] = {}
     streams: list[tuple[int, ...]] = [(plan.seed, i) for i in rows]
     groups = _written(model, list(scripts.values()), plan, plan.samples, streams, update)
-    for i, judged in zip(rows, judge(domain, groups, list(rows.values())), strict=True):
+    for (i, group), judged in zip(
+        zip(rows, groups, strict=True), judge(domain, groups, list(rows.values())), strict=True
+    ):
         scores[i] = [score for _, score in judged]
-        firsts |= {i: judged[0][0]} if i in shown else {}
+        firsts |= {i: (judged[0][0], group[0])} if i in kept else {}
     parts = next((of_row[0].parts for of_row in scores.values()), None)
     if plan.reject and parts is not None and plan.reject not in parts:
         known = ", ".join(parts)
@@ -114,9 +135,9 @@ def _predict(
         streams = [(plan.seed, i, k, attempt) for i, k in again]
         groups = _written(model, [scripts[i] for i, _ in again], plan, 1, streams, lambda *_: None)
         fresh = judge(domain, groups, [rows[i] for i, _ in again])
-        for (i, k), [(prediction, scored)] in zip(again, fresh, strict=True):
+        for (i, k), [(prediction, scored)], [written] in zip(again, fresh, groups, strict=True):
             scores[i][k] = scored
-            firsts |= {i: prediction} if k == 0 and i in shown else {}
+            firsts |= {i: (prediction, written)} if k == 0 and i in kept else {}
     return scores, firsts
 
 
@@ -136,13 +157,21 @@ def _written(
     return groups
 
 
-def _shown(domain: Domain, row: Transition, scored: Score, prediction: Any) -> dict[str, Any]:
-    """A prediction as the page shows it."""
+def _scored(score: Score) -> dict[str, Any]:
+    right = score.parts["exact"] == 1 if "exact" in score.parts else None
+    return {"parts": dict(score.parts), "value": score.value, "right": right, "reason": score.malformed}
+
+
+def _seen(
+    domain: Domain, row: Transition, prediction: Any, written: Written, shown: Shown, pictures: bool
+) -> dict[str, Any]:
+    """The state, what a model wrote, and its prediction beside what really happened; pictures where asked for."""
     with about(row):
-        explained = domain.explain(prediction, row)
-    said = {"picture": explained.uri} if isinstance(explained, Picture) else {"diff": explained}
-    right = scored.parts.get("exact") == 1
-    return {"action": str(row.action), "right": right, "reason": scored.malformed, "value": scored.value, **said}
+        state, explained = shown.state(row.state), domain.explain(prediction, row)
+    given = {"state": state.uri if isinstance(state, Picture) else state} if pictures or isinstance(state, str) else {}
+    if isinstance(explained, str):
+        return {**given, "text": "\n".join(map(shown.text, written)), "diff": explained}
+    return {**given, "picture": explained.uri, "columns": explained.columns} if pictures else given
 
 
 def _baselines(domain: Domain, rows: Sequence[Transition]) -> list[dict[str, dict[str, float]]]:
@@ -173,10 +202,13 @@ def rows_hash(rows: Sequence[Transition]) -> str:
     return digest.hexdigest()[:12]
 
 
-def save_result(run: Path, name: str, result: dict[str, Any], shown: list[dict[str, Any]]) -> None:
-    """``eval/<name>.json`` and ``eval/samples-<name>.json`` (slashes in the name become dashes)."""
+def save_result(run: Path, name: str, result: dict[str, Any], samples: list[dict[str, Any]]) -> None:
+    """``eval/<name>.json`` and ``eval/samples-<name>.json`` (slashes in the name become dashes), and the states, which
+    all models on these rows share, once: ``eval/states-<rows hash>.json``."""
     folder = run / "eval"
     folder.mkdir(exist_ok=True)
     stem = name.replace("/", "-")
-    write_whole(folder / f"samples-{stem}.json", json.dumps(shown))
+    states = {sample["id"]: sample.pop("state") for sample in samples if "state" in sample}
+    write_whole(folder / f"states-{result['protocol']['rows_hash']}.json", json.dumps(states))
+    write_whole(folder / f"samples-{stem}.json", json.dumps(samples))
     write_whole(folder / f"{stem}.json", json.dumps({"name": name, **result}))

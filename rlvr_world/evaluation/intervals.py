@@ -53,16 +53,19 @@ def wilson(successes: float, n: int) -> Interval:
     return Interval(p, min(max(0.0, centre - half), p), max(min(1.0, centre + half), p), n, "wilson")
 
 
-def bootstrap(values: Numbers, seed: int = 0) -> Interval:
-    """Percentile bootstrap interval of a mean, resampling ``values`` [rows] with replacement; the seed fixes it."""
+def bootstrap(values: Numbers, worlds: Worlds = None, seed: int = 0) -> Interval:
+    """Percentile bootstrap interval of a mean, resampling ``values`` [rows] with replacement, or whole worlds with all
+    their rows; the seed fixes it."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1 or not len(array) or not np.isfinite(array).all():
         raise ValueError("bootstrap needs a non-empty list of finite numbers")
-    if len(array) < FEWEST:
-        return Interval(float(array.mean()), None, None, len(array), "bootstrap")
-    means = np.concatenate([array[drawn].mean(axis=1) for drawn in _resamples(len(array), seed)])
+    [sums], counts = _units([array], worlds)
+    mean, n = float(array.mean()), len(sums)
+    if n < FEWEST:
+        return Interval(mean, None, None, n, "bootstrap")
+    means = np.concatenate([sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1) for drawn in _resamples(n, seed)])
     low, high = np.quantile(means, _TAILS)
-    return Interval(float(array.mean()), float(low), float(high), len(array), "bootstrap")
+    return Interval(mean, float(low), float(high), n, "bootstrap")
 
 
 def _resamples(n: int, seed: int = 0) -> Iterator[np.ndarray]:
@@ -72,32 +75,32 @@ def _resamples(n: int, seed: int = 0) -> Iterator[np.ndarray]:
         yield rng.integers(n, size=(_CHUNK, n))
 
 
-def units(values: np.ndarray, worlds: Worlds) -> np.ndarray:
-    """What a bootstrap resamples: the rows, or whole worlds, where a world counts as the sum over its rows, scaled so
-    that the mean over worlds is the mean over rows."""
+def _units(values: Sequence[np.ndarray], worlds: Worlds) -> tuple[list[np.ndarray], np.ndarray]:
+    """What is resampled, rows or worlds: the sum over each unit's rows, one array for each of ``values``, and how many
+    they are. The mean over drawn worlds is that over all their rows, since worlds differ in size."""
     if worlds is None:
-        return values
+        return list(values), np.ones(len(values[0]))
     _, index = np.unique(worlds, return_inverse=True)
-    sums = np.bincount(index, weights=values)
-    return sums * (len(sums) / len(values))
+    return [np.bincount(index, weights=array) for array in values], np.bincount(index)
 
 
-def paired_bootstrap(first: Numbers, second: Numbers) -> Interval:
+def paired_bootstrap(first: Numbers, second: Numbers, worlds: Worlds = None) -> Interval:
     """Percentile bootstrap interval of mean(first - second), both measured on the same rows in the same order."""
     a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     if a.shape != b.shape:
         raise ValueError(f"paired values need the same rows, got {a.shape} and {b.shape}")
-    return bootstrap(a - b)
+    return bootstrap(a - b, worlds)
 
 
-def relative_bootstrap(first: np.ndarray, second: np.ndarray) -> Interval | None:
-    """The same of (mean(first) - mean(second)) / |mean(second)|; None where the denominator is 0. Rows are drawn as
+def relative_bootstrap(first: np.ndarray, second: np.ndarray, worlds: Worlds = None) -> Interval | None:
+    """The same of (mean(first) - mean(second)) / |mean(second)|; None where the denominator is 0. Units are drawn as
     ``paired_bootstrap`` draws them, so that both intervals leave out 0 or neither."""
-    n, scale = len(first), abs(float(second.mean()))
+    scale = abs(float(second.mean()))
     if not scale:
         return None
-    mean, pairs = float(first.mean() - second.mean()) / scale, np.stack([first, second])
-    draws = [pairs[:, drawn].mean(axis=2) for drawn in _resamples(n)] if n >= FEWEST else []
+    sums, _ = _units([first, second], worlds)
+    mean, pairs, n = float(first.mean() - second.mean()) / scale, np.stack(sums), len(sums[0])
+    draws = [pairs[:, drawn].sum(axis=2) for drawn in _resamples(n)] if n >= FEWEST else []
     if not draws or not (means := np.concatenate(draws, axis=1))[1].all():
         return Interval(mean, None, None, n, "bootstrap")
     low, high = np.quantile((means[0] - means[1]) / np.abs(means[1]), _TAILS)

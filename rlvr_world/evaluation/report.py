@@ -5,12 +5,13 @@ run folder -> config, metrics, results, samples -> tables, differences, curves, 
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +20,28 @@ from jinja2 import Environment, StrictUndefined
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.differences import Comparison, comparisons, verdict
 from rlvr_world.evaluation.figures import figures
+from rlvr_world.evaluation.predictions import LINES, breakdowns, packed, side_by_side
 from rlvr_world.evaluation.summary import Result, resampled
 from rlvr_world.evaluation.tables import column_of, details, markdown_table, tables
 from rlvr_world.system.progress import clock
 
-PREDICTIONS = 5  # shown right, and shown wrong
+PLANNING = "planning"
+"""In a run folder: what planners did with its models; a folder a task, a file a model."""
 PICTURED = 6  # rows whose pictures are shown
 
 
 def write_report(run: Path) -> Path:
-    """Write ``run/report.html`` from what files there are. It loads nothing from outside and runs no script; text that
-    the model wrote is escaped. Raises InputError for what is no run folder, and for a file that does not read as JSON.
-    """
+    """Write ``run/report.html`` from what files there are. It loads nothing from outside; its policy lets no script run
+    but its own, which draws the predictions and sets what a model wrote as text; all else that one wrote is escaped.
+    Raises InputError for what is no run folder, and for a file that does not read as JSON."""
     if not (run / "config.json").is_file():
         raise InputError(f"{run} is not a run folder: expected a file config.json in it; give the folder of a run")
     groups, samples, frames = _groups(run), _samples(run), run / "tokenizer" / "reconstruction.json"
-    found = comparisons(groups[0] if groups else {})
+    states = {key: value for path in sorted((run / "eval").glob("states-*.json")) for key, value in _read(path).items()}
+    first, rows = groups[0] if groups else {}, side_by_side(samples, states)
+    found, (data, shown) = comparisons(first), packed(rows)
+    script = Path(__file__).with_name("predictions.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     lower = next(iter(groups[0].values()))["lower_is_better"] if groups else ()
     template = Path(__file__).with_name("template.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
@@ -47,12 +54,15 @@ def write_report(run: Path) -> Path:
         comparisons=[one for one in found if one.rivals],
         by_slice=not found or found[0].table.by_slice,
         groups=[{"tables": tables(g), "details": details(g), "first": next(iter(g.values()))} for g in groups],
+        planning=_planning(run),
         figures=figures(_rows(run / "metrics.jsonl"), lower),
         frames=_read(frames) if frames.is_file() else {},
         column_of=column_of,
         times=_times(run),
-        pictures=_pictures(samples),
-        predictions=_predictions(samples),
+        pictures=_pictures(rows),
+        breakdowns=breakdowns(first, samples),
+        most_lines=LINES,
+        rows={"total": len(rows), "shown": shown, "packed": data, "script": script, "script_hash": digest},
         dumps=partial(json.dumps, indent=2, ensure_ascii=False),
     )
     (path := run / "report.html").write_text(page, encoding="utf-8")
@@ -72,6 +82,39 @@ def text_report(run: Path) -> str:
         lines += [verdict(found), ""]
     times = ", ".join(f"{row['stage']} {row['clock']}{row['speed']}" for row in _times(run))
     return "\n".join([*lines, f"training time: {times}"])
+
+
+def planning_text(run: Path) -> str:
+    """What planners did with the models of a run, in Markdown: a table a task, and what the last model differs in."""
+    lines: list[str] = []
+    for one in _planning(run):
+        over = "mean [95 % interval over worlds, of means of seeds over seeds]"
+        lines.append(f"{one['task']}: planners from {one['starts']} starts in {one['worlds']} worlds, {over}:\n")
+        lines += [
+            markdown_table(one["comparison"].table.rows),
+            "",
+            *_bullets(one["comparison"]),
+            "",
+            one["verdict"],
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _planning(run: Path) -> list[dict[str, Any]]:
+    """Of each task what planners did, by the model that they looked ahead in; see ``diagnose.planning``."""
+    tasks: dict[str, dict[str, Result]] = defaultdict(dict)
+    for result in sorted(map(_read, (run / PLANNING).glob("*/*.json")), key=lambda one: _training_order(one["name"])):
+        tasks[result["protocol"]["task"]][result["name"]] = result
+    found = []
+    for task, results in sorted(tasks.items()):
+        first, [comparison] = next(iter(results.values())), comparisons(results)
+        rows = first["rows"]["world"]
+        told = {"task": task, "starts": len(rows), "worlds": len(set(rows)), "more": first["protocol"]["more"]}
+        found.append(
+            {**told, "comparison": comparison, "slices": first["slices"], "verdict": verdict([comparison], "starts")}
+        )
+    return found
 
 
 def _bullets(found: Comparison) -> list[str]:
@@ -111,7 +154,9 @@ def _training_order(name: str) -> tuple[int, str]:
 def _groups(run: Path) -> list[dict[str, Result]]:
     """Results that may be compared, by model in the order of training; the group with the most models first. The name
     of a best-of-N result is ``best-of-N/`` and the model's; its protocol keeps it apart from the greedy one."""
-    paths = [path for path in sorted((run / "eval").glob("*.json")) if not path.name.startswith("samples-")]
+    paths = [
+        path for path in sorted((run / "eval").glob("*.json")) if not path.name.startswith(("samples-", "states-"))
+    ]
     groups: dict[str, dict[str, Result]] = defaultdict(dict)
     named = [(re.sub(r"^best-of-\d+/", "", result["name"]), result) for result in map(_read, paths)]
     for name, result in sorted(named, key=lambda pair: _training_order(pair[0])):
@@ -157,24 +202,14 @@ def _samples(run: Path) -> dict[str, list[dict[str, Any]]]:
     return {name: _read(paths[name]) for name in sorted(paths, key=_training_order)}
 
 
-def _pictures(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def _pictures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Some rows, spread over the split, each with the pictures of the first run of every kind of model."""
-    firsts: dict[str, str] = {}
-    rows: dict[str, dict[str, Any]] = {}
-    for name, shown in samples.items():
-        for sample in shown if firsts.setdefault(name.split("/")[0], name) == name else ():
-            if sample.get("picture", "").startswith("data:image/"):
-                row = rows.setdefault(sample["id"], {**sample, "strips": []})
-                row["strips"].append((name, sample["value"], sample["picture"]))
-    spread, most = list(rows.values()), min(PICTURED, len(rows))
-    return [spread[i * (len(spread) - 1) // max(1, most - 1)] for i in range(most)]
-
-
-def _predictions(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Predictions of the last trained model: right and wrong ones, those of different kinds in turn."""
-    name = next((n for family in ("rl", "sft", "base", "") for n in samples if n.startswith(family)), "")
-    nth: dict[tuple[bool, str], Iterator[int]] = defaultdict(count)
-    turns = sorted(samples.get(name, ()), key=lambda sample: next(nth[sample["right"], sample["kind"]]))
-    shown = [sample for sample in turns if "diff" in sample]
-    sides = {"right": [s for s in shown if s["right"]], "wrong": [s for s in shown if not s["right"]]}
-    return {"model": name} | {side: found[:PREDICTIONS] for side, found in sides.items()}
+    pictured = []
+    for row in rows:
+        firsts: dict[str, tuple[str, Any]] = {}
+        for name, said in row["said"].items():
+            if said.get("picture", "").startswith("data:image/"):
+                firsts.setdefault(name.split("/")[0], (name, said))
+        pictured += [{**row, "strips": firsts.values()}] if firsts else []
+    most = min(PICTURED, len(pictured))
+    return [pictured[i * (len(pictured) - 1) // max(1, most - 1)] for i in range(most)]

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation.intervals import Worlds, bootstrap, t_interval, units, wilson
+from rlvr_world.evaluation.intervals import Worlds, bootstrap, t_interval, wilson
 
 OVERALL = "overall"
 Result = Mapping[str, Any]
@@ -141,7 +141,7 @@ def _means(
 def _interval(values: np.ndarray, binary: bool, worlds: Worlds) -> dict[str, Any]:
     """Wilson over rows for shares of right samples, else bootstrap; samples of a row are not independent."""
     alone = binary and worlds is None
-    return (wilson(float(values.sum()), len(values)) if alone else bootstrap(units(values, worlds))).as_dict()
+    return (wilson(float(values.sum()), len(values)) if alone else bootstrap(values, worlds)).as_dict()
 
 
 def in_slice(kinds: Sequence[str], slice_: str) -> np.ndarray:

@@ -25,6 +25,8 @@ from rlvr_world.models.cpu import SHORT, attend_members, for_few_queries, short_
 from rlvr_world.models.head import Model
 
 NAME = "shared_prefix"
+BLOCK = 128
+"""Tokens of a row from which the GPU's kernel is worth the seconds that it takes to compile: one of its blocks."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class TreeLayout:
 
     def attend(self, q_HNd: Tensor, k_KNd: Tensor, v_KNd: Tensor, scale: float) -> Tensor:
         """Attention output [N, H, d]."""
-        if q_HNd.device.type == "cuda":
+        if q_HNd.device.type == "cuda" and q_HNd.shape[1] >= BLOCK:
             return self.flex(q_HNd, k_KNd, v_KNd, scale)
         repeat = q_HNd.shape[0] // k_KNd.shape[0]
         if repeat > 1:
@@ -269,21 +271,29 @@ class GroupCache:
 
 
 def _attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, _: Tensor | None, **settings: Any
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **settings: Any
 ) -> tuple[Tensor, None]:
     """transformers' interface: ``settings`` brings the layout and the scale, and what is looked at to be refused."""
     layout, scale = settings.get("layout"), settings.get("scaling")
     scale = scale if scale is not None else query.shape[-1] ** -0.5
-    _check(module, query.shape[2], layout, {**settings, "sizes": value.shape[-1] - key.shape[-1] or None})
+    sizes = value.shape[-1] - key.shape[-1] or None
+    _check(module, query.shape[2], layout, {**settings, "sizes": sizes, "attention_mask": attention_mask})
     if isinstance(layout, TreeLayout):
-        return layout.attend(query[0], key[0], value[0], scale)[None], None
-    if isinstance(layout, GroupCache):
-        return layout.attend(module.layer_idx, query, key, value, scale), None  # type: ignore[arg-type]
-    return _sdpa(query, key, value, scale, causal=query.shape[2] > 1).transpose(1, 2), None
+        out = layout.attend(query[0], key[0], value[0], scale)[None]
+    elif isinstance(layout, GroupCache):
+        out = layout.attend(module.layer_idx, query, key, value, scale)  # type: ignore[arg-type]
+    else:
+        out = _sdpa(query, key, value, scale, causal=query.shape[2] > 1).transpose(1, 2)
+    return out.contiguous(), None  # which the reshape that comes next would do as well, and some models rely on
 
 
 AttentionInterface.register(NAME, _attention)
-REFUSED = {"softcap": "softcap", "s_aux": "sinks", "sizes": "values of another size than its keys"}
+REFUSED = {
+    "softcap": "softcap",
+    "s_aux": "sinks",
+    "sizes": "values of another size than its keys",
+    "attention_mask": "a mask of its own",  # transformers makes none for an attention that it does not know
+}
 
 
 def _check(module: nn.Module, new: int, layout: TreeLayout | GroupCache | None, settings: dict[str, Any]) -> None:

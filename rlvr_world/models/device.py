@@ -14,9 +14,9 @@ from rlvr_world.errors import InputError
 def check_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
     """The device to run on; ``auto`` takes a GPU where there is one. Raises InputError for a GPU that is not there."""
     if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device: expected auto, cpu or cuda, got {device!r}")
+        raise InputError(f"model.device: expected auto, cpu or cuda, got {device!r}")
     if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device: cuda is asked for, but torch finds no GPU on this machine; set device=cpu or auto")
+        raise InputError("model.device: cuda is asked for, but torch finds no GPU on this machine; set cpu or auto")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun: a GPU for each process
@@ -31,7 +31,7 @@ def compute_dtype(precision: Literal["auto", "float32", "bfloat16"], device: tor
     if precision in named:
         return named[precision]
     if precision != "auto":
-        raise InputError(f"precision: expected auto, float32 or bfloat16, got {precision!r}")
+        raise InputError(f"model.precision: expected auto, float32 or bfloat16, got {precision!r}")
     gpu = device.type == "cuda"
     fast = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else _cpu_multiplies_bfloat16()
     return torch.bfloat16 if fast else torch.float32

@@ -10,17 +10,25 @@ from typing import Any
 import torch
 from huggingface_hub import constants, snapshot_download
 from peft import PeftModel
-from safetensors import SafetensorError
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.utils import logging
 
-from rlvr_world.config import ModelConfig
+from rlvr_world.config import ModelConfig, check_shape
 from rlvr_world.errors import InputError
 from rlvr_world.models.head import Model
 from rlvr_world.models.lora import ADAPTER, load_adapter, merge_copy, verify_merge
 from rlvr_world.models.smollm2 import smollm2_folder
-from rlvr_world.models.text_tokenizer import TextTokenizer
+from rlvr_world.models.text_tokenizer import TextTokenizer, know_ends
 
 logging.disable_progress_bar()  # loading and saving take moments; stages have bars of their own
 
@@ -30,6 +38,7 @@ the recipe adds (rules, a visual tokenizer)."""
 CODEC = "codec"
 """The entry of a model's config.json that says what its tokens mean where they are not text."""
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+_OTHERWISE = "save the model's own there; a published video model is not adopted yet: `rlvr-world adopt` it first"
 
 
 def create_model(
@@ -40,8 +49,7 @@ def create_model(
     End and padding ids come from ``tokenizer``.
     Raises InputError for a hidden size that the heads cannot share, or a tokenizer larger than ``vocab_size``.
     """
-    if shape.hidden % (2 * shape.heads):
-        raise InputError(f"model hidden: expected a multiple of 2 x heads ({2 * shape.heads}), got {shape.hidden}")
+    check_shape(shape)
     if tokenizer is not None and len(tokenizer) > vocab_size:
         raise InputError(f"model vocab_size: the tokenizer has {len(tokenizer)} tokens, got {vocab_size}; raise it")
     config = LlamaConfig(
@@ -61,36 +69,34 @@ def create_model(
         return LlamaForCausalLM(config)
 
 
-def load_model(source: str, device: torch.device | str = "cpu") -> tuple[PreTrainedModel, TextTokenizer | None]:
+def load_model(
+    source: str, device: torch.device | str = "cpu", text: bool = True
+) -> tuple[PreTrainedModel, TextTokenizer | None]:
     """The float32 causal language model and tokenizer in a local folder, on the Hugging Face hub, or ``smollm2``.
 
-    A model over other tokens than text has its codec's settings under ``codec`` in config.json, and no tokenizer.
+    A model over other tokens than text has its codec's settings under ``codec`` in config.json, and no tokenizer;
+    without ``text`` a tokenizer is not looked for (published video models come with one that they do not use).
     Only safetensors weights are read, and no code that comes with a model is run.
 
     Raises InputError where the folder, its config, weights or tokenizer are missing or broken, where
-    weights are missing in the file (never replaced by random ones), or the hub does not answer.
+    weights are missing in the file (never replaced by random ones), for an encoder-decoder, quantised weights and other
+    models that are no causal language models, or where the hub does not answer.
     """
-    place = str(smollm2_folder()) if source == "smollm2" else source
-    local = Path(place).expanduser()
-    if local.is_dir():
-        place = str(local)
-        if not (local / "config.json").is_file():
-            adapter = (local / "adapter_config.json").is_file()
-            hint = "it is a LoRA adapter, name the merged model's folder" if adapter else "name a model's folder"
-            raise InputError(f"model {local}: there is no config.json; {hint}")
-    elif _looks_like_a_path(place):
-        raise InputError(f"model {source}: there is no such folder; check the path")
+    place = model_place(source)
+    local = Path(place)
     try:
-        textual = getattr(AutoConfig.from_pretrained(place), CODEC, None) is None
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+        _check_kind(source, config)
+        textual = text and getattr(config, CODEC, None) is None
         if textual and local.is_dir() and not any((local / name).is_file() for name in TOKENIZER_FILES):
-            raise InputError(f"model {local}: there is no tokenizer ({TOKENIZER_FILES[0]}); save the model's own there")
-        tokenizer = AutoTokenizer.from_pretrained(place) if textual else None
+            raise InputError(f"model {local}: there is no tokenizer ({TOKENIZER_FILES[0]}); {_OTHERWISE}")
+        tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False) if textual else None
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            place, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            place, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False
         )
-    except InputError:
+    except (InputError, torch.OutOfMemoryError):
         raise
-    except (OSError, ValueError, SafetensorError) as error:
+    except Exception as error:
         raise InputError(_why_not_loaded(source, local.is_dir(), error)) from error
     model, missing = loaded[0], sorted(loaded[1]["missing_keys"])
     if missing:
@@ -99,8 +105,37 @@ def load_model(source: str, device: torch.device | str = "cpu") -> tuple[PreTrai
     rows = model.get_input_embeddings().weight.shape[0]
     if tokenizer is not None and len(tokenizer) > rows:
         has = f"the tokenizer has {len(tokenizer)} tokens but the model only {rows}"
-        raise InputError(f"model {source}: {has}; put the tokenizer that it was trained with into its folder")
+        raise InputError(f"model {source}: {has}; {_OTHERWISE}")
+    if tokenizer is not None:
+        know_ends(tokenizer, model.generation_config)
     return model.to(device), tokenizer
+
+
+def model_place(source: str) -> str:
+    """The local folder or hub id of a model. Raises InputError for a path where no model is."""
+    place = str(smollm2_folder()) if source == "smollm2" else source
+    local = Path(place).expanduser()
+    if local.is_dir():
+        if not (local / "config.json").is_file():
+            adapter = (local / "adapter_config.json").is_file()
+            hint = "it is a LoRA adapter, name the merged model's folder" if adapter else "name a model's folder"
+            raise InputError(f"model {local}: there is no config.json; {hint}")
+        return str(local)
+    if _looks_like_a_path(place):
+        raise InputError(f"model {source}: there is no such folder; check the path")
+    return place
+
+
+def _check_kind(source: str, config: PretrainedConfig) -> None:
+    """Raises InputError for a model that is not one sequence of tokens under weights that can be trained."""
+    kinds = {
+        "an encoder-decoder": getattr(config, "is_encoder_decoder", False),
+        "quantised weights": getattr(config, "quantization_config", None),
+        f"the type {config.model_type}": type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING,
+    }
+    if wrong := [kind for kind, is_so in kinds.items() if is_so]:
+        wanted = "a causal language model with weights that can be trained"
+        raise InputError(f"model {source}: expected {wanted}, got {wrong[0]}; choose another one")
 
 
 def world_of(source: str | Path) -> Path | None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import GenerationConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rlvr_world.errors import InputError
 from rlvr_world.types import Given, Script, Write
@@ -33,18 +35,60 @@ so that a name is the same tokens wherever it stands: worlds that combine names 
 
 
 def turn_ids(tokenizer: TextTokenizer, prompt: str) -> list[int]:
-    """A prompt as a chat turn where the tokenizer has a template, else followed by its answer mark."""
-    if tokenizer.chat_template:
-        turn = [{"role": "user", "content": prompt}]
-        return list(tokenizer.apply_chat_template(turn, add_generation_prompt=True, return_dict=False))
-    return list(tokenizer.encode(prompt + (ANSWER if ANSWER in tokenizer.get_vocab() else "")))
+    """A prompt as a chat turn where the tokenizer has a template, else followed by its answer mark. Names of special
+    tokens in it are data, and so letters. Raises InputError for a template that does not take such a turn."""
+    if not tokenizer.chat_template:
+        mark = [tokenizer.convert_tokens_to_ids(ANSWER)] if ANSWER in tokenizer.get_vocab() else []
+        return [*tokenizer.encode(prompt, split_special_tokens=True), *mark]
+    if not _special(tokenizer).search(prompt):
+        return list(_turn(tokenizer, prompt, tokenize=True))
+    whole, hole = _turn(tokenizer, prompt), "\N{OBJECT REPLACEMENT CHARACTER}"
+    before, _, after = _turn(tokenizer, hole).partition(hole)
+    said = whole.removeprefix(before).removesuffix(after)
+    if before + said + after != whole:
+        raise InputError("the model's chat template: expected what it puts around a text not to depend on the text")
+    framing = (tokenizer.encode(part, add_special_tokens=False) for part in (before, after))
+    return [*next(framing), *_letters(tokenizer, said), *next(framing)]
+
+
+def _turn(tokenizer: TextTokenizer, text: str, tokenize: bool = False) -> Any:
+    """The chat template's text, or its ids, of one turn of the user."""
+    turn = [{"role": "user", "content": text}]
+    try:
+        return tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=tokenize, return_dict=False)
+    except Exception as error:
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(
+            f"the model's chat template: expected it to take one turn of the user, got {why:.200}; mend chat_template"
+        ) from error
+
+
+def _letters(tokenizer: TextTokenizer, text: str) -> list[int]:
+    return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+
+@lru_cache(maxsize=4)
+def _special(tokenizer: TextTokenizer) -> re.Pattern[str]:
+    """The names of special tokens."""
+    names = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    return re.compile("|".join(map(re.escape, names)) or r"(?!)")
 
 
 def answer_script(tokenizer: TextTokenizer, prompt: Sequence[int], answer: str | None, max_response: int) -> Script:
     """A prompt, then the answer until the end mark; ``answer`` None is not known."""
-    stop = (tokenizer.eos_token_id,)
-    target = None if answer is None else (*tokenizer.encode(answer, add_special_tokens=False), *stop)
-    return Script((Given(tuple(prompt)), Write(max_response, stop=stop, target=target)))
+    target = None if answer is None else (*_letters(tokenizer, answer), tokenizer.eos_token_id)
+    return Script((Given(tuple(prompt)), Write(max_response, stop=ends(tokenizer), target=target)))
+
+
+def know_ends(tokenizer: TextTokenizer, generation: GenerationConfig | None) -> None:
+    """Have ``ends`` know those that the model's ``generation_config`` names besides the tokenizer's own."""
+    named = generation.eos_token_id if generation is not None else None
+    vars(tokenizer)["model_ends"] = tuple(named) if isinstance(named, list) else () if named is None else (named,)
+
+
+def ends(tokenizer: TextTokenizer) -> tuple[int, ...]:
+    """Every token that ends an answer, first the tokenizer's own, which answers are trained to end with."""
+    return tuple(dict.fromkeys((tokenizer.eos_token_id, *getattr(tokenizer, "model_ends", ()))))
 
 
 def check_end(tokenizer: TextTokenizer) -> None:
@@ -74,7 +118,7 @@ def train_text_tokenizer(
     least = 256 + len(SPECIAL_TOKENS)
     if vocab_size < least:
         raise InputError(
-            f"tokenizer vocab_size: expected at least {least} (all bytes and marks), got {vocab_size}; raise it"
+            f"model.vocabulary: expected at least {least} (all bytes and marks), got {vocab_size}; raise it"
         )
     tokenizer, whole_pieces = Tokenizer(models.BPE()), pre_tokenizers.Split(Regex(PIECES[pieces]), "isolated")
     in_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

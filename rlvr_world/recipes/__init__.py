@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import to_json
-from rlvr_world.types import Domain, Finding, Picture, Score, Transition
+from rlvr_world.types import Domain, Finding, Outcome, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.models.head import Model
@@ -45,6 +45,8 @@ class Splits:
     """(seed, epoch) -> the rows that RL draws from, as many in every epoch; None takes the training rows."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Why rows that were read are in no split -> how many."""
+    control: Sequence[Transition] | None = None
+    """What RL's control fits, where that is not what SFT does: the rows that RL draws from."""
 
     def rl_epoch(self, seed: int, epoch: int) -> Sequence[Transition]:
         return self.train if self.epoch is None else self.epoch(seed, epoch)
@@ -63,6 +65,22 @@ class FirstStage:
     """The stage as it begins."""
     validate: Callable[[VisualTokenizerTraining], dict[str, float]]
     """Numbers of held-out data, named ``eval/...``."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What planners try in a world: where it starts, what is worth doing in a state, and what ends it.
+
+    ``actions`` and ``last`` read states of the real world and of the imagined one.
+    """
+
+    real: World
+    starts: Mapping[str, Mapping[str, Any]]
+    """The world's name (a game) -> the options of ``real.start`` that begin it."""
+    actions: Callable[[Any], Sequence[Any]]
+    """What can be done in a state and may change it, as far as the state tells."""
+    last: Callable[[Any], Any]
+    """The action that reaches the goal from a state, where it can be done there; else None."""
 
 
 class Recipe(ABC):
@@ -107,6 +125,19 @@ class Recipe(ABC):
 
     # What only some recipes need
 
+    def adopt(self, config: Config, model: Model, world: Path) -> None:
+        """Write into the config of a model that was trained elsewhere what its tokens mean; see ``runs.adopt``."""
+        raise InputError(
+            f"recipe {config.recipe}: its models need no adopting; name them as they are with model.source"
+        )
+
+    def check_config(self, config: Config) -> None:  # noqa: B027
+        """Raises InputError for settings that do not go together, before any row is read, collected or made."""
+
+    def rehearse(self, config: Config, splits: Splits, stage: VisualTokenizerTraining) -> Domain | None:
+        """The domain as it is with what the first stage begins with: what does not fit shows before it costs."""
+        return None
+
     def first_stage(self, config: Config) -> FirstStage | None:
         """What is trained before there can be a model; None for nothing."""
         return None
@@ -145,9 +176,36 @@ class Recipe(ABC):
             raise InputError(f"question: expected an object with the keys state and action, got {given!r:.80}")
         return Transition(str(given.get("id", "question")), given["state"], given["action"], None)
 
+    def scene(self, config: Config, domain: Domain) -> Scene:
+        """How sessions imagine this world: here any that is over text, from the states of test rows on."""
+        from rlvr_world.domains.scene import TextScene, start_rows
+
+        def ask(state: Any, action: str) -> Transition | Outcome:
+            try:
+                return self.question({"state": state, "action": action})
+            except InputError as error:
+                return Outcome(state, info={"action_error": str(error)})
+
+        def start(seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+            return options["state"] if "state" in options else choose(seed, options).state, {}
+
+        choose = start_rows(lambda: self.splits(config).test)
+        return TextScene(domain, start, ask, self.shown)
+
+    def real(self, config: Config) -> World:
+        """The real world behind the rows, to be stepped as the imagined one is."""
+        raise InputError(f"recipe {config.recipe}: its rows come from files, not from a world that can be stepped")
+
     def shown(self, state: Any) -> str | Picture:
         """A state for a person or a file."""
-        return state if isinstance(state, str) else json.dumps(state, ensure_ascii=False)
+        try:
+            return state if isinstance(state, str) else json.dumps(state, ensure_ascii=False)
+        except TypeError:  # no JSON
+            return str(state)
+
+    def tasks(self, config: Config) -> dict[str, Task]:
+        """What planners try, by name; empty where a world has no goals."""
+        return {}
 
     def inspect(self, config: Config, out: Path) -> str:
         """A look at the data before anything is trained on them; pictures go to the folder ``out``."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlvr_world.domains.text_game.config import TextWorldSpec
+from rlvr_world.domains.text_game.config import Bytesized32Spec, TextWorldSpec
 from rlvr_world.domains.video.envs.specs import SPECS
 from rlvr_world.domains.web_page.config import BrowserSpec
 from rlvr_world.errors import InputError
 
-ENVS = {"textworld": TextWorldSpec, "web": BrowserSpec, **SPECS}
+ENVS = {"textworld": TextWorldSpec, "bytesized32": Bytesized32Spec, "web": BrowserSpec, **SPECS}
 """The settings of each environment that is played here."""
 
 
@@ -27,6 +27,10 @@ def collect(name: str, spec: Any, folder: Path) -> Path:
         from rlvr_world.domains.text_game.envs import textworld
 
         return textworld.collect_rows(spec, folder)
+    if name == "bytesized32":
+        from rlvr_world.domains.text_game.envs import bytesized32
+
+        return bytesized32.collect_rows(spec, folder)
     if name == "web":
         from rlvr_world.domains.web_page.envs import collect as pages
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rlvr_world.config import Config, OptimizerConfig, RLConfig, SFTConfig
-from rlvr_world.domains.splits import mix_unchanged
+from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SFTConfig, at_least, check_shape
+from rlvr_world.domains.splits import evened, held_out, mix_unchanged
 from rlvr_world.errors import InputError
-from rlvr_world.recipes import Recipe
+from rlvr_world.recipes import Recipe, Splits
 from rlvr_world.types import Transition
 
 if TYPE_CHECKING:
@@ -27,6 +27,15 @@ class RowsRecipe(Recipe):
     def config(self) -> Config:
         return self._config()
 
+    def check_config(self, config: Config) -> None:
+        from rlvr_world.domains.row_files import locate
+
+        if config.model.source == "scratch":
+            check_shape(config.model)
+            at_least(config.model, "model.", vocabulary=259)  # all bytes, and the marks
+        for path in filter(None, self.files(config)) if config.data.source == "files" else ():
+            locate(path, "training or test")
+
     @abstractmethod
     def read(self, config: Config, path: str, column: str = "", on_fault: OnFault = None) -> list[Transition]:
         """The rows of a file; ``column`` holds their reasoning."""
@@ -37,10 +46,16 @@ class RowsRecipe(Recipe):
         return {config.data.train: reasoning_column(config), config.data.test: ""}
 
     def row_faults(self, config: Config) -> list[str]:
-        faults: list[str] = []
+        from rlvr_world.domains.row_files import skipping
+
+        on_fault, faults = skipping(skip_faulty=True)
         for path, column in self.files(config).items() if config.data.source == "files" else ():
-            if path:
-                self.read(config, path, column, lambda error: faults.append(str(error)))
+            try:
+                if path:
+                    self.read(config, path, column, on_fault)
+            except InputError:
+                if not faults:
+                    raise
         return faults
 
 
@@ -56,16 +71,43 @@ def reasoning_column(config: Config) -> str:
     return config.data.reasoning_column if config.sft.reasoning and fitted else ""
 
 
+def shared_out(
+    parts: Sequence[Sequence[Transition]],
+    config: Config,
+    unit: Callable[[Transition], Hashable],
+    changed: Callable[[Transition], bool],
+    sft: Sequence[Transition] | None = None,
+) -> Splits:
+    """Training, validation and test rows as splits, the training rows shared out between SFT and RL as the config says;
+    rows of one ``unit`` go the same way. ``sft`` are SFT's rows, where they are others."""
+    train, valid, test = parts
+    rule, control = config.data.split, None
+    if rule.sft and sft is not None:
+        raise InputError(
+            "data.split.sft: expected 0 with data.sft_train, which says what SFT fits; leave one of them out"
+        )
+    if rule.sft:
+        apart = set(held_out(list(dict.fromkeys(map(unit, train))), rule.sft, rule.seed, "units for SFT"))
+        sft, train = [row for row in train if unit(row) in apart], [row for row in train if unit(row) not in apart]
+        control = evened(train, config.data.even, config.seed)
+    fitted = evened(train if sft is None else sft, config.data.even, config.seed)
+    return Splits(fitted, train, valid, test, drawn(train, config, changed), control=control)
+
+
 def drawn(
     rows: Sequence[Transition], config: Config, changed: Callable[[Transition], bool]
 ) -> Callable[[int, int], Sequence[Transition]] | None:
-    """What RL draws from in each epoch: those that are ``changed`` and some others; None for all rows."""
-    if config.data.unchanged_per_hundred < 0:
-        return None
-    parts: tuple[list[Transition], list[Transition]] = ([], [])
-    for row in rows:
-        parts[not changed(row)].append(row)
-    return partial(mix_unchanged, *parts, config.data.unchanged_per_hundred)
+    """What RL draws from in each epoch: those that are ``changed`` and some others, and verbs evenly, as the config
+    says; None for all rows as they come."""
+    data, mixed = config.data, None
+    if data.unchanged_per_hundred >= 0:
+        parts: tuple[list[Transition], list[Transition]] = ([], [])
+        for row in rows:
+            parts[not changed(row)].append(row)
+        mixed = partial(mix_unchanged, *parts, data.unchanged_per_hundred)
+    if not data.even:
+        return mixed
+    return lambda seed, epoch: evened(mixed(seed, epoch) if mixed else rows, data.even, seed, epoch)
 
 
 def text_of(config: Config, tokenizer: TextTokenizer | None) -> TextTokenizer:
@@ -80,8 +122,21 @@ def from_scratch(rate: float) -> OptimizerConfig:
     return OptimizerConfig(rate, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98)
 
 
+def published_model(source: str) -> ModelConfig:
+    """The paper's: SFT trains adapters, RL every weight."""
+    return ModelConfig(
+        source=source,
+        lora_rank=32,
+        lora_alpha=16,
+        lora_stages="sft",
+        device="cuda",
+        precision="bfloat16",
+        gradient_checkpointing=True,
+    )
+
+
 def published_sft(steps: int, batch: int) -> SFTConfig:
-    """What the paper's scripts share, as does ``published_rl``."""
+    """What the paper's scripts share, as do the two beside it."""
     optimizer = OptimizerConfig(1e-5, "cosine", warmup=0.1, beta2=0.95)
     return SFTConfig(steps=steps, batch=batch, forward_tokens=16384, reasoning=True, optimizer=optimizer)
 

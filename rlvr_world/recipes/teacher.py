@@ -22,7 +22,7 @@ from rlvr_world.domains.text_game.prompt import Rules, build_prompt
 from rlvr_world.domains.text_game.rows import GameState
 from rlvr_world.domains.text_game.scoring import score_answer
 from rlvr_world.errors import InputError
-from rlvr_world.models.attention import share_prefixes
+from rlvr_world.models.contract import prepare
 from rlvr_world.models.device import check_device
 from rlvr_world.models.loading import load_model
 from rlvr_world.recipes import find
@@ -61,7 +61,7 @@ def teach(config: Config, out: Path, model: str, url: str = "", samples: int = 1
 def _from_model(rows: Sequence[Transition], config: Config, source: str, samples: int, batch: int = 16) -> Taught:
     """A local model samples at temperature 1 with the recipe's own prompts."""
     model, tokenizer = load_model(source, device=check_device(config.model.device))
-    share_prefixes(model)
+    prepare(model)
     domain = find(config.recipe).domain(config, model, tokenizer, None)
     for start in range(0, len(rows), batch):
         part = rows[start : start + batch]

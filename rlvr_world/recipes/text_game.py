@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.domains.splits import WorldSplitRule, held_out, split_rows
 from rlvr_world.domains.text_game.config import PromptStyle, TextGameConfig, TextWorldSpec
-from rlvr_world.recipes import Splits, rows
+from rlvr_world.recipes import Splits, Task, rows
 from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
-from rlvr_world.types import Transition
+from rlvr_world.types import Domain, Scene, Transition
 
 if TYPE_CHECKING:
     from rlvr_world.domains.row_files import OnFault
     from rlvr_world.domains.text_game.domain import TextGame
+    from rlvr_world.domains.text_game.envs.played import RealGames
     from rlvr_world.domains.text_game.prompt import Rules
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
@@ -52,7 +53,7 @@ def bytesized32() -> Config:
         model=ModelConfig(vocabulary=4096, pieces="fields", hidden=256, layers=8, heads=4),
         sft=SFTConfig(steps=700, batch=64, optimizer=rows.from_scratch(1.5e-3), save_every=50, eval_every=175),
         rl=RLConfig(
-            steps=40, prompts=64, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=20
+            steps=40, prompts=64, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.0, eval_every=20
         ),
         control=ControlConfig(learning_rate=3e-4),
     )
@@ -80,7 +81,7 @@ def _published(recipe: str, size: str, reward: Any, unchanged: float) -> Config:
         summary=f"the published settings for R1-Distill-Qwen-{size}, {reward.replace('_', '-')} reward (GPUs)",
         data=TextGameConfig(
             source="files",
-            style=PromptStyle(instructions=True, example=True, rules=True, literals="python"),
+            style=PromptStyle(row=True, example=True),
             max_prompt=7192,
             max_response=4096,
             reward=reward,
@@ -88,7 +89,7 @@ def _published(recipe: str, size: str, reward: Any, unchanged: float) -> Config:
             reasoning_column="answer",
             unchanged_per_hundred=unchanged,
         ),
-        model=ModelConfig(source=source, device="cuda", precision="bfloat16", gradient_checkpointing=True),
+        model=rows.published_model(source),
         sft=rows.published_sft(steps=2648, batch=16),  # 4,237 samples, 10 epochs
         rl=rows.published_rl(steps=380, prompts=128, minibatches=2),
         eval=EvalConfig(max_rows=256),
@@ -97,25 +98,27 @@ def _published(recipe: str, size: str, reward: Any, unchanged: float) -> Config:
 
 class TextGameRecipe(RowsRecipe):
     def splits(self, config: Config) -> Splits:
-        from rlvr_world.domains.text_game.rows import is_gold
+        from rlvr_world.domains.row_files import left_out, skipping
+        from rlvr_world.domains.text_game.rows import is_gold, question
 
         data: TextGameConfig = config.data
         column = reasoning_column(config)
+        on_fault, faults = skipping(data.skip_faulty)
         if data.source == "textworld":
-            train, valid, test = _played(data)
+            parts = _played(data)
         else:
-            train, valid, test = self._from_files(config, "" if data.sft_train else column)
-        sft = self.read(config, data.sft_train, column) if data.sft_train else train
-        return Splits(sft, train, valid, test, rows.drawn(train, config, is_gold))
+            parts = self._from_files(config, "" if data.sft_train else column, on_fault)
+        sft = self.read(config, data.sft_train, column, on_fault) if data.sft_train else None
+        return replace(rows.shared_out(parts, config, question, is_gold, sft), left_out=left_out(faults))
 
-    def _from_files(self, config: Config, column: str) -> tuple[Sequence[Transition], ...]:
+    def _from_files(self, config: Config, column: str, on_fault: OnFault) -> tuple[Sequence[Transition], ...]:
         from rlvr_world.domains.text_game.rows import deduplicate, question
 
         data: TextGameConfig = config.data
-        train = self.read(config, rows.train_file(config), column)
+        train = self.read(config, rows.train_file(config), column, on_fault)
         if not data.test:
             return split_rows(train, data.split, question)
-        test = self.read(config, data.test)
+        test = self.read(config, data.test, on_fault=on_fault)
         if data.deduplicate:
             train = deduplicate(train, test)
         if data.split.worlds:
@@ -142,8 +145,8 @@ class TextGameRecipe(RowsRecipe):
 
     def write_world(self, config: Config, folder: Path, start: Path | None, run: Path) -> Config:
         """The rules of the games, where prompts give them."""
-        if file := _rules_file(config, start):
-            (folder / RULES).write_bytes(Path(file).read_bytes())
+        if rules := _rules(config, start):
+            rules.save(folder / RULES)
         return replace(config, data=replace(config.data, rules=""))
 
     def texts(self, config: Config, splits: Splits) -> Iterator[str]:
@@ -151,6 +154,41 @@ class TextGameRecipe(RowsRecipe):
 
         style, rules = config.data.style, _rules(config, None)
         return (build_prompt(t, style, rules) + build_answer(t, style.instructions) for t in splits.train)
+
+    def scene(self, config: Config, domain: Domain) -> Scene:
+        from rlvr_world.domains.scene import start_rows
+        from rlvr_world.domains.text_game.scene import Moment, imagined_games
+
+        if config.data.source == "textworld":
+            real = self.real(config)
+            return imagined_games(domain, real.start, real.commands)
+        choose = start_rows(lambda: self.splits(config).test)
+
+        def start(seed: int, options: Mapping[str, Any]) -> tuple[Moment, Mapping[str, Any]]:
+            row = choose(seed, options)
+            return Moment(row.state, row.world), {"row": row.id}
+
+        return imagined_games(domain, start, lambda game: ())
+
+    def real(self, config: Config) -> RealGames:
+        from rlvr_world.domains.text_game.envs.played import RealGames
+
+        data: TextGameConfig = config.data
+        if data.source != "textworld":
+            super().real(config)
+        return RealGames(replace(data.env, split="test") if data.split.worlds else data.env)
+
+    def tasks(self, config: Config) -> dict[str, Task]:
+        """To win games that were trained on, and games that were not, as many of each."""
+        data: TextGameConfig = config.data
+        if data.source != "textworld":
+            return {}
+        real, found = self.real(config), {}
+        specs = {"trained games": replace(data.env, split="train"), "unseen games": replace(data.env, split="test")}
+        for name, spec in specs.items():
+            games = [f"house-{spec.game_number(index):04d}" for index in range(spec.games)]
+            found[name] = Task(real, {game: {"game": game} for game in games}, real.worth_trying, real.last)
+        return found
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.text_game.rows import read_question
@@ -170,7 +208,7 @@ class TextGameRecipe(RowsRecipe):
 
 def _rules_file(config: Config, world: Path | None) -> Path | None:
     """The rules that prompts give, if they do: those that the config names, or those that came with the model."""
-    if not config.data.style.rules:
+    if config.data.style.row or not config.data.style.rules:
         return None
     if config.data.rules:
         return Path(config.data.rules)

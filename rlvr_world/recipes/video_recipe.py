@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_world.config import Config
-from rlvr_world.domains.video.config import VideoConfig
+from rlvr_world.config import Config, check_shape
+from rlvr_world.domains.video.config import VideoConfig, check_numbers
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import FirstStage, Recipe, Splits
-from rlvr_world.types import Domain, Finding, Picture, Score, Transition
+from rlvr_world.types import Domain, Finding, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.domains.video.domain import VideoDomain
+    from rlvr_world.domains.video.layout import Codec
     from rlvr_world.domains.video.token_cache import TokenCache
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
@@ -42,6 +43,7 @@ class VideoRecipe(Recipe):
     def splits(self, config: Config) -> Splits:
         from torch.utils.data import ConcatDataset
 
+        from rlvr_world.domains.row_files import left_out
         from rlvr_world.domains.video.augmentation import Jittered
         from rlvr_world.domains.video.splits import held_out_clips, parts, training_clips
 
@@ -55,7 +57,36 @@ class VideoRecipe(Recipe):
             versions: list[Any] = [train, *(training_clips(data, copy, config.seed) for copy in copies)]
             sft = ConcatDataset(versions)
         valid, test = (held_out_clips(data, found[name], config.seed) for name in ("valid", "test"))
-        return Splits(sft, train, valid, test)
+        return Splits(sft, train, valid, test, left_out=left_out(found.skipped, "episodes"))
+
+    def check_config(self, config: Config) -> None:
+        data: VideoConfig = config.data
+        check_numbers(data)
+        _lpips(config)
+        if config.model.source != "scratch":
+            return
+        check_shape(config.model)
+        wanted = {"single_step": "frame", "multi_step": "compressive"}[data.kind]
+        kind, where = data.tokenizer.kind, "kind"
+        if data.tokenizer.source:
+            from rlvr_world.vision.loading import load_visual_tokenizer
+
+            name = type(load_visual_tokenizer(data.tokenizer.source)).__name__
+            kind, where = "frame" if name == "FrameTokenizer" else "compressive", "source"
+        if kind != wanted:
+            raise InputError(
+                f"data.tokenizer.{where}: expected a {wanted} one with data.kind={data.kind}, got a {kind} one"
+            )
+
+    def rehearse(self, config: Config, splits: Splits, stage: VisualTokenizerTraining) -> VideoDomain:
+        """The untrained tokenizer has the shapes of the trained one, and its tokens are kept nowhere."""
+        from rlvr_world.domains.video.codec import fit_codec
+        from rlvr_world.domains.video.splits import parts
+        from rlvr_world.domains.video.token_cache import TokenCache
+
+        data: VideoConfig = config.data
+        cache = TokenCache(stage.tokenizer, (data.height, data.width), Path(data.cache).expanduser() / "tokens")
+        return _domain(config, fit_codec(data, parts(data)["train"], cache), cache)
 
     def first_stage(self, config: Config) -> FirstStage | None:
         """The visual tokenizer, unless the recipe names one or the model that training starts from has its own."""
@@ -76,10 +107,7 @@ class VideoRecipe(Recipe):
         from rlvr_world.vision.loading import load_visual_tokenizer
 
         trained = sorted((run / "tokenizer").glob("step-*"))[-1:]
-        known = [start / VISUAL_TOKENIZER] if start and (start / VISUAL_TOKENIZER).is_dir() else trained
-        source = config.data.tokenizer.source or (str(known[0]) if known else "")
-        if not source:
-            raise InputError("data.tokenizer.source: a video model needs its visual tokenizer; name its folder")
+        source = _visual_tokenizer(config, start and start / VISUAL_TOKENIZER, *trained)
         load_visual_tokenizer(source).save_pretrained(str(folder / VISUAL_TOKENIZER))
         data = config.data
         return replace(config, data=replace(data, tokenizer=replace(data.tokenizer, source="")))
@@ -115,22 +143,36 @@ class VideoRecipe(Recipe):
         setattr(model.config, CODEC, codec.to_json())
         return model, None
 
+    def adopt(self, config: Config, model: Model, world: Path) -> None:
+        from rlvr_world.domains.video.codec import codec_of, read_ranges
+        from rlvr_world.models.loading import CODEC
+
+        data: VideoConfig = config.data
+        if data.proprio:
+            raise InputError(f"recipe {config.recipe}: its models predict proprioception, whose ranges are not known")
+        ranges = read_ranges(Path(data.action_ranges).expanduser(), data.action_bins)
+        codec, sizes = codec_of(data, _cache(config, world), ranges), model.config
+        got = (sizes.vocab_size, sizes.max_position_embeddings)
+        if got[0] != codec.layout.vocabulary or got[1] < codec.layout.max_length:
+            raise InputError(
+                f"model {config.model.source}: expected {codec.layout.vocabulary} token ids and room for "
+                f"{codec.layout.max_length} of them, got {got[0]} and {got[1]}; check --recipe and --tokenizer"
+            )
+        setattr(model.config, CODEC, codec.to_json())
+
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> VideoDomain:
-        from rlvr_world.domains.video.domain import VideoDomain
         from rlvr_world.domains.video.layout import Codec
         from rlvr_world.models.loading import CODEC
-        from rlvr_world.vision.metrics import FrameMetrics
 
         stored = getattr(model.config, CODEC, None)
         if stored is None:
             raise InputError(
-                f"model {config.model.source}: its config.json has no {CODEC}, so it is no video model; name a model "
-                "that a video recipe trained, or scratch"
+                f"model {config.model.source}: its config.json has no {CODEC}, so nothing says what its tokens mean; "
+                "name a model that a video recipe trained, or `rlvr-world adopt` a published one"
             )
         codec = Codec.from_json(stored, f"model {config.model.source}: config.json: {CODEC}")
         codec.check_model(model.config.vocab_size)
-        metrics = FrameMetrics(None if config.data.lpips == "none" else partial(_load_lpips, config))
-        return VideoDomain(codec, _cache(config, world), metrics, config.data.reward, config.data.skip_blocks)
+        return _domain(config, codec, _cache(config, world))
 
     def check_data(self, config: Config, domain: Domain) -> None:
         from rlvr_world.domains.video.codec import check_ranges
@@ -155,6 +197,31 @@ class VideoRecipe(Recipe):
 
         assert isinstance(domain, VideoDomain)
         return [*round_trip(domain, rows), *flips(domain, rows, judged)]
+
+    def scene(self, config: Config, domain: Domain) -> Scene:
+        from rlvr_world.domains.scene import start_rows
+        from rlvr_world.domains.video.domain import VideoDomain
+        from rlvr_world.domains.video.envs.played import FIELDS, real_world
+        from rlvr_world.domains.video.scene import VideoScene
+
+        assert isinstance(domain, VideoDomain)
+        choose = start_rows(lambda: self.splits(config).test)
+
+        real = None if config.data.source not in FIELDS else real_world(config.data, live=1)
+
+        def start(seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
+            if real and "row" not in options:
+                past, told = real.start(seed, options)
+                return past.seen, told
+            row = choose(seed, options)
+            return row, {"row": row.id}
+
+        return VideoScene(domain, start)
+
+    def real(self, config: Config) -> World:
+        from rlvr_world.domains.video.envs.played import FIELDS, real_world
+
+        return real_world(config.data) if config.data.source in FIELDS else super().real(config)
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.video.episodes import read_question
@@ -185,7 +252,7 @@ class VideoRecipe(Recipe):
         return {
             "domain": "video",
             "kind": data.kind,
-            "frames": [data.height, data.width],
+            "frames": [data.height, data.width, data.fit],
             "horizon": data.horizon,
             "frame_skip": data.frame_skip,
             "lpips": data.lpips,
@@ -194,6 +261,14 @@ class VideoRecipe(Recipe):
             "split": data.split.describe(),
             "resample": "world",
         }
+
+
+def _domain(config: Config, codec: Codec, cache: TokenCache) -> VideoDomain:
+    from rlvr_world.domains.video.domain import VideoDomain
+    from rlvr_world.vision.metrics import FrameMetrics
+
+    metrics = FrameMetrics(None if config.data.lpips == "none" else partial(_load_lpips, config))
+    return VideoDomain(codec, cache, metrics, config.data.reward, config.data.skip_blocks)
 
 
 def _visual_tokenizer_training(config: Config) -> VisualTokenizerTraining:
@@ -207,7 +282,7 @@ def _visual_tokenizer_training(config: Config) -> VisualTokenizerTraining:
     return VisualTokenizerTraining(
         create_visual_tokenizer(settings, *size, config.seed).to(device),
         settings,
-        Segments(*parts(data)["train"], size, data.frame_skip, settings, config.seed),
+        Segments(*parts(data)["train"], size, data.frame_skip, settings, config.seed, data.fit),
         _lpips(config),
         config.seed,
         compute_dtype(config.model.precision, device),
@@ -221,7 +296,8 @@ def _validate_visual_tokenizer(config: Config, stage: VisualTokenizerTraining) -
 
     data: VideoConfig = config.data
     plain = replace(data.tokenizer, jitter=False, crop=1.0)
-    held = Segments(*parts(data)["valid"], (data.height, data.width), data.frame_skip, plain, config.seed)
+    size = (data.height, data.width)
+    held = Segments(*parts(data)["valid"], size, data.frame_skip, plain, config.seed, data.fit)
     return stage.validate([held(i) for i in range(VALIDATED)], FrameMetrics(stage.lpips))
 
 
@@ -236,23 +312,30 @@ def _load_lpips(config: Config) -> LPIPS:
     return load_lpips(config.data.lpips).to(check_device(config.model.device))
 
 
+def _visual_tokenizer(config: Config, *own: Path | None) -> str:
+    """Where the frozen visual tokenizer lies: where the recipe says, else the first of ``own`` that is there."""
+    if config.data.tokenizer.source:
+        return str(config.data.tokenizer.source)
+    for folder in own:
+        if folder and folder.is_dir():
+            return str(folder)
+    raise InputError("data.tokenizer.source: a video model needs its visual tokenizer; name the tokenizer's folder")
+
+
 def _cache(config: Config, world: Path | None) -> TokenCache:
     """The frozen visual tokenizer with the tokens it gave: the one that the recipe names, or the model's own."""
     from rlvr_world.models.device import check_device
 
     data: VideoConfig = config.data
-    own = world / VISUAL_TOKENIZER if world else None
-    source = data.tokenizer.source or (str(own) if own and own.is_dir() else "")
-    if not source:
-        raise InputError("data.tokenizer.source: a video model needs its visual tokenizer; name the tokenizer's folder")
-    kept = Path(data.cache).expanduser() / "tokens"
-    return _opened(source, (data.height, data.width), kept, str(check_device(config.model.device)))
+    source = _visual_tokenizer(config, world and world / VISUAL_TOKENIZER)
+    kept = Path(data.cache).expanduser() / "tokens" / data.camera.replace("/", "-")  # cameras may begin alike
+    return _opened(source, (data.height, data.width), kept, data.fit, str(check_device(config.model.device)))
 
 
 @lru_cache(maxsize=1)
-def _opened(source: str, size: tuple[int, int], kept: Path, device: str) -> TokenCache:
+def _opened(source: str, size: tuple[int, int], kept: Path, fit: str, device: str) -> TokenCache:
     """Opened once: the fingerprint of a large tokenizer and the index of many tokens take their time."""
     from rlvr_world.domains.video.token_cache import TokenCache
     from rlvr_world.vision.loading import load_visual_tokenizer
 
-    return TokenCache(load_visual_tokenizer(source).to(device), size, kept)
+    return TokenCache(load_visual_tokenizer(source).to(device), size, kept, fit)

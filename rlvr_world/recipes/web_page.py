@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, Op
 from rlvr_world.domains.web_page.config import BrowserSpec, WebPageConfig
 from rlvr_world.recipes import Splits, rows
 from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
-from rlvr_world.types import Transition
+from rlvr_world.types import Domain, Scene, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.domains.row_files import OnFault
@@ -41,8 +41,8 @@ def miniwob() -> Config:
             group=16,
             seeds=(0, 1, 2),
             optimizer=OptimizerConfig(5e-4, "cosine", warmup=0.05, beta2=0.99),
-            kl=0.02,
-            entropy=0.03,
+            kl=0.004,
+            entropy=0.006,
             eval_every=25,
         ),
         control=ControlConfig(learning_rate=1e-3),
@@ -59,18 +59,12 @@ def webarena_published() -> Config:
             source="files",
             label="published",
             scoring="published",
-            style="published",
+            style="row",
+            skip_faulty=True,
             reasoning_column="answer",
             navigation_cap=0,
         ),
-        model=ModelConfig(
-            source="deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B",
-            lora_rank=32,
-            lora_alpha=16,
-            device="cuda",
-            precision="bfloat16",
-            gradient_checkpointing=True,
-        ),
+        model=rows.published_model("deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"),
         sft=rows.published_sft(steps=31_730, batch=8),  # 6,346 rows, 40 epochs
         rl=rows.published_rl(steps=1485, prompts=64, minibatches=4),  # 15 epochs
         eval=EvalConfig(max_rows=256),
@@ -79,21 +73,23 @@ def webarena_published() -> Config:
 
 class WebPageRecipe(RowsRecipe):
     def splits(self, config: Config) -> Splits:
+        from rlvr_world.domains.row_files import left_out, skipping
         from rlvr_world.domains.web_page.envs.collect import collect_rows
-        from rlvr_world.domains.web_page.splits import split_rows
+        from rlvr_world.domains.web_page.splits import split_rows, unit
 
         data: WebPageConfig = config.data
         path = str(collect_rows(data.env, data.cache)) if data.source == "browser" else rows.train_file(config)
         lost: list[str] = []
-        known = self.read(config, path, reasoning_column(config), lost=lost)
+        on_fault, faults = skipping(data.skip_faulty)
+        known = self.read(config, path, reasoning_column(config), on_fault, lost)
         rule = replace(data.split, worlds=0.0, test=0.0) if data.test else data.split
         train, valid, test = split_rows(known, rule)
         seen = len(known) - len(train) - len(valid) - len(test)
         if data.test:
-            test = self.read(config, data.test, lost=lost)
-        left_out = {"the browser lost the next page": len(lost), "held out, but the question stands in training": seen}
-        epoch = rows.drawn(train, config, lambda row: row.kind != "unchanged")
-        return Splits(train, train, valid, test, epoch, left_out)
+            test = self.read(config, data.test, on_fault=on_fault, lost=lost)
+        gone = {"the browser lost the next page": len(lost), "held out, but the question stands in training": seen}
+        splits = rows.shared_out((train, valid, test), config, unit, lambda row: row.kind != "unchanged")
+        return replace(splits, left_out=gone | left_out(faults))
 
     def read(
         self, config: Config, path: str, column: str = "", on_fault: OnFault = None, lost: list[str] | None = None
@@ -101,7 +97,8 @@ class WebPageRecipe(RowsRecipe):
         """``lost`` gets the names of rows whose next page the browser lost; they are left out."""
         from rlvr_world.domains.web_page.rows import read_rows
 
-        return read_rows(path, config.data.label, column, on_fault, lost)
+        data: WebPageConfig = config.data
+        return read_rows(path, data.label, column, on_fault, lost, any_action=data.style == "row")
 
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> WebPage:
         from rlvr_world.domains.web_page.domain import WebPage
@@ -116,6 +113,23 @@ class WebPageRecipe(RowsRecipe):
             build_prompt(t.state, t.action, style) + build_answer(t.next_state.change, t.state, t.action, style)
             for t in splits.train
         )
+
+    def scene(self, config: Config, domain: Domain) -> Scene:
+        from rlvr_world.domains.scene import start_rows
+        from rlvr_world.domains.web_page.scene import imagined_pages
+
+        def first_pages() -> Sequence[Transition]:
+            test = self.splits(config).test
+            return [row for row in test if not row.state.previous] or test
+
+        return imagined_pages(domain, start_rows(first_pages))
+
+    def real(self, config: Config) -> World:
+        if config.data.source != "browser":
+            return super().real(config)
+        from rlvr_world.domains.web_page.envs.played import RealPages
+
+        return RealPages(config.data.env)
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.web_page.rows import read_question

@@ -7,7 +7,6 @@ functions of (seed, step), so weights, optimizer moments and counters are all th
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rlvr_world.system import ranks
-from rlvr_world.system.files import flush, write_whole
+from rlvr_world.system.files import digest, flush, sha256, write_whole
 from rlvr_world.training.optimizer import TRAINER
 
 MANIFEST = "manifest.json"
@@ -89,7 +88,7 @@ def fresh(partial: Path) -> Path:
 def publish(partial: Path, final: Path) -> None:
     """Add the manifest to ``partial``, flush all of it to disk, then give it its name."""
     files = sorted(path for path in partial.rglob("*") if path.is_file())
-    (partial / MANIFEST).write_text(json.dumps({str(f.relative_to(partial)): _digest(f) for f in files}, indent=1))
+    (partial / MANIFEST).write_text(json.dumps({str(f.relative_to(partial)): sha256(f) for f in files}, indent=1))
     for path in [*partial.rglob("*"), partial]:
         flush(path)
     if final.exists():
@@ -106,29 +105,26 @@ def _remove(folder: Path) -> None:
     shutil.rmtree(gone)
 
 
-def _digest(file: Path) -> str:
-    digest = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
-    with file.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def damage(folder: Path) -> str:
     """What is wrong with a published folder, in a few words that name the file; "" where it is as it was written."""
     try:
         manifest = json.loads((folder / MANIFEST).read_bytes())
-    except FileNotFoundError:
-        return f"it has no {MANIFEST}"
+    except (FileNotFoundError, NotADirectoryError):
+        return f"it has no {MANIFEST}" if folder.exists() else "it is missing"
     except ValueError:
         return f"its {MANIFEST} does not read"
-    for name, digest in manifest.items() if isinstance(manifest, dict) else [(MANIFEST, "")]:
+    for name, written in manifest.items() if isinstance(manifest, dict) else [(MANIFEST, "")]:
         file = folder / name
         if not file.is_file():
             return f"its file {name} is missing"
-        if _digest(file) != digest:
+        if sha256(file) != written:
             return f"its file {name} is not what {MANIFEST} says (SHA-256)"
     return ""
+
+
+def identity(model: str | Path) -> str:
+    """Of which bytes a model is: the digest of its manifest, else of its folder; "" for what is no folder here."""
+    return digest(folder / MANIFEST if ((folder := Path(model)) / MANIFEST).is_file() else folder)
 
 
 def sound(folder: Path) -> Path | None:
@@ -144,6 +140,10 @@ def sound(folder: Path) -> Path | None:
 def _sound(folder: Path) -> str:
     for left in (*folder.glob(".partial-*"), *folder.glob(".removed-*")):
         shutil.rmtree(left)
+    if (folder / ENDED).exists() and (named := latest(folder)) and not named.is_dir():
+        said = f"{folder / ENDED} names a checkpoint that is missing, {named.name}; the stage goes on from its last one"
+        print(f"rlvr-world: {said}", file=sys.stderr, flush=True)
+        (folder / ENDED).unlink()
     while (last := latest(folder)) is not None and (fault := damage(last)):
         os.replace(last, fresh(last.with_name(f"damaged-{last.name}")))
         (folder / ENDED).unlink(missing_ok=True)
@@ -163,8 +163,11 @@ def checkpoints(folder: Path) -> list[Path]:
 
 def latest(folder: Path) -> Path | None:
     """The result of a stage so far: its last checkpoint, or the one that it was ended with."""
-    if (folder / ENDED).is_file():
-        return folder / name_of(json.loads((folder / ENDED).read_text())["step"])
+    if (folder / ENDED).exists():
+        try:
+            return folder / name_of(json.loads((folder / ENDED).read_bytes())["step"])
+        except (ValueError, LookupError, TypeError):
+            return folder / f"{ENDED}: no step"
     return max(folder.glob("step-*"), default=None)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -30,6 +31,7 @@ def write_environment(run: Path) -> None:
 
 def environment() -> dict[str, Any]:
     """Of this process."""
+    name = Path(sys.argv[0]).name
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
     return {
         "rlvr_world": rlvr_world.__version__,
@@ -42,7 +44,7 @@ def environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": gpu,
         **({"ranks": ranks.size()} if ranks.size() > 1 else {}),
-        "command": " ".join(sys.argv),
+        "command": shlex.join(["rlvr-world" if name == "__main__.py" else name, *sys.argv[1:]]),
     }
 
 

@@ -1,6 +1,6 @@
 """What a step that failed leaves behind: a folder from which one command makes it fail again.
 
-RUN/faults/rl-seed0-000012/      model and optimizer as they were before the update that was not made
+RUN/faults/rl-seed0-000012/      model and optimizer as they were before the update that was not made; of a bug none
     fault.json                   the stage, the step, what was said
     rollouts.jsonl.gz            RL, where the step had made updates already: what it was learning from
 """
@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 
+from rlvr_world.errors import NonFinite
 from rlvr_world.runs.checkpoints import Counters, State, fresh, publish
 from rlvr_world.runs.guards import Guard
 from rlvr_world.runs.records import from_json, packed_lines, read_lines, to_json
 from rlvr_world.system import ranks
 from rlvr_world.training.grpo import GRPO, Pending
+from rlvr_world.training.optimizer import TRAINER
 from rlvr_world.types import Score
 
 FAULT = "fault.json"
@@ -30,19 +32,20 @@ def write_fault(
 ) -> Path:
     """Write the folder of a step that raised ``error``; where it is. Of ranks that all fail the quickest writes it."""
     final = run / "faults" / f"{name.replace('/', '-')}-{counters.step:06d}"
-    partial = final.with_name(f".partial-{final.name}")
+    partial, numbers = final.with_name(f".partial-{final.name}"), isinstance(error, NonFinite)
     if ranks.size() == 1:
         fresh(partial)
     elif not _quickest(partial):
         return final
-    state.save(partial)
+    if numbers:  # the weights are why; of a bug in a domain's code they would be gigabytes that say nothing
+        state.save(partial)
     said: dict[str, Any] = {"stage": name, "step": counters.step, "progress": progress, "said": str(error)}
-    if isinstance(stage, GRPO) and stage.pending is not None:
+    if numbers and isinstance(stage, GRPO) and stage.pending is not None:
         said["part"], rewards = stage.pending.part, stage.pending.rewards_BG.tolist()
         rows = [
             {"group": g, **to_json(rollout, row, Score(reward))}
-            for g, row in enumerate(stage.prompts(counters.step))
-            for rollout, reward in zip(stage.pending.groups[g], rewards[g], strict=True)
+            for g, (row, group) in enumerate(zip(stage.prompts(counters.step), stage.pending.groups, strict=False))
+            for rollout, reward in zip(group, rewards[g], strict=True)
         ]
         (partial / ROLLOUTS).write_bytes(packed_lines(rows))
     (partial / FAULT).write_text(json.dumps(said, indent=1))
@@ -65,7 +68,8 @@ def _quickest(partial: Path) -> bool:
 def repeat(fault: Path, stage: Any, state: State, guard: Guard) -> Exception | None:
     """Do the step of such a folder again, with the stage as it was opened; what it raises, None where it does not."""
     said = json.loads((fault / FAULT).read_text())
-    state.restore(fault)
+    if (fault / TRAINER).exists():
+        state.restore(fault)
     try:
         guard.check()
         if isinstance(stage, GRPO) and said.get("part"):
@@ -84,4 +88,5 @@ def _pending(fault: Path, stage: GRPO, said: dict[str, Any]) -> Pending:
     for kept in read_lines(fault / ROLLOUTS):
         groups[kept["group"]].append(from_json(kept, scripts[kept["group"]]))
         rewards[kept["group"]].append(kept["value"])
-    return Pending(groups, torch.tensor(rewards, dtype=torch.float64), said["part"])
+    sampled = len(list(filter(None, groups)))  # of the batches that the step was allowed
+    return Pending(groups[:sampled], torch.tensor(rewards[:sampled], dtype=torch.float64), said["part"])

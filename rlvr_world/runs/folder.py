@@ -17,6 +17,25 @@ from rlvr_world.models.loading import WORLD
 from rlvr_world.runs import checkpoints
 from rlvr_world.system import ranks
 
+MADE = (
+    *("config.json", "environment.json", "metrics.jsonl", "timings.jsonl", "halted.json", "report.html", "faults"),
+    *(
+        "model_card.md",
+        "data_card.md",
+        "trackers.json",
+        WORLD,
+        "base",
+        "tokenizer",
+        "sft",
+        "rl",
+        "control",
+        "eval",
+        ".partial-world",
+        ".partial-base",
+    ),
+)
+"""What lies in a run folder."""
+
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
@@ -52,6 +71,21 @@ def room_on_disk(folder: Path) -> Iterator[None]:
         raise Halted(f"{folder}: no room is left on the disk ({error}); {known}") from error
 
 
+def has_trained(folder: Path) -> bool:
+    """Whether a stage of the run has had a checkpoint."""
+    return any(any(folder.glob(f"{depth}/*step-*")) for depth in ("*", "*/*"))
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run made that has trained nothing, and its config."""
+    for name in MADE:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def run_of(path: Path) -> Path | None:
     """The run folder that ``path`` is or lies in: its config.json names a recipe, a model's does not."""
     for folder in (path, *path.parents):
@@ -63,10 +97,17 @@ def run_of(path: Path) -> Path | None:
     return None
 
 
+def models_of(run: Path) -> dict[str, Path]:
+    """The last model of each stage by its name: those of RL first, then of likelihood training, then of controls."""
+    stages = (*sorted((run / "rl").glob("seed*")), run / "sft", *sorted((run / "control").glob("seed*")))
+    found = {stage.relative_to(run).as_posix(): checkpoints.latest(stage) for stage in stages}
+    return {name: model for name, model in found.items() if model}
+
+
 def last_model(run: Path) -> Path:
     """The last model that a run has come to: of RL, else of likelihood training; InputError where there is none."""
-    for stage in (*sorted((run / "rl").glob("seed*")), run / "sft"):
-        if model := checkpoints.latest(stage):
+    for name, model in models_of(run).items():
+        if not name.startswith("control"):
             if fault := checkpoints.damage(model):
                 raise InputError(f"{model}: it is damaged: {fault}; `rlvr-world resume {run}` puts it aside")
             return model

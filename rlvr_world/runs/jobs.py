@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_world import overrides
+from rlvr_world import overrides, recipes
 from rlvr_world.config import Config, OptimizerConfig, SFTConfig
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.evaluate import Plan, evaluate
@@ -30,7 +31,7 @@ from rlvr_world.system.files import write_whole
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.sft import SFT, Encoded
-from rlvr_world.types import Domain
+from rlvr_world.types import Domain, Transition
 
 if TYPE_CHECKING:
     from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining
@@ -92,7 +93,7 @@ def model_jobs(run: Run, base: str) -> Iterator[Job]:
     """Likelihood training, then RL and its control for each seed, each known when those before it have results."""
     sft, rl, start = run.config.sft, run.config.rl, base
     if sft.steps:
-        yield _likelihood(run, "sft", sft, lambda c: c.step / sft.steps, start, run.config.seed)
+        yield _likelihood(run, "sft", sft, lambda c: c.step / sft.steps, start, run.config.seed, run.splits.sft)
         start = str(checkpoints.latest(run.folder / "sft") or "")
     for seed in rl.seeds if rl.steps and start else ():
         yield _rl(run, f"rl/seed{seed}", start, seed)
@@ -112,25 +113,38 @@ def _rl(run: Run, name: str, start: str, seed: int) -> Job:
 
 
 def _control(run: Run, name: str, start: str, seed: int, tokens: int) -> Job:
-    """SFT from RL's start until it has processed as many tokens as RL did, sampling included."""
+    """SFT from RL's start until it has processed as many tokens as RL did, sampling included. Where SFT and RL have
+    rows of their own, it fits those that RL draws from."""
     sft, rate = run.config.sft, run.config.control.learning_rate
     optimizer = replace(sft.optimizer, learning_rate=sft.optimizer.learning_rate if rate is None else rate)
     every = sft.eval_every or sft.steps // 10 or sft.save_every
     sft = replace(sft, pretrain_steps=0, optimizer=optimizer, eval_every=every)
-    return _likelihood(run, name, sft, lambda c: c.tokens / max(1, tokens), start, 1000 + seed)
+    rows = run.splits.sft if run.splits.control is None else run.splits.control
+    return _likelihood(run, name, sft, lambda c: c.tokens / max(1, tokens), start, 1000 + seed, rows)
 
 
-def _likelihood(run: Run, name: str, config: SFTConfig, progress_of: ProgressOf, start: str, seed: int) -> Job:
-    stage_of: StageOf = lambda learner, domain: SFT(learner, config, Encoded(domain, run.splits.sft), seed)  # noqa: E731
+def _likelihood(
+    run: Run, name: str, config: SFTConfig, progress_of: ProgressOf, start: str, seed: int, rows: Sequence[Transition]
+) -> Job:
+    stage_of: StageOf = lambda learner, domain: SFT(learner, config, Encoded(domain, rows), seed)  # noqa: E731
     return _job(run, name, config, progress_of, start, stage_of)
 
 
 def _job(run: Run, name: str, settings: Any, progress_of: ProgressOf, start: str, stage_of: StageOf) -> Job:
     def open_() -> tuple[Stage, Learner, Validate]:
-        learner, domain = learner_and_domain(run.recipe, run.config, start, run.world, settings.optimizer)
+        config = run.config
+        if name != "sft":
+            config = after_sft(config)
+        learner, domain = learner_and_domain(run.recipe, config, start, run.world, settings.optimizer)
         return stage_of(learner, domain), learner, partial(_validate, run, learner, domain)
 
     return Job(_schedule(run, name, settings, progress_of), start, open_)
+
+
+def after_sft(config: Config) -> Config:
+    """The config as the stages after SFT train under it: without adapters where these are for SFT alone."""
+    every = config.model.lora_stages == "sft"
+    return replace(config, model=replace(config.model, lora_rank=0)) if every else config
 
 
 def _schedule(run: Run, name: str, settings: Any, progress_of: ProgressOf) -> Schedule:
@@ -181,9 +195,33 @@ def write_world(run: Run) -> None:
     if run.world.exists():
         return
     partial_world = checkpoints.fresh(run.folder / ".partial-world")
-    config = run.recipe.write_world(run.config, partial_world, world_of(run.config.model.source), run.folder)
-    write_whole(partial_world / WORLD_CONFIG, json.dumps(overrides.to_json(config), indent=2))
+    fill_world(run.recipe, run.config, partial_world, world_of(run.config.model.source), run.folder)
     os.replace(partial_world, run.world)
+
+
+def fill_world(recipe: Recipe, config: Config, folder: Path, start: Path | None, run: Path) -> None:
+    """What the recipe puts there, and the config that goes with it."""
+    kept = recipe.write_world(config, folder, start, run)
+    write_whole(folder / WORLD_CONFIG, json.dumps(overrides.to_json(kept), indent=2))
+
+
+def adopt(config: Config, out: Path) -> None:
+    """Write the model ``config.model.source``, trained elsewhere, as a folder that needs nothing beside it: weights as
+    they are, what its tokens mean in config.json, and the folder ``world``. Raises InputError where they do not fit."""
+    if out.exists():
+        raise InputError(f"{out}: is there already; name a new folder")
+    config = replace(config, model=replace(config.model, device="auto"))  # nothing here needs a GPU
+    recipe = recipes.find(config.recipe)
+    model, _ = load_model(config.model.source, text=False)
+    folder = checkpoints.fresh(out.with_name(f".partial-{out.name}"))
+    try:
+        (folder / WORLD).mkdir()
+        fill_world(recipe, config, folder / WORLD, None, folder)
+        recipe.adopt(config, model, folder / WORLD)
+        save_model(model, None, folder)
+        checkpoints.publish(folder, out)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def base_model(run: Run) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -15,7 +14,9 @@ from rlvr_world.runs.guards import Guard
 from rlvr_world.runs.jobs import job
 from rlvr_world.runs.records import from_json, read_kept
 from rlvr_world.scoring import judge
+from rlvr_world.system.files import read_object
 from rlvr_world.training.grpo import GRPO
+from rlvr_world.training.optimizer import TRAINER
 from rlvr_world.types import Picture, Rollout, Transition
 
 _ID = re.compile(r"(\d+)/(\d+)/(\d+)")
@@ -23,13 +24,22 @@ _ID = re.compile(r"(\d+)/(\d+)/(\d+)")
 
 def replay_fault(fault: Path) -> tuple[bool, str]:
     """Do the step of a folder under ``RUN/faults`` again; whether it fails as it did, and a sentence about it."""
-    said = json.loads((fault / FAULT).read_text())
+    said = read_object(fault / FAULT)
     if broken := checkpoints.damage(fault):
         raise InputError(f"{fault}: it is damaged: {broken}; `rlvr-world resume RUN` comes to that step again")
     run = runner.opened_run(fault.parents[1])
-    stage, trained, _ = job(run, said["stage"]).open()
+    opened = job(run, said["stage"])
+    stage, trained, _ = opened.open()
     if isinstance(stage, GRPO):
         stage.record = None
+    if not (fault / TRAINER).exists():  # a bug: its step is come to again from the checkpoint before it
+        at, source = _policy_before(opened.schedule.folder, said["step"], opened.start)
+        counters = checkpoints.read_counters(source) if at else Counters()
+        if at:
+            trained.restore(source)
+        while counters.step < said["step"]:
+            _, tokens = stage.step(counters.step, opened.schedule.progress_of(counters))
+            counters = Counters(counters.step + 1, counters.tokens + tokens)
     guard = Guard(run.config.guards, run.config.checkpoints).watch(trained.watched)
     error, where = repeat(fault, stage, trained, guard), f"{said['stage']}, step {said['step']}"
     if error is None:
@@ -52,23 +62,26 @@ def replay(folder: Path, rollout: str, stage_name: str = "", redo: int = 0) -> s
     run = runner.opened_run(folder)
     config = run.config.rl
     opened = job(run, stage_name or f"rl/seed{config.seeds[0]}")
-    if not (step < config.steps and group < config.prompts and number < config.group):
-        below = f"{config.steps}, {config.prompts} and {config.group}"
+    prompts = config.prompts * max(1, config.dynamic_sampling)
+    if not (step < config.steps and group < prompts and number < config.group):
+        below = f"{config.steps}, {prompts} and {config.group}"
         raise InputError(f"rollout {rollout}: expected step, group and number from 0 and below {below}")
     where = opened.schedule.folder
     stage = opened.open()[0]
     assert isinstance(stage, GRPO)
     stage.record = None
-    row = stage.prompts(step)[group]
-    kept = read_kept(where, step).get(rollout)
-    was = None if kept is None else from_json(kept, stage.domain.encode(row))
     at, source = _policy_before(where, step, opened.start)
-    if step - at <= redo:
-        if at:
-            stage.learner.restore(source)
-        for again in range(at, step):
-            stage.step(again, opened.schedule.progress_of(Counters(again)))
-        made = stage.rollouts(step)[1][group][number]
+    again = step - at <= redo
+    if again and at:
+        stage.learner.restore(source)
+    for earlier in range(at, step) if again else ():
+        stage.step(earlier, opened.schedule.progress_of(Counters(earlier)))
+    kept, row = read_kept(where, step).get(rollout), stage.prompts(step)[group]
+    if kept is not None and kept["row"] != row.id:  # drawn by spread, which the steps between tell
+        row = next(one for one in stage.epoch_rows(step * prompts // stage.rows) if one.id == kept["row"])
+    was = None if kept is None else from_json(kept, stage.domain.encode(row))
+    if again:
+        made = stage.rollouts(step, group // config.prompts)[1][group % config.prompts][number]
         trained = f", {step - at} steps trained again" if step > at else ""
         how = f"made again from {source}{trained}; {_compared(made, was)}"
     elif was is not None:

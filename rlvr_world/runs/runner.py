@@ -19,62 +19,65 @@ from typing import Any
 import torch
 
 from rlvr_world import overrides, recipes
-from rlvr_world.config import Config, GuardConfig
+from rlvr_world.config import Config
 from rlvr_world.errors import Halted, InputError, NonFinite
-from rlvr_world.evaluation.evaluate import evaluate, save_result
+from rlvr_world.evaluation.evaluate import Shown, evaluate, save_result
 from rlvr_world.evaluation.report import text_report, write_report
+from rlvr_world.evaluation.summary import fingerprint
 from rlvr_world.models.device import check_device
-from rlvr_world.models.loading import load_model, world_of
-from rlvr_world.recipes import Recipe, Splits
-from rlvr_world.runs import jobs
+from rlvr_world.models.loading import world_of
+from rlvr_world.models.text_tokenizer import answer_text
+from rlvr_world.runs import checkpoints, jobs, sources
+from rlvr_world.runs.cards import write_cards
 from rlvr_world.runs.environment import write_environment
-from rlvr_world.runs.folder import alone, room_on_disk
+from rlvr_world.runs.folder import alone, clear, has_trained, room_on_disk
 from rlvr_world.runs.guards import Guard
 from rlvr_world.runs.jobs import Job, Run, learner_and_domain, plan
+from rlvr_world.runs.look import at_rows, at_settings, opened
 from rlvr_world.runs.stage import finished, run_stage
 from rlvr_world.runs.stopping import stoppable
 from rlvr_world.runs.tracking import Log
 from rlvr_world.system import ranks
-from rlvr_world.system.files import write_whole
+from rlvr_world.system.files import read_object, write_whole
 from rlvr_world.training.grpo import GRPO
 
-LEAST = {
-    **dict.fromkeys(
-        ("save_every", "forward_tokens", "batch", "max_rows", "at_once", "keep", "layers", "heads", "runs"), 1
-    ),
-    **dict.fromkeys(("seed", "steps", "eval_every", "threads", "rows", "valid_rows", "samples", "pretrain_steps"), 0),
-    **dict.fromkeys(("lora_rank", "extremes", "sample", "flat_steps", "still_steps", "reject_attempts"), 0),
-}
-"""The least that whole numbers of these names may be, in any group of settings."""
 HALTED = "halted.json"
 """In a run folder: why a guard stopped the run; gone when it goes on."""
 
 
 def train(config: Config, folder: Path) -> Path:
-    """Carry out every stage of a recipe; the report page. A folder that holds another config is refused.
+    """Carry out every stage of a recipe; the report page. A folder that holds another config is refused where something
+    is trained in it, and else begun anew.
 
     The config is written before rows are collected, so that a run that dies then can be resumed; it is gone again, with
     a folder that holds nothing else, where data, device or model prove wrong. Raises Halted where a guard or a full
     disk stops the run, Stop where the user does; both leave a folder that ``resume`` goes on with. Under torchrun its
     processes carry out one run.
     """
-    stored = folder / "config.json"
-    if stored.exists() and stored_config(folder) != config:
-        raise InputError(f"{folder}: holds a run with another config; name another --out, or resume it")
-    _check(config)
+    stored, config = folder / "config.json", sources.rooted(config)
+    recipe = at_settings(config)
+    check_device(config.model.device)
+    another = stored.exists() and stored_config(folder) != config
+    if another and has_trained(folder):
+        raise InputError(f"{folder}: holds a trained run with another config; name another --out, or resume it")
     if config.threads:
         torch.set_num_threads(config.threads)
-    settings = overrides.to_json(config)
     with ranks.joined(config.model.device), stoppable(at_once=True), alone(folder), room_on_disk(folder):
-        begun = stored.exists()
-        ranks.by_first(lambda: write_whole(stored, json.dumps(settings, indent=2)))
+        begun = stored.exists() and not another
+        if another and ranks.first():
+            clear(folder)
+        stands = ranks.by_first(lambda: sources.write_config(folder, config))
         try:
+            log = Log(folder, config.trackers, overrides.to_json(config))
             with ranks.first_ahead():
-                parts = _checked_parts(config)
-            run = Run(folder, config, *parts, Log(folder, config.trackers, settings))
+                run = Run(folder, config, recipe, recipe.splits(config), log)
+                if not has_trained(folder):
+                    at_rows(run, *opened(run))
+            if "" in stands.values() and ranks.first():  # of a hub, and here by now
+                sources.write_config(folder, config)
         except (InputError, ModuleNotFoundError):
             if not begun and ranks.first():
-                stored.unlink()
+                clear(folder)
                 if [path.name for path in folder.iterdir()] == [".lock"]:
                     shutil.rmtree(folder)
             raise
@@ -95,17 +98,6 @@ def _put_away(folder: Path) -> None:
         shutil.rmtree(partial)
 
 
-def _checked_parts(config: Config) -> tuple[Recipe, Splits]:
-    """The recipe with its rows, after a look at the device and at a model that is not made here."""
-    device, recipe = check_device(config.model.device), recipes.find(config.recipe)
-    splits = recipe.splits(config)
-    if config.model.source != "scratch":
-        model, tokenizer = load_model(config.model.source, device=device)
-        if tokenizer is not None:
-            recipe.domain(config, model, tokenizer, world_of(config.model.source)).encode(splits.sft[0])
-    return recipe, splits
-
-
 def _carry_out(run: Run) -> Path:
     ranks.by_first(lambda: write_environment(run.folder))
     if first := run.recipe.first_stage(run.config):
@@ -120,6 +112,8 @@ def _carry_out(run: Run) -> Path:
     for name, model_folder in finals.items():
         _evaluate(run, name, model_folder)
     report = ranks.by_first(lambda: str(write_report(run.folder)))
+    if len(finals) > 1 and ranks.first():
+        write_cards(run)
     print(f"\n{text_report(run.folder)}\nreport: {report}")
     return Path(report)
 
@@ -135,43 +129,32 @@ def _train(run: Run, job: Job) -> Path:
 
 
 def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
-    """A model over the test split; best-of-N too where the recipe asks for samples. Skipped when it stands for this
-    very checkpoint: a stage that was extended is evaluated anew."""
+    """A model over the test split; best-of-N too where the recipe asks for samples. Skipped when it stands for these
+    very bytes and settings: a stage that was extended is evaluated anew."""
     file = run.folder / "eval" / f"{name.replace('/', '-')}.json"
-    if ranks.by_first(lambda: file.exists() and json.loads(file.read_text()).get("model") == Path(model_folder).name):
+    settings, protocol, once = run.config.eval, run.recipe.protocol(run.config), plan(run.config)
+    key = _belongs_to(model_folder, run.config, protocol)
+    if ranks.by_first(lambda: file.exists() and key.items() <= read_object(file).items()):
         return
     print(f"evaluating {name}", file=sys.stderr)
     learner, domain = learner_and_domain(run.recipe, run.config, model_folder, run.world)
-    settings, protocol, once = run.config.eval, run.recipe.protocol(run.config), plan(run.config)
     plans = {name: (once, settings.rows or None)}
     if many := settings.samples:
         best = replace(once, sampling=replace(once.sampling, temperature=1.0), samples=many, reject="")
         plans = {f"best-of-{many}/{name}": (best, settings.sample_rows), **plans}
+    shown = Shown(run.recipe.shown)
+    if (tokenizer := learner.tokenizer) is not None:
+        shown = replace(shown, text=lambda ids: answer_text(tokenizer, [ids]))
     for called, (how, rows) in plans.items():
-        result, shown = evaluate(learner.policy, domain, run.splits.test[:rows], how, protocol)
+        result, samples = evaluate(learner.policy, domain, run.splits.test[:rows], how, protocol, shown)
         if ranks.first():
-            save_result(run.folder, called, {"model": Path(model_folder).name, **result}, shown)
+            save_result(run.folder, called, {**key, **result}, samples)
 
 
-def _check(config: Config) -> None:
-    """Numbers that a later stage could not work with."""
-    for setting in overrides.settings(config):
-        least = LEAST.get(setting.name, LEAST.get(setting.name.rpartition(".")[2]))
-        if least is not None and isinstance(setting.value, int) and setting.value < least:
-            raise InputError(f"{setting.name}: expected at least {least}, got {setting.value}")
-    if not config.rl.steps:
-        return
-    guard = Guard(config.guards, config.checkpoints, collapses=True)
-    if config.guards.collapse == "rollback" and not config.rl.eval_every:
-        raise InputError("rl.eval_every: expected more than 0 with guards.collapse=rollback, got 0; set it")
-    for name, _, _, text in guard.limits if not config.rl.kl else ():
-        if name == "kl" and text not in GuardConfig().limits:
-            raise InputError(f"guards.limits: {text} is not watched where rl.kl=0; leave it out, or set rl.kl")
-    for name, least in (("prompts", 1), ("group", 2), ("minibatches", 1)):
-        if (got := getattr(config.rl, name)) < least:
-            raise InputError(f"rl.{name}: expected at least {least}, got {got}; raise it, or set rl.steps=0")
-    if config.rl.temperature <= 0:
-        raise InputError(f"rl.temperature: expected more than 0, got {config.rl.temperature}; RL learns from samples")
+def _belongs_to(model_folder: str | Path, config: Config, protocol: dict[str, Any]) -> dict[str, str]:
+    """What a result is of: a model's name and bytes, and how it was asked."""
+    asked = fingerprint({"eval": overrides.to_json(config.eval), "seed": config.seed, **protocol})
+    return {"model": Path(model_folder).name, "checkpoint": checkpoints.identity(model_folder), "asked": asked}
 
 
 def resume(folder: Path) -> Path:
@@ -189,10 +172,11 @@ def read_config(path: Path, recipe: str = "") -> Config:
     """The config that a run wrote to this file; ``recipe`` names its recipe where that has moved."""
     try:
         data = json.loads(path.read_text())
-    except ValueError:  # other text, or more digits than Python converts
+    except (ValueError, RecursionError):  # other text, more digits than Python converts, brackets without end
         data = None
-    if not isinstance(data, dict) or "recipe" not in data:
+    if not isinstance(data, dict) or not isinstance(data.get("recipe"), str):
         raise InputError(f"{path}: expected the config of a run, got other data; name another --out or RUN to resume")
+    data.pop(sources.SOURCES, None)
     default = recipes.config_of(recipe or data["recipe"])
     return overrides.from_json(default, {**data, "recipe": default.recipe}, str(path))
 
@@ -200,6 +184,7 @@ def read_config(path: Path, recipe: str = "") -> Config:
 def opened_run(folder: Path) -> Run:
     """A run folder to look into; nothing is written."""
     config = stored_config(folder)
+    sources.check(folder, config)
     recipe = recipes.find(config.recipe)
     return Run(folder, config, recipe, recipe.splits(config), Log(folder))
 
@@ -209,4 +194,6 @@ def evaluate_model(model_folder: str | Path, config: Config) -> dict[str, Any]:
     recipe = recipes.find(config.recipe)
     learner, domain = learner_and_domain(recipe, config, model_folder, world_of(model_folder))
     rows = recipe.splits(config).test[: config.eval.rows or None]
-    return evaluate(learner.policy, domain, rows, plan(config), recipe.protocol(config))[0]
+    protocol = recipe.protocol(config)
+    result, _ = evaluate(learner.policy, domain, rows, plan(config), protocol)
+    return {**_belongs_to(model_folder, config, protocol), **result}

@@ -9,6 +9,7 @@ import importlib
 import json
 import math
 import sys
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from rlvr_world.errors import InputError
 from rlvr_world.runs.checkpoints import Counters
 from rlvr_world.system import ranks
-from rlvr_world.system.files import flush, write_whole
+from rlvr_world.system.files import flush, read_object, write_whole
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
 Sink = Callable[[str, int, Mapping[str, float]], None]
@@ -30,7 +31,7 @@ class Log:
         self.path, self.timings = run / "metrics.jsonl", run / "timings.jsonl"
         self.sinks: dict[str, Sink] = {}
         for name in trackers if ranks.first() else ():
-            if sink := _try(name, _opened, name, _tracker(name), run, settings or {}):
+            if sink := _try(name, _opened, name, tracker_module(name), run, settings or {}):
                 self.sinks[name] = sink
 
     def rewind(self, stage: str, step: int) -> list[dict[str, Any]]:
@@ -94,7 +95,7 @@ def _try(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
         return None
 
 
-def _tracker(name: str) -> Any:
+def tracker_module(name: str) -> Any:
     """The module of a tracker. Raises InputError for one that is not known or not installed."""
     if name not in TRACKERS:
         raise InputError(f"trackers: unknown tracker {name!r}, expected some of {', '.join(TRACKERS)}")
@@ -106,7 +107,12 @@ def _tracker(name: str) -> Any:
 
 def _opened(name: str, tracker: Any, run: Path, settings: dict[str, Any]) -> Sink:
     if name != "tensorboard":
-        tracker.init(project="rlvr-world", name=run.name, config=settings)
+        own = run / "trackers.json"
+        if not own.exists():
+            write_whole(own, json.dumps({"id": uuid.uuid4().hex[:8]}))
+        key = read_object(own).get("id")  # a run that is resumed goes on in its own one there
+        named = {"name": run.name, "id": key} if name == "wandb" else {"name": f"{run.name}-{key}"}
+        tracker.init(project="rlvr-world", config=settings, resume="allow", **named)
         return lambda stage, step, numbers: tracker.log(
             {f"{stage}/{key}": value for key, value in numbers.items()} | {f"{stage}/step": step}
         )

@@ -15,10 +15,10 @@ from rlvr_world.recipes import Recipe
 from rlvr_world.runs import runner
 from rlvr_world.runs.folder import last_model, run_of
 from rlvr_world.runs.jobs import WORLD_CONFIG, load_learner
-from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.sampling.engine import Sampling, sample_each
 from rlvr_world.scoring import about, decode
 from rlvr_world.training.learner import Learner
-from rlvr_world.types import Domain, Transition
+from rlvr_world.types import Domain, Script, Streams, Transition, World, Written
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,24 @@ class WorldModel:
             )
         scripts = [self.domain.encode(row) for row in rows]
         streams = [(seed, i) for i in range(len(rows))]
-        groups = sample(self.learner.policy, scripts, n, Sampling(temperature), streams)
-        predictions = decode(self.domain, [[r.written for r in group] for group in groups], rows)
+        predictions = decode(self.domain, self.answers(scripts, streams, Sampling(temperature), n), rows)
         states = []
         for row, group in zip(rows, predictions, strict=True):
             with about(row):
                 states.append([self.domain.advance(row.state, row.action, prediction) for prediction in group])
         return [group[0] if n == 1 else group for group in states]
+
+    def answers(
+        self, scripts: Sequence[Script], streams: Streams, sampling: Sampling, n: int = 1
+    ) -> list[list[Written]]:
+        """What the model writes into each script, ``n`` times; sample i of a script draws from (*its stream, i)."""
+        every = [(script, (*stream, i)) for script, stream in zip(scripts, streams, strict=True) for i in range(n)]
+        drawn = sample_each(self.learner.policy, [script for script, _ in every], sampling, [key for _, key in every])
+        return [[one.written for one in drawn[k : k + n]] for k in range(0, len(drawn), n)]
+
+    def real(self) -> World:
+        """The real world that the model was trained on. Raises InputError where there is none to step."""
+        return self.recipe.real(self.config)
 
 
 def load(source: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto", recipe: str = "") -> WorldModel:

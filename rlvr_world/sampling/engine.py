@@ -11,12 +11,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from rlvr_world.errors import NonFinite
-from rlvr_world.models.attention import GroupCache, hidden_states
+from rlvr_world.models.attention import GroupCache
+from rlvr_world.models.contract import check_length
 from rlvr_world.models.cpu import columns_first
 from rlvr_world.models.head import Model, evaluating, head_weight
+from rlvr_world.sampling.reader import GRAPHED, Reader, prefill
 from rlvr_world.system.memory import device_memory
 from rlvr_world.types import Given, Rollout, Script, Write
 
@@ -45,9 +46,12 @@ def sample(
 
     ``streams`` holds one key a script, such as (seed, step, prompt); rollout i of it draws from the stream (*key, i),
     so it is the same whatever it is batched with (up to floating-point ties). Log-probs are those that ``draw`` gives.
+    Raises InputError for a script that could grow beyond the model's positions, before anything is drawn.
     """
     device = next(model.parameters()).device
     rollouts: list[list[Rollout]] = [[] for _ in scripts]
+    for script in scripts:
+        check_length(model, len(script.prompt), script.max_response)
     with evaluating(model), torch.no_grad(), columns_first(model, device):
         for chosen in batches(model, scripts, n, max_rows):
             grid = [[_Row(scripts[i], (*streams[i], s)) for s in range(n)] for i in chosen]
@@ -59,8 +63,6 @@ def sample(
 
 CACHE = 1 / 3
 """Of the device's memory, what keys and values may take."""
-PREFILL = 65_536
-"""Prompt tokens, with padding, that are read in one forward."""
 
 
 def batches(model: Model, scripts: Sequence[Script], n: int, max_rows: int) -> list[list[int]]:
@@ -86,9 +88,44 @@ def _bytes_a_token(model: Model) -> int:
     return int(2 * config.num_hidden_layers * heads * size * next(model.parameters()).element_size())
 
 
+OWN = 32
+"""Tokens at the end of a prompt that each row reads for itself in ``sample_each``: room for an action."""
+
+
+def sample_each(
+    model: Model, scripts: Sequence[Script], sampling: Sampling, streams: Sequence[tuple[int, ...]], max_rows: int = 512
+) -> list[Rollout]:
+    """One rollout of each script, from its stream. Where many prompts differ in their last tokens alone, such as those
+    of actions of one length in one state, what they have in common is read once.
+
+    A prompt is cut at the same place whatever others there are, so that a rollout is the same at any precision.
+    """
+    found: dict[int, Rollout] = {}
+    device = next(model.parameters()).device
+    own = [OWN if len(script.prompt) >= 2 * OWN else 0 for script in scripts]
+    with evaluating(model), torch.no_grad(), columns_first(model, device):
+        for cut in set(own):
+            alike: dict[tuple[int, ...], list[int]] = {}
+            for i in sorted((i for i in range(len(scripts)) if own[i] == cut), key=lambda i: len(scripts[i].prompt)):
+                alike.setdefault(scripts[i].prompt[: len(scripts[i].prompt) - cut], []).append(i)
+            groups, size = list(alike.values()), max(map(len, alike.values()))
+            if sum(map(len, groups)) < len(groups) * size / 2:  # rows that only fill the grid cost more than is saved
+                groups, size = [[i] for group in groups for i in group], 1
+            for start in range(0, len(groups), max(1, max_rows // size)):
+                some = groups[start : start + max(1, max_rows // size)]
+                grid = [[_Row(scripts[i], streams[i], own=cut) for i in group] for group in some]
+                _grow(model, [[*rows, *[rows[0].nothing] * (size - len(rows))] for rows in grid], sampling, device)
+                found |= {
+                    i: row.rollout(0)
+                    for rows, group in zip(grid, some, strict=True)
+                    for i, row in zip(group, rows, strict=True)
+                }
+    return [found[i] for i in range(len(scripts))]
+
+
 @dataclass
 class _Row:
-    """One rollout as it grows: a cursor over the script's tail."""
+    """One rollout as it grows: a cursor over what follows the tokens that its group has read."""
 
     script: Script
     stream: tuple[int, ...]
@@ -97,18 +134,27 @@ class _Row:
     logps: list[float] = field(default_factory=list)
     written: list[list[int]] = field(default_factory=list)
     finished: bool = True
+    own: int = 0
+    """Tokens at the end of the prompt that this row reads for itself; the others are read once for its group."""
     _segment: int = -1
     _used: int = 0
 
     def __post_init__(self) -> None:
         draws = np.random.Generator(np.random.Philox(np.random.SeedSequence(self.stream)))  # no state is shared
         self.draws = draws.random(self.script.max_response)
+        cut = len(self.script.prompt) - self.own
+        self.read, self.tail = self.script.prompt[:cut], (Given(self.script.prompt[cut:]), *self.script.tail)
         self._next()
 
     @property
     def now(self) -> Given | Write | None:
         """The segment that is being filled; None at the end."""
-        return self.script.tail[self._segment] if self._segment < len(self.script.tail) else None
+        return self.tail[self._segment] if self._segment < len(self.tail) else None
+
+    @property
+    def nothing(self) -> _Row:
+        """A row of the same group that has come to its end."""
+        return _Row(Script((Given(self.read),)), self.stream)
 
     def forced(self) -> tuple[int, ...]:
         """Given tokens that come next; empty where the model writes."""
@@ -150,9 +196,9 @@ class _Row:
     def rollout(self, policy_version: int) -> Rollout:
         return Rollout(
             script=self.script,
-            ids=torch.tensor(self.ids, dtype=torch.int64),
-            sampled=torch.tensor(self.sampled, dtype=torch.bool),
-            logps=torch.tensor(self.logps, dtype=torch.float32),
+            ids=torch.tensor(self.ids[self.own :], dtype=torch.int64),
+            sampled=torch.tensor(self.sampled[self.own :], dtype=torch.bool),
+            logps=torch.tensor(self.logps[self.own :], dtype=torch.float32),
             written=tuple(map(tuple, self.written)),
             finished=self.finished,
             stream=self.stream,
@@ -162,12 +208,12 @@ class _Row:
 
 def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torch.device) -> None:
     """Fill every row of a [B][G] grid. Rows that are done leave the grid when enough of them are."""
-    prompts = [torch.tensor(rows[0].script.prompt) for rows in grid]
+    prompts = [torch.tensor(rows[0].read) for rows in grid]
     lengths_B = torch.tensor([len(p) for p in prompts], device=device)
-    most = max(row.script.max_response for rows in grid for row in rows)
+    most = max(row.own + row.script.max_response for rows in grid for row in rows)
     cache = GroupCache(len(grid), len(grid[0]), lengths_B, GRAPHED if device.type == "cuda" else 1, most=most)
-    read = _Reader(model, cache)
-    hidden_ND = _prefill(model, prompts, cache).repeat_interleave(cache.size, 0)
+    read = Reader(model, cache)
+    hidden_ND = prefill(model, prompts, cache).repeat_interleave(cache.size, 0)
     while True:
         rows = [row for group in grid for row in group]
         fed_Nn = _advance(model, rows, hidden_ND, sampling)
@@ -175,91 +221,6 @@ def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torc
             return
         grid, fed_Nn = _compact(cache, grid, fed_Nn)
         hidden_ND = read(fed_Nn.to(device))
-
-
-def _prefill(model: Model, prompts: list[Tensor], cache: GroupCache) -> Tensor:
-    """Read the prompts, as many at a time as ``PREFILL`` allows: the last hidden state of each, [B, D]."""
-    at_once = max(1, PREFILL // cache.prompt)
-    last = []
-    for start in range(0, len(prompts), at_once):
-        ids_bP = pad_sequence(prompts[start : start + at_once], batch_first=True).to(cache.one.device)
-        positions_bP = torch.arange(ids_bP.shape[1], device=ids_bP.device).expand_as(ids_bP)
-        hidden_bPD = hidden_states(model, ids_bP, positions_bP, cache)
-        ends_b = cache.prompt_lengths_B[start : start + at_once] - 1
-        last.append(hidden_bPD[torch.arange(len(ids_bP)), ends_b])
-        cache.read += len(ids_bP)
-    cache.length = 0
-    return torch.cat(last)
-
-
-GRAPHED = 128
-"""Response tokens that one CUDA graph serves."""
-
-
-LOOKS_AT_POSITIONS = {"dynamic", "longrope"}
-"""Rotary embeddings that look at positions while they run: what they do is no graph."""
-
-
-def rope_kinds(model: Model) -> set[str]:
-    """The kinds of rotary embeddings of a model's layers."""
-    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-    return {str(one.get("rope_type")) for one in (rope, *rope.values()) if isinstance(one, dict)}
-
-
-class _Reader:
-    """Forwards of the same number of new tokens in every row, after the prompts.
-
-    On CUDA a step of one token is captured as a graph for the shape that it takes, and replayed as long as it stays:
-    launched one by one, the few hundred small kernels of a step take longer than they run. A shape does not come
-    again, so there is one graph, and those that follow each other have one pool of memory.
-    """
-
-    def __init__(self, model: Model, cache: GroupCache) -> None:
-        self.model, self.cache = model, cache
-        self.graphed = not LOOKS_AT_POSITIONS & rope_kinds(model)
-        self.serves = (-1, -1)
-        """The moves and ``seen`` of the cache that ``graph`` was captured with."""
-        self.graph: tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor] | None = None
-
-    def __call__(self, ids_Nn: Tensor) -> Tensor:
-        """The last hidden state of each row, [N, D]."""
-        cache, n = self.cache, ids_Nn.shape[1]
-        cache.begin(n)
-        start_N1 = cache.prompt_lengths_B.repeat_interleave(cache.size)[:, None] + cache.length
-        positions_Nn = start_N1 + torch.arange(n, device=ids_Nn.device)
-        forward = self._replay if self.graphed and n == 1 and ids_Nn.device.type == "cuda" else self._forward
-        hidden_ND = forward(ids_Nn, positions_Nn)
-        cache.length += n
-        return hidden_ND
-
-    def _forward(self, ids_Nn: Tensor, positions_Nn: Tensor) -> Tensor:
-        return hidden_states(self.model, ids_Nn, positions_Nn, self.cache)[:, -1]
-
-    def _replay(self, ids_N1: Tensor, positions_N1: Tensor) -> Tensor:
-        wanted = (self.cache.moves, self.cache.seen)
-        if self.graph is None or self.serves != wanted:
-            self.cache.masked = True  # the mask of every step that the graph serves
-            self.graph, self.serves = self._capture(ids_N1.clone(), positions_N1.clone()), wanted
-        graph, ids, positions, hidden_ND = self.graph
-        ids.copy_(ids_N1)
-        positions.copy_(positions_N1)
-        graph.replay()
-        return hidden_ND.clone()
-
-    def _capture(self, ids_N1: Tensor, positions_N1: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]:
-        """Running a step again writes the same keys and values to the same places: warming up changes nothing."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                self.cache.mask = None
-                self._forward(ids_N1, positions_N1)
-        torch.cuda.current_stream().wait_stream(stream)
-        self.cache.mask = None
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.graph[0].pool() if self.graph else None):
-            hidden_ND = self._forward(ids_N1, positions_N1)
-        return graph, ids_N1, positions_N1, hidden_ND
 
 
 def _advance(model: Model, rows: list[_Row], hidden_ND: Tensor, sampling: Sampling) -> Tensor:
@@ -278,7 +239,7 @@ def _advance(model: Model, rows: list[_Row], hidden_ND: Tensor, sampling: Sampli
         if common is not None and all(legal == common for legal in allowed):  # illegal rows are never multiplied
             head_VD, low, allowed = head_VD[common.start : common.stop], common.start, [None] * len(allowed)
         logits_NV = hidden @ head_VD.T.to(hidden.dtype)
-        draws_N = torch.tensor([rows[i].draws[before[i]] for i in writers], device=hidden.device)
+        draws_N = torch.tensor([rows[i].draws[before[i] - rows[i].own] for i in writers], device=hidden.device)
         tokens, logps = draw(logits_NV.float(), allowed, sampling, draws_N)
         for i, token, logp in zip(writers, tokens.tolist(), logps.tolist(), strict=True):
             rows[i].write(token + low, logp)

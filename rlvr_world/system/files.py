@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+from rlvr_world.errors import InputError
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -15,6 +20,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
     flush(path.parent)
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file of a run folder. Raises InputError for anything else."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: expected a JSON object as it was written here, got other data; delete it")
+    return value
+
+
 def flush(path: Path) -> None:
     """See that a file, or the names in a folder, are on the disk and not only on their way to it."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -22,3 +38,31 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+WHOLE = 2**30
+"""Bytes up to which a digest reads all of them: a second or two."""
+
+
+def digest(*places: Path) -> str:
+    """What stands at some files, or in folders and those in them: ``sha256 <hex>, <n> files, <n> bytes``; "" for
+    nothing. Of more than ``WHOLE`` bytes names, sizes and times of change alone count: ``times <hex>, ...``."""
+    inside = [(p, [p] if p.is_file() else sorted(f for f in p.rglob("*") if f.is_file())) for p in places]
+    files = [(p, file, file.stat()) for p, some in inside for file in some if not file.name.startswith(".")]
+    size = sum(stat.st_size for _, _, stat in files)
+    said = [
+        (file.relative_to(p).as_posix(), sha256(file) if size <= WHOLE else f"{stat.st_size} {stat.st_mtime_ns}")
+        for p, file, stat in files
+    ]
+    whole, count = hashlib.sha256(repr(said).encode()).hexdigest()[:32], len(files)
+    kind = "sha256" if size <= WHOLE else "times"
+    return f"{kind} {whole}, {count} file{'s' * (count != 1)}, {size} bytes" if files else ""
+
+
+def sha256(file: Path) -> str:
+    """Of its bytes, in hex."""
+    found = hashlib.sha256()  # hashlib.file_digest needs Python 3.11
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            found.update(block)
+    return found.hexdigest()

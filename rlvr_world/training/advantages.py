@@ -5,20 +5,37 @@ Shapes: B = prompts in the batch, G = rollouts of each prompt (the group), N = r
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 Normalise = Literal["group", "batch", "none"]
 Aggregation = Literal["sequence", "token", "constant"]
 EPSILON = 1e-6
+REVISITED = 0.1
+"""Of the mean spread, what a row without any counts for when rows are drawn by it: so that it is looked at again."""
 
 
 def zero_variance(rewards_BG: Tensor) -> Tensor:
     """Which groups teach nothing because all their rewards are the same number; bool [B]. Compared exactly: the
     standard deviation of five times 0.1 is rounding noise, not zero."""
     return (rewards_BG == rewards_BG[:, :1]).all(dim=1)
+
+
+def drawn_by_spread(spreads: Sequence[float | None], count: int, seed: Sequence[int]) -> list[int]:
+    """``count`` rows by number, drawn without replacement (all anew where there are fewer), in proportion to the spread
+    of rewards that was last seen of each: ``None``, not yet seen, counts as the mean of those that were.
+
+    Weighted sampling by exponential clocks: Efraimidis and Spirakis, 2006. The same arguments give the same rows.
+    """
+    seen = [spread for spread in spreads if spread is not None]
+    mean = sum(seen) / len(seen) if any(seen) else 1.0
+    weights = [mean if spread is None else max(spread, REVISITED * mean) for spread in spreads]
+    clocks = np.random.default_rng(seed).exponential(size=len(weights)) / np.array(weights)
+    return [int(i) for i in np.resize(np.argsort(clocks, kind="stable"), count)]
 
 
 def group_advantages(rewards_BG: Tensor, normalise: Normalise = "group") -> Tensor:

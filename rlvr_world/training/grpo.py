@@ -3,6 +3,9 @@
 A step: sample a group of predictions for each prompt, decode and score each against what really happened, turn
 rewards into advantages within the group, update. The sampler's own log-probs are the old policy's: there is no second
 forward. The atomic unit is the whole step, so a run stopped between steps and resumed is the same run.
+
+Which prompts a step learns from: those that come next, or more batches of them until enough groups have spread
+(dynamic sampling, DAPO, arXiv 2503.14476); in the order of an epoch, or drawn by the spread that they last had.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from torch import Tensor
 from rlvr_world.config import RLConfig
 from rlvr_world.sampling.engine import Sampling
 from rlvr_world.system import ranks
-from rlvr_world.training.advantages import group_advantages, rollout_weights, zero_variance
+from rlvr_world.training.advantages import drawn_by_spread, group_advantages, rollout_weights, zero_variance
 from rlvr_world.training.learner import Learner, TokenLoss
 from rlvr_world.training.losses import finite, kl_estimate, policy_loss
 from rlvr_world.training.packing import Branch, Group, Packed, legal_ranges, response_lengths
@@ -43,6 +46,7 @@ class Pending:
     """What a step is learning from."""
 
     groups: Rollouts
+    """All that were sampled."""
     rewards_BG: Tensor
     part: int
     """The mini-batch that is next, counted from 0; the updates before it are made."""
@@ -68,38 +72,65 @@ class GRPO:
         self.pending: Pending | None = None
         self.epoch_rows = lru_cache(maxsize=2)(epoch_rows)
         self.rows = len(self.epoch_rows(0))
+        self.ids = lru_cache(maxsize=1)(lambda epoch: [row.id for row in self.epoch_rows(epoch)])
+        self.batches = max(1, config.dynamic_sampling)
         self.reference = None
         if config.kl > 0 and not isinstance(learner.policy, PeftModel):
             self.reference = copy.deepcopy(learner.policy).eval().requires_grad_(False)
 
     def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:
         """One rollout phase and its updates; metrics and the tokens that all forwards processed."""
-        self.pending, times = None, [time.perf_counter()]
-        transitions, groups = self.rollouts(step)
-        times.append(time.perf_counter())
-        scores = scored(self.domain, groups, transitions)
+        self.pending = None
+        rows, groups, scores, seconds = self._sampled(step)
         if self.record is not None:
-            self.record(step, transitions, groups, scores)
-        times.append(time.perf_counter())
-        rewards_BG = torch.tensor([[s.value for s in group] for group in scores], dtype=torch.float64)
-        metrics = {**summary(groups, scores, transitions), **self.learn_on(Pending(groups, rewards_BG, 0), progress)}
-        times.append(time.perf_counter())
-        laps = zip(("rollout", "reward", "update"), times, times[1:], strict=False)
-        metrics |= {f"time/{name}": end - begin for name, begin, end in laps}
+            self.record(step, rows, groups, scores)
+        begun, rewards_BG = time.perf_counter(), rewards(scores)
+        metrics = {**summary(groups, scores, rows), **self.learn_on(Pending(groups, rewards_BG, 0), progress)}
+        metrics |= seconds | {"time/update": time.perf_counter() - begun}
+        if self.config.draw == "spread":
+            spread_B = rewards_BG.std(dim=1, correction=0).masked_fill(zero_variance(rewards_BG), 0.0)
+            self.learner.spread |= zip((row.id for row in rows), spread_B.tolist(), strict=True)
         rolled = sum(len(g[0].script.prompt) + sum(len(r.ids) for r in g) for g in groups)
         return metrics, rolled + int(metrics["trained_tokens"])
 
+    def _sampled(self, step: int) -> tuple[list[Transition], Rollouts, Scores, dict[str, float]]:
+        """The rows, rollouts and scores of a step, and how long the two phases took: one batch of prompts, or as many
+        as dynamic sampling has need of."""
+        rows: list[Transition] = []
+        groups: list[list[Rollout]] = []
+        scores: list[list[Score]] = []
+        seconds = {"time/rollout": 0.0, "time/reward": 0.0}
+        for batch in range(self.batches):
+            begun = time.perf_counter()
+            more_rows, more = self.rollouts(step, batch)
+            drawn = time.perf_counter()
+            scores += scored(self.domain, more, more_rows)
+            rows, groups = rows + more_rows, groups + more
+            seconds["time/rollout"] += drawn - begun
+            seconds["time/reward"] += time.perf_counter() - drawn
+            if int((~zero_variance(rewards(scores))).sum()) >= self.config.prompts:
+                break
+        return rows, groups, scores, seconds
+
     def prompts(self, step: int) -> list[Transition]:
-        """A step's rows, a function of (seed, step); drawing crosses epochs as SFT's does."""
-        positions = range(step * self.config.prompts, (step + 1) * self.config.prompts)
-        chosen = rows_of_step(self.rows, self.config.prompts, step, self.seed)
+        """The rows that a step may sample for, all its batches one after the other: a function of (seed, step), and
+        where rows are drawn by spread, of what checkpoints keep of it. Drawing crosses epochs as SFT's does; what
+        dynamic sampling has no need of is passed over."""
+        count = self.config.prompts * self.batches
+        positions = range(step * count, (step + 1) * count)
+        if self.config.draw == "spread":
+            epoch = positions.start // self.rows
+            spreads = [self.learner.spread.get(name) for name in self.ids(epoch)]
+            return [self.epoch_rows(epoch)[i] for i in drawn_by_spread(spreads, count, [self.seed, step])]
+        chosen = rows_of_step(self.rows, count, step, self.seed)
         return [self.epoch_rows(p // self.rows)[i] for p, i in zip(positions, chosen, strict=True)]
 
-    def rollouts(self, step: int) -> tuple[list[Transition], list[list[Rollout]]]:
-        """The rows of a step and what the policy, as it is, writes for each."""
-        transitions, config = self.prompts(step), self.config
+    def rollouts(self, step: int, batch: int = 0) -> tuple[list[Transition], list[list[Rollout]]]:
+        """The rows of a batch of a step and what the policy, as it is, writes for each."""
+        config, first = self.config, batch * self.config.prompts
+        transitions = self.prompts(step)[first : first + config.prompts]
         scripts = [self.domain.encode(t) for t in transitions]
-        streams = [(self.seed, step, i) for i in range(len(scripts))]
+        streams = [(self.seed, step, first + i) for i in range(len(scripts))]
         drawn = Sampling(config.temperature)
         return transitions, sampled(self.learner.policy, scripts, config.group, drawn, streams, step, config.max_rows)
 
@@ -120,12 +151,18 @@ class GRPO:
         names = sorted({k for c in collected for k in c})
         means = {k: _mean([c[k] for c in collected if k in c]) for k in names}
         flat = zero_variance(pending.rewards_BG).double().mean().item()
-        return {**means, "zero_variance": flat, "trained_tokens": trained}
+        return {**means, "zero_variance": flat, "sampled_groups": len(pending.groups), "trained_tokens": trained}
 
     def _minibatches(self, pending: Pending) -> Iterator[list[Group]]:
-        """The groups of each update. Weights are set over all of them before those without variance are dropped."""
-        config, rollouts, flat_B = self.config, pending.groups, zero_variance(pending.rewards_BG)
-        advantages_BG = group_advantages(pending.rewards_BG, config.advantage)
+        """The groups of each update: with dynamic sampling the first that have spread, else all. Weights are set over
+        them; then those without spread are left out where nothing but the policy loss, which is 0 there, is learned."""
+        config, flat_B = self.config, zero_variance(pending.rewards_BG)
+        batch = torch.nonzero(~flat_B)[: config.prompts, 0] if config.dynamic_sampling else torch.arange(len(flat_B))
+        if not len(batch):
+            return
+        rollouts, flat_B = [pending.groups[b] for b in batch.tolist()], flat_B[batch]
+        drop = config.drop_zero_variance and not config.kl and not config.entropy
+        advantages_BG = group_advantages(pending.rewards_BG[batch], config.advantage)
         longest = max(sum(s.max_tokens for s in g[0].script.tail if isinstance(s, Write)) for g in rollouts)
         for part in torch.arange(len(rollouts)).chunk(config.minibatches):
             lengths_N = torch.tensor([int(r.sampled.sum()) for b in part.tolist() for r in rollouts[b]])
@@ -136,7 +173,7 @@ class GRPO:
                     Branch(r.ids, r.sampled, next(weights), a, r.logps, legal_ranges(r.script, response_lengths(r)))
                     for r, a in zip(rollouts[b], advantages_BG[b].tolist(), strict=True)
                 )
-                if not (config.drop_zero_variance and flat_B[b]):
+                if not (drop and flat_B[b]):
                     groups.append(Group(rollouts[b][0].script.prompt, branches))
             yield groups
 
@@ -148,7 +185,7 @@ class GRPO:
             clip = config.clip_low, config.clip_high
             loss_T, clipped_T = policy_loss(logp_T, packed.old_logp_T, packed.advantage_T, *clip, rollout_T)
             watch.tokens += len(packed.target_T)
-            watch.add(entropy=entropy_T, clip_fraction=clipped_T.float())
+            watch.add(clip_fraction=clipped_T.float())
             if watch.first:  # later updates have another policy than the one that sampled
                 watch.gap = max(watch.gap, (logp_T - packed.old_logp_T).detach().abs().max().item())
             if config.kl > 0:
@@ -169,8 +206,14 @@ class GRPO:
             return self.learner.logps(packed, self.config.temperature, self.reference)[0]
 
 
+def rewards(scores: Scores) -> Tensor:
+    """Shape [B, G], float64."""
+    return torch.tensor([[s.value for s in group] for group in scores], dtype=torch.float64)
+
+
 def summary(groups: Rollouts, scores: Scores, transitions: Sequence[Transition]) -> dict[str, float]:
-    """What the rollouts of a step were like."""
+    """What the rollouts of a step were like, whether or not they are learned from. ``entropy`` is estimated by the mean
+    of -log-prob of what was drawn, in nats a token."""
     flat = [s for group in scores for s in group]
     rollouts = [r for group in groups for r in group]
     values = torch.tensor([s.value for s in flat], dtype=torch.float64)
@@ -181,6 +224,7 @@ def summary(groups: Rollouts, scores: Scores, transitions: Sequence[Transition])
         "response_length": _mean([len(r.ids) for r in rollouts]),
         "unfinished": _mean([not r.finished for r in rollouts]),
         "repetition": _mean([repetition(r) for r in rollouts]),
+        "entropy": -sum(r.logps.sum().item() for r in rollouts) / max(1, sum(int(r.sampled.sum()) for r in rollouts)),
     }
     for kind in sorted({t.kind for t in transitions}):
         of_kind = [s for t, group in zip(transitions, scores, strict=True) if t.kind == kind for s in group]

@@ -6,6 +6,7 @@ Shape legend: N packed tokens, T tokens that carry loss, D hidden size, V vocabu
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,18 +14,20 @@ import torch
 from torch import Tensor
 
 from rlvr_world.config import ModelConfig, OptimizerConfig
-from rlvr_world.models.attention import hidden_states, share_prefixes
+from rlvr_world.models.attention import hidden_states
+from rlvr_world.models.contract import check_length, learning, prepare
 from rlvr_world.models.device import compute_dtype
 from rlvr_world.models.head import Model, head_weight
 from rlvr_world.models.loading import load_weights, save_model
 from rlvr_world.models.text_tokenizer import TextTokenizer
 from rlvr_world.system import ranks
 from rlvr_world.training.losses import chosen_logps
-from rlvr_world.training.optimizer import Watched, adamw, load_optimizer, save_optimizer, take_step
+from rlvr_world.training.optimizer import TRAINER, Watched, adamw, load_optimizer, save_optimizer, take_step
 from rlvr_world.training.packing import Group, Packed, micro_batches, pack
 
 TokenLoss = Callable[[Tensor, Tensor, Packed], Tensor]
 """(log-prob [T], entropy [T], packed) -> loss of each token [T]."""
+SPREAD = "spread.json"
 
 
 class Learner:
@@ -47,9 +50,7 @@ class Learner:
         self.model, self.tokenizer, self.world = model, tokenizer, world
         self.config = optimizer_config or OptimizerConfig()
         self.device = next(model.parameters()).device
-        share_prefixes(model)
-        if model_config.gradient_checkpointing:
-            model.gradient_checkpointing_enable()
+        prepare(model, model_config.gradient_checkpointing)
         dtype = compute_dtype(model_config.precision, self.device)
         self.policy: Model = model
         if dtype != torch.float32:  # parameters alone: rounded buffers would round every position
@@ -64,16 +65,22 @@ class Learner:
                 master.data = master.data.cpu()  # of LoRA's frozen weights the GPU has the copy alone
         self.optimizer = adamw([master for master, _ in self.trainable], self.config)
         self.watched: Watched = [(self.optimizer, model)]
+        self.spread: dict[str, float] = {}
+        """By row, the deviation of the rewards of its last group, where RL draws rows by it."""
 
     def save(self, folder: Path) -> None:
-        """The model folder, and the optimizer's state in it."""
+        """The model folder, and in it what training goes on from."""
         save_model(self.model, self.tokenizer, folder, self.world)
         save_optimizer(self.optimizer, folder)
+        if self.spread:
+            (folder / TRAINER / SPREAD).write_text(json.dumps(self.spread))
 
     def restore(self, checkpoint: Path) -> None:
         """Weights and optimizer state of a checkpoint of the same model."""
         load_weights(self.model, checkpoint)
         load_optimizer(self.optimizer, checkpoint)
+        seen = checkpoint / TRAINER / SPREAD
+        self.spread = json.loads(seen.read_text()) if seen.is_file() else {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -93,6 +100,7 @@ class Learner:
     def logps(self, packed: Packed, temperature: float = 1.0, model: Model | None = None) -> tuple[Tensor, Tensor]:
         """Log-prob and entropy of every trained token, float32 [T], under the policy or another model like it."""
         model = model if model is not None else self.policy
+        check_length(model, packed.layout.longest(0))
         hidden_ND = hidden_states(model, packed.ids_1N, packed.positions_1N, packed.layout)[0]
         head_VD, allowed = head_weight(model), None
         if packed.legal_T2 is not None:
@@ -104,7 +112,7 @@ class Learner:
         self, groups: list[Group], loss_of: TokenLoss, progress: float, forward_tokens: int, temperature: float = 1.0
     ) -> dict[str, float]:
         """One optimizer step on the weighted sum of token losses; neither micro-batching nor ranks can change it."""
-        self.policy.train()
+        learning(self.policy)
         total = 0.0
         own = ranks.mine(sorted(groups, key=lambda group: group.tokens))  # as much for each rank
         for batch in micro_batches(own, forward_tokens):

@@ -10,7 +10,7 @@ from rlvr_world.config import OptimizerConfig, what
 
 @dataclass(frozen=True)
 class VisualTokenizerConfig:
-    source: str = what("", "a trained tokenizer: a folder or hub id; empty trains one in the run folder")
+    source: str = what("", "a trained tokenizer: a folder or hub id; empty trains one in the run folder", "path")
     kind: Literal["frame", "compressive"] = what("frame", "each frame for itself, or conditioned on a context frame")
     widths: tuple[int, ...] = what((128, 256, 256, 512, 768), "channels of each stage; size halves between", "channels")
     layers: int = what(2, "residual blocks a stage", "blocks")

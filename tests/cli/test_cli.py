@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import pwd
 import resource
 import subprocess
 import sys
@@ -102,3 +104,73 @@ def test_a_stdout_that_is_ascii_or_closed_is_no_traceback() -> None:
         said = reader.stderr.read()
     assert b"Traceback" not in said
     assert reader.returncode == 141
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "words"),
+    [
+        (errno.EACCES, 2, "runs/mine: Permission denied; check the path, who owns it"),
+        (errno.EROFS, 2, "runs/mine: Read-only file system; check the path"),
+        (errno.ENOTDIR, 2, "runs/mine: Not a directory; check the path"),
+        (errno.EEXIST, 2, "runs/mine: File exists; check the path"),
+        (errno.ENAMETOOLONG, 2, "runs/mine: File name too long; check the path"),
+        (errno.ELOOP, 2, "runs/mine: Too many levels of symbolic links; check the path"),
+        (errno.EMFILE, 2, "runs/mine: Too many open files"),
+        (errno.ESTALE, 2, "runs/mine: Stale file handle"),
+        (errno.ENOSPC, 3, "no room is left on the disk"),
+        (errno.EDQUOT, 3, "no room is left on the disk"),
+    ],
+)
+def test_what_the_system_refuses_is_one_sentence(
+    number: int, code: int, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(diagnose, "_recipes", _raising(OSError(number, os.strerror(number), "runs/mine")))
+    assert cli.main(["recipes"]) == code
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+
+
+def test_an_error_of_a_library_that_only_looks_like_the_systems_is_a_bug(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnose, "_recipes", _raising(ConnectionError("max retries")))
+    with pytest.raises(ConnectionError):
+        cli.main(["recipes"])
+
+
+def test_files_in_the_way_and_places_that_nobody_can_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for out in ("file", "file/run", "loop/run", f"{'x' * 300}"):
+        grid = Path(__file__).parents[2] / "docs" / "examples" / "grid.py"
+        assert cli.main(["train", str(grid), "--out", str(tmp_path / out)]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1, said
+        assert "check the path, who owns it" in said
+    assert (tmp_path / "file").read_text() == "mine"
+    assert cli.main(["predict", str(tmp_path), str(tmp_path / "gone.jsonl")]) == 2
+    assert cli.main(["report", str(tmp_path / "file")]) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_without_a_home_folder_a_path_with_a_tilde_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def nobody(_: int) -> None:
+        raise KeyError("getpwuid(): uid not found: 4242")
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    assert cli.main(["train", "demo", "--out", str(tmp_path / "run")]) == 2
+    said = capsys.readouterr().err
+    assert "there is no home folder; set HOME, or name data.cache=FOLDER" in said
+    assert said.count("\n") == 1
+
+
+def test_an_error_whose_reader_has_gone_is_no_traceback() -> None:
+    command = [sys.executable, "-m", "rlvr_world", "train", "nothing"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reader:
+        assert reader.stdout is not None
+        assert reader.stderr is not None
+        reader.stderr.close()
+        assert reader.stdout.read() == b""
+    assert reader.returncode == 2

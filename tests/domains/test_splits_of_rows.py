@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
-from rlvr_world.domains.splits import WorldSplitRule, held_out, mix_unchanged, split_rows
+from rlvr_world.config import Config
+from rlvr_world.domains.splits import WorldSplitRule, evened, held_out, mix_unchanged, split_rows
+from rlvr_world.domains.text_game.config import TextGameConfig
 from rlvr_world.errors import InputError
+from rlvr_world.recipes.rows import shared_out
 from rlvr_world.types import Transition
 
 
@@ -66,3 +70,59 @@ def test_mixing_keeps_all_changed_rows_and_draws_others_anew_each_epoch():
     for some, rest, ratio in (([], others, 40), (changed, [], 40), (changed, others, -1)):
         with pytest.raises(InputError):
             mix_unchanged(some, rest, ratio, 0, 0)
+
+
+def uneven() -> list[Transition]:
+    """A verb that is common in one world, and one that is rare in both."""
+    counts = {("w0", "take"): 60, ("w0", "open"): 4, ("w1", "take"): 10, ("w1", "open"): 6}
+    cells = [(world, f"{verb} lamp {i}") for (world, verb), count in counts.items() for i in range(count)]
+    return [row(i, world, action) for i, (world, action) in enumerate(cells)]
+
+
+def cells_of(rows: Sequence[Transition]) -> Counter[tuple[str, str]]:
+    return Counter((r.world, r.action.split()[0]) for r in rows)
+
+
+def test_verbs_and_worlds_can_be_drawn_evenly():
+    rows = uneven()
+    assert evened(rows, 0.0, seed=0) is rows
+    for share in (1.0, 0.5):
+        drawn = evened(rows, share, seed=0)
+        counts = cells_of(drawn)
+        weights = [n ** (1 - share) for n in cells_of(rows).values()]
+        assert [counts[cell] for cell in cells_of(rows)] == pytest.approx(
+            [80 * w / sum(weights) for w in weights], abs=1
+        )
+        assert len(drawn) == 80, "as many rows"
+        times = Counter(r.id for r in drawn if r.world == "w0" and r.action.startswith("open"))
+        assert max(times.values()) - min(times.values()) <= 1, "each row of a rare verb as often"
+        assert evened(rows, share, seed=0) == drawn
+        assert {r.id for r in evened(rows, share, seed=0, epoch=1)} != {r.id for r in drawn}
+    with pytest.raises(InputError, match=r"data\.even: expected a number from 0 to 1, got 1\.5"):
+        evened(rows, 1.5, seed=0)
+
+
+def test_sft_and_rl_can_have_rows_of_their_own():
+    rows = [row(i, action=f"go {i % 20}") for i in range(100)]
+    config = Config(data=TextGameConfig(split=WorldSplitRule(sft=0.4)))
+    splits = shared_out((rows, [], []), config, unit, lambda r: True)
+    assert sorted([*splits.sft, *splits.train], key=lambda r: int(r.id)) == rows
+    assert not {unit(r) for r in splits.sft} & {unit(r) for r in splits.train}
+    assert len(splits.sft) == 40
+    assert splits.control == splits.train == splits.rl_epoch(0, 0), "the control fits what RL draws from"
+    together = shared_out((rows, [], []), Config(data=TextGameConfig()), unit, lambda r: True)
+    assert together.sft is together.train is rows
+    assert together.control is None
+    with pytest.raises(InputError, match=r"data\.split\.sft: expected 0 with data\.sft_train"):
+        shared_out((rows, [], []), config, unit, lambda r: True, sft=rows)
+
+
+def test_rl_draws_verbs_evenly_from_its_mix():
+    rows = uneven()
+    config = Config(data=TextGameConfig(unchanged_per_hundred=50.0, even=1.0))
+    splits = shared_out((rows, [], []), config, unit, lambda r: r.world == "w0")
+    epochs = [splits.rl_epoch(0, epoch) for epoch in range(2)]
+    assert [len(epoch) for epoch in epochs] == [96, 96]
+    assert epochs[0] != epochs[1]
+    assert set(cells_of(epochs[0]).values()) == {24}
+    assert set(cells_of(splits.sft).values()) == {20}

@@ -53,7 +53,7 @@ data.tokenizer.latent=8 data.tokenizer.steps=8 data.tokenizer.batch=2 data.token
 data.tokenizer.eval_every=4 data.tokenizer.gan=0.1 data.tokenizer.gan_start=0.5 data.tokenizer.discriminator_depth=2
 data.tokenizer.discriminator_width=8"""
 TEXT_STAGES, VIDEO_STAGES = ("collection", "sft", "rl/seed0", "evaluation"), ("tokenizer",)
-CLOCKED = {"timings.jsonl", "report.html", ".lock"}
+CLOCKED = {"timings.jsonl", "report.html", "model_card.md", ".lock"}
 HALF = re.compile(r"^\.(partial|removed)-|\.(part|partial)$")
 """Names of what is being written."""
 CHAIN = 4
@@ -97,8 +97,7 @@ def announce(tell: Callable[[str], None]) -> None:
 
     text_env.collect_rows = wrapped(text_env.collect_rows, lambda *_: "collection")  # type: ignore[attr-defined]
     runner.run_stage = wrapped(runner.run_stage, lambda schedule, *_: schedule.name)  # type: ignore[attr-defined]
-    brief = lambda *_, brief=False: "" if brief else "evaluation"  # noqa: E731
-    runner.evaluate = wrapped(runner.evaluate, brief)  # type: ignore[attr-defined]
+    runner.evaluate = wrapped(runner.evaluate, lambda *_: "evaluation")  # type: ignore[attr-defined]
     runner.write_report, runner.text_report = lambda run: run, lambda _: ""  # seconds of drawing, made anew each time
 
 

@@ -16,6 +16,7 @@ import pytest
 
 import rlvr_world
 from rlvr_world import InputError, cli, recipes
+from tests.e2e.fake_hub import TOKEN, hub
 
 GRID = Path(__file__).resolve().parents[2] / "docs" / "examples" / "grid.py"
 TINY = [
@@ -109,6 +110,50 @@ def test_it_is_used(whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     row = world.recipe.splits(world.config).test[0]
     assert cli.main(["predict", str(whole), "--row", row.id]) == 0
     assert capsys.readouterr().out
+
+
+def push(run: Path, repo: str, url: str, token: str = TOKEN) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "HF_ENDPOINT": url, "HF_TOKEN": token, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+    arguments = command("push", run, repo, "--license", "mit", "--private")
+    return subprocess.run(arguments, capture_output=True, text=True, timeout=120, check=False, env=env)
+
+
+def test_its_model_goes_to_the_hub_with_its_cards(whole: Path, file: Path, tmp_path: Path) -> None:
+    with hub() as server:
+        done = push(whole, "someone/walks", server.url)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{server.url}/someone/walks/commit/1\n"
+    assert [one.get("visibility") or one.get("private") for one in server.made] in (["private"], [True])
+    assert server.summaries == ["run: rl/seed0/step-000006"]
+    files = server.repos["someone/walks"]
+    assert not [name for name in files if name.startswith("trainer") or name == "manifest.json"]
+    assert {"README.md", "data_card.md", "environment.json", "report.html", "model.safetensors"} <= files.keys()
+    card = files["README.md"].decode()
+    assert card.startswith("---\nlicense: mit\nlibrary_name: transformers\n")
+    assert all(part in card for part in ("| control/seed0 |", "| *no change* |", "RL (one seed)", "training time: sft"))
+    assert '"rows_hash": "' in card
+    world = rlvr_world.load(whole)
+    blocked = sum(row.kind == "blocked" for row in world.recipe.splits(world.config).test)
+    assert f"| test | 40 | blocked {blocked}; moved {40 - blocked} | 1 | `" in files["data_card.md"].decode()
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    expected = world.predict((3, 4), "north")
+    assert rlvr_world.load(tmp_path, recipe=str(file)).predict((3, 4), "north") == expected
+
+
+def test_what_cannot_be_pushed_is_one_sentence(whole: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
+    with hub() as server:
+        for repo, token, words in (("me/walks", "hf_wrong", "401"), ("not an id!", TOKEN, "not an id!")):
+            done = push(run, repo, server.url, token)
+            assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+            assert all(word in done.stderr for word in (f"hub id {repo}", words, "hf auth login"))
+        (run / "model_card.md").unlink()
+        assert "ends the run" in push(run, "me/walks", server.url).stderr
+    assert server.repos == {}
+    done = push(whole, "me/walks", server.url)  # nobody listens any more
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
 
 
 def test_a_model_whose_file_has_moved_is_told_where(whole: Path, file: Path, tmp_path: Path) -> None:

@@ -22,9 +22,9 @@ from tests.recipes import test_video
 
 GRID = Path(__file__).resolve().parents[2] / "docs" / "examples" / "grid.py"
 TINY = [
-    *("data.size=8", "data.walls=8", "data.test=40", "data.valid=8", "model.hidden=32", "model.layers=1"),
-    *("model.heads=2", "model.device=cpu", "model.precision=float32", "threads=1", "sft.steps=40", "sft.batch=16"),
-    *("sft.save_every=5", "sft.eval_every=20", "rl.steps=6", "rl.prompts=5", "rl.group=4", "rl.save_every=2"),
+    *("data.size=8", "data.walls=8", "data.test=40", "data.valid=8", "model.hidden=96", "model.layers=1"),
+    *("model.heads=2", "model.device=cpu", "model.precision=float32", "threads=1", "sft.steps=8", "sft.batch=16"),
+    *("sft.save_every=4", "sft.eval_every=4", "rl.steps=6", "rl.prompts=5", "rl.group=4", "rl.save_every=2"),
     *("rl.eval_every=3", "rl.minibatches=2", "control.enabled=false"),
 ]
 BUG = f"""
@@ -39,7 +39,10 @@ score = grid.Grid.score
 
 
 def broken(self, prediction, transition):
-    if os.environ.get("RANK") == "1" and sys._getframe(5).f_code.co_name != "evaluate":
+    frame, callers = sys._getframe(), set()
+    while frame:
+        callers, frame = callers | {{frame.f_code.co_name}}, frame.f_back
+    if os.environ.get("RANK") == "1" and "scored" in callers:
         raise KeyError("a bug of mine")
     return score(self, prediction, transition)
 
@@ -91,13 +94,23 @@ def assert_same_run(one: Path, many: Path) -> None:
         numbers, others = ({k: v for k, v in json.loads(text).items() if k != "stage"} for text in (row, other))
         assert numbers == pytest.approx(others, rel=1e-3, abs=1e-4)
     for file in (one / "eval").glob("*.json"):
-        assert file.read_bytes() == (many / "eval" / file.name).read_bytes()
+        result, other = (json.loads(path.read_text()) for path in (file, many / "eval" / file.name))
+        for one_of in (result, other) if isinstance(result, dict) else ():
+            one_of.pop("checkpoint", None)  # the bytes of the weights
+        assert result == other
 
 
 def test_killed_on_two_ranks_and_resumed_on_one_and_on_three(tmp_path: Path) -> None:
     one, two, three = (tmp_path / name for name in ("one", "two", "three"))
-    assert cli.main(["train", str(GRID), "--out", str(one), *TINY]) == 0
-    process, deadline = ranks(2, "train", GRID, "--out", two, *TINY), time.monotonic() + 200
+    pairs = (given.split("=") for given in TINY)
+    long = [*(f"{k}={v}" for k, v in pairs if k not in ("sft.steps", "rl.steps")), "sft.steps=150", "rl.steps=0"]
+    assert cli.main(["train", str(GRID), "--out", str(tmp_path / "start"), *long]) == 0
+    given = [*TINY, f"model.source={tmp_path / 'start/sft/step-000150'}", "sft.optimizer.learning_rate=1e-4"]
+    given.append("rl.optimizer.learning_rate=3e-5")
+    assert cli.main(["train", str(GRID), "--out", str(one), *given]) == 0
+    spread = [row["zero_variance"] for row in map(json.loads, (one / "metrics.jsonl").open()) if "zero_variance" in row]
+    assert min(spread) < 1  # RL has something to learn: of rounding alone AdamW would make whole steps
+    process, deadline = ranks(2, "train", GRID, "--out", two, *given), time.monotonic() + 200
     while not (two / "rl/seed0/step-000002").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.005)
     for worker in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():

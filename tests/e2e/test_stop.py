@@ -14,7 +14,7 @@ import pytest
 
 from rlvr_world import cli
 from rlvr_world.errors import InputError
-from rlvr_world.runs import runner
+from rlvr_world.recipes.text_game import TextGameRecipe
 
 SETTINGS = """model.vocabulary=300 model.layers=1 model.hidden=32 model.heads=2 model.device=cpu model.precision=float32
 threads=1 sft.steps=1000000 sft.batch=2 sft.save_every=1000000 sft.eval_every=0 data.split.valid=0.2"""
@@ -50,19 +50,19 @@ def test_sigterm_saves_and_says_how_to_go_on(house: Any, tmp_path: Path) -> None
 def test_a_run_stopped_while_its_rows_are_collected_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def stopped(config: Any) -> NoReturn:
+    def stopped(*_: Any) -> NoReturn:
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("the signal was not heard")
 
-    def refused(config: Any) -> NoReturn:
+    def refused(*_: Any) -> NoReturn:
         raise InputError("rows.jsonl: no such file")
 
     run, wrong = tmp_path / "run", tmp_path / "wrong"
-    monkeypatch.setattr(runner, "_checked_parts", stopped)
+    monkeypatch.setattr(TextGameRecipe, "splits", stopped)
     for arguments in (["train", "bytesized32", "--out", str(run)], ["resume", str(run)]):
         assert cli.main(arguments) == 128 + signal.SIGTERM
         assert f"stopped; go on with: rlvr-world resume {run}" in capsys.readouterr().err
-    monkeypatch.setattr(runner, "_checked_parts", refused)
+    monkeypatch.setattr(TextGameRecipe, "splits", refused)
     assert cli.main(["resume", str(run)]) == 2
     assert (run / "config.json").is_file(), "what it has is not thrown away"
     assert cli.main(["train", "bytesized32", "--out", str(wrong)]) == 2

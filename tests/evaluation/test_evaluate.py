@@ -15,13 +15,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation import evaluate as module
-from rlvr_world.evaluation.evaluate import Plan, evaluate, rows_hash, save_result
+from rlvr_world.evaluation.evaluate import Plan, Shown, evaluate, rows_hash, save_result
 from rlvr_world.models.attention import share_prefixes
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.system import progress
 from rlvr_world.types import (
     Given,
     Malformed,
+    Picture,
     Score,
     Script,
     Transition,
@@ -82,7 +83,7 @@ def rows(model: LlamaForCausalLM) -> list[Transition]:
 
 
 def test_greedy_predictions_are_scored_against_what_happened(model: LlamaForCausalLM, rows: list[Transition]) -> None:
-    result, shown = evaluate(model, Echo(), rows, Plan(max_rows=5), {})
+    result, shown = evaluate(model, Echo(), rows, Plan(max_rows=5), {}, Shown(str))
     says = [greedy(model, row.state) for row in rows]
     right = [s == row.next_state and s[0] != 3 for s, row in zip(says, rows, strict=True)]
     assert 0 < sum(right) < len(rows)
@@ -97,13 +98,18 @@ def test_greedy_predictions_are_scored_against_what_happened(model: LlamaForCaus
     for s, said in zip(shown, says, strict=True):
         assert s["reason"] == ("starts with 3" if said[0] == 3 else "")
         assert said[0] == 3 or s["diff"] == f"+ {said}"
+        assert s["text"] == " ".join(map(str, said))
+    assert [s["state"] for s in shown] == [str(row.state) for row in rows]
+    assert [s["action"] for s in shown] == [row.action for row in rows]
+    assert [s["parts"]["exact"] for s in shown] == right
     assert json.loads(json.dumps(result)) == result
 
 
 def test_samples_are_the_same_whatever_grows_at_once(model: LlamaForCausalLM, rows: list[Transition]) -> None:
-    results = [evaluate(model, Echo(), rows, Plan(Sampling(), 6, max_rows=size, seed=2), {}) for size in (1, 20, 512)]
+    plans = [Plan(Sampling(), 6, max_rows=size, seed=2) for size in (1, 20, 512)]
+    results = [evaluate(model, Echo(), rows, plan, {}, Shown(str)) for plan in plans]
     assert results[0] == results[1] == results[2]
-    assert evaluate(model, Echo(), rows, Plan(Sampling(), 6, seed=3), {})[1] != results[0][1]
+    assert evaluate(model, Echo(), rows, Plan(Sampling(), 6, seed=3), {}, Shown(str))[1] != results[0][1]
 
 
 def test_batches_are_those_of_the_sampler_and_told_of(
@@ -135,9 +141,10 @@ def test_rejected_predictions_are_drawn_again(model: LlamaForCausalLM, rows: lis
 
     once, picky = Plan(Sampling(), 3), Plan(Sampling(), 3, reject="bad", attempts=30)
     assert evaluate(model, Picky(), rows, once, {})[0]["slices"]["overall"]["parts"]["bad"]["mean"] > 0
-    result, shown = evaluate(model, Picky(), rows, picky, {})
+    result, shown = evaluate(model, Picky(), rows, picky, {}, Shown(str))
     assert result["slices"]["overall"]["parts"]["bad"]["mean"] == 0
     assert all("starts with 3" not in sample["diff"] for sample in shown)
+    assert all(sample["text"][0] != "3" for sample in shown)  # what stands, not what was rejected
     assert result["protocol"]["reject"] == "bad"
     with pytest.raises(InputError, match=r"eval\.reject=worse: no such part of the score; there are: bad"):
         evaluate(model, Picky(), rows, replace(picky, reject="worse"), {})
@@ -175,11 +182,34 @@ def test_a_domain_that_fails_names_the_row(model: LlamaForCausalLM, rows: list[T
         domain = Echo()
         setattr(domain, name, lambda *_: {}["no such object"])
         with pytest.raises(RuntimeError, match=r"row r0: the domain failed on it \(KeyError: 'no such object'\)"):
-            evaluate(model, domain, rows, Plan(), {})
+            evaluate(model, domain, rows, Plan(), {}, Shown(str))
+
+
+class Drawn(Echo):
+    """The same, drawn: a world of pictures, though not one of batches."""
+
+    def explain(self, prediction: Any, transition: Transition) -> Any:
+        return "- malformed" if isinstance(prediction, Malformed) else Picture(b"png", columns=("truth", "predicted"))
+
+
+def test_pictures_are_kept_of_some_rows_and_numbers_of_all(model: LlamaForCausalLM, rows: list[Transition]) -> None:
+    many = [replace(row, id=f"r{i}") for i, row in enumerate(rows * 5)]  # 60 rows: every second
+    _, samples = evaluate(model, Drawn(), many, Plan(), {}, Shown(lambda state: Picture(bytes(state))))
+    assert [s["id"] for s in samples] == [row.id for row in many]
+    assert all({"value", "parts", "right", "reason", "action"} <= s.keys() for s in samples)
+    drawn = [i for i, s in enumerate(samples) if "picture" in s]
+    assert drawn == [i for i in range(0, 60, 2) if not samples[i]["reason"]]
+    assert samples[drawn[0]]["columns"] == ("truth", "predicted")
+    assert [i for i, s in enumerate(samples) if "state" in s] == [*range(0, 60, 2)]
+    assert all("text" not in samples[i] for i in drawn)
 
 
 def test_results_are_files_of_the_run(tmp_path: Path) -> None:
-    save_result(tmp_path, "rl/seed0", {"n": 3}, [{"id": "r0"}])
-    assert json.loads((tmp_path / "eval" / "rl-seed0.json").read_text()) == {"name": "rl/seed0", "n": 3}
-    assert json.loads((tmp_path / "eval" / "samples-rl-seed0.json").read_text()) == [{"id": "r0"}]
-    assert len(list((tmp_path / "eval").iterdir())) == 2
+    protocol = {"rows_hash": "0a1b"}
+    save_result(tmp_path, "rl/seed0", {"protocol": protocol}, [{"id": "r0", "state": "a door"}, {"id": "r1"}])
+    files = {path.name: json.loads(path.read_text()) for path in (tmp_path / "eval").iterdir()}
+    assert files == {
+        "rl-seed0.json": {"name": "rl/seed0", "protocol": protocol},
+        "samples-rl-seed0.json": [{"id": "r0"}, {"id": "r1"}],
+        "states-0a1b.json": {"r0": "a door"},
+    }

@@ -53,3 +53,13 @@ def test_a_handful_of_values_claims_nothing() -> None:
     assert t_interval([0.5]).low is None
     assert paired_bootstrap([1.0] * 9, [0.0] * 9).low is None
     assert paired_bootstrap([1.0] * 10, [0.0] * 10).low == 1
+
+
+def test_worlds_of_unequal_size_stay_within_what_rows_can_be() -> None:
+    worlds = np.array([f"game {w}" for w in range(20) for _ in range(1 + w)])
+    certain = bootstrap(np.ones(len(worlds)), worlds)
+    assert (certain.low, certain.high, certain.n) == (1, 1, 20), "all right is all right, whichever worlds are drawn"
+    alike = np.array([float(w % 2) for w in range(20) for _ in range(1 + w)])
+    wide, narrow = bootstrap(alike, worlds), bootstrap(alike)
+    assert wide.mean == narrow.mean
+    assert wide.low < narrow.low < narrow.high < wide.high <= 1, "rows of a world say the same thing again"

@@ -1,8 +1,11 @@
 import base64
+import gzip
+import hashlib
 import io
 import json
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,10 @@ from matplotlib import colormaps
 from matplotlib.image import imread, imsave
 
 from rlvr_world.errors import InputError
+from rlvr_world.evaluation import predictions
 from rlvr_world.evaluation.differences import comparisons, reading, verdict
 from rlvr_world.evaluation.plots import curve, mean_curve, save_heat_map, smooth
+from rlvr_world.evaluation.predictions import LONGEST, packed, side_by_side, verb_of
 from rlvr_world.evaluation.report import text_report, write_report
 from rlvr_world.evaluation.summary import summarise
 from rlvr_world.evaluation.tables import details, tables
@@ -27,7 +32,7 @@ def result(name: str, right: int, changed_right: int, samples: int = 1) -> dict[
         {
             "id": f"test:{kind}:{i}",
             "kind": kind,
-            "world": "",
+            "world": f"house {i % 3}",
             "parts": {"exact": float(i < limit)},
             "value": float(i < limit),
             "malformed": "",
@@ -40,6 +45,28 @@ def result(name: str, right: int, changed_right: int, samples: int = 1) -> dict[
     return {"name": name, **summarise(records, {"rows": 2 * ROWS, "samples": samples})}
 
 
+def samples(one: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A prediction of each row of a result; the wrong ones say things that a page must not do."""
+    rows = one["rows"]
+    columns = (rows["id"], rows["kind"], rows["world"], rows["parts"]["exact"])
+    for i, (row, kind, world, exact) in enumerate(zip(*columns, strict=True)):
+        about = {"id": row, "kind": kind, "world": world, "action": f"{('open', 'take')[i % 2]} <b>door</b> {i}"}
+        score = {
+            "parts": {"exact": exact},
+            "value": exact,
+            "right": exact == 1,
+            "reason": "no door" if not exact and i % 4 == 3 else "",
+        }
+        diff = " door" if exact else " door\n- open: true\n+ open: </pre>\n+ <script>alert(1)</script>"
+        yield {**about, **score, "diff": diff, "text": "{}" if exact else "</script><script>alert(2)</script>"}
+
+
+def unpacked(page: str) -> list[dict[str, Any]]:
+    [data] = re.findall(r'<script type="application/gzip" id="packed">([A-Za-z0-9+/=]*)</script>', page)
+    found: list[dict[str, Any]] = json.loads(gzip.decompress(base64.b64decode(data)))
+    return found
+
+
 def write_timings(run: Path, stages: Iterable[str], steps: Iterable[int], row: dict[str, float]) -> None:
     lines = [json.dumps({"stage": stage, "step": step} | (row if step else {})) for stage in stages for step in steps]
     (run / "timings.jsonl").write_text("\n".join(lines))
@@ -47,7 +74,9 @@ def write_timings(run: Path, stages: Iterable[str], steps: Iterable[int], row: d
 
 def write_run(run: Path, results: list[dict[str, Any]], stages: tuple[str, ...]) -> Path:
     (run / "eval").mkdir(parents=True)
-    (run / "config.json").write_text(json.dumps({"recipe": "toy", "summary": "", "rl": {"kl": 0.001, "seeds": [0]}}))
+    (run / "config.json").write_text(
+        json.dumps({"recipe": f"/home/{'toy' * 40}.py", "summary": "", "rl": {"kl": 0.001, "seeds": [0]}})
+    )
     with (run / "metrics.jsonl").open("w") as file:
         for stage in stages:
             for step in range(4):
@@ -67,12 +96,9 @@ def write_run(run: Path, results: list[dict[str, Any]], stages: tuple[str, ...])
     for one in results:
         stem = one["name"].replace("/", "-")
         (run / "eval" / f"{stem}.json").write_text(json.dumps(one))
-        sample = {"id": "test:0", "kind": "changed", "action": "open <b>door</b>", "reason": "", "value": 0.0}
-        shown = [
-            sample | {"right": False, "diff": " door\n- open: true\n+ open: </pre>\n+ <script>alert(1)</script>"},
-            sample | {"right": True, "diff": ""},
-        ]
-        (run / "eval" / f"samples-{stem}.json").write_text(json.dumps(shown))
+        (run / "eval" / f"samples-{stem}.json").write_text(json.dumps([*samples(one)]))
+    states = {f"test:{kind}:{i}": f'{{"door": {i}}}' for kind in ("changed", "unchanged") for i in range(ROWS)}
+    (run / "eval" / "states-0a1b2c.json").write_text(json.dumps(states))
     return run
 
 
@@ -109,7 +135,11 @@ def test_page_says_what_came_out(page: str) -> None:
 
 
 def test_page_is_whole_and_loads_nothing(page: str) -> None:
-    assert not re.search(r"""(src|href)=["'](?!#|data:image/)|@import|url\((?!#)|<script""", page)
+    assert not re.search(r"""(src|href)=["'](?!#|data:image/)|@import|url\((?!#)""", page)
+    data, script = re.findall(r"<script[^>]*>(.*?)</script>", page, re.S)
+    assert re.fullmatch(r"[A-Za-z0-9+/=]+", data)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'\">" in page
     names = re.findall(r'id="([^"]+)"', page)
     svgs = [set(re.findall(r'<clipPath id="([^"]+)"', svg)) for svg in re.findall(r"<svg.*?</svg>", page, re.S)]
     assert names
@@ -117,10 +147,56 @@ def test_page_is_whole_and_loads_nothing(page: str) -> None:
     assert not re.search(r"#0a0b0\d", page)  # every stand-in colour became a variable
 
 
-def test_text_of_the_model_is_escaped(page: str) -> None:
-    assert "&lt;script&gt;alert(1)" in page
-    assert "+ open: &lt;/pre&gt;" in page
-    assert "open &lt;b&gt;door" in page
+def test_every_prediction_is_there_side_by_side(page: str) -> None:
+    rows = unpacked(page)
+    assert len(rows) == 2 * ROWS
+    assert "80 of 80 test rows, each as all models predict it. Open one" in page
+    models = ["base", "sft", "rl/seed0", "rl/seed1", "control/seed0", "control/seed1"]
+    assert all([*row["said"]] == models for row in rows)
+    row = next(row for row in rows if row["id"] == "test:changed:15")
+    about = {"kind": "changed", "world": "house 0", "verb": "take", "state": '{"door": 15}'}
+    assert about.items() <= row.items()
+    assert not row["said"]["rl/seed0"]["right"]
+    assert row["said"]["rl/seed0"]["reason"] == "no door"
+    assert row["said"]["rl/seed0"]["text"] == "</script><script>alert(2)</script>"
+    assert "alert(" not in page  # what a model wrote stands packed alone
+
+
+def test_means_by_world_and_by_verb(page: str) -> None:
+    world, verb = (page[page.index(f"<summary>By {name}") :].partition("</details>")[0] for name in ("world", "verb"))
+    assert re.findall(r"<th>(\w+) <small>", world) == ["base", "sft", "rl", "control", "no_change"]
+    assert re.findall(r"<td>(.*? rows\))", world) == ["house 0 (28 rows)", "house 1 (26 rows)", "house 2 (26 rows)"]
+    assert re.findall(r"<td>(.*? rows\))", verb) == ["open (40 rows)", "take (40 rows)"]
+    cells = [float(mean) for mean in re.findall(r"<td>(\d+\.\d) <small>", verb)]
+    assert cells[:4] == [0.0, 37.5, 65.0, 41.2]  # of 40 rows SFT has 15 right, RL 26, the controls 16 and 17
+    assert [verb_of(a) for a in ("take key", "click('12')", "[[0.1]]", "", "öffne Tür")] == [
+        "take",
+        "click",
+        "",
+        "",
+        "öffne",
+    ]
+
+
+def test_the_page_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = {"value": 0.0, "right": False, "reason": ""}
+    rows = [
+        {"id": str(i), "kind": "", "action": "go", "diff": "+ x", "text": f"{i}\n" * 9000, **said} for i in range(100)
+    ]
+    one = side_by_side({"sft": rows}, {"7": "a" * 5000})[7]
+    assert "characters left out" in one["said"]["sft"]["text"]
+    assert len(one["state"]) < LONGEST + 100
+    drawn = [
+        row | {"text": os.urandom(50).hex(), "picture": f"data:image/png;base64,{row['id'] * 500}"} for row in rows
+    ]
+    monkeypatch.setattr(predictions, "LARGEST", 6000)
+    data, shown = packed(side_by_side({"sft": drawn}, {}))
+    kept = json.loads(gzip.decompress(base64.b64decode(data)))
+    assert len(data) <= 6000
+    assert [row["id"] for row in kept] == [str(i) for i in range(0, 100, 2)]
+    assert shown == 50
+    assert 0 < sum("picture" in row["said"]["sft"] for row in kept) < 10  # they go first
+    assert packed([])[1] == 0
 
 
 @pytest.mark.parametrize(
@@ -320,7 +396,8 @@ def test_pictures_of_every_kind_of_model(video_page: str) -> None:
     for one in strips:
         assert re.findall(r"<tr><td>(.*?)<small>reward", one) == ["base", "sft", "rl/seed0", "control/seed0"]
         assert len(re.findall(r'<img src="data:image/png;base64,', one)) == 4
-    assert "0 right" not in video_page
+        assert "given" not in one
+    assert len(unpacked(video_page)) == 16
 
 
 def test_a_picture_is_nothing_but_a_picture(tmp_path: Path) -> None:
@@ -332,7 +409,7 @@ def test_a_picture_is_nothing_but_a_picture(tmp_path: Path) -> None:
     page = write_report(run).read_text()
     assert "The visual tokenizer</h2>" in page  # measured, though nothing was logged of its training
     assert "example.org" not in page
-    assert "data:image/png,&#34;&gt;&lt;script&gt;" in page
+    assert '"><script>' not in page.partition("<body>")[2]
 
 
 def test_the_tokenizer_has_its_section(video_page: str, page: str) -> None:

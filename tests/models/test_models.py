@@ -57,7 +57,7 @@ def test_the_seed_alone_decides_the_weights() -> None:
 
 
 def test_shapes_that_cannot_be_are_refused() -> None:
-    with pytest.raises(InputError, match=r"multiple of 2 x heads \(6\), got 32"):
+    with pytest.raises(InputError, match=r"model\.hidden: expected a multiple of 2 x model\.heads, got 32 and 3"):
         create_model(ModelConfig(hidden=32, layers=1, heads=3, context=8), 280)
     with pytest.raises(InputError, match=f"tokenizer has {len(TOKENIZER)} tokens, got 200"):
         create_model(ModelConfig(hidden=32, layers=1, heads=2, context=8), 200, TOKENIZER)

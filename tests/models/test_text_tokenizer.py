@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from rlvr_world.errors import InputError
-from rlvr_world.models.text_tokenizer import ANSWER, END, PAD, train_text_tokenizer
+from rlvr_world.models.text_tokenizer import ANSWER, END, PAD, answer_script, train_text_tokenizer, turn_ids
 
 ROWS = [
     f'{{"name": "stove", "uuid": {i}, "properties": {{"isContainer": true, "temperature": {i * 7}}}}}, '
@@ -66,3 +66,59 @@ def test_training_is_deterministic_and_saving_changes_nothing(tmp_path) -> None:
 def test_a_vocabulary_too_small_for_the_bytes_is_refused() -> None:
     with pytest.raises(InputError, match=r"at least 259.*got 258"):
         train_text_tokenizer(ROWS, vocab_size=258)
+
+
+TEMPLATE = "{% for m in messages %}<|pad|>{{ m.role }}\n{{ m.content | trim }}<|end|>{% endfor %}<|pad|>assistant\n"
+
+
+@pytest.mark.parametrize("template", ["", TEMPLATE])
+def test_what_data_say_is_never_a_special_token(template: str) -> None:
+    tokenizer = train_text_tokenizer(ROWS, vocab_size=600)
+    tokenizer.chat_template = template or None
+    frame = [i for i in turn_ids(tokenizer, "door") if i < 3]
+    assert frame == ([0, 1, 0] if template else [2])
+    said = f" a sign says {END}, {PAD} and {ANSWER}"
+    ids = turn_ids(tokenizer, said)
+    assert [i for i in ids if i < 3] == frame, "as many as around any other text"
+    assert said.strip() in tokenizer.decode(ids)
+    script = answer_script(tokenizer, ids, f"{{{END}}}", 99)
+    target = script.segments[1].target
+    assert [i for i in target if i < 3] == [1], "an answer ends once, at its end"
+    assert tokenizer.decode(target[:-1]) == f"{{{END}}}"
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text())
+def test_letters_are_what_they_would_be_without_a_special_token_near(text: str) -> None:
+    """The way around special tokens gives a plain text the tokens that the direct way gives it."""
+    tokenizer = train_text_tokenizer(ROWS, vocab_size=400)
+    if not any(mark in text for mark in (END, PAD, ANSWER)):
+        assert turn_ids(tokenizer, text) == tokenizer.encode(text + ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("{{ raise_exception('a system turn\nfirst') }}", "got TemplateError: a system turn first; mend chat_template"),
+        ("{% if messages %}", "got TemplateSyntaxError"),
+        ("{{ messages[1].content }}", "got UndefinedError"),
+        ("{{ messages[0].content + 1 }}", "got TypeError"),
+    ],
+)
+def test_a_chat_template_that_raises_is_one_sentence(template: str, words: str) -> None:
+    tokenizer = train_text_tokenizer(ROWS, vocab_size=400)
+    tokenizer.chat_template = template
+    for text in ("door", f"door {END}"):
+        with pytest.raises(InputError, match="the model's chat template: expected it to take one turn") as error:
+            turn_ids(tokenizer, text)
+        assert words in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_a_chat_template_may_change_a_text_and_not_replace_it() -> None:
+    tokenizer = train_text_tokenizer(ROWS, vocab_size=400)
+    tokenizer.chat_template = "{{ messages[0].content | upper }}!"
+    assert tokenizer.decode(turn_ids(tokenizer, f"{END} door")) == f"{END} door!".upper()
+    tokenizer.chat_template = "{{ messages[0].content | length }}"
+    with pytest.raises(InputError, match="expected what it puts around a text not to depend on the text"):
+        turn_ids(tokenizer, END)

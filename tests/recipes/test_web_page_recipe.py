@@ -56,7 +56,7 @@ def test_own_test_rows(tmp_path):
 
 def test_published_settings():
     config = find("webarena-published").config()
-    assert (config.data.label, config.data.scoring, config.data.style) == ("published",) * 3
+    assert (config.data.label, config.data.scoring, config.data.style) == ("published", "published", "row")
     assert (config.data.max_prompt, config.data.max_response) == (5000, 7288)
     assert (config.rl.prompts, config.rl.group, config.rl.minibatches) == (64, 5, 4)
     assert (config.rl.optimizer.learning_rate, config.rl.kl) == (1e-6, 0.001)
@@ -83,3 +83,22 @@ def test_rows_left_out_and_rows_that_do_not_read_are_counted(tmp_path):
         out.write("\n{half\n[]\n" + json.dumps({**rows[0], "action": 3}))
     said = recipe.row_faults(config)
     assert [f"row {98 + i}" in fault for i, fault in enumerate(said)] == [True] * 3
+
+
+def test_rows_that_do_not_read_can_be_skipped_and_are_counted(tmp_path, capsys):
+    file = write_rows(tmp_path / "rows.jsonl", tasks=4, seeds=12)
+    recipe = find("miniwob")
+    settings = ["data.source=files", f"data.train={file}"]
+    whole = recipe.splits(override(recipe.config(), settings))
+    rows = file.read_text().splitlines()
+    rows[5:5] = ["{half", json.dumps({**json.loads(rows[0]), "action": "fly [2]"})]
+    file.write_text("\n".join(rows))
+    with pytest.raises(InputError, match="row 6: expected the line to be JSON"):
+        recipe.splits(override(recipe.config(), settings))
+    splits = recipe.splits(override(recipe.config(), [*settings, "data.skip_faulty=true"]))
+    assert splits.left_out["rows that do not read"] == 2
+    assert [row.state for row in splits.train] == [row.state for row in whole.train]
+    assert "left out: 2 rows that do not read, the first: " in capsys.readouterr().err
+    file.write_text("{half")
+    with pytest.raises(InputError, match="expected at least one web-page row that reads, got none"):
+        recipe.splits(override(recipe.config(), [*settings, "data.skip_faulty=true"]))

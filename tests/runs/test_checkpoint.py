@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from rlvr_world.errors import InputError
 from rlvr_world.runs import checkpoints as checkpoint
 from rlvr_world.runs.checkpoints import Counters
 from rlvr_world.runs.guards import Guard
-from rlvr_world.runs.stage import Schedule, run_stage
+from rlvr_world.runs.stage import Schedule, finished, run_stage
 from rlvr_world.runs.tracking import Log
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner
@@ -59,6 +60,8 @@ def stage_of(kind: str, learner: Learner) -> SFT | GRPO:
     if kind == "sft":
         return SFT(learner, SFTConfig(batch=3, optimizer=OPTIMIZER, pretrain_steps=2), SCRIPTS, seed=1)
     config = RLConfig(prompts=3, group=4, minibatches=2, optimizer=OPTIMIZER, kl=0.1)
+    if kind == "rl by spread":
+        config = replace(config, prompts=2, group=2, draw="spread", dynamic_sampling=3)
     return GRPO(learner, config, Even(), lambda epoch: ROWS, seed=1)
 
 
@@ -78,7 +81,7 @@ def logged(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("lora", [False, True])
-@pytest.mark.parametrize("kind", ["sft", "rl"])
+@pytest.mark.parametrize("kind", ["sft", "rl", "rl by spread"])
 def test_a_stage_that_was_cut_goes_on_bit_for_bit(
     kind: str, lora: bool, precision: Any, tmp_path: Path, learner_of: Callable[..., Learner]
 ) -> None:
@@ -101,6 +104,9 @@ def test_a_stage_that_was_cut_goes_on_bit_for_bit(
     assert [row["step"] for row in logged(parts)] == list(range(STEPS + 1))
     assert sorted(path.name for path in (parts / kind).iterdir()) == ["step-000004", "step-000006"]
     assert not any("eval" in row and row["eval"] == logged(whole)[0]["eval"] for row in logged(whole)[1:])
+    if kind == "rl by spread":
+        assert len(json.loads((got / "trainer" / "spread.json").read_text())) > 2
+        assert len({row["sampled_groups"] for row in logged(whole)[1:]}) > 1
 
 
 def test_a_checkpoint_is_a_model_folder_without_pickles(tmp_path: Path, learner_of: Callable[..., Learner]) -> None:
@@ -260,3 +266,22 @@ def test_best_is_kept_by_a_named_number(
     validate, guard = lambda: {"score": next(scores)}, Guard(GuardConfig(), keep)
     run_stage(schedule, stage_of("sft", learner), learner, Log(tmp_path), validate, keep, guard)
     assert [int(path.name[5:]) for path in checkpoint.checkpoints(tmp_path / "sft")] == kept
+
+
+@pytest.mark.parametrize("content", ['{"step": 9, "reason": "kl"}', '{"st', "[]", '{"step": "four"}', "\xff"])
+def test_an_end_that_names_no_checkpoint_is_put_aside(
+    content: str, tmp_path: Path, learner_of: Callable[..., Learner], capsys: pytest.CaptureFixture[str]
+) -> None:
+    learner, stage = learner_of(), tmp_path / "rl"
+    saved = [checkpoint.save(stage, learner, Counters(step)) for step in (2, 4)]
+    (stage / checkpoint.ENDED).write_text(content, "latin-1")
+    named = checkpoint.latest(stage)
+    assert named is not None
+    assert "missing" in checkpoint.damage(named), "whoever only looks takes no other checkpoint for it"
+    schedule = Schedule("rl", stage, lambda counters: counters.step / 6, 1, 0)
+    assert finished(schedule) is None, "the stage goes on"
+    assert "names a checkpoint that is missing" in capsys.readouterr().err
+    assert not (stage / checkpoint.ENDED).exists()
+    assert checkpoint.sound(stage) == saved[1]
+    checkpoint.end_with(stage, 2, "kl")
+    assert finished(schedule) == saved[0], "one that is there is the stage's result"

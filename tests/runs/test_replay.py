@@ -70,6 +70,21 @@ def test_any_rollout_is_made_again(run: Path, capsys: pytest.CaptureFixture[str]
     assert f"made again from {stage / 'step-000004'}" in capsys.readouterr().out
 
 
+def test_rows_drawn_by_spread_are_found_again(tiny: Any, tmp_path: Path) -> None:
+    settings = ["rl.draw=spread", "rl.dynamic_sampling=2", "rl.steps=4", "data.reward=task_specific"]
+    runner.train(override(tiny, settings), tmp_path / "run")
+    stage = tmp_path / "run" / "rl" / "seed0"
+    numbers = set()
+    for step in range(4):
+        for rollout, kept in read_kept(stage, step).items():
+            numbers.add(int(rollout.split("/")[1]))
+            for redo in (0, 4):
+                shown = replay(tmp_path / "run", rollout, redo=redo)
+                assert f"row {kept['row']}, action" in shown
+                assert ("as it was kept" if step % 2 and not redo else "; bit for bit the kept one") in shown
+    assert max(numbers) >= 3, "some are of the second batch of a step"
+
+
 def test_a_policy_that_is_not_kept_is_said_so(run: Path) -> None:
     rollout = next(iter(read_kept(run / "rl" / "seed0", 1)))
     assert "as it was kept; to make it again from" in replay(run, rollout)
@@ -117,6 +132,30 @@ def test_a_failed_step_fails_again_by_the_verb(
     monkeypatch.setattr(TextGame, "score", score)
     assert cli.main(["replay", str(fault)]) == 1
     assert "it does not fail here; it said: row" in capsys.readouterr().out
+
+
+def test_a_bug_of_a_scorer_keeps_no_weights_and_happens_again(
+    tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The step is come to again from the checkpoint before it, two steps back, to the same failure on the same row."""
+    settings = override(tiny, ["rl.save_every=100"])
+    score, train = TextGame.score, find("bytesized32").splits(settings).train
+    meant = train[rows_of_step(len(train), 3, 2, 0)[1]].id
+    seen: list[str] = []
+
+    def buggy(self: TextGame, prediction: Any, transition: Any) -> Score:
+        seen.append(prediction.text)
+        return {}["gone"] if transition.id == meant and len(seen) > 10 else score(self, prediction, transition)
+
+    monkeypatch.setattr(TextGame, "score", buggy)
+    with pytest.raises(RuntimeError, match=f"row {meant}: the domain failed on it .KeyError"):
+        runner.train(settings, tmp_path / "run")
+    [fault] = (tmp_path / "run" / "faults").iterdir()
+    assert {file.name for file in fault.iterdir()} == {"fault.json", "manifest.json"}
+    assert sum(file.stat().st_size for file in fault.iterdir()) < 2000
+    capsys.readouterr()
+    assert cli.main(["replay", str(fault)]) == 0
+    assert "it fails again: row" in capsys.readouterr().out
 
 
 def test_a_run_that_a_guard_stopped_tells_why_and_goes_on(
@@ -191,6 +230,7 @@ def test_a_failed_step_of_a_tokenizer_fails_again(
 
     with monkeypatch.context() as broken:
         broken.setattr(stage, "create_visual_tokenizer", spoiled)
+        broken.setattr(runner, "opened", lambda run: (None, None))  # which would see it before the stage does
         with pytest.raises(Halted, match="stopped before the update: gradient not finite"):
             runner.train(config, tmp_path / "run")
     fault = tmp_path / "run" / "faults" / "tokenizer-000000"

@@ -74,3 +74,22 @@ def test_a_tracker_that_is_down_never_stops_training(
     assert steps(log, "rl") == [0, 1, 2]
     assert calls == [when], "it is left alone after it has failed"
     assert "tracker wandb failed (ConnectionError: no route to host)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["wandb", "trackio"])
+def test_a_resumed_run_goes_on_in_its_own_run_of_a_tracker(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[dict[str, Any]] = []
+    tracker = types.SimpleNamespace(init=lambda **given: opened.append(given), log=lambda _: None)
+    monkeypatch.setitem(sys.modules, name, tracker)  # type: ignore[arg-type]
+    one, other = tmp_path / "one" / "mine", tmp_path / "other" / "mine"
+    for run in (one, one, other):
+        run.mkdir(parents=True, exist_ok=True)
+        Log(run, (name,), {"seed": 0})
+    first, again, apart = opened
+    assert first == again, "a second start of one folder is the same run there"
+    assert first["resume"] == "allow"
+    assert first["name"].startswith("mine")
+    key = "id" if name == "wandb" else "name"
+    assert first[key] != apart[key], "another folder of the same name is another run"

@@ -30,8 +30,9 @@ from transformers import (
 
 from rlvr_world.errors import NonFinite
 from rlvr_world.models.attention import share_prefixes
-from rlvr_world.sampling import engine
-from rlvr_world.sampling.engine import Sampling, batches, draw, rope_kinds, sample
+from rlvr_world.sampling import engine, reader
+from rlvr_world.sampling.engine import OWN, Sampling, batches, draw, sample, sample_each
+from rlvr_world.sampling.reader import rope_kinds
 from rlvr_world.types import Given, Rollout, Script, Write
 
 VOCABULARY = 96
@@ -221,6 +222,36 @@ def test_a_rollout_is_the_same_whatever_it_is_batched_with(data: st.DataObject) 
 ALONE = [draw_all([script], n=4, keys=[i], rows=1)[0] for i, script in enumerate(SCRIPTS)]
 
 
+FRONT = tuple(i % 90 for i in range(3 * OWN))
+ENDS = [(1, 2, 3), (4, 5, 6), (7, 8), (1, 2, 3), (9,) * 11, (10, 11), (12, 13, 14), (15, 16, 17)]
+BEGUN = [*(Script((Given((*FRONT, *end)), Write(9, stop=(0, 1)), Given((5,)), Write(3))) for end in ENDS), *SCRIPTS]
+NAMED = [(7, i) for i in range(len(BEGUN))]
+
+
+def test_what_prompts_have_in_front_is_read_once_and_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = [group[0] for group in sample(SHARED, BEGUN, 1, FREE, NAMED, max_rows=1)]
+    streams = [rollout.stream for rollout in alone]
+    read: list[int] = []
+    plain = reader.hidden_states
+    monkeypatch.setattr(
+        reader, "hidden_states", lambda model, ids, *rest: read.append(ids.numel()) or plain(model, ids, *rest)
+    )
+    for rows in (512, 3):
+        for rollout, expected in zip(sample_each(SHARED, BEGUN, FREE, streams, rows), alone, strict=True):
+            same(rollout, expected)
+    read.clear()
+    sample_each(SHARED, BEGUN[:1] * 6, FREE, streams[:6])
+    assert read[:2] == [len(BEGUN[0].prompt) - OWN, 6 * OWN]
+    assert sample_each(SHARED, [], FREE, []) == []
+
+
+def test_such_a_rollout_is_the_same_in_half_precision() -> None:
+    half = copy.deepcopy(SHARED).bfloat16()
+    together = sample_each(half, BEGUN, FREE, NAMED)
+    for i, rollout in enumerate(together):
+        assert sample_each(half, [BEGUN[i]], FREE, [NAMED[i]])[0].ids.tolist() == rollout.ids.tolist()
+
+
 def test_rows_that_leave_early_keep_their_results_and_those_that_stay_theirs() -> None:
     # From 60 stop tokens of 96 down to 5: lengths from 1 to 40, groups and members leave at all times.
     scripts = [Script((Given((i + 1, i + 2) * (i + 1)), Write(40, stop=tuple(range(60 - 11 * i))))) for i in range(6)]
@@ -300,7 +331,7 @@ def test_prompts_read_in_parts_are_the_same_prompts(monkeypatch: pytest.MonkeyPa
     scripts = [Script((Given(prompt), Write(12, stop=(2,)))) for prompt in PROMPTS]
     streams = [(3, i) for i in range(len(scripts))]
     whole = sample(shared_of(model_of("qwen2")), scripts, 3, FREE, streams)
-    monkeypatch.setattr(engine, "PREFILL", 45)
+    monkeypatch.setattr(reader, "PREFILL", 45)
     parts = sample(shared_of(model_of("qwen2")), scripts, 3, FREE, streams)
     for group, same in zip(whole, parts, strict=True):
         for one, other in zip(group, same, strict=True):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rlvr_world.training.advantages import group_advantages, rollout_weights, zero_variance
+from rlvr_world.training.advantages import drawn_by_spread, group_advantages, rollout_weights, zero_variance
 
 
 def test_advantages_worked_out_by_hand() -> None:
@@ -53,3 +53,15 @@ def test_weights_that_cannot_be_are_refused() -> None:
     for longest in (None, 3):
         with pytest.raises(ValueError, match="max_response >= 4"):
             rollout_weights(torch.tensor([2, 4]), "constant", longest)
+
+
+def test_rows_are_drawn_by_the_spread_last_seen() -> None:
+    spreads = [0.4, 0.0, None, 0.1, 0.3]  # the mean of those seen is 0.2
+    first = [drawn_by_spread(spreads, 1, [7, step])[0] for step in range(4000)]
+    weights = torch.tensor([0.4, 0.02, 0.2, 0.1, 0.3])
+    shares = torch.bincount(torch.tensor(first), minlength=5) / len(first)
+    torch.testing.assert_close(shares, weights / weights.sum(), atol=0.025, rtol=0)
+    assert sorted(drawn_by_spread(spreads, 5, [7, 0])) == list(range(5)), "none of them twice"
+    assert drawn_by_spread(spreads, 12, [7, 0])[:10] == drawn_by_spread(spreads, 5, [7, 0]) * 2
+    assert drawn_by_spread(spreads, 3, [7, 1]) != drawn_by_spread(spreads, 3, [7, 2])
+    assert sorted(drawn_by_spread([0.0, None, 0.0], 3, [1])) == [0, 1, 2], "without any spread all count the same"

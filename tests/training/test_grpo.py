@@ -16,7 +16,7 @@ from rlvr_world.errors import NonFinite
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.training.grpo import GRPO, _Watch
 from rlvr_world.training.learner import Learner
-from rlvr_world.training.packing import Group, pack
+from rlvr_world.training.packing import Branch, Group, legal_ranges, pack, response_lengths
 from rlvr_world.types import (
     Given,
     Rollout,
@@ -239,17 +239,92 @@ def test_the_constant_is_that_of_the_whole_step(learner_of: Callable[..., Learne
     assert weights == {BASIC.group * max(2 + row.action + 4 for row in stage.prompts(0))}
 
 
-def test_groups_without_variance_can_be_left_out(learner_of: Callable[..., Learner]) -> None:
-    met, tokens = [], []
+@pytest.mark.parametrize("term", ["none", "kl", "entropy"])
+def test_leaving_out_groups_without_variance_changes_no_loss(term: str, learner_of: Callable[..., Learner]) -> None:
+    config = BASIC if term == "none" else replace(BASIC, **{term: 0.1})
+    met: list[list[Tensor]] = []
+    logs: list[dict[str, float]] = []
     for drop in (True, False):
         learner = learner_of(optimizer=STEADY)
+        stage = grpo(learner, replace(config, prompts=8, drop_zero_variance=drop), ROWS)
+        with torch.no_grad():
+            for parameter in learner.model.parameters():
+                parameter.mul_(1.1)  # away from the reference
         _, gradients = spy(learner)
-        metrics, processed = grpo(learner, replace(BASIC, prompts=8, drop_zero_variance=drop), ROWS).step(0, 0.0)
+        metrics, _ = stage.step(0, 0.0)
         assert metrics["zero_variance"] == 0.25
         met.append(gradients[0])
-        tokens.append(processed)
+        logs.append({name: metrics[name] for name in ("loss", "entropy", "kl", "trained_tokens") if name in metrics})
     assert distance(*met) < 1e-5
-    assert tokens[0] < tokens[1]
+    saved = logs[0].pop("trained_tokens") < logs[1].pop("trained_tokens")
+    assert saved == (term == "none"), "what adds nothing to the loss is not computed"
+    assert logs[0] == pytest.approx(logs[1], abs=1e-6)
+
+
+def test_the_entropy_of_the_log_is_that_of_all_that_was_drawn(learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(optimizer=STEADY)
+    stage = grpo(learner, replace(BASIC, prompts=8, group=64), ROWS)
+    rollouts = rollouts_of(stage)
+    with torch.no_grad():
+        exact = [learner.logps(pack([branches(group)]))[1] for group in rollouts]
+    assert stage.step(0, 0.0)[0]["entropy"] == pytest.approx(torch.cat(exact).mean().item(), rel=0.02)
+
+
+def branches(group: Sequence[Rollout]) -> Group:
+    legal = [legal_ranges(r.script, response_lengths(r)) for r in group]
+    learned = (Branch(r.ids, r.sampled, 1.0, 0.0, r.logps, of) for r, of in zip(group, legal, strict=True))
+    return Group(group[0].script.prompt, tuple(learned))
+
+
+def test_dynamic_sampling_goes_on_until_enough_groups_have_spread(learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(optimizer=STEADY)
+    stage = grpo(learner, replace(BASIC, prompts=3, dynamic_sampling=4), ROWS)
+    asked = stage.prompts(0)
+    assert [row.id for row in asked] == [row.id for row in grpo(learner, replace(BASIC, prompts=12), ROWS).prompts(0)]
+    kinds = [row.kind for row in asked]
+    batches = next(n for n in range(1, 5) if kinds[: 3 * n].count("live") >= 3)
+    assert batches > 1, "the first batch has a row whose rewards are all the same"
+    seen: list[Sequence[Transition]] = []
+    stage.record = lambda step, rows, groups, scores: seen.append(rows)
+    groups, _ = spy(learner)
+    metrics, tokens = stage.step(0, 0.0)
+    assert [row.id for row in seen[0]] == [row.id for row in asked[: 3 * batches]]
+    assert metrics["sampled_groups"] == 3 * batches
+    assert metrics["zero_variance"] == pytest.approx(kinds[: 3 * batches].count("flat") / (3 * batches))
+    live = [row for row in asked if row.kind == "live"][:3]
+    assert [group.prompt for group in groups[0]] == [row.state for row in live]
+    weights = [b.weight * int(b.trained.sum()) for group in groups[0] for b in group.branches]
+    assert sum(weights) == pytest.approx(1), "weights are those of the groups that are learned from"
+    assert tokens > metrics["trained_tokens"]
+
+
+def test_dynamic_sampling_ends(learner_of: Callable[..., Learner]) -> None:
+    flat = [row for row in ROWS if row.kind == "flat"]
+    learner = learner_of()
+    metrics, _ = grpo(learner, replace(BASIC, prompts=2, dynamic_sampling=3, kl=0.1), flat).step(0, 0.0)
+    assert metrics["sampled_groups"] == 6
+    assert metrics["zero_variance"] == 1
+    assert metrics["trained_tokens"] == 0
+    one = [next(row for row in ROWS if row.kind == "live"), *flat]
+    groups, _ = spy(learner)
+    grpo(learner, replace(BASIC, prompts=3, dynamic_sampling=1), one).step(0, 0.0)
+    assert len(groups[0]) == 1, "it learns from what has spread, if that is less than a batch"
+
+
+def test_rows_drawn_by_spread_come_back(learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of(optimizer=STEADY)
+    stage = grpo(learner, replace(BASIC, prompts=4, draw="spread"), ROWS)
+    seen = [row.kind for step in range(12) for row in drawn_in(stage, step)]
+    assert set(learner.spread) == {row.id for row in ROWS}
+    assert all(learner.spread[row.id] == 0 for row in ROWS if row.kind == "flat")
+    assert all(learner.spread[row.id] > 0 for row in LIVE)
+    assert seen[16:].count("flat") < 0.6 * len(seen[16:]) * 2 / 8, "a quarter of the rows, which have none"
+
+
+def drawn_in(stage: GRPO, step: int) -> list[Transition]:
+    rows = stage.prompts(step)
+    stage.step(step, 0.0)
+    return rows
 
 
 def test_a_step_without_any_variance_leaves_the_model_alone(learner_of: Callable[..., Learner]) -> None:

@@ -26,16 +26,25 @@ class TextWorldSpec:
     )
 
     def __post_init__(self) -> None:
-        at_least("world", self, games=1, rows_per_game=1, rooms=1, objects=1, quest_length=1)
+        at_least(self, games=1, rows_per_game=1, rooms=1, objects=1, quest_length=1)
         if not 0 <= self.changed_share <= 1:
-            raise InputError(f"world: changed_share is {self.changed_share}; expected a number from 0 to 1")
+            raise InputError(f"changed_share: expected a number from 0 to 1, got {self.changed_share}")
         if self.split not in ("train", "valid", "test"):
-            raise InputError(f"world: split is {self.split!r}; expected train, valid or test")
+            raise InputError(f"split: expected train, valid or test, got {self.split!r}")
 
     def game_number(self, index: int) -> int:
         """The number of the index-th game of this split; numbers of different splits never meet."""
         train = index // 8 * 10 + index % 8
         return {"train": train, "valid": index * 10 + 8, "test": index * 10 + 9}[self.split]
+
+
+@dataclass(frozen=True)
+class Bytesized32Spec:
+    """The published games, played exhaustively: every possible action at each step of their playthroughs."""
+
+    checkout: str = what("", "your checkout of cognitiveailab/GPT-simulator; its games are Python code, and are run")
+    games: tuple[str, ...] = what((), "which games; empty takes the 31 of the published test split")
+    python: str = what("", "the Python that runs them, in processes of their own; empty takes this one")
 
 
 @dataclass(frozen=True)
@@ -45,24 +54,33 @@ class PromptStyle:
     instructions: bool = what(True, "say what the task is and how the answer must look")
     example: bool = what(False, "show two answered steps of a tiny game (about 900 tokens, the same in every prompt)")
     rules: bool = what(True, "give the written object, action and score rules of the row's game; needs a rules file")
+    row: bool = what(False, "ask in the row's own words, as published rows and models need; all else here says nothing")
     literals: Literal["python", "json"] = what(
         "python", "how states are printed: as in the published prompts, or letter by letter as the answer repeats them"
     )
 
     def __post_init__(self) -> None:
         if self.literals not in ("python", "json"):
-            raise InputError(f"prompt literals: expected python or json, got {self.literals!r}; choose one of the two")
+            raise InputError(f"literals: expected python or json, got {self.literals!r}")
 
 
 @dataclass(frozen=True)
 class TextGameConfig:
     source: Literal["textworld", "files"] = what("textworld", "play the embedded text world, or read row files")
     env: TextWorldSpec = field(default_factory=TextWorldSpec)
-    cache: str = what("~/.cache/rlvr_world", "embedded world: folder where played rows are kept")
-    train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .parquet, or a folder of parquet)")
-    test: str = what("", "files: test rows, same layouts; empty splits data.train")
-    sft_train: str = what("", "files: rows that SFT fits, such as those `teach` keeps; empty takes data.train")
-    rules: str = what("", "files: JSON file of the games' rules, for prompts that give them")
+    cache: str = what("~/.cache/rlvr_world", "embedded world: folder where played rows are kept", "folder")
+    train: str = what(
+        "",
+        "files: training rows, .jsonl, .jsonl.gz, .json or .parquet: a file, a pattern, a folder, or owner/name of "
+        "a data set on the hub; PLACE:NAME takes one of several splits",
+        "path",
+    )
+    test: str = what("", "files: test rows, same layouts; empty splits data.train", "path")
+    skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
+    sft_train: str = what("", "files: rows that SFT fits, such as those `teach` keeps; empty takes data.train", "path")
+    rules: str = what(
+        "", "files: the games' rules, for prompts that give them: a JSON file, or GPT-simulator's folder", "path"
+    )
     split: WorldSplitRule = field(default_factory=WorldSplitRule)
     deduplicate: bool = what(False, "files: leave out training rows whose question stands in the test rows")
     reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")
@@ -71,6 +89,11 @@ class TextGameConfig:
     max_response: int = what(4096, "longest answer", "tokens")
     reward: Literal["binary", "task_specific"] = what("binary", "exact match, or the paper's task-specific sum")
     scoring: Literal["strict", "published"] = what("strict", "whole-state comparison, or the published code's")
+    even: float = what(
+        0.0,
+        "SFT and RL rows: 1 has every verb of every world as often as any other, 0 takes them as they come",
+        "0 to 1",
+    )
     unchanged_per_hundred: float = what(
         -1.0,
         "RL rows: unchanged ones for 100 changed ones (paper: 40 binary, 5 task-specific); negative takes all rows",

@@ -34,9 +34,9 @@ class TextGame:
                 f"row {transition.id}: the prompt has {len(ids)} tokens, expected at most {self.config.max_prompt}; "
                 "raise data.max_prompt, or turn off data.style.example or data.style.rules"
             )
-        answer = None
-        if transition.next_state is not None:
-            answer = transition.reasoning or build_answer(transition, self.config.style.instructions)
+        answer = transition.reasoning or None
+        if answer is None and transition.next_state is not None:
+            answer = build_answer(transition, self.config.style.instructions)
         return answer_script(self.tokenizer, ids, answer, self.config.max_response)
 
     def decode(self, written: Sequence[Sequence[int]], transition: Transition) -> Prediction:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlvr_world.domains.row_files import parse_json, take
+from rlvr_world.domains.row_files import check_texts, own_prompt, parse_json, take
 from rlvr_world.domains.text_game.config import PromptStyle
 from rlvr_world.domains.text_game.rows import GameState, by_uuid, differs
 from rlvr_world.errors import InputError
@@ -36,16 +36,25 @@ class Rules:
 
     @staticmethod
     def load(path: str | Path) -> Rules:
-        """Read a JSON file with ``object_rules``, ``action_rules`` and ``score_rules``, each {game: text}."""
-        path = Path(path)
-        if not path.is_file():
-            raise InputError(f"{path}: no such rules file; check the path")
-        content = parse_json(path.read_bytes(), str(path), "the rules file")
+        """Read a JSON file with ``object_rules``, ``action_rules`` and ``score_rules``, each {game: text}; or a folder
+        that holds each as a file of its own, such as GPT-simulator's ``rules/human_written_rules``."""
+        path = Path(path).expanduser()
+        files = {kind: path / f"{kind}.json" for kind in KINDS} if path.is_dir() else {"": path}
+        for file in files.values():
+            if not file.is_file():
+                raise InputError(f"{file}: no such rules file; check the path")
+        content = {kind: parse_json(file.read_bytes(), str(file), "the rules file") for kind, file in files.items()}
+        content = content.get("", content)
         for kind in KINDS:
             texts = take(content, kind, dict, str(path))
             if not all(isinstance(text, str) for text in texts.values()):
                 raise InputError(f"{path}, field {kind}: expected an object of game names and texts, got {texts!r:.80}")
+            check_texts(texts, str(path), kind)
         return Rules(**{kind: content[kind] for kind in KINDS}, source=str(path))
+
+    def save(self, file: Path) -> None:
+        """One file that ``load`` reads."""
+        file.write_text(json.dumps({kind: dict(getattr(self, kind)) for kind in KINDS}, ensure_ascii=False))
 
     def for_game(self, game: str) -> tuple[str, str, str]:
         """The object, action and score rules of a game; InputError where the file lacks one of them."""
@@ -54,13 +63,16 @@ class Rules:
             if game not in texts:
                 raise InputError(
                     f"{self.source}, field {kind}: expected rules for the game {game!r}, got rules only for "
-                    f"{', '.join(sorted(texts))}; add them, or turn rules off in the prompt"
+                    f"{', '.join(sorted(texts))}; add them, turn rules off in the prompt, or ask with the rows' own "
+                    "prompts (data.style.row=true)"
                 )
         return self.object_rules[game].strip(), self.action_rules[game].strip(), self.score_rules[game].strip()
 
 
 def build_prompt(transition: Transition, style: PromptStyle, rules: Rules | None) -> str:
     """One user message that asks for the next state. Raises InputError where there are no rules and the style asks."""
+    if style.row:
+        return own_prompt(transition)
     parts = [_INSTRUCTIONS] if style.instructions else []
     if style.example:
         parts.append(_worked_example(style))

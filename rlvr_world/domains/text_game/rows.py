@@ -1,9 +1,11 @@
 """Text-game data in: ByteSized32-State-Prediction rows, and the published parquet layout of RLVR-World.
 
 * ``.jsonl`` / ``.jsonl.gz``: one row a line with ``current_state``, ``action_state``, ``tick_state``,
-  ``current_score_state``, ``next_score_state``, ``game``, ``state_id`` (Wang et al., ACL 2024, arXiv 2406.06485).
+  ``current_score_state``, ``next_score_state``, ``game``, ``state_id`` (Wang et al., ACL 2024, arXiv 2406.06485); or
+  with ``state``, ``action``, ``next_state``, as sessions are saved.
 * ``.parquet``: ``prompt``, ``reward_model.ground_truth``, ``extra_info.{data_state, data_action}``, as in
-  ``bytesized32-world-model-cot`` (RLVR-World, NeurIPS 2025, arXiv 2505.13934).
+  ``bytesized32-world-model-cot`` (RLVR-World, NeurIPS 2025, arXiv 2505.13934). In its ``generated_cot.parquet`` the
+  ground truth is no state but a teacher's reasoning and answer: rows for SFT, whose next state is not known.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ def read_rows(path: str | Path, reasoning_column: str = "", on_fault: OnFault = 
     """Read a ``.jsonl``, ``.jsonl.gz`` or ``.parquet`` file, or a folder of parquet shards of one split.
 
     ``reasoning_column`` holds a given chain of thought with its answer. ``kind`` is ``changed`` or ``unchanged``, see
-    ``has_changed``; ``world`` is the game, or for parquet, which has no game column, the task sentence of the prompt.
+    ``has_changed``; ``world`` is the game, or where a row does not say it (as published) the prompt's task sentence.
     Raises InputError, naming file, row and field, for what is no such row; ``on_fault``, if given, gets it instead.
     """
     pool: dict[str, dict[str, Any]] = {}
@@ -59,11 +61,17 @@ def read_rows(path: str | Path, reasoning_column: str = "", on_fault: OnFault = 
         return replace(state, objects=tuple(pool.setdefault(json.dumps(obj), obj) for obj in state.objects))
 
     def parse(name: str, where: str, record: dict[str, Any]) -> Transition:
-        reasoning = row_files.reasoning_of(record, reasoning_column, where)
-        read = _parquet_step if ".parquet:" in name else _jsonl_step
+        read = _published_step if "reward_model" in record or ".parquet:" in name else _jsonl_step
         identity, before, action, after, world = read(record, name, where)
+        prompt = row_files.last_message(record, where) if "prompt" in record else ""
+        if isinstance(after, str):
+            if not reasoning_column:
+                wanted = "data.sft_train alone can be such rows, with data.reasoning_column and sft.reasoning=true"
+                raise InputError(f"{where}, field reward_model.ground_truth: expected a game state, got text; {wanted}")
+            return Transition(identity, shared(before), action, None, "", world, after, prompt)
+        reasoning = row_files.reasoning_of(record, reasoning_column, where)
         kind = "changed" if has_changed(before, after) else "unchanged"
-        return Transition(identity, shared(before), action, shared(after), kind, world, reasoning)
+        return Transition(identity, shared(before), action, shared(after), kind, world, reasoning, prompt)
 
     return row_files.read_transitions(path, "text-game", parse, on_fault)
 
@@ -123,12 +131,15 @@ def read_question(given: Any) -> Transition:
 def _asked_state(given: Mapping[str, Any]) -> GameState:
     if isinstance(given.get("state"), GameState):
         return given["state"]
-    state = {"score": NEW_GAME, "next_uuid": None, **take(given, "state", dict, "question")}
-    objects, score = (
-        take(state, key, kind, "question", "state.") for key, kind in (("objects", list), ("score", dict))
-    )
-    following = None if state["next_uuid"] is None else take(state, "next_uuid", int, "question", "state.")
-    return _game_state(objects, score, following, "question", "state.objects", "state.score")
+    return _told_state(take(given, "state", dict, "question"), "question", "state.")
+
+
+def _told_state(given: Mapping[str, Any], where: str, prefix: str) -> GameState:
+    """What ``write_state`` writes; the score and the next uuid may be missing."""
+    state = {"score": NEW_GAME, "next_uuid": None, **given}
+    objects, score = (take(state, key, kind, where, prefix) for key, kind in (("objects", list), ("score", dict)))
+    following = None if state["next_uuid"] is None else take(state, "next_uuid", int, where, prefix)
+    return _game_state(objects, score, following, where, f"{prefix}objects", f"{prefix}score")
 
 
 def write_state(state: GameState) -> str:
@@ -137,6 +148,13 @@ def write_state(state: GameState) -> str:
 
 
 def _jsonl_step(record: dict[str, Any], name: str, where: str) -> tuple[str, GameState, str, GameState, str]:
+    if "next_state" in record:  # as sessions are saved, and questions asked
+        need(record, ("state", "action"), where, "key")
+        before, after = (
+            _told_state(take(record, key, dict, where), where, f"{key}.") for key in ("state", "next_state")
+        )
+        game = record.get("game") or record["state"].get("game", "")
+        return name, before, take(record, "action", str, where), after, str(game)
     states = ("current_state", "action_state", "tick_state", "current_score_state", "next_score_state")
     need(record, (*states, "game", "state_id"), where, "key")
     before = _state_record(record, "current_state", "current_score_state", where)
@@ -153,15 +171,18 @@ def _state_record(record: dict[str, Any], key: str, score_key: str, where: str) 
     return _game_state(objects, score, next_uuid, where, f"{key}.objects", score_key)
 
 
-def _parquet_step(record: dict[str, Any], name: str, where: str) -> tuple[str, GameState, str, GameState, str]:
+def _published_step(record: dict[str, Any], name: str, where: str) -> tuple[str, GameState, str, GameState | str, str]:
     need(record, ("prompt", "reward_model", "extra_info"), where, "column")
     action = take_inner(record, "extra_info", "data_action", str, where)
     prompt = row_files.last_message(record, where)
     base, task = _UUID_BASE.findall(prompt), _TASK.findall(prompt)
     before = _state_list(record, "extra_info", "data_state", where, int(base[-1]) if base else None)
     # The layout does not say which uuid is free afterwards, and nothing that is predicted needs it.
-    after = _state_list(record, "reward_model", "ground_truth", where, None)
-    return name, before, action, after, task[-1].strip() if task else ""
+    truth = take_inner(record, "reward_model", "ground_truth", str, where)
+    read = truth.lstrip().startswith("{")
+    after = _state_list(record, "reward_model", "ground_truth", where, None) if read else truth
+    game = record.get("game") or record["extra_info"].get("game") or (task[-1].strip() if task else "")
+    return name, before, action, after, str(game)
 
 
 def _state_list(record: dict[str, Any], outer: str, key: str, where: str, next_uuid: int | None) -> GameState:

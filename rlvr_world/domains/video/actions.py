@@ -6,6 +6,7 @@ as in the published code, so that bins are equal to its. Shape legend: T steps, 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -74,7 +75,13 @@ class ActionBins:
     def check_fit(self, actions: Mapping[str, np.ndarray], pool: int = 1) -> None:
         """Refuse ranges that are not those of the data: ``actions`` holds float32 [T, A] by name of episode, each row
         the mean of ``pool`` steps. InputError names the worst episode, step and field."""
-        share_A = self.outside(np.concatenate([self._checked(a, name) for name, a in actions.items()]))
+        values_TA = np.concatenate([self._checked(a, name) for name, a in actions.items()])
+        share_A = self.outside(values_TA)
+        constant_A = np.equal(self.low, self.high)
+        for at in np.flatnonzero(constant_A & (share_A > 0)):
+            got = f"{round(share_A[at] * len(values_TA))} of {len(values_TA)} values differ, and are clamped"
+            print(f"field {at} is always {self.low[at]:.4g} in the training data; here {got}", file=sys.stderr)
+        share_A[constant_A] = 0
         if share_A.max() <= OUTSIDE_LIMIT:
             return
         field = int(share_A.argmax())
@@ -104,6 +111,14 @@ class ActionBins:
             step, field = nan_N2[0]
             raise InputError(f"{where}: step {step}: field {field} is not a number; leave out or mend this episode")
         return values_TA
+
+
+def chosen_dims(actions_TA: np.ndarray, dims: tuple[int, ...], where: str) -> np.ndarray:
+    """The actions with only these of their numbers, in this order; all where none is named."""
+    if dims and not all(0 <= dim < actions_TA.shape[1] for dim in dims):
+        wanted = f"numbers from 0 to {actions_TA.shape[1] - 1}"
+        raise InputError(f"data.action_dims: expected {wanted}, as the actions of {where} have, got {dims}")
+    return actions_TA[:, list(dims)] if dims else actions_TA
 
 
 def pooled(actions_TA: np.ndarray, pool: int) -> np.ndarray:

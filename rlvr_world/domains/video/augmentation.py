@@ -18,7 +18,7 @@ class Jittered:
         """``copy`` numbers the versions."""
         self.plain, self._seeds = plain, (seed, copy)
         self.name, self.ids, self.lengths = f"{plain.name}+colours{copy}.{seed}", plain.ids, plain.lengths
-        self.actions, self.proprio = plain.actions, plain.proprio
+        self.actions, self.proprio, self.files = plain.actions, plain.proprio, plain.files
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
         frames = torch.from_numpy(self.plain.frames(episode, steps)).float() / 255

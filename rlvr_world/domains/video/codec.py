@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
-from typing import cast
+from pathlib import Path
+from typing import Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rlvr_world.domains.video.actions import fit_ranges, pooled
+from rlvr_world.domains.video.actions import ActionBins, chosen_dims, fit_ranges, pooled
 from rlvr_world.domains.video.config import VideoConfig
 from rlvr_world.domains.video.episodes import Episodes
 from rlvr_world.domains.video.layout import Codec, VideoLayout
+from rlvr_world.domains.video.readers.dino_wm import read_tensor
 from rlvr_world.domains.video.splits import Part
 from rlvr_world.domains.video.token_cache import TokenCache
 from rlvr_world.errors import InputError
@@ -24,10 +27,34 @@ CHECKED = 50
 
 
 def fit_codec(data: VideoConfig, part: Part, cache: TokenCache) -> Codec:
-    """Ranges are fitted to the training episodes alone."""
-    (episodes, chosen), single, how = part, data.kind == "single_step", (data.action_ranges, data.action_bins)
-    actions = fit_ranges((_given(data, episodes, e) for e in chosen), *how)
-    proprio = fit_ranges((_felt(episodes, e) for e in chosen), *how, "proprioception") if data.proprio else None
+    """Ranges are fitted to the training episodes alone; those of actions may come from a file."""
+    episodes, chosen = part
+    how: Literal["minmax", "quantile"] = "quantile" if data.action_ranges == "quantile" else "minmax"
+    proprio = None
+    if data.proprio:
+        proprio = fit_ranges((_felt(episodes, e) for e in chosen), how, data.action_bins, "proprioception")
+    if data.action_ranges != how:
+        return codec_of(data, cache, read_ranges(Path(data.action_ranges).expanduser(), data.action_bins), proprio)
+    actions = fit_ranges((_given(data, episodes, e) for e in chosen), how, data.action_bins)
+    return codec_of(data, cache, actions, proprio)
+
+
+def read_ranges(file: Path, bins: int) -> ActionBins:
+    """The ranges in a file of rows (low, high): a tensor that torch saved, as published (13 x 2), or lists in JSON.
+    Raises InputError for what is no such file; nothing in it is run."""
+    if not file.is_file():
+        raise InputError(f"data.action_ranges={file}: expected minmax, quantile or a file of ranges, got no such file")
+    try:
+        rows = json.loads(file.read_bytes()) if file.suffix == ".json" else read_tensor(file, 2).tolist()
+        low, high = zip(*rows, strict=True)
+        return ActionBins(tuple(map(float, low)), tuple(map(float, high)), bins)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{file}: expected rows of two numbers, low and high, one a field ({error})") from error
+
+
+def codec_of(data: VideoConfig, cache: TokenCache, actions: ActionBins, proprio: ActionBins | None = None) -> Codec:
+    """The codec of a model with these settings, this visual tokenizer and these ranges of one step's fields."""
+    single = data.kind == "single_step"
     layout = VideoLayout(
         data.kind,
         visual=cache.codebook,
@@ -56,7 +83,7 @@ def check_ranges(data: VideoConfig, part: Part, codec: Codec) -> None:
 
 def _given(data: VideoConfig, episodes: Episodes, episode: int) -> np.ndarray:
     """float32 [T // pool, A]: an episode's actions as the model is given them."""
-    return pooled(episodes.actions(episode), data.action_pool)
+    return pooled(chosen_dims(episodes.actions(episode), data.action_dims, episodes.name), data.action_pool)
 
 
 def _felt(episodes: Episodes, episode: int) -> np.ndarray:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from operator import attrgetter
 from typing import Any, Literal
 
-from rlvr_world.config import what
+from rlvr_world.config import at_least, what
 from rlvr_world.domains.splits import SplitRule
 from rlvr_world.domains.video.envs.specs import PushTSpec, Spec
+from rlvr_world.errors import InputError
 from rlvr_world.vision.config import VisualTokenizerConfig
 
 
@@ -48,16 +50,23 @@ class EpisodeSplitRule(SplitRule):
 
 @dataclass(frozen=True)
 class VideoConfig:
-    source: Literal["pusht", "rope", "granular", "drawer", "npz", "lerobot", "dino_wm", "folder"] = what(
+    source: Literal["pusht", "rope", "granular", "drawer", "npz", "lerobot", "dino_wm", "folder", "hdf5"] = what(
         "pusht", "an embedded world, played with data.env; or the layout of the episodes at data.path"
     )
-    path: str = what("", "episodes: a folder, or for lerobot a hub id")
-    camera: str = what("", "lerobot: which of several cameras")
+    path: str = what("", "episodes: a folder, or for lerobot a hub id", "path")
+    camera: str = what("", "lerobot, hdf5, folder: which of several cameras; several, with commas, come side by side")
+    action_dims: tuple[int, ...] = what((), "which numbers of an action the model is given, from 0 on; empty takes all")
+    skip_faulty: bool = what(False, "leave out episodes that do not read, and count them; each is read whole once")
     env: Spec = field(default_factory=PushTSpec)
-    cache: str = what("~/.cache/rlvr_world/video", "where played episodes are kept, and the tokens of all clips")
+    cache: str = what(
+        "~/.cache/rlvr_world/video", "where played episodes are kept, and the tokens of all clips", "folder"
+    )
     split: EpisodeSplitRule = field(default_factory=EpisodeSplitRule)
     height: int = what(64, "frames are brought to this height", "pixels")
     width: int = what(64, "frames are brought to this width", "pixels")
+    fit: Literal["squash", "letterbox", "crop"] = what(
+        "squash", "frames of another shape: squashed, whole between black bars, or cut to their middle"
+    )
     kind: Literal["single_step", "multi_step"] = what(
         "single_step", "given frames to the next one; or a far context frame and the current frame to several"
     )
@@ -69,8 +78,10 @@ class VideoConfig:
     train_every: int = what(1, "steps from the start of one training clip to the next", "steps")
     test_every: int = what(0, "the same for validation and test; 0 takes one clip an episode, as published", "steps")
     action_bins: int = what(256, "bins of an action's field", "bins")
-    action_ranges: Literal["minmax", "quantile"] = what(
-        "quantile", "ends of the bins: the extremes of the training actions (published), or their 1 % and 99 % points"
+    action_ranges: str = what(
+        "quantile",
+        "ends of the bins: 'minmax', the extremes of the training actions (published rule); 'quantile', their 1 % and "
+        "99 % points; or a file of rows low, high (.pth, .json), such as the published ranges of RT-1",
     )
     embeddings: Literal["random", "ordered"] = what(
         "random", "a new model's embeddings begin: random (published); or near each other for codes and bins that are"
@@ -86,3 +97,34 @@ class VideoConfig:
     def actions_a_frame(self) -> int:
         """Actions between one frame and the next, as the model is given them."""
         return self.frame_skip // self.action_pool
+
+
+SMALLEST = {"none": 11, "vgg": 16, "alex": 31}
+"""Fewest pixels a side of what is measured: the window of SSIM, and what the poolings of LPIPS leave something of."""
+
+
+def check_numbers(data: VideoConfig) -> None:
+    """Raises InputError for numbers that no clip, tokenizer or reward could go with."""
+    made, least, halved = data.tokenizer, SMALLEST[data.lpips], 2 ** max(0, len(data.tokenizer.widths) - 1)
+    at_least(data, "data.", height=least, width=least, context=1, horizon=1, context_back=0, frame_skip=1, jittered=0)
+    at_least(data, "data.", action_pool=1, train_every=1, test_every=0, action_bins=2)
+    at_least(made, "data.tokenizer.", latent=1, groups=1, patch_width=0, patch=1, segment=1, reach=0, gan=0)
+    later, side = 1 + (data.kind == "multi_step"), max(data.height, data.width)
+    halves, deep = f"a multiple of {halved}, as data.tokenizer.widths halve", 2**made.discriminator_depth
+    rules: list[tuple[str, object, str]] = [
+        ("action_pool", data.frame_skip % data.action_pool == 0, f"a divisor of data.frame_skip={data.frame_skip}"),
+        ("height", made.source or data.height % halved == 0, halves),
+        ("width", made.source or data.width % halved == 0, halves),
+        ("reward.lpips", data.lpips != "none" or not data.reward.lpips, "0 with data.lpips=none"),
+        ("reward.proprio_mse", data.proprio or not data.reward.proprio_mse, "0 with data.proprio=false"),
+        ("split.every", data.split.kind == "fraction" or data.split.every >= 3, "at least 3"),
+        ("tokenizer.widths", made.widths and not any(w % made.groups for w in made.widths), "multiples of the groups"),
+        ("tokenizer.levels", made.levels and min(made.levels) > 1, "numbers of at least 2"),
+        ("tokenizer.crop", 0 < made.crop <= 1, "a share above 0 and at most 1"),
+        ("tokenizer.segment", made.segment >= later, f"at least {later} with data.kind={data.kind}"),
+        ("tokenizer.reach", not made.reach or made.reach >= made.segment - 1, "0, or as many as later frames"),
+        ("tokenizer.discriminator_depth", made.source or not made.gan or deep < side, f"2 to its power below {side}"),
+    ]
+    for name, sound, wanted in rules:
+        if not sound:
+            raise InputError(f"data.{name}: expected {wanted}, got {attrgetter(name)(data)}")

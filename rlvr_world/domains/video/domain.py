@@ -17,15 +17,16 @@ from torch.nn import functional as F
 from rlvr_world.domains.video.config import RewardConfig
 from rlvr_world.domains.video.episodes import Clip, FramesInMemory
 from rlvr_world.domains.video.layout import Codec, Frames
-from rlvr_world.domains.video.pictures import error_map, gif, strip
+from rlvr_world.domains.video.pictures import GAIN, error_map, gif, strip
 from rlvr_world.domains.video.rewards import reward
-from rlvr_world.domains.video.token_cache import TokenCache, read_frames, whole_clip
+from rlvr_world.domains.video.token_cache import TokenCache, whole_clip
 from rlvr_world.errors import InputError
 from rlvr_world.types import Malformed, Picture, Score, Script, Transition, Written
 from rlvr_world.vision.metrics import LOWER_IS_BETTER, FrameMetrics
 
 WORST = {"mae": 1.0, "mse": 1.0, "psnr": 0.0, "ssim": 0.0, "lpips": 1.0, "repetition": 1.0, "repetition_all": 1.0}
 """The parts of a malformed prediction's score, which legal-token masks rule out."""
+COLUMNS = ("truth", "predicted", f"error × {GAIN}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +61,9 @@ class VideoDomain:
             wants = "the model expects {2} and {3} at {0}x{1}".format(*expected)
             raise InputError(f"tokenizer: {has}, {wants}; use the frame size that the model was trained with")
         if config.lpips and not metrics.perceptual:
-            raise InputError("reward.lpips: it has a weight but no trunk is loaded; name data.lpips, or set it to 0")
+            raise InputError("data.reward.lpips: expected 0, as no trunk is loaded, or data.lpips to name one")
         if config.proprio_mse and not self.layout.proprio_width:
-            raise InputError("reward.proprio_mse: it has a weight but the model has no proprioception; set it to 0")
+            raise InputError("data.reward.proprio_mse: expected 0, as the model has no proprioception")
 
     def encode(self, transition: Transition) -> Script:
         """Tokens come from the cache; a transition without next state gives a script without targets."""
@@ -104,16 +105,16 @@ class VideoDomain:
                 continue
             tokens, bins = read
             if tokens not in clips:
-                clips[tokens] = self._shown(frames_U3HW[[place[z] for z in tokens]], tokens, start)
+                clips[tokens] = self.shown(frames_U3HW[[place[z] for z in tokens]], tokens, start)
             felt = self.codec.proprio.value_of(np.array(bins)) if self.codec.proprio else None
             predictions.append(Prediction(tokens, clips[tokens], felt))
         return predictions
 
     def _start(self, row: Transition) -> tuple[tuple[int, ...], Tensor] | None:
         """With skip blocks: tokens and pixels [3, H, W] of the last given frame."""
-        return (self._given(row)[-1], read_frames(_last_given(row), self.cache.size)[0]) if self.skip_blocks else None
+        return (self._given(row)[-1], self.cache.read(_last_given(row))[0]) if self.skip_blocks else None
 
-    def _shown(self, decoded_T3HW: Tensor, tokens: Frames, start: tuple[tuple[int, ...], Tensor] | None) -> Tensor:
+    def shown(self, decoded_T3HW: Tensor, tokens: Frames, start: tuple[tuple[int, ...], Tensor] | None) -> Tensor:
         """The frames of these tokens: as decoded or, from a ``_start`` on, only where a token is not that of before."""
         if start is None:
             return decoded_T3HW
@@ -152,7 +153,7 @@ class VideoDomain:
         parts: list[dict[str, float]] = []
         values: list[float] = []
         if found:
-            truth = torch.stack([read_frames(row.next_state, self.cache.size) for row in rows])
+            truth = torch.stack([self.cache.read(row.next_state) for row in rows])
             measures = self._measure(found, truth) | self._token_measures(found, rows)
             against = measures
             if self.config.target == "round_trip":
@@ -198,7 +199,7 @@ class VideoDomain:
         true = [tokens_Fn[self.layout.context :] for tokens_Fn in frames]
         decoded = self.cache.decode(contexts, true)
         each = zip(decoded, true, rows, strict=True)
-        return [self._shown(frames, _tuples(tokens_Tn), self._start(row)) for frames, tokens_Tn, row in each]
+        return [self.shown(frames, _tuples(tokens_Tn), self._start(row)) for frames, tokens_Tn, row in each]
 
     def _worst(self, malformed: Malformed) -> Score:
         parts = {name: value for name, value in WORST.items() if name != "lpips" or self.metrics.perceptual}
@@ -214,7 +215,7 @@ class VideoDomain:
         if isinstance(prediction, Malformed):
             return prediction
         kept = 1 if self.layout.context_tokens else 0
-        frames = torch.cat([read_frames(state, self.cache.size), prediction.frames])
+        frames = torch.cat([self.cache.read(state), prediction.frames])
         felt = state.proprio() if self.codec.proprio else None
         if felt is not None and prediction.proprio is not None:
             felt = np.concatenate([felt, prediction.proprio])
@@ -230,7 +231,7 @@ class VideoDomain:
             felt_after = bins.value_of(bins.bins_of(after, f"row {transition.id}: proprioception"))
         _, frames_Fn = self.cache.lookup(whole_clip(transition))
         true = _tuples(frames_Fn[self.layout.context :])
-        copied = read_frames(last, self.cache.size).expand(T, -1, -1, -1)
+        copied = self.cache.read(last).expand(T, -1, -1, -1)
         return {
             "copy last frame": Prediction((self._given(transition)[-1],) * T, copied, felt),
             "tokenizer round trip": Prediction(true, self._round_trips([transition])[0], felt_after),
@@ -240,11 +241,11 @@ class VideoDomain:
         """Truth, prediction and error (three times as bright) side by side: a PNG, for several frames a GIF."""
         if isinstance(prediction, Malformed):
             return f"- {prediction.reason}"
-        truth = read_frames(transition.next_state, self.cache.size)
+        truth = self.cache.read(transition.next_state)
         columns = [truth, prediction.frames, error_map(prediction.frames, truth)]
         if len(truth) == 1:
-            return Picture(strip([torch.cat(columns)]))
-        return Picture(gif(torch.cat(columns, -1)), "image/gif")
+            return Picture(strip([torch.cat(columns)]), columns=COLUMNS)
+        return Picture(gif(torch.cat(columns, -1)), "image/gif", COLUMNS)
 
     def swap_action(self, row: Transition, other: Transition) -> Transition:
         """``row`` under the action of ``other``, from the last given frame on: what was done before has been seen."""

@@ -5,8 +5,9 @@ Shape legend: T frames, H height, W width, A action width, P proprioception widt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +33,10 @@ class Episodes(Protocol):
     @property
     def lengths(self) -> Sequence[int]:
         """Frames of each episode."""
+
+    @property
+    def files(self) -> Sequence[Path]:
+        """Files or folders that frames are read from: what is kept of frames holds as long as these bytes do."""
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
         """The frames at these steps, uint8 [len(steps), H, W, 3], RGB, at the size they are stored in."""
@@ -67,7 +72,7 @@ class Clip:
 class FramesInMemory:
     """One episode that is at hand: frames uint8 [T, H, W, 3], and proprioception float32 [T, P] where there is any."""
 
-    name, ids = "frames in memory", ("0",)
+    name, ids, files = "frames in memory", ("0",), ()
 
     def __init__(self, images: np.ndarray, felt: np.ndarray | None = None) -> None:
         self.images, self.felt, self.lengths = images, felt, (len(images),)
@@ -121,6 +126,27 @@ def _numbers(given: Any, field: str, rows: int | None = None) -> np.ndarray:
     return values.astype(np.float32)
 
 
+def chosen_cameras(known: Sequence[str], wanted: str, where: str) -> list[str]:
+    """The cameras to read of those known: the only one, or those that ``wanted`` names, with commas; a name is the
+    whole one, what stands behind its last point, or before an underscore (``top``, ``agentview``)."""
+    names = [name.strip() for name in wanted.split(",")] if wanted or len(known) != 1 else known
+    found = [[key for key in known if name and (key == name or key.endswith(f".{name}"))] for name in names]
+    short = [[key for key in known if name and key.startswith(f"{name}_")] for name in names]
+    found = [keys or others for keys, others in zip(found, short, strict=True)]
+    if all(len(keys) == 1 for keys in found):
+        return [key for (key,) in found]
+    got = f"got {wanted!r}; name one in data.camera, or several with commas, which come side by side"
+    raise InputError(f"{where}: expected one camera of {', '.join(known) or 'none at all'}, {got}")
+
+
+def side_by_side(views: Mapping[str, np.ndarray], where: str) -> np.ndarray:
+    """uint8 [T, H, W, 3] of the views of several cameras, from left to right."""
+    if len({view.shape[1] for view in views.values()}) > 1:
+        sizes = ", ".join(f"{camera} {view.shape[1]}x{view.shape[2]}" for camera, view in views.items())
+        raise InputError(f"{where}: expected cameras of one height to put side by side, got {sizes}; name one")
+    return np.concatenate(list(views.values()), axis=2)
+
+
 def checked_rows(values: np.ndarray, where: str, length: int, width: int | None = None) -> np.ndarray:
     """``values`` as float32 [length, width], for a reader's actions or proprioception; ``width`` None takes any.
     InputError names ``where`` (file, episode, field), and the step of a number that is not finite."""
@@ -137,6 +163,17 @@ def checked_rows(values: np.ndarray, where: str, length: int, width: int | None 
         place = f"at step {step}, dimension {column} ({len(bad)} such)"
         raise InputError(f"{where}: expected finite numbers, got {rows[step, column]} {place}; {mend}")
     return rows
+
+
+def checked_actions(values: np.ndarray, where: str, length: int, width: int | None = None) -> np.ndarray:
+    """Like ``checked_rows``. The action of the last frame leads nowhere: where it is missing or no number, as recorders
+    leave it, the one before stands there."""
+    if values.ndim == 2 and values.dtype.kind in "fiub" and len(values) > 1:
+        if len(values) == length - 1:
+            values = np.concatenate([values, values[-1:]])
+        elif np.isnan(values[-1]).all():
+            values = np.concatenate([values[:-1], values[-2:-1]])
+    return checked_rows(values, where, length, width)
 
 
 def checked_steps(steps: Sequence[int], where: str, length: int) -> list[int]:

@@ -9,6 +9,7 @@ proprioception width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_type_hints
 
@@ -133,6 +134,16 @@ class VideoLayout:
             last = t == self.frames - 1
             segments.append(Given(tuple(b[t]) if multi else (self.eos if last else self.bos,)))
         return Script(tuple(segments))
+
+    def next_frame(self, frames: Frames, bins: Frames, felt: Frames = (), context: Sequence[int] = ()) -> Script:
+        """One more frame after any number of given ones, each with what was felt and is done there: what a session
+        asks step by step. Multi-step, frames that were written before stand where they were written."""
+        prompt = [token + self.context_offset for token in context]
+        for z, b, p in zip(frames, bins, felt or ((),) * len(frames), strict=True):
+            prompt += [*z, *(i + self.action_offset for i in p), *(i + self.action_offset for i in b)]
+        given = Given(tuple(prompt if self.kind == "multi_step" else [*prompt, self.bos]))
+        feel = (Write(self.proprio_width, allowed=range(self.action_offset, self.bos)),) if self.proprio_width else ()
+        return Script((given, Write(self.tokens, allowed=range(self.visual)), *feel))
 
     def read(self, written: Written) -> tuple[Frames, Frames] | Malformed:
         """Tokens of each written frame, and its proprioception in bins (empty without it). Legal-token masks make

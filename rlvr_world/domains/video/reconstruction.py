@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rlvr_world.domains.video.domain import VideoDomain
 from rlvr_world.domains.video.pictures import error_map, strip
-from rlvr_world.domains.video.token_cache import TokenCache, read_frames, whole_clip
+from rlvr_world.domains.video.token_cache import TokenCache, whole_clip
 from rlvr_world.scoring import score
 from rlvr_world.types import Finding, Picture, Score, Transition
 from rlvr_world.vision.metrics import FrameMetrics
@@ -45,7 +45,7 @@ def measure_reconstruction(
         context, tokens = cache.lookup(clip)
         used |= set(tokens.flatten().tolist())
         [made] = cache.decode([context], [tokens])
-        real = read_frames(clip, cache.size)[-len(tokens) :]
+        real = cache.read(clip)[-len(tokens) :]
         measured = metrics.measure(made[None].to(cache.device), metrics.truth(real.to(cache.device)))
         for name, value in measured.items():
             values.setdefault(name, []).append(value.mean().item())

@@ -36,6 +36,7 @@ class Segments:
     """Steps between neighbouring frames."""
     config: VisualTokenizerConfig
     seed: int
+    fit: str = "squash"
 
     def __post_init__(self) -> None:
         longest = max(self.episodes.lengths[e] for e in self.chosen)
@@ -57,7 +58,8 @@ class Segments:
             spare = self.episodes.lengths[episode] - self._span
             if spare >= 0:
                 steps = self._steps(rng, int(rng.integers(spare + 1)))
-                segments.append(self._augment(read_frames(Clip(self.episodes, episode, steps), self.size), rng))
+                frames = read_frames(Clip(self.episodes, episode, steps), self.size, self.fit)
+                segments.append(self._augment(frames, rng))
         return torch.stack(segments)
 
     def _steps(self, rng: np.random.Generator, start: int) -> tuple[int, ...]:

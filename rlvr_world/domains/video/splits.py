@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,33 +17,69 @@ from typing import overload
 
 import numpy as np
 
-from rlvr_world.domains.video.actions import pooled
+from rlvr_world.domains.row_files import skipping
+from rlvr_world.domains.video.actions import chosen_dims, pooled
 from rlvr_world.domains.video.config import EpisodeSplitRule, VideoConfig
 from rlvr_world.domains.video.envs.collect import collect
 from rlvr_world.domains.video.episodes import Clip, Episodes
 from rlvr_world.domains.video.readers import KINDS, open_episodes
 from rlvr_world.errors import InputError
+from rlvr_world.system.files import write_whole
+from rlvr_world.system.progress import track
 from rlvr_world.types import Transition
 
 Part = tuple[Episodes, Sequence[int]]
 """A data set and the numbers of some of its episodes."""
 
 
+class Parts(dict[str, Part]):
+    """By name: train, valid and test."""
+
+    skipped: Sequence[str] = ()
+    """What is wrong with the episodes that ``data.skip_faulty`` left out."""
+
+
 @lru_cache(maxsize=1)
-def parts(data: VideoConfig) -> dict[str, Part]:
+def parts(data: VideoConfig) -> Parts:
     """The episodes of train, valid and test; embedded worlds are played first where they have not been."""
+    on_fault, faults = skipping(data.skip_faulty)
     if data.source not in KINDS:
         episodes = open_episodes("npz", collect(data.source, data.env, Path(data.cache)))
     elif not data.path:
         raise InputError(f"data.path: data.source={data.source} reads episodes; say where, as in data.path=FOLDER")
     else:
-        episodes = open_episodes(data.source, data.path, split="train", camera=data.camera)
+        episodes = open_episodes(data.source, data.path, "train", data.camera, on_fault)
     chosen = split_episodes(episodes.ids, data.split)
-    found: dict[str, Part] = {name: (episodes, numbers) for name, numbers in chosen.items()}
+    found = Parts({name: (episodes, numbers) for name, numbers in chosen.items()})
     if data.source == "dino_wm":  # its test episodes lie apart
         held = open_episodes(data.source, data.path, split="val")
         found["test"] = (held, range(len(held.ids)))
+    for name, (episodes, numbers) in found.items() if data.skip_faulty else ():
+        bad = _unread(data, episodes)
+        faults += [bad[n] for n in numbers if n in bad]
+        found[name] = (episodes, [n for n in numbers if n not in bad])
+    found.skipped = faults
     return found
+
+
+def _unread(data: VideoConfig, episodes: Episodes) -> dict[int, str]:
+    """What is wrong with episodes that do not read, by number. Each is read whole, frame by frame, and what is found is
+    kept under ``data.cache`` for as long as the files stay as they are."""
+    files = sorted(file for file in Path(data.path).rglob("*") if data.path and file.is_file())
+    states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    about = [data.source, data.path, data.camera, episodes.name, *episodes.ids, *states]
+    kept = Path(data.cache).expanduser() / f"faults-{_hash(json.dumps(about)):016x}.json"
+    if not kept.exists():
+        bad = {}
+        for episode in track(range(len(episodes.ids)), f"reading {episodes.name}", "episodes"):
+            try:
+                episodes.actions(episode), episodes.proprio(episode)
+                episodes.frames(episode, range(episodes.lengths[episode]))
+            except InputError as error:
+                bad[episode] = str(error)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(kept, json.dumps(bad))
+    return {int(episode): told for episode, told in json.loads(kept.read_text()).items()}
 
 
 def split_episodes(ids: Sequence[str], rule: EpisodeSplitRule) -> dict[str, list[int]]:
@@ -82,6 +119,8 @@ class Window:
     steps before the start, the start included; it has no action."""
     pool: int = 1
     """Steps whose actions are given as their mean."""
+    dims: tuple[int, ...] = ()
+    """Which numbers of an action are given; empty for all."""
 
     @property
     def frames(self) -> int:
@@ -164,7 +203,7 @@ class Clips(Sequence[Transition]):
 
     def _actions(self, episode: int, start: int) -> np.ndarray:
         count = self._window.frames * self._window.frame_skip
-        actions = self._rows(episode)[start : start + count]
+        actions = chosen_dims(self._rows(episode), self._window.dims, self._episodes.name)[start : start + count]
         padded = np.pad(actions, ((0, count - len(actions)), (0, 0)))
         return pooled(padded, self._window.pool).reshape(self._window.frames, -1)
 
@@ -183,7 +222,8 @@ def held_out_clips(data: VideoConfig, part: Part, seed: int) -> Clips:
 def _clips(data: VideoConfig, part: Part, every: int, seed: int) -> Clips:
     (episodes, chosen), single = part, data.kind == "single_step"
     context, back = (data.context, None) if single else (1, data.context_back)
-    clips = Clips(episodes, chosen, Window(context, data.horizon, data.frame_skip, back, data.action_pool), every, seed)
+    window = Window(context, data.horizon, data.frame_skip, back, data.action_pool, data.action_dims)
+    clips = Clips(episodes, chosen, window, every, seed)
     if not len(clips):
         wanted = f"a clip of {context + data.horizon} frames, {data.frame_skip} steps apart"
         got = f"none of its {len(chosen)} episodes is long enough for {wanted}"

@@ -10,9 +10,11 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rlvr_world.domains.video.episodes import Clip, Episodes
 from rlvr_world.errors import InputError
+from rlvr_world.system.files import digest
 from rlvr_world.system.progress import track
 from rlvr_world.types import Transition
 from rlvr_world.vision.blocks import VisualTokenizer
@@ -38,11 +41,18 @@ Key = tuple[int, ...]
 """What a record of tokens belongs to: an episode and the steps whose frames it holds."""
 
 
-def read_frames(clip: Clip, size: tuple[int, int]) -> Tensor:
-    """float32 [T, 3, H, W] in [0, 1], brought to ``size`` (height, width): the one place where frames are resized."""
+def read_frames(clip: Clip, size: tuple[int, int], fit: str = "squash") -> Tensor:
+    """float32 [T, 3, H, W] in [0, 1], brought to ``size`` (height, width) as ``data.fit`` says: the one place where
+    frames are resized."""
     frames = torch.from_numpy(clip.read()).permute(0, 3, 1, 2).float() / 255
-    if tuple(frames.shape[-2:]) == size:
+    (H, W), (height, width) = frames.shape[-2:], size
+    if size == (H, W):
         return frames
+    if fit != "squash":
+        some = max if fit == "letterbox" else min
+        high, wide = some(H, round(W * height / width)), some(W, round(H * width / height))
+        top, left = (high - H) // 2, (wide - W) // 2  # negative for a crop, which pad takes
+        frames = F.pad(frames, (left, wide - W - left, top, high - H - top))
     return F.interpolate(frames, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
 
 
@@ -60,9 +70,10 @@ class TokenCache:
     depend on the context frame. A stopped ``build`` goes on where it was, and one with more rows adds what is new.
     """
 
-    def __init__(self, tokenizer: VisualTokenizer, size: tuple[int, int], folder: Path) -> None:
+    def __init__(self, tokenizer: VisualTokenizer, size: tuple[int, int], folder: Path, fit: str = "squash") -> None:
         """``size``: height and width of frames. InputError where the tokenizer does not divide it evenly."""
         self.tokenizer, self.size, self.folder = tokenizer.requires_grad_(False).eval(), size, folder
+        self.fit = fit
         self.fingerprint = fingerprint(tokenizer)
         self.codebook, self.grid = tokenizer.codebook_size, tokenizer.grid(*size)
         self.context_codebook, self.context_tokens = 0, 0
@@ -74,6 +85,7 @@ class TokenCache:
         self.at_once = max(1, PIXELS[self.device.type] // (size[0] * size[1]))
         """Frames that go through the tokenizer together."""
         self._tables: dict[tuple[int, int], _Table] = {}
+        self._digest: Callable[[Any], str] = lru_cache(maxsize=8)(lambda episodes: digest(*episodes.files))
 
     def build(self, rows: Iterable[Transition], label: str = "tokens") -> None:
         """Encode all clips of ``rows`` that are not on disk yet; a progress bar says ``label``."""
@@ -89,6 +101,10 @@ class TokenCache:
             batches = [missing[i : i + size] for i in range(0, len(missing), size)]
             for batch in track(batches, f"{label} of {episodes.name}", "batches"):
                 table.append(batch, self._encode(episodes, batch))
+
+    def read(self, clip: Clip) -> Tensor:
+        """The frames of a clip as the tokenizer sees them, float32 [T, 3, H, W]."""
+        return read_frames(clip, self.size, self.fit)
 
     def lookup(self, clip: Clip) -> tuple[Tensor, Tensor]:
         """int64 tokens of the context frame [c] and of the frames [T, n] (compressive: of those after the first)."""
@@ -131,10 +147,10 @@ class TokenCache:
         tokenizer = self.tokenizer
         if isinstance(tokenizer, FrameTokenizer):
             runs = [(episode, tuple(step for _, step in run)) for episode, run in groupby(keys, key=lambda key: key[0])]
-            frames = torch.cat([read_frames(Clip(episodes, *run), self.size) for run in runs])
+            frames = torch.cat([self.read(Clip(episodes, *run)) for run in runs])
             return torch.cat([tokenizer.encode(f.to(self.device)).flatten(1).cpu() for f in frames.split(self.at_once)])
         assert isinstance(tokenizer, CompressiveTokenizer)
-        clips = torch.stack([read_frames(Clip(episodes, key[0], key[1:]), self.size) for key in keys])
+        clips = torch.stack([self.read(Clip(episodes, key[0], key[1:])) for key in keys])
         encoded = [tokenizer.encode(f.to(self.device)) for f in clips.split(max(1, self.at_once // clips.shape[1]))]
         return torch.cat([torch.cat([context, frames.flatten(1)], 1).cpu() for context, frames in encoded])
 
@@ -152,10 +168,12 @@ class TokenCache:
         return self._tables[name]
 
     def _path(self, episodes: Episodes, key_length: int) -> Path:
-        """Changes with names and lengths of the episodes, the very first frame, the tokenizer and the size."""
-        about = (episodes.name, list(episodes.ids), list(episodes.lengths), self.fingerprint, self.size, key_length)
-        digest = hashlib.sha256(repr(about).encode() + episodes.frames(0, (0,)).tobytes()).hexdigest()[:16]
-        return self.folder / f"{re.sub(r'[^0-9A-Za-z_.+-]+', '-', episodes.name)}-{digest}.tokens"
+        """Changes with names and lengths of the episodes, the bytes that they are read from, the very first frame, the
+        tokenizer and the size."""
+        named = (episodes.name, list(episodes.ids), list(episodes.lengths), self._digest(episodes))
+        about = (*named, self.fingerprint, self.size, self.fit, key_length)
+        known = hashlib.sha256(repr(about).encode() + episodes.frames(0, (0,)).tobytes()).hexdigest()[:16]
+        return self.folder / f"{re.sub(r'[^0-9A-Za-z_.+-]+', '-', episodes.name)}-{known}.tokens"
 
 
 class _Table:

@@ -27,13 +27,19 @@ hidden until a click, which nobody can predict."""
 
 @dataclass(frozen=True)
 class BrowserSpec:
-    site: Literal["miniwob", "folder", "infinity"] = what(
-        "miniwob", "pages of the package miniwob, .html files of a folder, or one app of a WebArena-Infinity checkout"
+    site: Literal["miniwob", "folder", "infinity", "url"] = what(
+        "miniwob",
+        "pages of the package miniwob, .html files of a folder, an app of a WebArena-Infinity checkout, or of a server",
     )
-    path: str = what("", "folder: where the pages are; infinity: the app, such as CHECKOUT/apps/gmail")
+    path: str = what(
+        "", "folder: of the pages; infinity: the app, CHECKOUT/apps/gmail; url: http://localhost:3000", "path"
+    )
     tasks: tuple[str, ...] = what(
-        (), "tasks to play, or 'all'; empty takes all, of MiniWoB those whose trees show something"
+        (),
+        "tasks to play, or 'all'; empty takes all, of MiniWoB those whose trees show something; url: start pages, such "
+        "as /cart,/items?page=2",
     )
+    login: str = what("", "url: Python file with `async def login(page)`, which Playwright runs once before all else")
     episodes: int = what(30, "episodes a task, each on a page made from a seed of its own", "episodes")
     steps: int = what(4, "longest episode", "actions")
     transitions: int = what(0, "stop when there are so many; 0 plays every episode", "rows")
@@ -42,20 +48,28 @@ class BrowserSpec:
     allow: tuple[str, ...] = what((), "hosts that pages may reach, besides this machine")
 
     def __post_init__(self) -> None:
-        at_least("web", self, episodes=1, steps=1, transitions=0)
+        at_least(self, episodes=1, steps=1, transitions=0)
         if (self.site == "miniwob") == bool(self.path):
             raise InputError(
-                f"web: site={self.site} with path={self.path!r}; name the folder for folder and infinity only"
+                f"path: expected the folder or address of site={self.site}, and none for miniwob, got {self.path!r}"
             )
+        if self.login and self.site != "url":
+            raise InputError(f"login: expected a login step with site=url alone, got {self.login!r} with {self.site}")
 
 
 @dataclass(frozen=True)
 class WebPageConfig:
     source: Literal["browser", "files"] = what("browser", "play pages in a browser, or read row files")
     env: BrowserSpec = field(default_factory=BrowserSpec)
-    cache: str = what("~/.cache/rlvr_world", "browser: folder where played rows are kept")
-    train: str = what("", "files: training rows (.jsonl, .jsonl.gz, .json, .parquet, or a folder of parquet)")
-    test: str = what("", "files: test rows, same layouts; empty splits data.train")
+    cache: str = what("~/.cache/rlvr_world", "browser: folder where played rows are kept", "folder")
+    train: str = what(
+        "",
+        "files: training rows, .jsonl, .jsonl.gz, .json or .parquet: a file, a pattern, a folder, or owner/name of "
+        "a data set on the hub; PLACE:NAME takes one of several splits",
+        "path",
+    )
+    test: str = what("", "files: test rows, same layouts; empty splits data.train", "path")
+    skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
     label: Literal["aligned", "published"] = what("aligned", "the true change: ours, or as the published code finds it")
     scoring: Literal["strict", "published"] = what("strict", "reward: F1 without credit for 'None', or the published")
     reward_beta: float = what(
@@ -63,9 +77,16 @@ class WebPageConfig:
     )
     reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")
     split: WorldSplitRule = field(default_factory=lambda: WorldSplitRule(test=0.15, valid=0.05, worlds=0.2))
+    even: float = what(
+        0.0,
+        "SFT and RL rows: 1 has every verb of every world as often as any other, 0 takes them as they come",
+        "0 to 1",
+    )
     unchanged_per_hundred: float = what(-1.0, "RL rows: unchanged ones for 100 changed ones; negative takes all rows")
-    style: Literal["published", "compact"] = what(
-        "compact", "prompt and answer: 'published', or 'compact' for models trained from scratch"
+    style: Literal["row", "published", "compact"] = what(
+        "compact",
+        "prompt and answer: 'row' asks in the row's own words (published rows and models), 'published' builds prompts "
+        "of that kind, 'compact' is for models trained from scratch",
     )
     changed_cap: int = what(0, "most items a section that count where part of a page changes; 0 counts all", "items")
     navigation_cap: int = what(

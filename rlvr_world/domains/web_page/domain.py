@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedTokenizerBase
 
+from rlvr_world.domains.row_files import own_prompt
 from rlvr_world.domains.web_page import prompt
 from rlvr_world.domains.web_page.change import Change, sound, write_change
 from rlvr_world.domains.web_page.config import WebPageConfig
@@ -69,9 +70,14 @@ class WebPage:
     def _prompt(self, transition: Transition) -> Sequence[int]:
         """The prompt's tokens. Of a page that is too long, lines go that are far from the acted element."""
         state, action, style, most = transition.state, transition.action, self.config.style, self.config.max_prompt
-        ids = turn_ids(self.tokenizer, prompt.build_prompt(state, action, style))
+        own = own_prompt(transition) if style == "row" else ""
+        ids = turn_ids(self.tokenizer, own or prompt.build_prompt(state, action, style))
         if len(ids) <= most:
             return ids
+        if own:
+            raise InputError(
+                f"row {transition.id}: its prompt has {len(ids)} tokens, at most {most}; raise data.max_prompt"
+            )
         acted = prompt.acted_node(state.page, action)
         lines = prompt.page_lines(state.page, style, acted)
         sizes = [len(self.tokenizer.encode(f"{line}\n", add_special_tokens=False)) for line in lines]
@@ -91,7 +97,7 @@ class WebPage:
         text = answer_text(self.tokenizer, written)
         said = prompt.read_answer(text, transition.state, transition.action, self.config.style)
         if self.config.label == "aligned" and isinstance(said, Change):  # published labels name one node twice
-            said = sound(said) if self.config.style == "published" else said
+            said = said if self.config.style == "compact" else sound(said)
         return Prediction(text, said)
 
     def score(self, prediction: Prediction, transition: Transition) -> Score:

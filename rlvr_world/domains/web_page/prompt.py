@@ -1,7 +1,9 @@
-"""What a web-page model reads and what it writes, in two styles.
+"""What a web-page model reads and what it writes, in three styles.
 
 ``published``: one user message for a pretrained model, with the parts and their order of RLVR-World's prompt (the
 wording is this project's), and an answer in the published sections with the browser's ids.
+
+``row``: the same answer, asked for in the row's own words.
 
 ``compact``: for small models that see nothing but such pages, answered by ``edits``. Nodes are numbered on each page,
 because browser ids are long and arbitrary; the numbers stand at the end, where a causal model knows what they name:
@@ -17,14 +19,15 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Literal
 
-from rlvr_world.domains.web_page.actions import GRAMMAR, parse_action, target_of
+from rlvr_world.domains.web_page.actions import parse_action, target_of
 from rlvr_world.domains.web_page.change import Change, read_change, write_change
 from rlvr_world.domains.web_page.edits import node_names, read_edits, typed_text, write_edits
 from rlvr_world.domains.web_page.rows import PageState
 from rlvr_world.domains.web_page.tree import Page
+from rlvr_world.errors import InputError
 from rlvr_world.types import Malformed
 
-Style = Literal["published", "compact"]
+Style = Literal["row", "published", "compact"]
 LEFT_OUT = "..."
 """Stands where lines of a page, or the end of a line, are left out."""
 LONGEST = 200
@@ -70,7 +73,7 @@ def build_prompt(state: PageState, action: str, style: Style, kept: Collection[i
         lines = [
             line if i in kept else LEFT_OUT for i, line in enumerate(lines) if i == 0 or i in kept or i - 1 in kept
         ]
-    page = "\n".join(lines)
+    page = "\n".join([state.page.tabs, *lines] if state.page.tabs else lines)
     if style == "compact":
         return f"{page}\n{_compact_action(action, state.page, acted)}\n"
     verb = action.partition(" where [")[0]
@@ -109,9 +112,10 @@ def nearest(sizes: Sequence[int], centre: int, room: int) -> set[int]:
 def _compact_action(action: str, page: Page, acted: int | None) -> str:
     """The action with its text as names are written, and the line of its node."""
     node = "" if acted is None else f" @ {_short(page.nodes[acted].text)}"
-    if not action.startswith(tuple(f"{verb} [" for verb in GRAMMAR)):
-        return action + node  # BrowserGym's calls, and actions of one word
-    done = parse_action(action)
+    try:
+        done = parse_action(action)
+    except InputError:  # BrowserGym's calls, and what rows with prompts of their own may have
+        return action + node
     text = f" {done.text!r}" if done.text or done.verb == "type" else ""
     return f"{done.verb}{text}{' 1' if done.enter else ''}{node}"
 
@@ -122,13 +126,13 @@ def _short(text: str) -> str:
 
 def build_answer(change: Change, state: PageState, action: str, style: Style) -> str:
     """The text that states this change."""
-    if style == "published":
+    if style != "compact":
         return write_change(change)
     return write_edits(change, state.page, acted_node(state.page, action), typed_text(state.page, action))
 
 
 def read_answer(text: str, state: PageState, action: str, style: Style) -> Change | Malformed:
     """The change that an answer states. Never raises."""
-    if style == "published":
+    if style != "compact":
         return read_change(text)
     return read_edits(text, state.page, acted_node(state.page, action), typed_text(state.page, action))

@@ -22,7 +22,7 @@ _ELEMENT = re.compile(r"\[(\d+)\] *(\S*) *(.*)")
 
 def published_change(observation: str, next_observation: str, action: str = "") -> Change:
     """The published label of two pages in WebArena's text form. An action ``None`` changes nothing."""
-    if action == "None":
+    if action in ("None", "none"):
         return Change()
     old, new = _elements(observation), _elements(next_observation)
     if not old or not new:

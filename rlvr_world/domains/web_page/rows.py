@@ -1,6 +1,7 @@
 """Web-page data in: recorded steps of a browser, in the layouts in which people keep them.
 
     ours                          observation, action, next_observation      (goal, url, task, seed, step, error, ...)
+    ours, a session's             state, action, next_state, each state an object with observation, goal, url
     BrowserGym, a record a step   axtree_txt, action, step      (task_name, task_seed, last_action_error, ...)
     WMA, WebArena                 observation, current_action, next_state_acctree
     WMA, Mind2Web                 cleaned_accessibility_tree, action, cleaned_next_accessibility_tree
@@ -93,12 +94,14 @@ def read_rows(
     reasoning_column: str = "",
     on_fault: OnFault = None,
     lost: list[str] | None = None,
+    any_action: bool = False,
 ) -> list[Transition]:
     """Read a ``.jsonl``, ``.jsonl.gz``, ``.json`` (a list) or ``.parquet`` file, or a folder of parquet shards.
 
     ``label`` says what the true change is: our aligned difference of the two pages, or the published rule (the labels
     that the row brings, else computed in the same way). ``reasoning_column`` holds a chain of thought with its answer.
     Rows with an error and no next page, where the browser lost it, are left out; ``lost`` gets their names.
+    ``any_action`` takes actions that are none of the grammar (``type []``), for prompts that have them written already.
     Raises InputError, naming file, row and field, for what is no such row; ``on_fault``, if given, gets it instead.
     """
 
@@ -110,7 +113,7 @@ def read_rows(
             elif lost is not None:
                 lost.append(name)
 
-    parse = partial(_transition, label=label, reasoning_column=reasoning_column)
+    parse = partial(_transition, label=label, reasoning_column=reasoning_column, any_action=any_action)
     return row_files.read_transitions(path, "web-page", parse, on_fault, joined)
 
 
@@ -160,17 +163,25 @@ def change_kind(change: Change, page: Page) -> str:
     return "navigation" if len(change) >= WHOLE_PAGE and left < len(page.nodes) / 2 else "changed"
 
 
-def _transition(name: str, where: str, record: dict[str, Any], label: Label, reasoning_column: str) -> Transition:
+def _transition(
+    name: str, where: str, record: dict[str, Any], label: Label, reasoning_column: str, any_action: bool
+) -> Transition:
     fields = {ALIASES.get(key, key): value for key, value in record.items()}
+    if "next_state" in fields:  # as sessions are saved
+        before, came = (take(fields, key, dict, where) for key in ("state", "next_state"))
+        fields = {**before, "next_observation": came.get("observation"), **fields}
+    prompt = row_files.last_message(fields, where) if "prompt" in fields else ""
     if "prompt" in fields and "observation" not in fields:
-        fields = {**fields, **_prompt_fields(fields, where)}
+        fields = {**fields, **_prompt_fields(prompt, where)}
     need(fields, COLUMNS, where, "column")
     observation, action, after = (take(fields, column, str, where) for column in COLUMNS)
     page, next_page = _page(observation, where, COLUMNS[0]), _page(after, where, COLUMNS[2])
-    if action != "None" and not _CALL.fullmatch(action):
+    if not (any_action or action in ("None", "none") or _CALL.fullmatch(action)):
         _checked(parse_action, action, where, "action")
     task, seed, step = (_text(fields, key) for key in ("task", "seed", "step"))
     world = task or re.sub(r"/step_\d+$", "", _text(fields, "source"))  # BrowserGym's folders of single steps
+    for key in ("url", "goal", "previous_actions"):
+        row_files.check_texts(fields.get(key), where, key)
     url, goal, episode = _text(fields, "url"), _text(fields, "goal"), f"{world}/{seed}" if seed else ""
     state = PageState(observation, url, goal, _previous(fields), episode)
     aligned = change = page_change(page, next_page)
@@ -182,12 +193,11 @@ def _transition(name: str, where: str, record: dict[str, Any], label: Label, rea
     reasoning = row_files.reasoning_of(record, reasoning_column, where)
     result = PageResult(change, after, _text(fields, "error"))
     name = " ".join(filter(None, (name, "/".join(filter(None, (task, seed, step))))))
-    return Transition(name, state, action, result, change_kind(aligned, page), world, reasoning)
+    return Transition(name, state, action, result, change_kind(aligned, page), world, reasoning, prompt)
 
 
-def _prompt_fields(fields: Mapping[str, Any], where: str) -> dict[str, str]:
+def _prompt_fields(text: str, where: str) -> dict[str, str]:
     """What the published prompt holds after its instructions."""
-    text = row_files.last_message(fields, where)
     found = _PROMPT.fullmatch(text, text.rfind("URL: ", 0, max(0, text.find("OBJECTIVE: "))))
     if not found:
         raise InputError(

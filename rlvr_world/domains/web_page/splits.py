@@ -22,12 +22,15 @@ def split_rows(rows: Sequence[Transition], rule: WorldSplitRule) -> Parts:
             return TASKS
         return SEEDS if row.state.episode else ROWS
 
-    train, valid, test = splits.split_rows(
-        rows, rule, lambda row: row.state.episode or row.world or row.id, family=family, label=label
-    )
+    train, valid, test = splits.split_rows(rows, rule, unit, family=family, label=label)
     seen = {question(row) for row in train}
     valid, test = ([row for row in part if question(row) not in seen] for part in (valid, test))
     return train, valid, test
+
+
+def unit(row: Transition) -> str:
+    """The episode of a row, as far as something tells it from others."""
+    return str(row.state.episode or row.world or row.id)
 
 
 def family(task: str) -> str:

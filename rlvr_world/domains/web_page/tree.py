@@ -1,4 +1,4 @@
-"""Accessibility-tree text as nodes, and back: one line a node, indented by tabs.
+"""Accessibility-tree text as nodes, and back: one line a node, indented by tabs (read are spaces too).
 
     WebArena     [12] button 'Save' focused: True        every node has a number
     BrowserGym   [a12] button 'Save', focused            ids are names, text nodes have none
@@ -9,12 +9,12 @@ Names are Python literals, so that a node is always one line. WebArena puts the 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from rlvr_world.errors import InputError
 
-_LINE = re.compile(r"(\t*)(?:\[([\w-]+)\] )?(\S.*)")
+_LINE = re.compile(r"([\t ]*)(?:\[([\w-]+)\] )?(\S.*)")
 _TEXT = re.compile(r"(?:([A-Za-z][\w-]*)(?= |,|$))? ?(?:('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"))?(.*)")
 """Role, name (a Python literal), properties. Mind2Web's trees leave out some roles."""
 FIELDS = {"textbox", "searchbox", "spinbutton", "combobox"}
@@ -61,19 +61,36 @@ class Page:
 
 
 def parse_page(text: str) -> Page:
-    """The page that ``text`` describes, blank lines aside. Raises InputError, naming the line, where one is no node."""
+    """The page that ``text`` describes, blank lines aside; a line without indent and id goes on with a value before it.
+    Raises InputError, naming the line, where one is no node."""
     lines = text.split("\n")
     tabs = lines[0] if lines[0].startswith("Tab ") else ""
-    nodes = []
+    nodes: list[Node] = []
+    spaces: list[int] = []  # the indents, in spaces, that the present node lies below
     for number, line in enumerate(lines[bool(tabs) :], start=1 + bool(tabs)):
         if not line.strip():
             continue
+        if nodes and nodes[-1].parts[2] and line[0] not in "\t [":  # only the first node has no indent: a value goes on
+            nodes[-1] = replace(nodes[-1], text=f"{nodes[-1].text} {line.strip()}")
+            continue
         found = _LINE.fullmatch(line)
-        node = Node(found[2] or "", found[3], len(found[1])) if found else None
+        node = Node(found[2] or "", found[3], _depth(found[1], spaces)) if found else None
         if node is None or not (node.id or node.role):
             raise InputError(f"line {number}: expected a node such as [12] button 'Save', got {line!r:.80}")
         nodes.append(node)
     return Page(tabs, tuple(nodes))
+
+
+def _depth(indent: str, spaces: list[int]) -> int:
+    """How deep a line lies: its tabs, or how many of the lines above it have fewer spaces, one inside the other."""
+    if " " not in indent:
+        spaces.clear()
+        return len(indent)
+    width = len(indent.expandtabs(4))
+    while spaces and spaces[-1] >= width:
+        spaces.pop()
+    spaces.append(width)
+    return len(spaces)
 
 
 def write_page(page: Page) -> str:

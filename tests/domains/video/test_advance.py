@@ -30,7 +30,7 @@ SIZE = (16, 16)
 class Square:
     """A bright square that goes where the action says, and feels where it is; ``scale`` enlarges the frames."""
 
-    name, ids, lengths = "square", ("a", "b"), (9, 9)
+    name, ids, lengths, files = "square", ("a", "b"), (9, 9), ()
 
     def __init__(self, scale: int = 1) -> None:
         self.images, self.moves, self.places = [], [], []

@@ -16,7 +16,7 @@ from rlvr_world.vision.config import VisualTokenizerConfig
 class Counting:
     """Two episodes whose frames show their episode (red) and step (green)."""
 
-    name, ids, lengths = "counting", ["a", "b"], [6, 30]
+    name, ids, lengths, files = "counting", ["a", "b"], [6, 30], ()
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
         frames = np.zeros((len(steps), 16, 16, 3), np.uint8)

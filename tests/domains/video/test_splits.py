@@ -17,7 +17,7 @@ from rlvr_world.errors import InputError
 class Recorded:
     """Episodes whose actions say where they come from: row t of episode e is (100 e + t, -t)."""
 
-    name = "made"
+    name, files = "made", ()
 
     def __init__(self, lengths: Sequence[int]) -> None:
         self.ids: Sequence[str] = [f"e{i:03d}" for i in range(len(lengths))]

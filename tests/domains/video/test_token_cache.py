@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from rlvr_world.domains.video import token_cache as tokens_module
 from rlvr_world.domains.video.augmentation import Jittered, recolour
 from rlvr_world.domains.video.episodes import Clip
+from rlvr_world.domains.video.readers.npz import NpzEpisodes, write_npz
 from rlvr_world.domains.video.splits import Clips, Window
 from rlvr_world.domains.video.token_cache import TokenCache, read_frames, whole_clip
 from rlvr_world.errors import InputError
@@ -22,6 +23,7 @@ class Noise:
     """Episodes of random frames that counts what is read."""
 
     name = "noise"
+    files: Sequence[Path] = ()
     ids = ("a", "b", "c")
     lengths = (5, 6, 7)
 
@@ -136,6 +138,23 @@ def test_another_tokenizer_size_or_data_set_has_a_file_of_its_own(tmp_path: Path
     ):
         cache.build(Clips(episodes, (0,), Window(1, 1)))
     assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_replaced_pixels_are_not_trained_on_as_they_were(tmp_path: Path) -> None:
+    rng, file = np.random.default_rng(0), tmp_path / "one_eps_00000000.npz"
+    image, action = rng.integers(0, 256, (6, 16, 16, 3), np.uint8), np.zeros((6, 2), np.float32)
+    found = []
+    for change in (0, 0, 255):
+        image[3] ^= change  # never the first frame
+        write_npz(file, {"image": image, "action": action})
+        episodes = NpzEpisodes(tmp_path)
+        for read_from in (episodes, Jittered(episodes, 1)):
+            cache = TokenCache(frame_tokenizer(), (16, 16), tmp_path / "tokens")
+            cache.build(rows := Clips(read_from, (0,), Window(3, 3)))
+            found.append(cache.lookup(whole_clip(rows[0]))[1])
+            assert torch.equal(found[-1], cache.tokenizer.encode(read_frames(whole_clip(rows[0]), (16, 16))).flatten(1))
+    assert len(list((tmp_path / "tokens").iterdir())) == 4  # written anew with the same bytes, it is the same
+    assert not torch.equal(found[0], found[-2])
 
 
 def test_large_codebooks_are_kept_whole(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ SIZE = (32, 32)
 class Noise:
     """Episodes of random frames of 32x32, with two actions and one field of proprioception."""
 
-    name = "noise"
+    name, files = "noise", ()
     ids = ("a", "b")
     lengths = (6, 6)
 

@@ -412,3 +412,102 @@ def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 def test_the_default_tasks_are_pages_of_the_package():
     assert set(collect.MINIWOB_TASKS) <= set(sites.miniwob().tasks)
     assert len(set(collect.MINIWOB_TASKS)) == len(collect.MINIWOB_TASKS) >= 40
+
+
+def test_frames_are_part_of_the_page(tmp_path: Path):
+    """What is in them and in view, at its place; what happens in them is seen, and they can be acted in."""
+    inner = "<button onclick='this.textContent = `stamped`'>stamp it</button><p style='margin-top:900px'>far below</p>"
+    outside = "document.querySelector('iframe').contentDocument.querySelector('button').click()"
+    (tmp_path / "desk.html").write_text(
+        f'<title>desk</title><p>Desk</p><iframe srcdoc="{inner}"></iframe><button onclick="{outside}">press</button>'
+    )
+
+    async def visit() -> list[str]:
+        async with Session() as browser:
+            await browser.open((tmp_path / "desk.html").as_uri())
+            await browser.settle()
+            texts = [(await browser.observation()).text]
+            for action in ("click [6]", "click [5]"):
+                await browser.act(action)
+                texts.append((await browser.observation()).text)
+            return texts
+
+    before, stamped, focused = at_once(visit())
+    line = "\n\t[3] Iframe ''\n\t\t[4] RootWebArea ''\n\t\t\t[5] button 'stamp it'\n\t[6] button 'press'"
+    assert before.endswith("[1] RootWebArea 'desk' focused: True\n\t[2] StaticText 'Desk'" + line)
+    assert "\n\t\t\t[5] button 'stamped'\n\t[6] button 'press' focused: True" in stamped
+    assert "[5] button 'stamped' focused: True" in focused
+
+
+class Shop(http.server.BaseHTTPRequestHandler):
+    """Greets who has logged in, and sends the others to the login."""
+
+    def do_GET(self) -> None:
+        name = self.headers.get("Cookie", "").partition("name=")[2]
+        form = "<form method=post><input name=name><button>Log in</button></form>"
+        self._answer(200, f"<title>{self.path}</title><p>Hello {name}</p><button>Buy</button>" if name else form)
+
+    def do_POST(self) -> None:
+        said = self.rfile.read(int(self.headers["Content-Length"])).decode()
+        self._answer(303, "", ("Location", "/"), ("Set-Cookie", f"{said}; Path=/"))
+
+    def _answer(self, status: int, body: str, *headers: tuple[str, str]) -> None:
+        self.send_response(status)
+        for header in (*headers, ("Content-Type", "text/html"), ("Content-Length", str(len(body)))):
+            self.send_header(*header)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def shop() -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Shop)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+LOGIN = """
+async def login(page):
+    await page.goto("{shop}")
+    await page.fill("input", "ann", timeout=3000)
+    await page.click("{button}", timeout=1500)
+    await page.wait_for_selector("text=Hello ann", timeout=3000)
+"""
+
+
+def test_a_server_is_a_site_and_its_login_a_script(shop: str, tmp_path: Path):
+    script = tmp_path / "login.py"
+    script.write_text(LOGIN.format(shop=shop, button="button"))
+    spec = BrowserSpec(site="url", path=shop, tasks=("/", "/cart?page=2"), episodes=2, steps=1, login=str(script))
+    rows = read(collect_rows(spec, tmp_path))
+    assert [(row["task"], row["url"], row["seed"]) for row in rows] == [
+        *(("/", "/", 0), ("/cart?page=2", "/cart?page=2", 0), ("/", "/", 1), ("/cart?page=2", "/cart?page=2", 1)),
+    ]
+    assert all("StaticText 'Hello ann'" in row["observation"] for row in rows)
+    assert len(read_rows(collect_rows(spec, tmp_path))) == 4
+    alone = read(collect_rows(replace(spec, login="", tasks=()), tmp_path))
+    assert [row["task"] for row in alone] == ["/", "/"]
+    assert all("button 'Log in'" in row["observation"] for row in alone)
+
+
+def test_a_login_or_a_server_that_does_not_work_is_told(shop: str, tmp_path: Path):
+    script = tmp_path / "login.py"
+    spec = BrowserSpec(site="url", path=shop, login=str(script))
+    script.write_text(LOGIN.format(shop=shop, button="#absent"))
+    with pytest.raises(InputError, match=r"login: Page\.click: Timeout 1500ms exceeded"):
+        collect_rows(spec, tmp_path)
+    script.write_text("def login(page): pass")
+    with pytest.raises(InputError, match=r"login\.py: expected `async def login\(page\)` there, got <function login"):
+        collect_rows(spec, tmp_path)
+    script.write_text("async def login(page)")
+    with pytest.raises(InputError, match=r"login\.py: it does not read as a Python file"):
+        collect_rows(spec, tmp_path)
+    with pytest.raises(InputError, match=r"path=http://shop\.test: expected an address such as http://localhost:3000"):
+        collect_rows(BrowserSpec(site="url", path="http://shop.test"), tmp_path)
+    with pytest.raises(InputError, match="a login step is for site=url only"):
+        BrowserSpec(login="login.py")

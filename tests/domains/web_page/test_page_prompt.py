@@ -35,6 +35,13 @@ def test_compact_prompt():
     assert {a: build_prompt(PageState(TEXT), a, "compact").splitlines()[-1] for a in last} == last
 
 
+@pytest.mark.parametrize("style", ["compact", "published"])
+def test_the_open_tabs_stand_in_the_prompt(style):
+    tabs = "Tab 0 (current): Shop | Tab 1: Help"
+    for kept in (None, {3}):
+        assert f"{tabs}\n" in build_prompt(PageState(f"{tabs}\n\n{TEXT}"), "tab_focus [1]", style, kept)
+
+
 def test_what_has_the_focus_is_marked():
     text = TEXT.replace("'Shop'", "'Shop' focused: True").replace("required: False", "focused: True required: False")
     state, go = PageState(text), "click [99]"

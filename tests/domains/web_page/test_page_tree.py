@@ -45,6 +45,14 @@ def test_variants(text, parts):
     assert Node("1", text).parts == parts
 
 
+def test_spaces_are_read_as_indents():
+    page = parse_page(
+        "[1] main ''\n    [2] list ''\n        [3] link 'a'\n    [4] list ''\n  [5] link 'b'\n[6] link 'c'"
+    )
+    assert [node.depth for node in page.nodes] == [0, 1, 2, 1, 1, 0]
+    assert parse_page(write_page(page)) == page
+
+
 def test_nodes_without_ids():
     page = parse_page("RootWebArea 'A', focused\n\t[a12] button 'B'\n\t\tStaticText 'B'")
     assert [(n.id, n.role, n.depth) for n in page.nodes] == [
@@ -54,10 +62,16 @@ def test_nodes_without_ids():
     ]
 
 
-@pytest.mark.parametrize("line", ["<div>", "  [1] link 'a'", "[1]", "12 items"])
+@pytest.mark.parametrize("line", ["<div>", "[1]", "12 items"])
 def test_what_is_no_node(line):
     with pytest.raises(InputError, match="line 2"):
         parse_page(f"[1] RootWebArea 'A'\n{line}")
+
+
+def test_a_value_of_several_lines_makes_no_nodes():
+    page = parse_page("[1] RootWebArea 'A'\n\t[2] textbox 'Note' value: one\ntwo 'b', three\n\n4\n\t[3] button 'Go'")
+    assert [node.text for node in page.nodes][1:] == ["textbox 'Note' value: one two 'b', three 4", "button 'Go'"]
+    assert parse_page(write_page(page)) == page
 
 
 def test_every_real_page(shared):

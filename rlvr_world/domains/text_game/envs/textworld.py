@@ -63,7 +63,7 @@ def collect_splits(spec: TextWorldSpec, cache_dir: Path | str, valid_games: int,
 def game_rows(spec: TextWorldSpec, number: int) -> Iterator[dict[str, Any]]:
     """The rows of one game: a seeded walk, and at each state of it a few commands tried."""
     rng = random.Random(f"{spec.seed}/{number}")
-    play = _Play(spec, rng)
+    play = Game(spec, rng)
     seen: set[tuple[str, str]] = set()
     count = changed = 0
     for state, last, moves in play.walk(rng, visits=5 * spec.rows_per_game):
@@ -84,7 +84,7 @@ def game_rows(spec: TextWorldSpec, number: int) -> Iterator[dict[str, Any]]:
             changed += command in moves
 
 
-class _Play:
+class Game:
     """One generated game with its names, its goal and its logic."""
 
     def __init__(self, spec: TextWorldSpec, rng: random.Random) -> None:
@@ -100,11 +100,18 @@ class _Play:
     def objects(self, state: Any) -> list[dict[str, Any]]:
         return objects_of(self.cast, state.facts, self.goal)
 
+    def admissible(self, state: Any) -> dict[str, Any]:
+        """The commands that can be given in this state, with TextWorld's action for each."""
+        return {action.format_command(self._names): action for action in self._applicable(state)}
+
     def moves(self, state: Any) -> dict[str, Any]:
-        """The commands that change this state, with TextWorld's action for each."""
-        kb = self.game.kb
-        actions = state.all_applicable_actions(kb.rules.values(), kb.types.constants_mapping)
+        """Those that change it."""
+        actions = self._applicable(state)
         return {a.format_command(self._names): a for a in actions if set(a.preconditions) != set(a.postconditions)}
+
+    def _applicable(self, state: Any) -> Iterator[Any]:
+        kb = self.game.kb
+        return state.all_applicable_actions(kb.rules.values(), kb.types.constants_mapping)
 
     def walk(self, rng: random.Random, visits: int) -> Iterator[tuple[Any, str, dict[str, Any]]]:
         """States with the command that led there and their moves: random ones, or the quest's next step."""

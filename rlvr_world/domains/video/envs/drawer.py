@@ -23,33 +23,56 @@ def play(spec: DrawerSpec, episode: int) -> dict[str, np.ndarray]:
     """One episode: ``image`` uint8 [T, H, W, 3], ``action`` float32 [T, A], ``proprio`` float32 [T, P] and ``success``
     bool [T], whether the drawer is where the task wants it in that frame.
     """
-    headless()
-    from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
-    from metaworld.policies import ENV_POLICY_MAP
-
-    task = ("open", "close")[episode % 2] if spec.task == "both" else spec.task
-    name = f"drawer-{task}-v3"
     rng = np.random.default_rng((spec.seed, episode))
-    env: Any = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-goal-observable"](seed=int(rng.integers(2**31)))
-    expert, noise = ENV_POLICY_MAP[name](), rng.uniform(0, spec.noise)
+    drawer = Drawer(spec, episode, rng)
+    noise = rng.uniform(0, spec.noise)
     bias = rng.normal(0, noise, 4)  # the hand ends beside where it wants to be: some episodes fail
-    camera = _filmed(env, spec.size)
-    felt, _ = env.reset()
     images, actions, proprio, success = [], [], [], [False]
     for _ in range(spec.length):
-        action = np.clip(expert.get_action(felt) + bias + rng.normal(0, noise, 4), -1, 1).astype(np.float32)
-        images.append(camera.picture()[::-1, ::-1])
+        wanted = drawer.expert.get_action(drawer.state)
+        action = np.clip(wanted + bias + rng.normal(0, noise, 4), -1, 1).astype(np.float32)
+        images.append(drawer.picture())
         actions.append(action)
-        proprio.append(felt[:4])
-        felt, _, _, _, info = env.step(action)
-        success.append(bool(info["success"]))
-    camera.close()
+        proprio.append(drawer.felt())
+        drawer.act(action)
+        success.append(drawer.won)
+    drawer.close()
     return {
         "image": np.stack(images),
         "action": np.stack(actions),
         "proprio": np.array(proprio, np.float32),
         "success": np.array(success[: spec.length]),
     }
+
+
+class Drawer:
+    """The drawer of an episode, and the arm that moves it."""
+
+    def __init__(self, spec: DrawerSpec, episode: int, rng: np.random.Generator) -> None:
+        headless()
+        from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
+        from metaworld.policies import ENV_POLICY_MAP
+
+        task = ("open", "close")[episode % 2] if spec.task == "both" else spec.task
+        name = f"drawer-{task}-v3"
+        self.env: Any = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-goal-observable"](seed=int(rng.integers(2**31)))
+        self.expert, self._camera = ENV_POLICY_MAP[name](), _filmed(self.env, spec.size)
+        self.state, _ = self.env.reset()
+        self.reward, self.won = 0.0, False
+
+    def picture(self) -> np.ndarray:
+        return self._camera.picture()[::-1, ::-1]
+
+    def felt(self) -> np.ndarray:
+        return self.state[:4]
+
+    def act(self, action: np.ndarray) -> None:
+        self.state, _, _, _, info = self.env.step(action)
+        self.won = bool(info["success"])
+        self.reward = float(self.won)
+
+    def close(self) -> None:
+        self._camera.close()
 
 
 def _filmed(env: Any, size: int) -> Filmed:

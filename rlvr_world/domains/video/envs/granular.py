@@ -14,16 +14,23 @@ FORMAT = "1"  # part of the cache's key: raise it when the same spec gives other
 _HALF, _REACH = 0.25, 0.21
 _RADIUS = 0.012
 _GEOM = '<geom type="box" size=".006 .05 .025" condim="1" solref=".008 1"/>'
-_BOARD = Pusher(_GEOM, half_width=0.05, clearance=_RADIUS + 0.01, height=0.026)
+PUSHER = Pusher(_GEOM, half_width=0.05, clearance=_RADIUS + 0.01, height=0.026)
 
 
 def play(spec: GranularSpec, episode: int) -> dict[str, np.ndarray]:
     """One episode: ``image`` uint8 [T, H, W, 3], ``action`` float32 [T, 4], ``places`` float32 [T, N, 2]."""
-    headless()
     rng = np.random.default_rng((spec.seed, episode))
+    return play_pushes(
+        lay(spec, rng), rng, spec.pushes, PUSHER, _REACH, f"granular episode {episode}, seed {spec.seed}"
+    )
+
+
+def lay(spec: GranularSpec, rng: np.random.Generator) -> Table:
+    """The table before the first push."""
+    headless()
     table = Table(_xml(spec, rng), spec.size)
     table.rest(steps=300)
-    return play_pushes(table, rng, spec.pushes, _BOARD, _REACH, f"granular episode {episode}, seed {spec.seed}")
+    return table
 
 
 def _xml(spec: GranularSpec, rng: np.random.Generator) -> str:
@@ -42,4 +49,4 @@ def _xml(spec: GranularSpec, rng: np.random.Generator) -> str:
             f'<body pos="{x:.5f} {y:.5f} {z + 0.0005:.5f}"><joint type="free" damping=".001"/><geom type="sphere" '
             f'size="{_RADIUS}" mass=".005" rgba=".85 .6 .15 1" condim="3" friction=".6" solref=".008 1"/></body>'
         )
-    return scene(grains, _BOARD, _HALF, 'solver="CG" iterations="10" ls_iterations="4" tolerance="1e-4"')
+    return scene(grains, PUSHER, _HALF, 'solver="CG" iterations="10" ls_iterations="4" tolerance="1e-4"')

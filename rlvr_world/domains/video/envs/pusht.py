@@ -18,7 +18,7 @@ from rlvr_world.domains.video.envs.specs import PushTSpec
 
 FORMAT = "1"  # part of the cache's key: raise it when the same spec gives other episodes
 _TABLE = 512
-_SCALE = 100.0  # of DINO-WM's actions
+SCALE = 100.0  # of DINO-WM's actions
 _TEE = np.array([(-60, 0), (60, 0), (60, 30), (15, 30), (15, 120), (-15, 120), (-15, 30), (-60, 30)], float)
 """The outline of the T in its own frame."""
 _MIDDLE = np.array([0.0, 45.0])  # its centre of gravity there
@@ -30,32 +30,55 @@ def play(spec: PushTSpec, episode: int) -> dict[str, np.ndarray]:
     """One episode: ``image`` uint8 [T, H, W, 3], ``action`` float32 [T, A], ``proprio`` float32 [T, P], and
     ``block`` float32 [T, 3], the T's x, y and angle (radians), which tests and planners want to know.
     """
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no screen is needed
-    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-    import cv2
-    from gym_pusht.envs.pusht import PushTEnv
-
     rng = np.random.default_rng((spec.seed, episode))
-    env = PushTEnv(obs_type="pixels", observation_width=_TABLE, observation_height=_TABLE)
-    picture, info = env.reset(seed=int(rng.integers(2**31)))
-    targets = _hand(env, rng, spec.noise)
+    push = Push(spec, rng)
+    targets = _hand(push.env, rng, spec.noise)
     images, actions, proprio, blocks = [], [], [], []
     for _ in range(spec.length):
-        here = np.array(info["pos_agent"])
-        action = ((np.clip(next(targets), 0, _TABLE) - here) / _SCALE).astype(np.float32)
-        # The mean over whole blocks of pixels: edges stay smooth, and a move of a fraction of a pixel shows.
-        images.append(cv2.resize(picture, (spec.size, spec.size), interpolation=cv2.INTER_AREA))
+        here = np.array(push.info["pos_agent"])
+        action = ((np.clip(next(targets), 0, _TABLE) - here) / SCALE).astype(np.float32)
+        images.append(push.picture())
         actions.append(action)
-        proprio.append(np.concatenate([here, info["vel_agent"]]))
-        blocks.append(info["block_pose"])
-        # From the stored numbers, so that replaying them gives the same episode.
-        picture, _, _, _, info = env.step(here + _SCALE * action.astype(np.float64))
+        proprio.append(push.felt())
+        blocks.append(push.info["block_pose"])
+        push.act(action)  # the stored numbers, so that replaying them gives the same episode
     return {
         "image": np.stack(images),
         "action": np.stack(actions),
         "proprio": np.array(proprio, np.float32),
         "block": np.array(blocks, np.float32),
     }
+
+
+class Push:
+    """The table as it is pushed on."""
+
+    def __init__(self, spec: PushTSpec, rng: np.random.Generator) -> None:
+        os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no screen is needed
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        from gym_pusht.envs.pusht import PushTEnv
+
+        self.env = PushTEnv(obs_type="pixels", observation_width=_TABLE, observation_height=_TABLE)
+        self._seen, self.info = self.env.reset(seed=int(rng.integers(2**31)))
+        self.size, self.reward, self.won = spec.size, 0.0, False
+
+    def picture(self) -> np.ndarray:
+        """uint8 [H, W, 3]: means over whole blocks of pixels, so that edges are smooth and small moves show."""
+        import cv2
+
+        return cv2.resize(self._seen, (self.size, self.size), interpolation=cv2.INTER_AREA)
+
+    def felt(self) -> np.ndarray:
+        """float [P]."""
+        return np.concatenate([self.info["pos_agent"], self.info["vel_agent"]])
+
+    def act(self, action: np.ndarray) -> None:
+        """Go for a target for one step of 0.1 s: float32 [A], relative to where the finger is."""
+        target = np.array(self.info["pos_agent"]) + SCALE * action.astype(np.float64)
+        self._seen, self.reward, self.won, _, self.info = self.env.step(target)
+
+    def close(self) -> None:
+        self.env.close()
 
 
 def _hand(env: Any, rng: np.random.Generator, noise: float) -> Iterator[np.ndarray]:

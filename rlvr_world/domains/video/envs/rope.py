@@ -15,7 +15,7 @@ FORMAT = "1"  # part of the cache's key: raise it when the same spec gives other
 _HALF, _REACH = 0.4, 0.34
 _RADIUS = 0.014
 _GEOM = '<geom type="capsule" fromto="0 0 -.05 0 0 .2" size=".018" condim="1" solref=".008 1"/>'
-_STICK = Pusher(_GEOM, half_width=0.0, clearance=_RADIUS + 0.018 + 0.006, height=0.0)
+PUSHER = Pusher(_GEOM, half_width=0.0, clearance=_RADIUS + 0.018 + 0.006, height=0.0)
 _ROOT = '<joint type="slide" axis="1 0 0"/><joint type="slide" axis="0 1 0"/><joint axis="0 0 1"/>'
 _BEND = (  # friction keeps the shape that the stick leaves, the range forbids kinks
     '<joint axis="0 0 1" stiffness=".0004" damping=".0004" frictionloss=".0015" range="-.7 .7" armature="1e-5"/>'
@@ -24,12 +24,17 @@ _BEND = (  # friction keeps the shape that the stick leaves, the range forbids k
 
 def play(spec: RopeSpec, episode: int) -> dict[str, np.ndarray]:
     """One episode: ``image`` uint8 [T, H, W, 3], ``action`` float32 [T, 4], ``places`` float32 [T, N, 2]."""
-    headless()
     rng = np.random.default_rng((spec.seed, episode))
+    return play_pushes(lay(spec, rng), rng, spec.pushes, PUSHER, _REACH, f"rope episode {episode}, seed {spec.seed}")
+
+
+def lay(spec: RopeSpec, rng: np.random.Generator) -> Table:
+    """The table before the first push."""
+    headless()
     table = Table(_xml(spec), spec.size)
-    table.data.qpos[:] = _lay(spec, rng)
+    table.data.qpos[:] = _curve(spec, rng)
     table.rest(steps=20)
-    return play_pushes(table, rng, spec.pushes, _STICK, _REACH, f"rope episode {episode}, seed {spec.seed}")
+    return table
 
 
 def _xml(spec: RopeSpec) -> str:
@@ -49,10 +54,10 @@ def _xml(spec: RopeSpec) -> str:
     )
     # A chain is too ill-conditioned for the CG solver: one episode in twenty flew apart.
     options = 'gravity="0 0 0" viscosity=".4" solver="Newton"'
-    return scene(chain, _STICK, _HALF, options, f"<contact>{excludes}</contact>")
+    return scene(chain, PUSHER, _HALF, options, f"<contact>{excludes}</contact>")
 
 
-def _lay(spec: RopeSpec, rng: np.random.Generator) -> np.ndarray:
+def _curve(spec: RopeSpec, rng: np.random.Generator) -> np.ndarray:
     """Joint positions of a smooth, random curve that lies on the table and does not cross itself."""
     link = spec.rope / spec.links
     best, best_room = np.zeros(spec.links + 2), -np.inf

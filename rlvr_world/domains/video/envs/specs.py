@@ -21,7 +21,7 @@ class PushTSpec:
     noise: float = what(4.0, "tremor of the hand: deviation of its target", "pixels of 512")
 
     def __post_init__(self) -> None:
-        at_least("pusht", self, episodes=1, length=2, size=8, noise=0.0)
+        at_least(self, episodes=1, length=2, size=8, noise=0.0)
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class RopeSpec:
     rope: float = what(0.6, "length of the rope; the table is 0.8 m wide", "m")
 
     def __post_init__(self) -> None:
-        at_least("rope", self, episodes=1, pushes=1, size=8, links=3)
+        at_least(self, episodes=1, pushes=1, size=8, links=3)
         if not 0.1 <= self.rope <= 1.0:
-            raise InputError(f"rope: rope is {self.rope}; expected a length from 0.1 to 1.0 m")
+            raise InputError(f"rope: expected a length from 0.1 to 1.0 m, got {self.rope}")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class GranularSpec:
     grains: int = what(120, "grains on the table", "grains")
 
     def __post_init__(self) -> None:
-        at_least("granular", self, episodes=1, pushes=1, size=8, grains=1)
+        at_least(self, episodes=1, pushes=1, size=8, grains=1)
 
 
 @dataclass(frozen=True)
@@ -67,11 +67,11 @@ class DrawerSpec:
     noise: float = what(0.5, "largest deviation of the noise on an action; each episode draws its own up to this")
 
     def __post_init__(self) -> None:
-        at_least("drawer", self, episodes=1, length=2, size=8, noise=0.0)
+        at_least(self, episodes=1, length=2, size=8, noise=0.0)
         if self.length > 500:
-            raise InputError(f"drawer: length is {self.length}; expected at most 500, where Meta-World ends an episode")
+            raise InputError(f"length: expected at most 500, where Meta-World ends an episode, got {self.length}")
         if self.task not in ("open", "close", "both"):
-            raise InputError(f"drawer: task is {self.task!r}; expected open, close or both")
+            raise InputError(f"task: expected open, close or both, got {self.task!r}")
 
 
 Spec = PushTSpec | RopeSpec | GranularSpec | DrawerSpec

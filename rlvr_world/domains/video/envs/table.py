@@ -112,6 +112,11 @@ class Table(Filmed):
         """[N, 2]: x and z of the object's bodies."""
         return self.data.xpos[self.objects, :2].copy()
 
+    @property
+    def broken(self) -> bool:
+        """Whether the simulation became unstable: MuJoCo then starts the scene anew, and goes on."""
+        return any(warning.number for warning in self.data.warning)
+
     def push(self, start: np.ndarray, end: np.ndarray, height: float) -> None:
         """Down at the start, straight to the end, up, and until everything lies still."""
         heading = np.arctan2(*(end - start)[::-1])
@@ -175,7 +180,6 @@ def play_pushes(
             if k < pushes:
                 start, end = actions[-1].astype(float).reshape(2, 2)
                 table.push(start, end, pusher.height)
-        # MuJoCo starts a scene that went wrong anew, and goes on.
-        if any(warning.number for warning in table.data.warning):
+        if table.broken:
             raise InputError(f"{name}: the simulation became unstable; take another seed")
     return {"image": np.stack(images), "action": np.stack(actions), "places": np.array(places, np.float32)}

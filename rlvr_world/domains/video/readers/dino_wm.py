@@ -50,7 +50,7 @@ class DinoEpisodes:
         self._pictures = lru_cache(maxsize=4)(_pictures)
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
-        file, name, length = self._files[episode], self.ids[episode], self.lengths[episode]
+        file, name, length = self.files[episode], self.ids[episode], self.lengths[episode]
         where = f"{file}, episode {name}"
         steps = checked_steps(steps, where, length)
         if not self._pusht:
@@ -75,8 +75,8 @@ class DinoEpisodes:
 
         self._video = lru_cache(maxsize=64)(open_video)
         self._actions_file = root / "rel_actions.pth"
-        self._actions = _tensor(self._actions_file, 3) / _ACTION_SCALE
-        states, velocities = _tensor(root / "states.pth", 3), _tensor(root / "velocities.pth", 3)
+        self._actions = read_tensor(self._actions_file, 3) / _ACTION_SCALE
+        states, velocities = read_tensor(root / "states.pth", 3), read_tensor(root / "velocities.pth", 3)
         count, longest = self._actions.shape[:2]
         if states.shape[:2] != (count, longest) or velocities.shape[:2] != (count, longest):
             got = ", ".join(str(list(tensor.shape)) for tensor in (self._actions, states, velocities))
@@ -84,9 +84,9 @@ class DinoEpisodes:
             raise InputError(f"{root}: expected {wanted}, got {got}; download them again")
         self._proprio = torch.cat([states[..., :2], velocities], dim=-1)
         self.ids: Sequence[str] = [f"{i:06d}" for i in range(count)]
-        self._files = [root / "obses" / f"episode_{i:03d}.mp4" for i in range(count)]
+        self.files = [root / "obses" / f"episode_{i:03d}.mp4" for i in range(count)]
         self._episodes: Sequence[int] = range(count)
-        stated, files = root / "seq_lengths.pkl", zip(self._files, self.ids, strict=True)
+        stated, files = root / "seq_lengths.pkl", zip(self.files, self.ids, strict=True)
         lengths = _lengths(stated) or [min(len(self._video(file, name)), longest) for file, name in files]
         if len(lengths) != count or not all(0 < length <= longest for length in lengths):
             wanted, got = f"{count} lengths of 1 to {longest}", f"{len(lengths)} of {min(lengths)} to {max(lengths)}"
@@ -95,12 +95,12 @@ class DinoEpisodes:
 
     def _open_deformable(self, root: Path, split: str) -> None:
         self._actions_file = root / "actions.pth"
-        self._actions = _tensor(self._actions_file, 3)
+        self._actions = read_tensor(self._actions_file, 3)
         order = torch.randperm(len(self._actions), generator=torch.Generator().manual_seed(42)).tolist()
         cut = int(0.9 * len(order))
         self._episodes = sorted(order[:cut] if split == "train" else order[cut:])
         self.ids = [f"{episode:06d}" for episode in self._episodes]
-        self._files = [root / name / "obses.pth" for name in self.ids]
+        self.files = [root / name / "obses.pth" for name in self.ids]
         self.lengths = [self._actions.shape[1]] * len(self.ids)
 
     def _rows(self, values: torch.Tensor, file: str, field: str, episode: int) -> np.ndarray:
@@ -108,7 +108,7 @@ class DinoEpisodes:
         return checked_rows(values[self._episodes[episode], :length].numpy(), where, length)
 
 
-def _tensor(file: Path, dimensions: int) -> torch.Tensor:
+def read_tensor(file: Path, dimensions: int) -> torch.Tensor:
     """A tensor with so many dimensions; nothing but weights is ever unpickled."""
     try:
         value = torch.load(file, map_location="cpu", weights_only=True)
@@ -126,7 +126,7 @@ def _pictures(file: Path, episode: str, length: int) -> np.ndarray:
     where = f"{file}, episode {episode}"
     if not file.is_file():
         raise InputError(f"{where}: the file is missing; {_AGAIN}")
-    frames = _tensor(file, 4)
+    frames = read_tensor(file, 4)
     if len(frames) != length or frames.shape[3] != 3:
         wanted = f"{length} frames [T, H, W, 3] as actions.pth has steps"
         raise InputError(f"{where}: expected {wanted}, got {list(frames.shape)}; {_AGAIN}")

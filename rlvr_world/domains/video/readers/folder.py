@@ -1,82 +1,145 @@
-"""A plain folder: an mp4 an episode, and one parquet file with a row a step.
+"""A plain folder: an mp4 or mov an episode, and one parquet or CSV file with a row a step.
 
-Columns: ``episode`` (the stem of the mp4), ``step`` (0, 1, ...), and ``action``, a list, or ``action_<name>``, numbers
-in the order of the file; ``proprio`` or ``proprio_<name>`` likewise, if there is any. Other columns are let be.
+Columns: ``episode``, the stem of the video or the number at its end; ``step``, from 0 or 1 on; ``action``, a list, or
+``action_<name>``, numbers in the order of the file; ``state`` or ``proprio`` likewise, if there is any; ``timestamp``
+in seconds, where the video has another rate than the rows. Names that others use are taken too, other columns let be.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 
-from rlvr_world.domains.video.episodes import checked_rows, checked_steps
-from rlvr_world.domains.video.readers.mp4 import open_video, read_frames
-from rlvr_world.domains.video.readers.parquet import matrix, read_table
+from rlvr_world.domains.row_files import OnFault, telling
+from rlvr_world.domains.video.episodes import checked_actions, checked_rows, checked_steps
+from rlvr_world.domains.video.readers.mp4 import Video, open_video, read_frames
+from rlvr_world.domains.video.readers.parquet import ACTION, STATE, matrix, read_table
 from rlvr_world.errors import InputError
+
+_EPISODE = ("episode", "episode_id", "episode_index", "episode_name")
+_STEP = ("step", "step_index", "frame", "frame_index", "t")
+_TIME = ("timestamp", "time")
 
 
 class FolderEpisodes:
-    """Reads a plain folder. Raises InputError where an episode has rows but no mp4 or the other way round, where its
-    steps are not 0, 1, ... up to the length of its mp4, and where there is no action column."""
+    """Reads a plain folder and the folders in it, or of several cameras the videos of the folder ``camera``.
 
-    def __init__(self, folder: Path | str) -> None:
+    Raises InputError where there is no action column; where an episode has rows but no video or the other way round, or
+    its steps are not those of its video, ``on_fault`` is told, if given."""
+
+    def __init__(self, folder: Path | str, camera: str = "", on_fault: OnFault = None) -> None:
         root = Path(folder)
-        tables, videos = sorted(root.glob("*.parquet")), sorted(root.glob("*.mp4"))
+        tables = [file for kind in ("parquet", "csv") for file in sorted(root.rglob(f"*.{kind}"))]
+        files = [file for kind in ("mp4", "mov") for file in sorted(root.rglob(f"*.{kind}"))]
+        videos = {file.stem: file for file in files if not camera or camera in file.relative_to(root).parts[:-1]}
+        if not camera and len(videos) < len(files):
+            folders = ", ".join(sorted({file.parent.name for file in files}))
+            raise InputError(
+                f"{root}: expected one video an episode, got several; name a folder of {folders} in data.camera"
+            )
         if len(tables) != 1 or not videos:
             got = f"found {len(tables)} and {len(videos)}; check the path"
-            raise InputError(f"{root}: expected one .parquet file and an .mp4 file an episode, {got}")
-        self.name, self._file = root.resolve().name, tables[0]
-        table = read_table(self._file)
-        missing = {"episode", "step"} - set(table.column_names)
-        if missing:
-            raise InputError(f"{self._file}: expected the columns episode and step, found no {min(missing)}; add it")
-        self._columns = {field: _columns(table, field) for field in ("action", "proprio")}
+            raise InputError(f"{root}: expected one .parquet or .csv file and an .mp4 or .mov file an episode, {got}")
+        self.name, self._file, self.files = root.resolve().name, tables[0], sorted(videos.values())
+        table = read_table(self._file) if self._file.suffix == ".parquet" else _read_csv(self._file)
+        episode, self._step = (self._named(table, names) for names in (_EPISODE, _STEP))
+        self._time = next((name for name in _TIME if name in table.column_names), "")
+        self._columns = {field: _columns(table, names) for field, names in (("action", ACTION), ("proprio", STATE))}
         if not self._columns["action"]:
             raise InputError(f"{self._file}: expected a column action or columns action_<name>, found none; add them")
-        # Sorted by episode as the ids are, then by step: an episode is a slice.
-        self._table = table.sort_by([("episode", "ascending"), ("step", "ascending")])
-        names, self._starts, counts = np.unique(
-            self._table["episode"].to_numpy().astype(str), return_index=True, return_counts=True
-        )
-        odd = sorted(set(names.tolist()) ^ {video.stem for video in videos})
-        if odd:
-            got = "rows but no mp4" if odd[0] in names else "an mp4 but no rows"
-            raise InputError(f"{root}, episode {odd[0]}: it has {got}; add what is missing or remove the other")
-        self.ids: Sequence[str] = names.tolist()
-        self._videos = [open_video(root / f"{name}.mp4", name) for name in self.ids]
-        self.lengths: Sequence[int] = [len(video) for video in self._videos]
-        for name, start, count, length in zip(self.ids, self._starts, counts, self.lengths, strict=True):
-            steps = self._table["step"].slice(start, count).to_pylist()
-            if steps != list(range(length)):
-                wanted = f"0 to {length - 1}, as its mp4 has {length} frames"
-                got = f"{count} rows from {steps[0]} to {steps[-1]}; export the episode again"
-                raise InputError(f"{self._file}, episode {name}, field step: expected {wanted}, got {got}")
+        names = np.array([_stem(str(value), videos) for value in table[episode].to_pylist()])
+        steps = table[self._step].to_numpy()
+        order = np.lexsort((steps, names))  # sorted by episode as the ids are, then by step: an episode is a slice
+        self._table = table.take(pa.array(order))
+        ids, starts, counts = np.unique(names[order], return_index=True, return_counts=True)
+        for name in sorted(set(ids.tolist()) ^ set(videos)):
+            with telling(on_fault):
+                got = "rows but no mp4 or mov" if name in ids else f"{videos[name].name} but no rows"
+                raise InputError(f"{root}, episode {name}: it has {got}; add what is missing or remove the other")
+        self.ids: list[str] = []
+        self.lengths: list[int] = []
+        self._episodes: list[tuple[Video, int, int, np.ndarray]] = []
+        """Of each episode its video, its first row, its rows, and the number of each step's frame."""
+        for name, start, count in zip(ids.tolist(), starts.tolist(), counts.tolist(), strict=True):
+            with telling(on_fault):
+                if name in videos:
+                    video = open_video(videos[name], name)
+                    places = self._frames_of(video, name, self._table.slice(start, count))
+                    self._episodes.append((video, start, count, places))
+                    self.ids.append(name)
+                    self.lengths.append(len(places))
+        if not self.ids:
+            raise InputError(f"{root}: expected at least one episode that reads, got none; look at its rows and videos")
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
-        video, name = self._videos[episode], self.ids[episode]
-        return read_frames(video, checked_steps(steps, f"{video.file}, episode {name}", len(video)), name)
+        video, _, _, places = self._episodes[episode]
+        name = self.ids[episode]
+        return read_frames(video, checked_steps(steps, f"{video.file}, episode {name}", len(places)), name, places)
 
     def actions(self, episode: int) -> np.ndarray:
-        return self._rows(episode, "action")
+        return checked_actions(*self._rows(episode, "action"))
 
     def proprio(self, episode: int) -> np.ndarray | None:
-        return self._rows(episode, "proprio") if self._columns["proprio"] else None
+        return checked_rows(*self._rows(episode, "proprio")) if self._columns["proprio"] else None
 
-    def _rows(self, episode: int, field: str) -> np.ndarray:
-        table, length = self._table.select(self._columns[field]), self.lengths[episode]
+    def _named(self, table: pa.Table, names: Sequence[str]) -> str:
+        if found := next((name for name in names if name in table.column_names), None):
+            return found
+        got = f"found only {', '.join(table.column_names)}; add it"
+        raise InputError(f"{self._file}: expected a column {names[0]} (or {', '.join(names[1:])}), {got}")
+
+    def _frames_of(self, video: Video, name: str, rows: pa.Table) -> np.ndarray:
+        """The number of the frame of each step: by time where the rows have times, else counted alike."""
+        steps, length = rows[self._step].to_pylist(), len(video)
+        known = len(rows) if self._time else length
+        if steps not in [list(range(first, first + count)) for first in (0, 1) for count in (known, known - 1)]:
+            wanted = f"0 to {known - 1}" + (
+                "" if self._time else f", as its {video.file.suffix[1:]} has {length} frames"
+            )
+            got = f"{len(steps)} rows from {steps[0]} to {steps[-1]}; export the episode again, or add a timestamp"
+            raise InputError(f"{self._file}, episode {name}, field {self._step}: expected {wanted}, got {got}")
+        if not self._time:
+            return np.arange(length)
+        times = rows[self._time].to_numpy().astype(float)
+        step = float(np.median(np.diff(times))) if len(times) > 1 else np.inf
+        return video.at(times - times[0] + video.shown_T[0] * video.seconds_per_tick, step, name)
+
+    def _rows(self, episode: int, field: str) -> tuple[np.ndarray, str, int, int]:
+        """A field of an episode, with what it is checked by."""
+        _, start, count, _ = self._episodes[episode]
+        table = self._table.select(self._columns[field])
         where = f"{self._file}, episode {self.ids[episode]}, field {field}"
         rows, first = (
-            np.concatenate([matrix(column, where) for column in table.slice(start, count).columns], axis=1)
-            for start, count in ((self._starts[episode], length), (0, 1))
+            np.concatenate([matrix(column, where) for column in table.slice(*part).columns], axis=1)
+            for part in ((start, count), (0, 1))
         )
-        return checked_rows(rows, where, length, first.shape[1])
+        return rows, where, self.lengths[episode], first.shape[1]
 
 
-def _columns(table: pa.Table, field: str) -> list[str]:
-    """The columns that hold a field: one of that name, or all that begin with it, in the order of the file."""
-    if field in table.column_names:
-        return [field]
-    return [name for name in table.column_names if name.startswith(f"{field}_")]
+def _stem(value: str, videos: dict[str, Path]) -> str:
+    """The stem of the video that a row's episode names: as it is, or the only one that ends in this number."""
+    if value in videos or not value.isdigit():
+        return value
+    found = [stem for stem in videos if (end := re.search(r"\d+$", stem)) and int(end[0]) == int(value)]
+    return found[0] if len(found) == 1 else value
+
+
+def _read_csv(file: Path) -> pa.Table:
+    try:
+        return pyarrow.csv.read_csv(file)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{file}: not a readable CSV file ({error}); export it again") from None
+
+
+def _columns(table: pa.Table, names: Sequence[str]) -> list[str]:
+    """The columns that hold a field: one of these names, or all that begin with one, in the order of the file."""
+    known = table.column_names
+    found = [
+        [name] if name in known else [c for c in known if c.startswith((f"{name}_", f"{name}."))] for name in names
+    ]
+    return next(filter(None, found), [])

@@ -1,13 +1,14 @@
-"""LeRobotDataset v3: many episodes in each parquet and mp4 file, and in ``meta/`` where each of them lies.
+"""LeRobotDataset, v3 and v2: parquet files of steps, mp4 files or images, and in ``meta/`` where each episode lies.
 
-Source of the layout: huggingface/lerobot, codebase version v3.0 (``meta/info.json``, ``meta/episodes/**.parquet``,
-``data/chunk-*/file-*.parquet``, ``videos/{key}/chunk-*/file-*.mp4``).
+Source of the layouts: huggingface/lerobot, codebase versions v3.0 (many episodes in each file,
+``meta/episodes/**.parquet``) and v2.0, v2.1 (a file an episode, ``meta/episodes.jsonl``); ``meta/info.json`` has the
+patterns of the files' names.
 """
 
 from __future__ import annotations
 
 import io
-import json
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rlvr_world.domains.video.episodes import checked_rows, checked_steps
-from rlvr_world.domains.video.readers.parquet import matrix, read_table
+from rlvr_world.domains.row_files import OnFault, parse_json, read_records, take, telling
+from rlvr_world.domains.video.episodes import checked_actions, checked_rows, checked_steps, chosen_cameras, side_by_side
+from rlvr_world.domains.video.readers.parquet import ACTION, STATE, matrix, read_table
 from rlvr_world.errors import InputError
 
 _VIDEO_PARTS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
@@ -27,85 +29,123 @@ _AGAIN = "download or export it again"
 class LeRobotEpisodes:
     """Reads a local data set, or one of the hub (``owner/name``) where there is no such folder.
 
-    ``camera`` names one of the picture features, stored as mp4 or as images in the parquet files; it may be left out
-    where there is only one. Proprioception is ``observation.state``. Lengths come from ``meta/``; whether parquet and
-    mp4 agree with it is checked as each episode is read.
-    Raises InputError for another version, a missing or ambiguous camera, and metadata that contradicts itself.
+    ``camera`` names picture features, see ``chosen_cameras``. Lengths come from ``meta/``; whether parquet and mp4
+    agree with it is checked as each episode is read. The frame of a step is the one that was shown at its time.
+    Raises InputError for another version, a missing or ambiguous camera, and metadata that contradicts itself; what is
+    wrong with one episode there goes to ``on_fault``, if given.
     """
 
-    def __init__(self, folder: Path | str, camera: str = "") -> None:
+    def __init__(self, folder: Path | str, camera: str = "", on_fault: OnFault = None) -> None:
         self.name = Path(folder).resolve().name
-        self._root = Path(folder) if Path(folder).is_dir() else _download(str(folder), "meta/**")
-        info = self._root / "meta" / "info.json"
-        try:
-            self._info = json.loads(info.read_text("utf-8"))
-            version, features = self._info["codebase_version"], self._info["features"]
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{info}: expected metadata of a LeRobotDataset v3 ({error!r}); check the path") from None
-        if not version.startswith("v3"):
-            raise InputError(f"{info}: expected codebase_version v3.x, got {version}; convert it with lerobot's script")
-        self._camera = _camera(info, features, camera)
-        self._video = features[self._camera]["dtype"] == "video"
-        self._state = "observation.state" in features
-        if not Path(folder).is_dir():
-            _download(str(folder), "data/**", f"videos/{self._camera}/**")
-        self._rows = self._episode_rows()
+        local = Path(folder).is_dir()
+        self._root = Path(folder) if local else _download(str(folder), "meta/**")
+        where = self._root / "meta" / "info.json"
+        self._info, self._features = _read_info(where)
+        pictures = [key for key, feature in self._features.items() if feature["dtype"] in ("video", "image")]
+        self._cameras = chosen_cameras(pictures, camera, str(where))
+        self._action, self._state = (next((n for n in names if n in self._features), "") for names in (ACTION, STATE))
+        if not self._action:
+            got = f"got only {', '.join(self._features)}; rename the one that holds the actions"
+            raise InputError(f"{where}: expected a feature {' or '.join(ACTION)}, {got}")
+        if not local:
+            _download(str(folder), "data/**", *(f"videos/*{key}/**" for key in self._cameras))
+        self._filled: Counter[Path] = Counter()
+        """Frames that the episodes of a video file have together."""
+        self._rows = self._episode_rows(where, on_fault)
         self._numbers = [row["episode_index"] for row in self._rows]
         self.ids: Sequence[str] = [f"episode_{number:06d}" for number in self._numbers]
         self.lengths: Sequence[int] = [row["length"] for row in self._rows]
         self._videos: dict[Path, Any] = {}
+        self.files = [self._root]
         self._table = lru_cache(maxsize=4)(self._read_table)
         self._images = lru_cache(maxsize=4)(self._read_images)
+        self._places = lru_cache(maxsize=4096)(self._find_frames)
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
         where = self._where(episode)
         steps = checked_steps(steps, where, self.lengths[episode])
-        if self._video:
-            return self._from_video(episode, steps)
-        images = self._images(episode)
-        return np.stack([_decode(images[step], f"{where}, step {step}") for step in steps])
+        return side_by_side({camera: self._view(episode, steps, camera) for camera in self._cameras}, where)
+
+    def _view(self, episode: int, steps: Sequence[int], camera: str) -> np.ndarray:
+        """uint8 [len(steps), H, W, 3] of one camera."""
+        if self._features[camera]["dtype"] == "image":
+            images, where = self._images(episode, camera), self._where(episode)
+            return np.stack([_decode(images[step], f"{where}, step {step}") for step in steps])
+        from rlvr_world.domains.video.readers.mp4 import read_frames
+
+        return read_frames(self._open(episode, camera), steps, self.ids[episode], self._places(episode, camera))
 
     def actions(self, episode: int) -> np.ndarray:
-        return self._matrix(episode, "action")
+        return checked_actions(*self._matrix(episode, self._action))
 
     def proprio(self, episode: int) -> np.ndarray | None:
-        return self._matrix(episode, "observation.state") if self._state else None
+        return checked_rows(*self._matrix(episode, self._state)) if self._state else None
 
-    def _episode_rows(self) -> list[dict[str, Any]]:
+    def _episode_rows(self, info: Path, on_fault: OnFault) -> list[dict[str, Any]]:
         """One row an episode, sorted: its length, and where its steps and its pictures lie."""
-        files = sorted((self._root / "meta" / "episodes").glob("**/*.parquet"))
-        columns = ["episode_index", "length", "data/chunk_index", "data/file_index"]
-        prefix = f"videos/{self._camera}/"
-        columns += [prefix + part for part in _VIDEO_PARTS if self._video]
-        rows = [row for file in files for row in read_table(file, columns).to_pylist()]
-        where = self._root / "meta/episodes"
+        folder, videos = info.parent / "episodes", [c for c in self._cameras if self._features[c]["dtype"] == "video"]
+        rows: list[dict[str, Any]] = []
+        if self._info["codebase_version"].startswith("v3"):
+            columns = ["episode_index", "length", "data/chunk_index", "data/file_index"]
+            columns += [f"videos/{camera}/{part}" for camera in videos for part in _VIDEO_PARTS]
+            rows = [
+                row for file in sorted(folder.glob("**/*.parquet")) for row in read_table(file, columns).to_pylist()
+            ]
+        elif (file := folder.with_suffix(".jsonl")).is_file():
+            for _, where, record in read_records([file]):
+                rows.append({key: take(record, key, int, where) for key in ("episode_index", "length")})
         if not rows:
-            raise InputError(f"{where}: expected parquet files with episodes, found none; {_AGAIN}")
-        for row in rows if self._video else ():
-            seconds = row[prefix + "to_timestamp"] - row[prefix + "from_timestamp"]
-            length, shown = row["length"], seconds * self._info["fps"]
-            if abs(shown - length) > 0.5:
-                got = f"{length} rows of data but {shown:.1f} frames of {self._camera}"
-                raise InputError(f"{where}, episode {row['episode_index']}: {got}; export the episode again")
-        return sorted(rows, key=lambda row: row["episode_index"])
+            raise InputError(f"{folder}: expected the episodes' lengths and places, found none; {_AGAIN}")
+        kept = []
+        begins = f"videos/{videos[0]}/{_VIDEO_PARTS[2]}" if videos else ""
+        for row in sorted(rows, key=lambda row: row.get(begins) or 0.0):  # as they lie in their files
+            with telling(on_fault):
+                for camera in videos:
+                    self._add_to_file(row, camera, f"{folder}, episode {row['episode_index']}")
+                kept.append(row)
+        return sorted(kept, key=lambda row: row["episode_index"])
 
-    def _data_file(self, episode: int) -> Path:
-        row = self._rows[episode]
-        place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
-        return self._root / self._info["data_path"].format(**place)
+    def _add_to_file(self, row: dict[str, Any], camera: str, where: str) -> None:
+        """Note how many frames of its file come before the episode's. InputError where the row contradicts itself."""
+        start, end = (row.get(f"videos/{camera}/{part}", 0.0) for part in _VIDEO_PARTS[2:])
+        if start is None or end is None:
+            mend = "name another camera, or leave the episode out with data.skip_faulty=true"
+            raise InputError(f"{where}: it has no video of {camera}; {mend}")
+        file = self._place("video_path", row, camera)
+        row[f"before/{camera}"] = self._filled[file]
+        self._filled[file] += row["length"]
+        shown = (end - start) * self._info["fps"]
+        if end and abs(shown - row["length"]) > 0.5:
+            got = f"{row['length']} rows of data but {shown:.1f} frames of {camera}"
+            raise InputError(f"{where}: {got}; export the episode again")
+
+    def _place(self, pattern: str, row: dict[str, Any], camera: str = "") -> Path:
+        """The file that ``data_path`` or ``video_path`` names for an episode."""
+        prefix, number = f"videos/{camera}/" if camera else "data/", row["episode_index"]
+        names = {name: row.get(prefix + name, 0) for name in _VIDEO_PARTS[:2]} | {"video_key": camera}
+        names |= {"episode_index": number, "episode_chunk": number // self._info.get("chunks_size", 1000)}
+        try:
+            return self._root / self._info[pattern].format(**names)
+        except (KeyError, IndexError, ValueError) as error:
+            got = f"expected a pattern of a file's name, got {self._info[pattern]!r} ({error!r}); {_AGAIN}"
+            raise InputError(f"{self._root / 'meta/info.json'}, field {pattern}: {got}") from None
 
     def _where(self, episode: int) -> str:
-        return f"{self._data_file(episode)}, episode {self.ids[episode]}"
+        return f"{self._place('data_path', self._rows[episode])}, episode {self.ids[episode]}"
 
-    def _matrix(self, episode: int, field: str) -> np.ndarray:
-        where = f"{self._where(episode)}, field {field}"
-        rows = matrix(self._table(self._data_file(episode))[field].take(self._order(episode)), where)
-        width = int(np.prod(self._info["features"][field]["shape"]))
-        return checked_rows(rows, where, self.lengths[episode], width)
+    def _column(self, episode: int, field: str) -> np.ndarray:
+        """[T, width] of a column, by step."""
+        table = self._table(self._place("data_path", self._rows[episode]))
+        return matrix(table[field].take(self._order(episode, table)), f"{self._where(episode)}, field {field}")
 
-    def _order(self, episode: int) -> pa.Array:
+    def _matrix(self, episode: int, field: str) -> tuple[np.ndarray, str, int, int]:
+        """A column with what it is checked by."""
+        width, where = int(np.prod(self._features[field]["shape"])), f"{self._where(episode)}, field {field}"
+        return self._column(episode, field), where, self.lengths[episode], width
+
+    def _order(self, episode: int, table: pa.Table) -> pa.Array:
         """The rows of an episode in its file, by step; raises InputError where they are not as many as its frames."""
-        table, last = self._table(self._data_file(episode)), self.lengths[episode] - 1
+        last = self.lengths[episode] - 1
         rows = np.flatnonzero(table["episode_index"].to_numpy() == self._numbers[episode])
         steps = table["frame_index"].to_numpy()[rows]
         if sorted(steps) != list(range(last + 1)):
@@ -114,48 +154,69 @@ class LeRobotEpisodes:
         return pa.array(rows[steps.argsort()])
 
     def _read_table(self, file: Path) -> pa.Table:
-        fields = ["action", *(["observation.state"] if self._state else [])]
-        return read_table(file, ["episode_index", "frame_index", *fields])
+        fields = [self._action, self._state, "timestamp" if "timestamp" in self._features else ""]
+        return read_table(file, ["episode_index", "frame_index", *filter(None, fields)])
 
-    def _read_images(self, episode: int) -> list[dict[str, Any] | None]:
+    def _read_images(self, episode: int, camera: str) -> list[Any]:
         """The encoded images of an episode, by step."""
-        self._order(episode)  # for its check: as many rows as frames
+        file = self._place("data_path", self._rows[episode])
+        self._order(episode, self._table(file))  # for its check: as many rows as frames
         only = [("episode_index", "==", self._numbers[episode])]
-        table = read_table(self._data_file(episode), ["frame_index", self._camera], only).sort_by("frame_index")
-        return table[self._camera].to_pylist()
+        images: list[Any] = read_table(file, ["frame_index", camera], only).sort_by("frame_index")[camera].to_pylist()
+        return images
 
-    def _from_video(self, episode: int, steps: Sequence[int]) -> np.ndarray:
-        from rlvr_world.domains.video.readers.mp4 import open_video, read_frames
+    def _open(self, episode: int, camera: str) -> Any:
+        from rlvr_world.domains.video.readers.mp4 import open_video
 
-        row, name, length = self._rows[episode], self.ids[episode], self.lengths[episode]
-        chunk, number, start = (row[f"videos/{self._camera}/{part}"] for part in _VIDEO_PARTS[:3])
-        place = self._info["video_path"].format(video_key=self._camera, chunk_index=chunk, file_index=number)
-        file = self._root / place
+        file = self._place("video_path", self._rows[episode], camera)
         if file not in self._videos:
-            self._videos[file] = open_video(file, name)
-        video = self._videos[file]
-        # The nearest frame, not the exact time: recorders add up durations as floats, and drift (lerobot issue 3177).
-        first = video.frame_at(start)
-        if first + length > len(video):
-            wanted = f"{length} frames from {start} s on, as in meta/episodes"
-            raise InputError(f"{file}, episode {name}: expected {wanted}, found {len(video) - first}; {_AGAIN}")
-        return read_frames(video, steps, name, first)
+            self._videos[file] = open_video(file, self.ids[episode])
+        return self._videos[file]
+
+    def _find_frames(self, episode: int, camera: str) -> np.ndarray:
+        """The number in its file of the frame of each step, int64 [T].
+
+        Where a file has as many frames as its episodes have steps, the frames are theirs one after the other, and times
+        that say otherwise have drifted: recorders add up durations (lerobot issue 3177).
+        """
+        row, fps, video = self._rows[episode], self._info["fps"], self._open(episode, camera)
+        timed = "timestamp" in self._features
+        times = self._column(episode, "timestamp")[:, 0] if timed else np.arange(self.lengths[episode]) / fps
+        counted = self._filled[self._place("video_path", row, camera)] == len(video)
+        first = row[f"before/{camera}"] if counted else None
+        return video.at(row.get(f"videos/{camera}/from_timestamp", 0.0) + times, 1 / fps, self.ids[episode], first)
 
 
-def _camera(info: Path, features: dict[str, Any], camera: str) -> str:
-    """The picture feature to read: the one named, or the only one."""
-    known = [key for key, feature in features.items() if feature["dtype"] in ("video", "image")]
-    if camera in known or (len(known) == 1 and not camera):
-        return camera or known[0]
-    raise InputError(f"{info}: expected one camera of {', '.join(known) or 'none at all'}, got {camera!r}; name one")
+def _read_info(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``meta/info.json`` and its features."""
+    try:
+        info: dict[str, Any] = parse_json(file.read_bytes(), str(file), "it")
+    except OSError as error:
+        raise InputError(f"{file}: expected metadata of a LeRobotDataset ({error!r}); check the path") from None
+    version = take(info, "codebase_version", str, str(file))
+    if not version.startswith(("v3", "v2")):
+        raise InputError(
+            f"{file}: expected codebase_version v3.x or v2.x, got {version}; convert it with lerobot's script"
+        )
+    if not take(info, "fps", float, str(file)) > 0:
+        raise InputError(f"{file}, field fps: expected frames a second above 0, got {info['fps']}; {_AGAIN}")
+    take(info, "data_path", str, str(file))
+    features = take(info, "features", dict, str(file))
+    for name in features:
+        dtype = take(take(features, name, dict, str(file), "features."), "dtype", str, str(file), f"features.{name}.")
+        take(features[name], "shape", list, str(file), f"features.{name}.")
+        if dtype == "video":
+            take(info, "video_path", str, str(file))
+    return info, features
 
 
-def _decode(image: dict[str, Any] | None, where: str) -> np.ndarray:
-    """An image of a parquet file (png or jpeg bytes), uint8 [H, W, 3]."""
+def _decode(image: Any, where: str) -> np.ndarray:
+    """An image of a parquet file (png or jpeg bytes, as such or beside their path), uint8 [H, W, 3]."""
     from PIL import Image
 
+    content = image if isinstance(image, bytes) else (image or {}).get("bytes")
     try:
-        with Image.open(io.BytesIO((image or {}).get("bytes") or b"")) as picture:
+        with Image.open(io.BytesIO(content or b"")) as picture:
             return np.asarray(picture.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{where}: the image does not decode ({error}); {_AGAIN}") from None

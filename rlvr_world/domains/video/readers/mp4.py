@@ -1,6 +1,6 @@
-"""Frames out of mp4 files, by number: seek to the key frame before the one asked for, and decode from there.
+"""Frames out of mp4 and mov files, by time: seek to the key frame before the one asked for, and decode from there.
 
-Shape legend: T frames of the file in the order shown, K key frames, H height, W width.
+Shape legend: T frames of the file in the order shown, K key frames, S steps of an episode, H height, W width.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import av
 import numpy as np
 
 from rlvr_world.errors import InputError
+
+_AGAIN = "export the episode again, or leave it out with data.skip_faulty=true"
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,24 @@ class Video:
     def __len__(self) -> int:
         return len(self.shown_T)
 
-    def frame_at(self, seconds: float) -> int:
-        """The number of the frame shown nearest to this time."""
-        return int(np.abs(self.shown_T * self.seconds_per_tick - seconds).argmin())
+    def at(self, seconds_S: np.ndarray, step: float, episode: str, first: int | None = None) -> np.ndarray:
+        """The number of the frame that was shown at each time, int64 [S]: of those from ``first`` on, where the file's
+        count says that they are the episode's, else the nearest. InputError names the first that is more than half a
+        ``step`` (in seconds) away: of another rate, of another episode, or drifted."""
+        shown_T = self.shown_T * self.seconds_per_tick
+        after_S = np.searchsorted(shown_T, seconds_S).clip(1, max(1, len(self) - 1))
+        nearer_S = seconds_S - shown_T[after_S - 1] > shown_T[after_S % len(self)] - seconds_S
+        number_S = after_S - 1 + nearer_S if first is None else first + np.arange(len(seconds_S))
+        found_S = shown_T[number_S.clip(0, len(self) - 1)]
+        missed = np.flatnonzero(~(np.abs(found_S - seconds_S) <= step / 2))
+        if len(missed):
+            at = missed[0]
+            wanted, got = (
+                f"a frame at {seconds_S[at]:.3f} s, give or take {step / 2:.3f}",
+                f"one at {found_S[at]:.3f} s",
+            )
+            raise InputError(f"{self.file}, episode {episode}, step {at}: expected {wanted}, found {got}; {_AGAIN}")
+        return number_S
 
 
 def open_video(file: Path, episode: str) -> Video:
@@ -52,31 +69,44 @@ def open_video(file: Path, episode: str) -> Video:
     return Video(file, shown, np.flatnonzero(key), tick)
 
 
-def read_frames(video: Video, steps: Sequence[int], episode: str, first: int = 0) -> np.ndarray:
-    """The frames ``first + step``, uint8 [len(steps), H, W, 3], RGB; each is decoded once, in the order of the file.
+def read_frames(video: Video, steps: Sequence[int], episode: str, number_S: np.ndarray | None = None) -> np.ndarray:
+    """The frames at these steps, uint8 [len(steps), H, W, 3], RGB; each is decoded once, in the order of the file.
+    ``number_S`` says which frame of the file a step's is; None where they are counted alike.
 
     Raises InputError that names file, episode and step where a frame does not decode, or leans on one that does not: a
     decoder hides what it misses, and passes it on up to the next key frame, so all on the way must be whole.
     """
+    place = {int(step if number_S is None else number_S[step]): step for step in steps}
     pictures: dict[int, np.ndarray] = {}
-    step, last = 0, -1
-    frames: Iterator[av.VideoFrame] = iter(())
     try:
-        with av.open(str(video.file)) as container:
-            stream = container.streams.video[0]
-            for step in sorted(set(steps)):
-                key = int(video.key_K[np.searchsorted(video.key_K, first + step, side="right") - 1])
-                if last < 0 or key > last + 1:
-                    container.seek(int(video.shown_T[key]), stream=stream)
-                    frames, last = container.decode(stream), key - 1
-                while last < first + step:
-                    last += 1
-                    frame = _shown_at(frames, int(video.shown_T[last]))
-                pictures[step] = frame.to_ndarray(format="rgb24")
-    except (av.FFmpegError, _DamagedError) as error:
-        where = f"{video.file}, episode {episode}, step {step}"
-        raise InputError(f"{where}: the frame does not decode ({error}); export the mp4 again") from None
-    return np.stack([pictures[step] for step in steps])
+        _decode(video, sorted(place), video.key_K, pictures)
+    except (av.FFmpegError, _DamagedError):
+        # Streams that refresh by stripes call frames keys from which nothing decodes: from the first one all does.
+        rest = [number for number in sorted(place) if number not in pictures]
+        try:
+            _decode(video, rest, video.key_K[:1], pictures)
+        except (av.FFmpegError, _DamagedError) as error:
+            step = next(step for number, step in sorted(place.items()) if number not in pictures)
+            where = f"{video.file}, episode {episode}, step {step}"
+            raise InputError(f"{where}: the frame does not decode ({error}); export the mp4 again") from None
+    return np.stack([pictures[int(step if number_S is None else number_S[step])] for step in steps])
+
+
+def _decode(video: Video, numbers: Sequence[int], key_K: np.ndarray, pictures: dict[int, np.ndarray]) -> None:
+    """The frames of these numbers, in order, into ``pictures``."""
+    last = -1
+    frames: Iterator[av.VideoFrame] = iter(())
+    with av.open(str(video.file)) as container:
+        stream = container.streams.video[0]
+        for number in numbers:
+            key = int(key_K[np.searchsorted(key_K, number, side="right") - 1])
+            if last < 0 or key > last + 1:
+                container.seek(int(video.shown_T[key]), stream=stream)
+                frames, last = container.decode(stream), key - 1
+            while last < number:
+                last += 1
+                frame = _shown_at(frames, int(video.shown_T[last]))
+            pictures[number] = frame.to_ndarray(format="rgb24")
 
 
 class _DamagedError(Exception):

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from rlvr_world.domains.video.episodes import checked_rows, checked_steps
+from rlvr_world.domains.row_files import OnFault, telling
+from rlvr_world.domains.video.episodes import checked_actions, checked_rows, checked_steps
 from rlvr_world.errors import InputError
 
 _BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -27,22 +28,32 @@ class NpzEpisodes:
     Raises InputError for a folder without episodes, and for a file whose arrays are missing, broken, or differ in
     length, or in width from the first episode's."""
 
-    def __init__(self, folder: Path | str) -> None:
-        self._files = sorted(Path(folder).glob("*.npz"))
-        if not self._files:
-            raise InputError(f"{folder}: expected episodes named <name>_eps_<8 digits>.npz, found no .npz file")
+    def __init__(self, folder: Path | str, on_fault: OnFault = None) -> None:
         self.name = Path(folder).resolve().name
-        self.ids: Sequence[str] = [file.stem for file in self._files]
-        shapes = [_shapes(file) for file in self._files]
-        self.lengths: Sequence[int] = [shape["image"][0] for shape in shapes]
-        self._widths = {key: size[1] for key, size in shapes[0].items() if key != "image"}
-        for file, shape in zip(self._files, shapes, strict=True):
-            widths = {key: size[1] for key, size in shape.items() if key != "image"}
-            if widths != self._widths or len({size[0] for size in shape.values()}) != 1:
-                wanted = f"as many rows as frames, and the widths {self._widths} of {self._files[0].name}"
-                raise InputError(f"{file}: expected {wanted}, got the shapes {shape}; repair or remove the episode")
+        self.files: list[Path] = []
+        self.lengths: list[int] = []
+        for file in sorted(Path(folder).glob("*.npz")):
+            with telling(on_fault):
+                shape = _shapes(file)
+                widths = {key: size[1] for key, size in shape.items() if key != "image"}
+                if not self.files:
+                    self._widths = widths
+                length, rows = shape["image"][0], {key: shape[key][0] for key in widths}
+                spare = rows.pop("action") in (length, length - 1)  # the last action leads nowhere
+                if widths != self._widths or not spare or {*rows.values()} - {length}:
+                    wanted = (
+                        f"as many rows as frames, and the widths {self._widths} of {(self.files or [file])[0].name}"
+                    )
+                    raise InputError(f"{file}: expected {wanted}, got the shapes {shape}; repair or remove the episode")
+                self.files.append(file)
+                self.lengths.append(length)
+        if not self.files:
+            raise InputError(
+                f"{folder}: expected episodes named <name>_eps_<8 digits>.npz, found no .npz file that reads"
+            )
+        self.ids: Sequence[str] = [file.stem for file in self.files]
         # A clip asks for its state and its next state one after the other: the episode is inflated once.
-        self._frames = lru_cache(maxsize=4)(lambda episode: _load(self._files[episode], "image"))
+        self._frames = lru_cache(maxsize=4)(lambda episode: _load(self.files[episode], "image"))
         self._rows = lru_cache(maxsize=20_000)(self._read_rows)  # small, and asked for with every clip
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
@@ -56,11 +67,11 @@ class NpzEpisodes:
         return self._rows(episode, "proprio") if "proprio" in self._widths else None
 
     def _read_rows(self, episode: int, key: str) -> np.ndarray:
-        where = f"{self._where(episode)}, field {key}"
-        return checked_rows(_load(self._files[episode], key), where, self.lengths[episode], self._widths[key])
+        where, check = f"{self._where(episode)}, field {key}", checked_actions if key == "action" else checked_rows
+        return check(_load(self.files[episode], key), where, self.lengths[episode], self._widths[key])
 
     def _where(self, episode: int) -> str:
-        return f"{self._files[episode]}, episode {self.ids[episode]}"
+        return f"{self.files[episode]}, episode {self.ids[episode]}"
 
 
 def write_npz(file: Path, arrays: Mapping[str, Any]) -> None:

@@ -13,6 +13,10 @@ import pyarrow.parquet as pq
 
 from rlvr_world.errors import InputError
 
+ACTION = ("action", "actions")
+STATE = ("observation.state", "state", "observation.qpos", "qpos", "proprio")
+"""Names in use, the first that a data set has is taken."""
+
 
 def read_table(file: Path, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
     """The table, or some columns and rows of it. Raises InputError for a broken file or a missing column."""
@@ -22,18 +26,23 @@ def read_table(file: Path, columns: Sequence[str] | None = None, filters: Any = 
         missing = [column for column in columns or () if column not in names]
         if missing:
             raise InputError(f"{file}: expected the columns {', '.join(missing)}, found {', '.join(names)}; add them")
-        return pq.read_table(file, columns=columns and list(columns), filters=filters)
+        table = pq.read_table(file, columns=columns and list(columns), filters=filters)
+        plain = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in table.schema]
+        return table.cast(pa.schema(plain))  # a data frame's categories are what they stand for
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{file}: not a readable parquet file ({error}); download or export it again") from None
 
 
 def matrix(column: pa.ChunkedArray, where: str) -> np.ndarray:
-    """A column of lists of numbers (or of numbers) as [rows, width]. Raises InputError for rows of different width."""
+    """A column of numbers, or of lists (of lists) of them, as [rows, width]. A null at the end is left out. Raises
+    InputError for rows of different width."""
     if not (pa.types.is_list(column.type) or pa.types.is_fixed_size_list(column.type)):
         return column.to_numpy()[:, None]
     widths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
+    if len(widths) > 1 and not widths[-1]:
+        column, widths = column[:-1], widths[:-1]
     odd = np.flatnonzero(widths != widths[:1])
     if len(odd):
         step = odd[0]
         raise InputError(f"{where}, step {step}: expected {widths[0]} numbers as before, got {widths[step]}; repair it")
-    return pc.list_flatten(column).to_numpy().reshape(len(widths), -1)
+    return matrix(pc.list_flatten(column), where).reshape(len(widths), -1)

@@ -12,7 +12,7 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from importlib import metadata
 from itertools import product
@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from rlvr_world.domains.web_page.config import MINIWOB_TASKS, BrowserSpec
 from rlvr_world.domains.web_page.envs.explorer import choose_action
-from rlvr_world.domains.web_page.envs.sites import PageFailure, Site, folder, infinity, miniwob
+from rlvr_world.domains.web_page.envs.sites import PageFailure, Site, folder, infinity, load_login, miniwob, server
 from rlvr_world.domains.web_page.envs.snapshot import NOTHING, Observation
 from rlvr_world.errors import InputError
 from rlvr_world.system.files import write_whole
@@ -49,9 +49,7 @@ def collect_rows(spec: BrowserSpec, cache: Path | str) -> Path:
     with part.open("a+b") as out:
         fcntl.flock(out, fcntl.LOCK_EX)  # processes that want the same rows take turns
         if not path.exists():
-            pages = Path(spec.path).expanduser()
-            fixed = folder(pages) if spec.site == "folder" else None if spec.site == "infinity" else miniwob()
-            with nullcontext(fixed) if fixed else infinity(pages) as site:
+            with opened(spec) as site:
                 asyncio.run(_collect(spec, site, out))
             out.seek(0)
             write_whole(path, gzip.compress(out.read(), mtime=0))
@@ -59,29 +57,38 @@ def collect_rows(spec: BrowserSpec, cache: Path | str) -> Path:
     return path
 
 
+def opened(spec: BrowserSpec) -> AbstractContextManager[Site]:
+    """The site of a spec, as long as it is needed."""
+    pages = Path(spec.path).expanduser()
+    if spec.site == "infinity":
+        return infinity(pages)
+    if spec.site == "url":
+        return nullcontext(server(spec.path, spec.tasks, spec.allow))
+    return nullcontext(folder(pages) if spec.site == "folder" else miniwob())
+
+
 def _content(spec: BrowserSpec) -> tuple[Any, ...]:
     """What the rows depend on."""
     fields = {name: value for name, value in asdict(spec).items() if name != "browser"}
+    if spec.site == "url":
+        return fields, Path(spec.login).read_text() if spec.login else ""
     if spec.site != "miniwob":
         path = Path(spec.path).expanduser()
         parts = (part for kind in ("html", "css", "js") for part in path.rglob(f"*.{kind}") if part.is_file())
         pages = {str(part.relative_to(path)): hashlib.sha256(part.read_bytes()).hexdigest() for part in parts}
-        return fields, str(path.resolve()), pages
+        return fields, "with frames", str(path.resolve()), pages
     return fields, spec.tasks or MINIWOB_TASKS, metadata.version("miniwob")
 
 
 async def _collect(spec: BrowserSpec, site: Site, out: IO[bytes]) -> None:
     from rlvr_world.domains.web_page.envs.session import Session
 
-    chosen = MINIWOB_TASKS if spec.site == "miniwob" else tuple(site.tasks)
-    tasks = tuple(site.tasks) if spec.tasks == ("all",) else spec.tasks or chosen
-    if unknown := [task for task in tasks if task not in site.tasks]:
-        near = difflib.get_close_matches(unknown[0], site.tasks, 3, 0) or site.tasks
-        raise InputError(f"tasks: {spec.site} has no {unknown[0]!r}; the nearest are {', '.join(near)}")
+    tasks = tasks_of(spec, site)
     rows = _resume(out)
     done = {(row["task"], row["seed"]) for row in rows}
     total = spec.transitions or len(tasks) * spec.episodes * spec.steps
-    async with Session(spec.browser, spec.allow) as session:
+    login = load_login(Path(spec.login).expanduser()) if spec.login else None
+    async with Session(spec.browser, spec.allow, login) as session:
         with progress(f"collecting {spec.site} pages", total, "rows") as update:
             update(_count(rows))
             for seed, task in product(range(spec.seed, spec.seed + spec.episodes), tasks):
@@ -99,6 +106,16 @@ async def _collect(spec: BrowserSpec, site: Site, out: IO[bytes]) -> None:
     if not _count(rows):
         out.truncate(0)  # what is wrong with all of them can be mended, so that all are tried again
         raise InputError(f"web: no page of {site.root} could be opened and read; open one in a browser to see why")
+
+
+def tasks_of(spec: BrowserSpec, site: Site) -> tuple[str, ...]:
+    """The tasks that a spec names. Raises InputError for one that the site does not have."""
+    chosen = MINIWOB_TASKS if spec.site == "miniwob" else tuple(site.tasks)
+    tasks = tuple(site.tasks) if spec.tasks == ("all",) else spec.tasks or chosen
+    if unknown := [task for task in tasks if task not in site.tasks]:
+        near = difflib.get_close_matches(unknown[0], site.tasks, 3, 0) or site.tasks
+        raise InputError(f"tasks: {spec.site} has no {unknown[0]!r}; the nearest are {', '.join(near)}")
+    return tasks
 
 
 def _count(rows: Iterable[dict[str, Any]]) -> int:
@@ -124,12 +141,7 @@ async def play(session: Session, site: Site, task: str, seed: int, steps: int) -
     tried: dict[str, Any] = {"task": task, "seed": seed, "step": 0, "url": site.tasks[task].page, "goal": ""}
     tried |= {"observation": "", "action": ""}  # of a page that is lost before it is read
     try:
-        site.reset()
-        await session.open(site.root + site.tasks[task].page, fresh=not site.stateless)
-        goal = await session.run(site.start, seed) or site.tasks[task].goal
-        await session.settle()
-        page = await session.observation()
-        session.notes()
+        goal, page = await begin(session, site, task, seed)
         while len(rows) < steps and not (rows and rows[-1]["done"]):
             action = choose_action(page.page, goal, [row["action"] for row in rows], rng)
             url = session.page.url.removeprefix(site.root)
@@ -143,6 +155,17 @@ async def play(session: Session, site: Site, task: str, seed: int, steps: int) -
         rows.append(tried | _came(NOTHING, notes, 0, True))
         await session.restart()
     return rows
+
+
+async def begin(session: Session, site: Site, task: str, seed: int) -> tuple[str, Observation]:
+    """Start an episode: its goal and its first page."""
+    site.reset()
+    await session.open(site.root + site.tasks[task].page, fresh=not site.stateless)
+    goal = await session.run(site.start, seed) or site.tasks[task].goal
+    await session.settle()
+    page = await session.observation()
+    session.notes()
+    return goal, page
 
 
 def _came(page: Observation, error: str, reward: float, done: bool) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from playwright.async_api import BrowserContext, Dialog, Error, Page, Route, async_playwright
+from playwright.async_api import BrowserContext, Dialog, Error, Page, Route, StorageState, async_playwright
 
 from rlvr_world.domains.web_page.actions import Action, parse_action
 from rlvr_world.domains.web_page.envs.chromium import PROFILE, VIEW, find_chromium, is_outside, launch_arguments
-from rlvr_world.domains.web_page.envs.sites import PageFailure
+from rlvr_world.domains.web_page.envs.sites import Login, PageFailure
 from rlvr_world.domains.web_page.envs.snapshot import MAX_LINES, Observation, observe
 from rlvr_world.errors import InputError
 
@@ -34,6 +34,12 @@ _TICK = 50  # virtual ms wound on at a time while a page loads
 _WATCH = """new MutationObserver(() => { window.__lastChange = performance.now() })
 .observe(document, {subtree: true, childList: true, attributes: true, characterData: true})"""
 _STATE = "() => [document.readyState, performance.now() - (window.__lastChange ?? -1e9)]"
+_COUNT = """() => {
+  const inner = frame => frame.contentDocument ? count(frame.contentDocument) : 0;
+  const count = page => [...page.querySelectorAll('iframe, frame')].reduce(
+    (sum, frame) => sum + inner(frame), page.getElementsByTagName('*').length);
+  return count(document);
+}"""
 _CHOOSE = """function () {
   const list = this.closest('select');
   if (list && !this.disabled && !list.disabled) {
@@ -60,12 +66,14 @@ def _children() -> set[int]:
 class Session:
     """``async with Session() as session``: a browser that is gone when the block ends, however it ends.
 
-    browser: path of a Chromium, empty to look for one; allow: hosts that may be reached besides loopback. Raises
-    InputError where there is no Chromium or it does not start, and PageFailure wherever a page does not answer.
+    browser: path of a Chromium, empty to look for one; allow: hosts that may be reached besides loopback; login: done
+    once, on a page whose clock runs, and what it stores is there in all that follows. Raises InputError where there is
+    no Chromium, it does not start or the login fails, and PageFailure wherever a page does not answer.
     """
 
-    def __init__(self, browser: str = "", allow: tuple[str, ...] = ()) -> None:
-        self.browser, self.allow = browser, allow
+    def __init__(self, browser: str = "", allow: tuple[str, ...] = (), login: Login | None = None) -> None:
+        self.browser, self.allow, self.login = browser, allow, login
+        self._stored: StorageState | None = None
         self.page: Page
         self._context: BrowserContext | None = None
         self._notes: list[str] = []
@@ -142,6 +150,14 @@ class Session:
         except Error as error:
             raise InputError(f"browser: {path} does not start: {_first_line(error)}") from error
         self._context, self._crash = None, asyncio.get_running_loop().create_future()
+        if self.login and self._stored is None:
+            context = await self._walled()
+            try:
+                await self.login(await context.new_page())
+            except Error as error:
+                raise InputError(f"login: {_first_line(error)}; look at the script and at the page") from error
+            self._stored = await context.storage_state()
+            await context.close()
 
     async def _close(self) -> None:
         with contextlib.suppress(Error, asyncio.TimeoutError):
@@ -159,10 +175,8 @@ class Session:
     async def _new_page(self) -> None:
         if self._context:
             await self._context.close()
-        self._context = context = await self._browser.new_context(**PROFILE)
+        self._context = context = await self._walled()
         await context.add_init_script(_WATCH)
-        await context.route(re.compile("^(?!file:|data:|blob:|about:)"), self._gate)
-        await context.route_web_socket(lambda url: is_outside(url, self.allow), lambda socket: socket.close())
         self.page = await context.new_page()
         self.page.on("dialog", self._dismiss)
         self.page.on("crash", self._crashed)
@@ -171,6 +185,13 @@ class Session:
         self._cdp.on("Emulation.virtualTimeBudgetExpired", lambda _: self._wound.set())
         await self._cdp.send("Accessibility.enable")
         await self._cdp.send("Emulation.setVirtualTimePolicy", {"policy": "pause", "initialVirtualTime": _EPOCH})
+
+    async def _walled(self) -> BrowserContext:
+        """A profile of its own that reaches what it may, and has what the login stored."""
+        context = await self._browser.new_context(**PROFILE, storage_state=self._stored)
+        await context.route(re.compile("^(?!file:|data:|blob:|about:)"), self._gate)
+        await context.route_web_socket(lambda url: is_outside(url, self.allow), lambda socket: socket.close())
+        return context
 
     async def _gate(self, route: Route) -> None:
         request = route.request
@@ -239,12 +260,14 @@ class Session:
         self._notes.append(f"the page was still changing after {_ROUND * _ROUNDS / 1000:g} s of its time")
 
     async def _observe(self) -> Observation:
-        count = await self.page.evaluate("() => document.getElementsByTagName('*').length")
+        count = await self.page.evaluate(_COUNT)
         if count > MAX_ELEMENTS:
             raise PageFailure(f"the page has {count} elements; more than {MAX_ELEMENTS} are not read")
-        tree = await self._cdp.send("Accessibility.getFullAXTree")
         snapshot = await self._cdp.send("DOMSnapshot.captureSnapshot", {"computedStyles": []})
-        return observe(await self.page.title(), tree["nodes"], snapshot, VIEW, self._last)
+        frames = [snapshot["strings"][page["frameId"]] for page in snapshot["documents"]]  # of other origins: none
+        trees = [await self._cdp.send("Accessibility.getFullAXTree", {"frameId": frame}) for frame in frames]
+        nodes = [node for tree in trees for node in tree["nodes"]]
+        return observe(await self.page.title(), nodes, snapshot, VIEW, self._last)
 
     async def _act(self, action: Action) -> None:
         if action.id:
@@ -253,6 +276,9 @@ class Session:
             await self.page.keyboard.type(action.text)
             if action.enter:
                 await self.page.keyboard.press("Enter")
+        elif action.verb == "clear":
+            for keys in ("Control+A", "Backspace"):
+                await self.page.keyboard.press(keys)
         elif action.verb == "scroll":
             # In braces, because newer Chromium returns a promise that only a frame of the running clock fulfils.
             way = 1 if action.text == "down" else -1

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import runpy
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
 
+from rlvr_world.domains.web_page.envs.chromium import is_outside
 from rlvr_world.errors import InputError
 
+Login = Callable[[Any], Awaitable[None]]
 MINIWOB_START = """seed => {
   const hidden = document.createElement('style');
   hidden.textContent = '#reward-display, #click-canvas, #sync-task-cover { display: none !important }';
@@ -86,6 +91,26 @@ def folder(path: Path) -> Site:
     if not pages:
         raise InputError(f"path={path}: expected a folder with .html pages, got none; give one that has some")
     return Site(path.resolve().as_uri() + "/", {page: Task(quote(page)) for page in pages})
+
+
+def server(url: str, pages: tuple[str, ...], allow: tuple[str, ...]) -> Site:
+    """An app that runs already, started on these pages, or on its first one."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or is_outside(url, allow):
+        wanted = "an address such as http://localhost:3000, or of a host that allow=HOST names"
+        raise InputError(f"path={url}: expected {wanted}; pages reach nothing else")
+    return Site(f"{parts.scheme}://{parts.netloc}", {page: Task(page) for page in pages or (parts.path or "/",)})
+
+
+def load_login(file: Path) -> Login:
+    """The function ``login`` of a user's own script, an async one that gets Playwright's page."""
+    try:
+        login: Login | None = runpy.run_path(str(file)).get("login")
+    except (OSError, SyntaxError) as error:
+        raise InputError(f"login={file}: it does not read as a Python file ({error}); check the path") from None
+    if not inspect.iscoroutinefunction(login):
+        raise InputError(f"login={file}: expected `async def login(page)` there, got {login!r}; write it")
+    return login
 
 
 @contextmanager

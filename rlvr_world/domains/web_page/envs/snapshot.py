@@ -65,9 +65,10 @@ def observe(
     view: tuple[float, float],
     before: Observation | None = None,
 ) -> Observation:
-    """The page as it stands; nodes that were there ``before`` keep their numbers. Out of Chromium's getFullAXTree, its
-    captureSnapshot, and width and height of the viewport in CSS pixels."""
-    found = list(itertools.islice(_lines(tree, _boxes(snapshot), view), MAX_LINES + 1))
+    """The page as it stands; nodes that were there ``before`` keep their numbers. Out of Chromium's getFullAXTree of
+    all frames, its captureSnapshot, and width and height of the viewport in CSS pixels."""
+    boxes, inside = _boxes(snapshot)
+    found = list(itertools.islice(_lines(tree, boxes, inside, view), MAX_LINES + 1))
     cut, found = len(found) > MAX_LINES, found[:MAX_LINES]
     nodes = (replace(node, id=str(i)) for (_, node), i in zip(found, number(found, before), strict=True))
     return Observation(Page(f"Tab 0 (current): {title}", tuple(nodes)), tuple(key for key, _ in found), cut)
@@ -108,9 +109,13 @@ def _label(node: Node) -> tuple[str, str]:
     return node.parts[:2]
 
 
-def _lines(tree: Sequence[Mapping[str, Any]], boxes: Mapping[int, Box], view: tuple[float, float]) -> Iterator[Keyed]:
-    """The lines of WebArena's text, in document order; what is left out leaves its children to its parent."""
+def _lines(
+    tree: Sequence[Mapping[str, Any]], boxes: Mapping[int, Box], inside: Mapping[int, int], view: tuple[float, float]
+) -> Iterator[Keyed]:
+    """The lines of WebArena's text, in document order; what is left out leaves its children to its parent. A frame has
+    the page in it as its child."""
     by_id = {node["nodeId"]: node for node in tree}
+    roots = {node.get("backendDOMNodeId", 0): node["nodeId"] for node in tree if "parentId" not in node}
     recent: deque[str] = deque(maxlen=3)
     stack = [(tree[0]["nodeId"], 0, False)] if tree else []
     while stack:
@@ -127,7 +132,8 @@ def _lines(tree: Sequence[Mapping[str, Any]], boxes: Mapping[int, Box], view: tu
                 recent.append(text)
                 yield key, node
                 depth, in_field = depth + 1, in_field or node.role in FIELDS
-        stack += [(child, depth, in_field) for child in reversed(found.get("childIds", ()))]
+        framed = [roots[inside[key]]] if key in inside and inside[key] in roots else []
+        stack += [(child, depth, in_field) for child in reversed([*found.get("childIds", ()), *framed])]
 
 
 def _text(found: Mapping[str, Any]) -> str:
@@ -154,12 +160,23 @@ def _in_view(box: Box | None, view: tuple[float, float]) -> bool:
     return inside >= _IN_VIEW * width * height
 
 
-def _boxes(snapshot: Mapping[str, Any]) -> dict[int, Box]:
-    """The box of every laid-out DOM node of the main document, in viewport coordinates."""
-    page = snapshot["documents"][0]
-    keys, layout = page["nodes"]["backendNodeId"], page["layout"]
-    left, top = page.get("scrollOffsetX", 0), page.get("scrollOffsetY", 0)
-    return {
-        keys[at]: (x - left, y - top, width, height)
-        for at, (x, y, width, height) in zip(layout["nodeIndex"], layout["bounds"], strict=True)
-    }
+def _boxes(snapshot: Mapping[str, Any]) -> tuple[dict[int, Box], dict[int, int]]:
+    """The box of every laid-out DOM node, in viewport coordinates, and of every frame the document that is in it. What
+    a frame does not show has no box."""
+    pages, boxes, inside = snapshot["documents"], dict[int, Box](), dict[int, int]()
+    waiting: list[tuple[int, Box | None]] = [(0, None)]
+    for number, frame in waiting:  # grows as frames are found
+        page = pages[number]
+        keys, layout = page["nodes"]["backendNodeId"], page["layout"]
+        left, top = page.get("scrollOffsetX", 0), page.get("scrollOffsetY", 0)
+        for at, (x, y, width, height) in zip(layout["nodeIndex"], layout["bounds"], strict=True):
+            box = (x - left, y - top, width, height)
+            if frame is None:
+                boxes[keys[at]] = box
+            elif _in_view(box, frame[2:]):
+                boxes[keys[at]] = (frame[0] + box[0], frame[1] + box[1], width, height)
+        frames = page["nodes"].get("contentDocumentIndex", {"index": (), "value": ()})
+        for at, inner in zip(frames["index"], frames["value"], strict=True):
+            inside[keys[at]] = pages[inner]["nodes"]["backendNodeId"][0]
+            waiting.append((inner, boxes.get(keys[at], (0, 0, 0, 0))))
+    return boxes, inside

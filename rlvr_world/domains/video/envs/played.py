@@ -1,0 +1,91 @@
+"""The embedded worlds in sessions: an action is what a model of the recipe is given between one frame and the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from rlvr_world.domains.replayed import Begun, Replayed
+from rlvr_world.domains.video.config import VideoConfig
+from rlvr_world.domains.video.envs import drawer, granular, pusht, rope
+from rlvr_world.domains.video.envs.specs import DrawerSpec, PushTSpec, Spec
+from rlvr_world.domains.video.episodes import FramesInMemory
+from rlvr_world.domains.video.scene import read_numbers, spaces
+from rlvr_world.domains.video.token_cache import read_frames
+
+FIELDS = {"pusht": (2, 1.0), "rope": (4, 0.4), "granular": (4, 0.25), "drawer": (4, 1.0)}
+"""Of an action, how many fields it has and how far each goes; a pushed table is as wide."""
+FELT = 4
+"""Fields of proprioception where a world has any."""
+
+
+def real_world(data: VideoConfig, live: int = 16) -> Replayed:
+    """A recipe's embedded world. Episodes are others than those that it was trained on; ``options["episode"]`` names
+    one of these, or any."""
+    width, far = FIELDS[data.source]
+    count = width * data.actions_a_frame
+    both = spaces([-far] * count, [far] * count, (data.height, data.width), FELT * data.proprio)
+
+    def begin(seed: int, options: Mapping[str, Any]) -> Begun:
+        return (int(options.get("episode", data.env.episodes + seed)),)
+
+    def read(given: Any) -> tuple[float, ...]:
+        return tuple(read_numbers(given, count).tolist())
+
+    def shown(seen: Any) -> np.ndarray:
+        return seen["pixels"] if data.proprio else seen
+
+    return Replayed(partial(_Episode, data), begin, read, both, shown, live)
+
+
+class _Pushed:
+    """A table on which things are pushed about; there is nothing to win."""
+
+    reward, won, broken = 0.0, False, False
+
+    def __init__(self, world: Any, spec: Spec, rng: np.random.Generator) -> None:
+        self.table, self._height = world.lay(spec, rng), world.PUSHER.height
+        self.picture, self.close = self.table.picture, self.table.close
+
+    def act(self, action: np.ndarray) -> None:
+        start, end = action.astype(float).reshape(2, 2)
+        self.table.push(start, end, self._height)
+        self.broken = self.table.broken
+
+
+def _opened(spec: Spec, episode: int) -> Any:
+    rng = np.random.default_rng((spec.seed, episode))
+    if isinstance(spec, PushTSpec):
+        return pusht.Push(spec, rng)
+    if isinstance(spec, DrawerSpec):
+        return drawer.Drawer(spec, episode, rng)
+    return _Pushed(rope if hasattr(spec, "rope") else granular, spec, rng)
+
+
+class _Episode:
+    """An episode that runs, at the frames' rate and size of a model; see ``Running``."""
+
+    def __init__(self, data: VideoConfig, begun: Begun) -> None:
+        self.data = data
+        self.told: Mapping[str, Any] = {"episode": begun[0]}
+        self.world = _opened(data.env, *begun)
+
+    def seen(self) -> Any:
+        frame = FramesInMemory(np.ascontiguousarray(self.world.picture())[None]).clip
+        pixels = read_frames(frame, (self.data.height, self.data.width))[0]
+        image = (pixels * 255).round().byte().movedim(0, -1).numpy()
+        return {"pixels": image, "agent_pos": self.world.felt().astype(np.float32)} if self.data.proprio else image
+
+    def act(self, action: tuple[float, ...]) -> tuple[float, bool, Mapping[str, Any]]:
+        for mean in np.array(action, np.float32).reshape(self.data.actions_a_frame, -1):
+            for _ in range(self.data.action_pool):
+                self.world.act(mean)
+        if getattr(self.world, "broken", False):
+            return 0.0, False, {"lost": "the simulation became unstable"}
+        return float(self.world.reward), bool(self.world.won), {"is_success": bool(self.world.won)}
+
+    def close(self) -> None:
+        self.world.close()

@@ -1,0 +1,117 @@
+"""Pages of a real browser in sessions: one browser, and one page in it that runs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from rlvr_world.domains.replayed import Begun, Replayed
+from rlvr_world.domains.scene import MAX_ACTION, AnyText, read_text
+from rlvr_world.domains.web_page.config import BrowserSpec
+from rlvr_world.domains.web_page.envs.collect import begin, opened, tasks_of
+from rlvr_world.domains.web_page.envs.session import Session
+from rlvr_world.domains.web_page.envs.sites import PageFailure, Site
+from rlvr_world.domains.web_page.rows import PageState
+from rlvr_world.domains.web_page.scene import as_text, observed, refused, space
+from rlvr_world.errors import InputError
+
+
+class RealPages(Replayed):
+    """A spec's pages as a ``World``: the seed says which task, unless ``options["task"]`` does, and makes its page."""
+
+    def __init__(self, spec: BrowserSpec) -> None:
+        super().__init__(self._opened, self._begin, read_text, (AnyText(MAX_ACTION), space()), as_text, live=1)
+        self.spec, self._held = spec, ExitStack()
+        self._browser: _Browser | None = None
+
+    @property
+    def browser(self) -> _Browser:
+        """Started when the first session is."""
+        self._browser = self._browser or self._held.enter_context(_browser(self.spec))
+        return self._browser
+
+    def _begin(self, seed: int, options: Mapping[str, Any]) -> Begun:
+        site = self.browser.site
+        tasks = tasks_of(self.spec, site)
+        task = options.get("task", tasks[seed % len(tasks)])
+        if task not in site.tasks:
+            raise InputError(f"start, task: expected one such as {tasks[0]!r}, got {task!r}")
+        return task, seed
+
+    def _opened(self, begun: Begun) -> _Episode:
+        return _Episode(self.browser, *begun)
+
+    def close(self) -> None:
+        super().close()
+        self._browser = None
+        self._held.close()
+
+
+class _Browser:
+    """A browser whose event loop runs in a thread of its own."""
+
+    def __init__(self, site: Site, session: Session, loop: asyncio.AbstractEventLoop) -> None:
+        self.site, self.session, self.loop = site, session, loop
+
+    def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()
+
+
+@contextmanager
+def _browser(spec: BrowserSpec) -> Iterator[_Browser]:
+    with opened(spec) as site:
+        browser = _Browser(site, Session(spec.browser, spec.allow), asyncio.new_event_loop())
+        thread = threading.Thread(target=browser.loop.run_forever, daemon=True)
+        thread.start()
+        try:
+            browser.wait(browser.session.__aenter__())
+            yield browser
+            browser.wait(browser.session.__aexit__())
+        finally:
+            browser.loop.call_soon_threadsafe(browser.loop.stop)
+            thread.join()
+            browser.loop.close()
+
+
+class _Episode:
+    """A page that runs; see ``Running``. The next page takes its place."""
+
+    def __init__(self, browser: _Browser, task: str, seed: int) -> None:
+        self.browser = browser
+        try:
+            goal, page = browser.wait(begin(browser.session, browser.site, task, seed))
+        except PageFailure as error:
+            browser.wait(browser.session.restart())
+            raise InputError(f"task {task!r}, seed {seed}: its page does not open: {error}") from error
+        self.told: Mapping[str, Any] = {"task": task, "goal": goal}
+        self.state = PageState(page.text, self._url(), goal)
+
+    def _url(self) -> str:
+        return self.browser.session.page.url.removeprefix(self.browser.site.root)
+
+    def seen(self) -> dict[str, str]:
+        return observed(self.state)
+
+    def act(self, action: str) -> tuple[float, bool, Mapping[str, Any]]:
+        if error := refused(self.state, action):
+            return 0.0, False, {"action_error": error}
+        if action.startswith("stop"):
+            return 0.0, True, {}
+        try:
+            return self.browser.wait(self._act(action))
+        except PageFailure as error:
+            self.browser.wait(self.browser.session.restart())
+            return 0.0, False, {"lost": str(error)}
+
+    async def _act(self, action: str) -> tuple[float, bool, Mapping[str, Any]]:
+        session, before = self.browser.session, self.state
+        await session.act(action)
+        page = await session.observation()
+        over, reward = await session.run(self.browser.site.outcome)
+        self.state = PageState(page.text, self._url(), before.goal, action)
+        return float(reward), bool(over), {"changed": page.text != before.text, "notes": session.notes()}
+
+    def close(self) -> None: ...

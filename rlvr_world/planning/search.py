@@ -1,0 +1,156 @@
+"""Search in imagination: propose actions, imagine what comes of them, keep some, and choose the first step of the best.
+
+propose (Task.actions) -> imagine (World.advance) -> value (Task.last, or the score) -> choose (Plan) -> act
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from rlvr_world.config import at_least
+from rlvr_world.recipes import Task
+from rlvr_world.types import Asked, Outcome, Streams
+
+LOST = ("action_error", "malformed")
+"""In an outcome's ``info``: nothing came of the action, or nobody can read what did."""
+
+
+class Foresight(Protocol):
+    """What search needs of a world: a real one, an imagined one, or one that remembers."""
+
+    def advance(self, asked: Asked, streams: Streams) -> list[Outcome]: ...
+
+    def observe(self, state: Any) -> Any: ...
+
+
+class Remembered:
+    """A world that is asked about a state and an action once: its draws must not matter (temperature 0)."""
+
+    def __init__(self, world: Foresight) -> None:
+        self.world = world
+        self.observe = world.observe
+        self._known: dict[tuple[Any, Any], Outcome] = {}
+
+    def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
+        keys = [(self.observe(state), action) for state, action in asked]
+        new = {key: i for i, key in enumerate(keys) if key not in self._known}
+        fresh = self.world.advance([asked[i] for i in new.values()], [streams[i] for i in new.values()])
+        self._known.update(zip(new, fresh, strict=True))
+        return [self._known[key] for key in keys]
+
+
+@dataclass(frozen=True)
+class Beam:
+    """How far and how wide search looks."""
+
+    depth: int = 3
+    """Actions that are looked ahead."""
+    width: int = 8
+    """States of each depth that are looked on from."""
+    samples: int = 1
+    """Futures imagined of each action; above 1 they differ where the world draws (temperature above 0)."""
+    goal: Literal["state", "score"] = "state"
+    """What ends a plan: the task's predicate on the imagined state, or a win that the world itself says."""
+    seconds: float = 0.0
+    """No depth is begun after so long; 0 for no limit. Plans then depend on the machine."""
+
+    def __post_init__(self) -> None:
+        at_least(self, depth=1, width=1, samples=1, seconds=0)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do from a state on; the first action is the one to take before planning again.
+
+    >>> Plan(("take key", "unlock chest with key"), found=True, asked=61)
+    """
+
+    actions: tuple[Any, ...]
+    found: bool
+    """Whether these reach the goal in imagination."""
+    asked: int
+    """Pairs of a state and an action that were imagined."""
+
+
+Chooser = Callable[[Any, random.Random, Collection[Any]], Plan | None]
+"""(real state, draws, observations of the states already been in) -> what to do; None where nothing can be done."""
+
+
+def beam_search(
+    world: Foresight, state: Any, task: Task, beam: Beam, rng: random.Random, been: Collection[Any] = ()
+) -> Plan | None:
+    """The shortest plan that reaches the goal; where none does, a step to a state that is new. None without any action.
+
+    Breadth first, ``beam.width`` states a depth, drawn evenly: a goal is all that tells them apart. Of plans of one
+    length the one that most samples agree on. ``state`` is one of ``world``'s own.
+    """
+    if beam.goal == "state" and (last := task.last(state)) is not None:
+        return Plan((last,), True, 0)
+    begun, asked, first = time.monotonic(), 0, [(action,) for action in task.actions(state)]
+    known = {*been, world.observe(state)}
+    level: list[tuple[Any, tuple[Any, ...]]] = [(state, ())]
+    for depth in range(beam.depth):
+        if beam.seconds and time.monotonic() - begun > beam.seconds:
+            break
+        tried = [(at, (*path, action)) for at, path in level for action in task.actions(at)]
+        pairs = [(at, path[-1]) for at, path in tried for _ in range(beam.samples)]
+        names = [(depth, p, s) for p in range(len(tried)) for s in range(beam.samples)]
+        outcomes = world.advance(pairs, names)
+        asked += len(pairs)
+        won, level = Counter[tuple[Any, ...]](), []
+        for (_, p, _), outcome in zip(names, outcomes, strict=True):
+            if any(reason in outcome.info for reason in LOST):
+                continue
+            if (path := _to_goal(outcome, tried[p][1], task, beam)) is not None:
+                won[path] += 1
+            elif (seen := world.observe(outcome.state)) not in known and not outcome.terminated:
+                known.add(seen)
+                level.append((outcome.state, tried[p][1]))
+        if won:
+            return Plan(won.most_common(1)[0][0], True, asked)
+        if depth == 0:
+            first = [path for _, path in level] or first
+        rng.shuffle(level)
+        level = level[: beam.width]
+    return Plan(rng.choice(first), False, asked) if first else None
+
+
+def _to_goal(outcome: Outcome, path: tuple[Any, ...], task: Task, beam: Beam) -> tuple[Any, ...] | None:
+    if beam.goal == "score":
+        return path if outcome.terminated and outcome.reward > 0 else None
+    last = task.last(outcome.state)
+    return None if last is None else (*path, last)
+
+
+def at_random(task: Task) -> Chooser:
+    """Any of the actions that can be done."""
+
+    def choose(state: Any, rng: random.Random, been: Collection[Any]) -> Plan | None:
+        actions = task.actions(state)
+        return Plan((rng.choice(actions),), False, 0) if actions else None
+
+    return choose
+
+
+def without_model(task: Task) -> Chooser:
+    """The action that reaches the goal where it can be done, else any: what no model is needed for."""
+
+    def choose(state: Any, rng: random.Random, been: Collection[Any]) -> Plan | None:
+        last = task.last(state)
+        return at_random(task)(state, rng, been) if last is None else Plan((last,), True, 0)
+
+    return choose
+
+
+def looking_ahead(world: Foresight, task: Task, beam: Beam, imagine: Callable[[Any], Any]) -> Chooser:
+    """``beam_search`` in ``world`` from ``imagine(state)`` on, the state of that world that stands for a real one."""
+
+    def choose(state: Any, rng: random.Random, been: Collection[Any]) -> Plan | None:
+        return beam_search(world, imagine(state), task, beam, rng, been)
+
+    return choose

@@ -1,0 +1,126 @@
+"""Planners tried in the real world: where they start, what they do, and whether they get there."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rlvr_world.planning.search import Chooser, Foresight, Remembered
+from rlvr_world.recipes import Task
+from rlvr_world.sessions.session import Session
+from rlvr_world.system.progress import track
+
+WALKS, LONGEST = 60, 8
+"""Seeded walks in a world for its starts, and the actions of the longest."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """A real state from which the goal is ``distance`` actions away, and the actions that lead there."""
+
+    world: str
+    actions: tuple[Any, ...]
+    distance: int
+    state: Any
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a planner did from a start; ``plans`` holds what it meant to do before each of its actions.
+
+    With the task, ``start`` and ``actions`` say all that happened: ``replay`` does them again.
+    """
+
+    world: str
+    start: tuple[Any, ...]
+    distance: int
+    won: bool
+    actions: tuple[Any, ...]
+    plans: tuple[tuple[Any, ...], ...]
+    asked: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def starts(task: Task, count: int, distances: Sequence[int]) -> list[Start]:
+    """At most ``count`` starts, as evenly over the task's worlds as they have them: ends of seeded walks from which the
+    shortest way to the goal, in the real world, has one of these lengths."""
+    share, real = -(-count // len(task.starts)), Remembered(task.real)
+    found = [_starts_in(task, real, world, share, distances) for world in track(list(task.starts), "starts", "worlds")]
+    turns = [start for turn in range(share) for world in found for start in world[turn : turn + 1]]
+    return turns[:count]
+
+
+def _starts_in(task: Task, real: Foresight, world: str, most: int, distances: Sequence[int]) -> list[Start]:
+    rng, seen = random.Random(f"starts in {world}"), set[Any]()
+    found: list[Start] = []
+    for _ in range(WALKS):
+        if len(found) == most:
+            break
+        state, walk = _walk(task, real, world, rng)
+        if (key := real.observe(state)) not in seen:
+            seen.add(key)
+            away = distance(task, real, state, max(distances))
+            if away is not None and away in distances:
+                found.append(Start(world, walk, away, state))
+    return found
+
+
+def _walk(task: Task, real: Foresight, world: str, rng: random.Random) -> tuple[Any, tuple[Any, ...]]:
+    """The end of a walk that has not won, and its actions."""
+    state, walk = task.real.start(0, task.starts[world])[0], tuple[Any, ...]()
+    for _ in range(rng.randrange(LONGEST)):
+        actions = task.actions(state)
+        if not actions:
+            break
+        action = rng.choice(actions)
+        outcome = real.advance([(state, action)], [(0,)])[0]
+        if outcome.terminated:
+            break
+        state, walk = outcome.state, (*walk, action)
+    return state, walk
+
+
+def distance(task: Task, real: Foresight, state: Any, most: int) -> int | None:
+    """The fewest actions from a real state to the goal; None where they are more than ``most``."""
+    level, known = [state], {real.observe(state)}
+    for steps in range(1, most + 1):
+        pairs = [(at, action) for at in level for action in task.actions(at)]
+        outcomes = real.advance(pairs, [(0,)] * len(pairs))
+        if any(outcome.terminated and outcome.reward > 0 for outcome in outcomes):
+            return steps
+        level = []
+        for outcome in outcomes:
+            if not outcome.terminated and (seen := real.observe(outcome.state)) not in known:
+                known.add(seen)
+                level.append(outcome.state)
+    return None
+
+
+def attempt(task: Task, start: Start, choose: Chooser, more: int, seed: int = 0) -> Trial:
+    """Plan, act, and plan again from where that led, with ``more`` actions than the shortest way has."""
+    session = Session(task.real, horizon=start.distance + more)
+    session.reset(seed=seed, options={"state": start.state})
+    rng, been = random.Random(f"{seed}/{start.world}/{start.actions}"), [task.real.observe(start.state)]
+    done: list[Any] = []
+    plans: list[tuple[Any, ...]] = []
+    asked, won = 0, False
+    while not session.over and (plan := choose(session.state, rng, been)) is not None:
+        observation, reward, terminated, _, _ = session.step(plan.actions[0])
+        been.append(observation)
+        done.append(plan.actions[0])
+        plans.append(plan.actions)
+        asked, won = asked + plan.asked, terminated and reward > 0
+    return Trial(start.world, start.actions, start.distance, won, tuple(done), tuple(plans), asked)
+
+
+def replay(task: Task, trial: Mapping[str, Any]) -> bool:
+    """Whether the recorded actions of a trial win in the real world."""
+    state, won = task.real.start(0, task.starts[trial["world"]])[0], False
+    for action in (*trial["start"], *trial["actions"]):
+        outcome = task.real.advance([(state, action)], [(0,)])[0]
+        state, won = outcome.state, outcome.terminated and outcome.reward > 0
+    return won

@@ -1,0 +1,130 @@
+"""What a run says about its model and its rows to whoever gets them: cards in Markdown, and the way to the hub."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rlvr_world.errors import InputError
+from rlvr_world.evaluation.evaluate import rows_hash
+from rlvr_world.evaluation.report import text_report
+from rlvr_world.overrides import to_json
+from rlvr_world.runs.checkpoints import MANIFEST
+from rlvr_world.runs.environment import FILE
+from rlvr_world.runs.folder import last_model
+from rlvr_world.runs.jobs import Run
+from rlvr_world.system.files import write_whole
+from rlvr_world.types import Transition
+
+MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
+HEAD = "---\nlicense: unknown\n"
+LICENCE = (
+    "The run does not know the licence of its rows, nor of a model that it started from: `push --license` states it."
+)
+
+
+def write_cards(run: Run) -> None:
+    """``RUN/model_card.md`` and ``RUN/data_card.md``, of a run that has been evaluated."""
+    write_whole(run.folder / MODEL_CARD, _model_card(run))
+    write_whole(run.folder / DATA_CARD, _data_card(run))
+
+
+def _model_card(run: Run) -> str:
+    made, source = json.loads((run.folder / FILE).read_text()), run.config.model.source
+    base = f"base_model: {source}\n" if source.count("/") == 1 and not Path(source).exists() else ""
+    model = last_model(run.folder).relative_to(run.folder)
+    result = json.loads((run.folder / "eval" / f"{str(model.parent).replace('/', '-')}.json").read_text())
+    command, malformed = made.pop("command"), result["slices"]["overall"]["malformed"]["mean"]
+    too_long = result.get("too_long", "not counted")
+    return f"""{HEAD}library_name: transformers
+{base}tags: [world-model, reinforcement-learning, rlvr-world]
+---
+# A world model of {Path(run.config.recipe).name}
+
+Given a state and an action it says what comes next. Recipe: {run.config.summary}. This is `{model}` of the run.
+
+```python
+import rlvr_world
+world = rlvr_world.load("this folder or hub id")   # a recipe of one's own stays behind: recipe="its/file.py"
+world.predict(state, action)
+```
+
+## Results on held-out rows
+
+{text_report(run.folder)}
+
+## Limits
+
+- Nothing is measured here but the test rows of data_card.md: no other worlds, no longer horizons.
+- {100 * malformed:.1f} % of its answers there do not read. True answers longer than it may write: {too_long}.
+- {LICENCE}
+
+## How it was made and measured
+
+```
+{command}
+```
+
+{", ".join(f"{name} {said}" for name, said in made.items())}. The protocol of the results:
+
+{_block(result["protocol"])}
+"""
+
+
+def _data_card(run: Run) -> str:
+    """Of rows that lie in memory all is counted; of clips, which are read when they are needed, only their number."""
+    splits = {name: getattr(run.splits, name) for name in ("sft", "train", "valid", "test")}
+    lines = [f"| {name} | {len(rows):,} | {_kinds(rows)} |" for name, rows in splits.items()]
+    lines += [f"| left out: {why} | {count:,} | | | |" for why, count in run.splits.left_out.items()]
+    table = "\n".join(lines)
+    return f"""{HEAD}---
+# Rows of {Path(run.config.recipe).name}
+
+Likelihood training fits `sft`, RL draws from `train`, stages are watched on `valid`; every figure is of `test`.
+{LICENCE}
+
+| split | rows | kinds | worlds | SHA-256 of the rows |
+|---|---:|---|---:|---|
+{table}
+
+{_block(to_json(run.config.data))}
+"""
+
+
+def _block(content: Any) -> str:
+    return f"```json\n{json.dumps(content, indent=1, ensure_ascii=False)}\n```"
+
+
+def _kinds(rows: Sequence[Transition]) -> str:
+    if not isinstance(rows, list | tuple):
+        return "| | "
+    kinds = Counter(row.kind for row in rows)
+    said = "; ".join(f"{kind or 'all'} {count:,}" for kind, count in sorted(kinds.items()))
+    return f"{said} | {len({row.world for row in rows}):,} | `{rows_hash(rows)}…`"
+
+
+def push(run: Path, repo: str, licence: str, private: bool) -> str:
+    """Upload the last model of a run, its cards, its report and what it was made with, in one commit; the commit's URL.
+
+    Optimizer state stays here. Raises InputError where the run has not ended, or where the hub refuses."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import HFValidationError, HTTPError
+
+    model, card = last_model(run), run / MODEL_CARD
+    if not card.is_file():
+        raise InputError(f"{run}: expected a {MODEL_CARD}, found none; `rlvr-world resume {run}` ends the run")
+    inside = {path: path.relative_to(model) for path in model.rglob("*") if path.is_file()}
+    files: dict[str, Any] = {str(n): p for p, n in inside.items() if n.parts[0] not in ("trainer", MANIFEST)}
+    files |= {name: run / name for name in (DATA_CARD, FILE, "report.html")}
+    files["README.md"] = card.read_text().replace(HEAD, f"---\nlicense: {licence}\n", 1).encode()
+    operations = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
+    try:
+        api, said = HfApi(), f"{run.name}: {model.relative_to(run)}"
+        repo = api.create_repo(repo, private=private, exist_ok=True).repo_id
+        return str(api.create_commit(repo, operations, commit_message=said).commit_url)
+    except (HFValidationError, HTTPError, OSError) as error:
+        advice = "check the id and the network, and log in with `hf auth login`"
+        raise InputError(f"hub id {repo}: {error}; {advice}") from error

@@ -1,0 +1,56 @@
+"""A world that a trained model imagines."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from rlvr_world.errors import InputError
+from rlvr_world.runs.jobs import plan
+from rlvr_world.runs.world_model import WorldModel, load
+from rlvr_world.types import Asked, Outcome, Script, Streams
+
+
+class Imagined:
+    """What a model says comes of actions, as a ``World``.
+
+    >>> world = Imagined("runs/demo", temperature=1.0)
+    """
+
+    def __init__(self, model: WorldModel | str | Path, temperature: float | None = None, attempts: int = 3) -> None:
+        """``model``: as ``load`` gives it, or what it opens. ``temperature``: None for that of the recipe's evaluation.
+        ``attempts``: how often an answer is drawn that does not read, from the second time on at a temperature of at
+        least 1."""
+        if attempts < 1 or (temperature is not None and temperature < 0):
+            raise InputError(
+                f"imagined world: expected at least 1 attempt and a temperature of at least 0, got {attempts}, "
+                f"{temperature}"
+            )
+        self.model = model if isinstance(model, WorldModel) else load(model)
+        self.scene = self.model.recipe.scene(self.model.config, self.model.domain)
+        self.sampling, self.attempts = plan(self.model.config).sampling, attempts
+        if temperature is not None:
+            self.sampling = replace(self.sampling, temperature=temperature)
+        scene = self.scene
+        self.action_space, self.observation_space = scene.action_space, scene.observation_space
+        self.start, self.read_action, self.observe = scene.start, scene.read_action, scene.observe
+        self.render, self.render_mode = scene.render, scene.render_mode
+
+    def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
+        """All pairs in one batch. The stream of a pair, with the number of the attempt, names its draws."""
+        found = [self.scene.script(state, action) for state, action in asked]
+        outcomes = {i: one for i, one in enumerate(found) if isinstance(one, Outcome)}
+        scripts = {i: one for i, one in enumerate(found) if isinstance(one, Script)}
+        again = replace(self.sampling, temperature=max(1.0, self.sampling.temperature))
+        for attempt in range(self.attempts if scripts else 0):
+            named = [(*streams[i], attempt) for i in scripts]
+            written = self.model.answers([*scripts.values()], named, again if attempt else self.sampling)
+            came = self.scene.follow([asked[i] for i in scripts], [answer for [answer] in written])
+            outcomes |= zip(scripts, came, strict=True)
+            scripts = {i: script for i, script in scripts.items() if "malformed" in outcomes[i].info}
+            if not scripts:
+                break
+        return [outcomes[i] for i in range(len(found))]
+
+    def close(self) -> None:
+        """Holds nothing."""

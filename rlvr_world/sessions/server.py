@@ -1,0 +1,231 @@
+"""Sessions over HTTP and WebSocket: the life cycle of vLLM-Omni's world-model sessions, and OpenEnv's ``/ws``.
+
+    POST /v1/sessions -> step, imagine, fork, reset -> DELETE        GET /health /schema /openapi.json        WS /ws
+
+What a client gets wrong is a 4xx with a code and a sentence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from importlib import resources
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from rlvr_world.errors import InputError
+from rlvr_world.sessions.session import SessionOver
+from rlvr_world.sessions.shared import Held, Limits, SharedSessions, told
+from rlvr_world.sessions.wire import Refused, openapi, read_fields, rows_file, schema
+from rlvr_world.types import World
+
+Answer = Callable[..., Awaitable[Response]]
+
+
+class Server:
+    """HTTP and WebSocket in front of ``SharedSessions``."""
+
+    def __init__(
+        self,
+        worlds: Mapping[str, Callable[[], World]],
+        limits: Limits | None = None,
+        token: str = "",
+        horizon: int = 32,
+    ) -> None:
+        """``token``: what every request has to bear, as ``Authorization: Bearer``; empty for none."""
+        self.sessions, self.token = SharedSessions(worlds, limits or Limits(), horizon), token
+
+    def app(self) -> Starlette:
+        one = "/v1/sessions/{id}"
+        return Starlette(
+            routes=[
+                Route("/", self._page),
+                Route("/health", self._health),
+                Route("/schema", self._endpoint(self._schema)),
+                Route("/openapi.json", self._openapi),
+                Route("/v1/sessions", self._endpoint(self._create, "create"), methods=["POST"]),
+                Route(one, self._endpoint(self._show)),
+                Route(one, self._endpoint(self._close), methods=["DELETE"]),
+                Route(f"{one}/rows", self._endpoint(self._rows)),
+                Route(f"{one}/step", self._endpoint(self._step, "step"), methods=["POST"]),
+                Route(f"{one}/imagine", self._endpoint(self._imagine, "imagine"), methods=["POST"]),
+                Route(f"{one}/fork", self._endpoint(self._fork, "fork"), methods=["POST"]),
+                Route(f"{one}/reset", self._endpoint(self._reset, "reset"), methods=["POST"]),
+                WebSocketRoute("/ws", self._socket),
+            ],
+            lifespan=self._living,
+        )
+
+    @asynccontextmanager
+    async def _living(self, app: Starlette) -> AsyncIterator[None]:
+        keeper = asyncio.create_task(self.sessions.close_idle())
+        yield
+        keeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await keeper
+        await self.sessions.close_all()
+
+    def _endpoint(self, answer: Answer, fields: str = "") -> Callable[[Request], Awaitable[Response]]:
+        """``answer(request, given)`` with the token checked and the body's ``fields`` read; what is refused, as 4xx."""
+
+        async def endpoint(request: Request) -> Response:
+            try:
+                self._check_token(request.headers.get("authorization", ""))
+                given = [read_fields(await self._body(request), fields)] if fields else []
+                return await answer(request, *given)
+            except InputError as error:
+                refused = _refusal(error)
+                said = {"error": {"code": refused.code, "message": str(refused)}}
+                return JSONResponse(said | ({"committed": refused.done} if refused.done else {}), refused.status)
+
+        return endpoint
+
+    def _check_token(self, header: str) -> None:
+        if self.token and not secrets.compare_digest(header.encode(), f"Bearer {self.token}".encode()):
+            raise Refused(
+                401, "unauthorized", "expected the header Authorization: Bearer TOKEN, as the server was told"
+            )
+
+    async def _body(self, request: Request) -> bytes:
+        body, most = b"", self.sessions.limits.body
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > most:
+                raise Refused(413, "too_large", f"expected a body of at most {most} bytes")
+        return body
+
+    def _held(self, request: Request) -> Held:
+        return self.sessions.find(request.path_params["id"])
+
+    async def _create(self, request: Request, given: Mapping[str, Any]) -> Response:
+        name, held = await self.sessions.open(given)
+        return JSONResponse({"session_id": name, "world": held.world, "step_id": 0, **held.last}, 201)
+
+    async def _show(self, request: Request) -> Response:
+        held = self._held(request)
+        session = held.session
+        where = {"world": held.world, "step_id": session.steps, "done": session.over, "seed": session.seed}
+        return JSONResponse({**held.last, **where})
+
+    async def _close(self, request: Request) -> Response:
+        self._held(request)
+        self.sessions.close(request.path_params["id"])
+        return Response(status_code=204)
+
+    async def _reset(self, request: Request, given: Mapping[str, Any]) -> Response:
+        held = self._held(request)
+        await self.sessions.reset(held, given)
+        return JSONResponse({"step_id": 0, **held.last})
+
+    async def _step(self, request: Request, given: Mapping[str, Any]) -> Response:
+        return JSONResponse(await self.sessions.step(self._held(request), given["action"], given.get("step_id")))
+
+    async def _imagine(self, request: Request, given: Mapping[str, Any]) -> Response:
+        found = await self.sessions.imagine(self._held(request), given)
+        return JSONResponse({"plans": [[[told(step) for step in one] for one in plan] for plan in found]})
+
+    async def _fork(self, request: Request, given: Mapping[str, Any]) -> Response:
+        name, held = await self.sessions.fork(self._held(request), given)
+        return JSONResponse({**held.last, "session_id": name, "world": held.world, "step_id": held.session.steps}, 201)
+
+    async def _rows(self, request: Request) -> Response:
+        """What was done in this episode and what came of it, as a file that data of one's own are read from."""
+        held = self._held(request)
+        seen = [(await self.sessions.world(left.world)).observe(left.state) for left in held.past]
+        actions = [left.action for left in held.past]
+        data, media, name = rows_file([*seen, held.session.world.observe(held.session.state)], actions)
+        return Response(data, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+    # OpenEnv: a connection is a session
+
+    async def _socket(self, socket: WebSocket) -> None:
+        await socket.accept()
+        name = ""
+        try:
+            self._check_token(socket.headers.get("authorization", ""))
+            while True:
+                text = await socket.receive_text()
+                try:
+                    kind, given = _message(text, self.sessions.limits.body)
+                    if kind == "close":
+                        break
+                    if kind == "reset" and name not in self.sessions.held:
+                        name, held = await self.sessions.open(given)
+                        said = _observation(held)
+                    else:
+                        said = await self._answered(self.sessions.find(name), kind, given)
+                except InputError as error:
+                    refused = _refusal(error)
+                    code = _CODES.get(refused.code, "EXECUTION_ERROR")
+                    said = {"type": "error", "data": {"message": str(refused), "code": code}}
+                await socket.send_text(json.dumps(said))
+            await socket.close()
+        except WebSocketDisconnect:
+            pass
+        except Refused as refused:
+            await socket.close(1008, str(refused))
+        finally:
+            self.sessions.close(name)
+
+    async def _answered(self, held: Held, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        if kind == "state":
+            return {"type": "state", "data": {"episode_id": str(held.session.seed), "step_count": held.session.steps}}
+        if kind == "reset":
+            await self.sessions.reset(held, given)
+        else:
+            await self.sessions.step(held, given["action"])
+        return _observation(held)
+
+    # what the server is
+
+    async def _page(self, request: Request) -> Response:
+        return HTMLResponse(resources.files("rlvr_world.sessions").joinpath("play.html").read_text(encoding="utf-8"))
+
+    async def _health(self, request: Request) -> Response:
+        worlds = list(self.sessions.worlds)
+        return JSONResponse({"status": "healthy", "sessions": len(self.sessions.held), "worlds": worlds})
+
+    async def _schema(self, request: Request) -> Response:
+        name = request.query_params.get("world", next(iter(self.sessions.worlds)))
+        return JSONResponse(schema(await self.sessions.world(name)))
+
+    async def _openapi(self, request: Request) -> Response:
+        return JSONResponse(openapi(list(self.sessions.worlds)))
+
+
+_CODES = {"capacity_reached": "CAPACITY_REACHED", "session_not_found": "SESSION_ERROR"}
+"""OpenEnv's names for what is refused."""
+
+
+def _message(text: str, most: int) -> tuple[str, dict[str, Any]]:
+    """A message of OpenEnv: its type, and its data, checked as a request of that name is."""
+    message: Any = None
+    with suppress(ValueError, RecursionError):
+        message = json.loads(text) if len(text) <= most else None
+    kind = message.get("type") if isinstance(message, dict) else None
+    if kind not in ("reset", "step", "state", "close"):
+        raise InputError(f"message: expected JSON with the type reset, step, state or close, got {text:.60}")
+    fields = {"reset": "create", "step": "step"}.get(kind)
+    return kind, read_fields(json.dumps(message.get("data") or {}).encode(), fields) if fields else {}
+
+
+def _observation(held: Held) -> dict[str, Any]:
+    last = held.last
+    seen = {"observation": last["observation"], "info": last["info"]}
+    data = {"observation": seen, "reward": last.get("reward"), "done": last.get("done", False)}
+    return {"type": "observation", "data": data}
+
+
+def _refusal(error: InputError) -> Refused:
+    if isinstance(error, Refused):
+        return error
+    over = isinstance(error, SessionOver)
+    return Refused(409 if over else 422, "episode_over" if over else "invalid_request", str(error))

@@ -1,0 +1,62 @@
+"""Which worlds a model's server offers, and the server run."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rlvr_world.errors import InputError
+from rlvr_world.runs.folder import models_of, run_of
+from rlvr_world.runs.world_model import load
+from rlvr_world.sessions.imagined import Imagined
+from rlvr_world.sessions.terminal import play
+from rlvr_world.types import World
+
+if TYPE_CHECKING:
+    from rlvr_world.sessions.server import Server
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def worlds_of(source: str) -> dict[str, Callable[[], World]]:
+    """By name what opens each world: of a run its last model of each stage, the best first, else the one model; and
+    ``real``, where there is a real world to step."""
+    run = Path(source).expanduser()
+    models = {name: str(model) for name, model in models_of(run).items()} if run_of(run) == run else {"model": source}
+    if not models:
+        raise InputError(f"{run}: holds no trained model yet; `rlvr-world resume {run}` goes on with it")
+    worlds: dict[str, Callable[[], World]] = {name: partial(Imagined, model) for name, model in models.items()}
+    return {**worlds, "real": lambda: load(next(iter(models.values()))).real()}
+
+
+def play_in_terminal(worlds: Mapping[str, Callable[[], World]], seed: int) -> None:
+    """The first world, beside the real one where there is one."""
+    imagined, real = next(iter(worlds.values()))(), None
+    try:
+        real = worlds["real"]()
+    except InputError as error:
+        print(error, file=sys.stderr)
+    play(imagined, real, sys.stdin, seed)
+
+
+def serve(server: Server, host: str, port: int) -> None:
+    """Serve until SIGTERM or Ctrl-C. Raises InputError where nobody can, or may, listen there."""
+    import uvicorn
+
+    if host not in LOOPBACK and not server.token:
+        raise InputError(f"serve: --host {host} can be reached from other machines; give a --token, or 127.0.0.1")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+            listening.listen(128)
+        except OSError as error:
+            raise InputError(f"serve: cannot listen on {host}, port {port} ({error}); choose another --port") from error
+        print(f"serving {', '.join(server.sessions.worlds)} on http://{host}:{listening.getsockname()[1]}/", flush=True)
+        config = uvicorn.Config(server.app(), log_level="warning", timeout_graceful_shutdown=5)
+        uvicorn.Server(config).run(sockets=[listening])

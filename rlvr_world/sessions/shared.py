@@ -1,0 +1,237 @@
+"""Sessions of many clients in the worlds of one server: opened, stepped in batches, forked, closed when left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from rlvr_world.errors import InputError
+from rlvr_world.sessions.session import Session, Step, step_together
+from rlvr_world.sessions.wire import Refused, plain
+from rlvr_world.types import World
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one server gives away at most."""
+
+    sessions: int = 64
+    idle: float = 600.0
+    """Seconds after which a session that nobody asks is closed."""
+    body: int = 4_000_000
+    """Bytes of a request."""
+    imagined: int = 4096
+    """Steps of one ``imagine``: plans x samples x actions."""
+    horizon: int = 10_000
+    """Steps of an episode."""
+    past: int = 1000
+    """States of an episode that can be forked from or saved, the latest."""
+
+
+class Left(NamedTuple):
+    """A state that a session has left: in which world, and by which action."""
+
+    state: Any
+    action: Any
+    world: str
+
+
+@dataclass
+class Held:
+    """A session that a client has, and when it was last asked."""
+
+    session: Session
+    world: str
+    used: float = field(default_factory=time.monotonic)
+    last: dict[str, Any] = field(default_factory=dict)
+    """What its last step came to, for a client that did not get the answer."""
+    past: list[Left] = field(default_factory=list)
+    """The states that it has left, the latest ``Limits.past`` of them."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A step that waits for the next batch."""
+
+    held: Held
+    action: Any
+    step_id: int | None
+    answer: asyncio.Future[dict[str, Any]]
+
+
+class SharedSessions:
+    """Sessions of some worlds, by name (``real``, ``rl/seed0``); a world is opened when it is first asked for.
+
+    One thread works, so that worlds need not be safe to share; what came while it did is its next batch. All methods
+    raise Refused where limits or names are not kept, and what ``Session`` raises. ``given`` are the fields of a request
+    as ``wire.read_fields`` gives them.
+    """
+
+    def __init__(self, worlds: Mapping[str, Callable[[], World]], limits: Limits, horizon: int) -> None:
+        """``horizon``: steps of an episode for which nobody asks for another."""
+        self.worlds, self.limits, self.horizon = worlds, limits, horizon
+        self.held: dict[str, Held] = {}
+        self._opened: dict[str, World] = {}
+        self._waiting: list[_Asked] = []
+        self._lock = asyncio.Lock()
+
+    async def open(self, given: Mapping[str, Any]) -> tuple[str, Held]:
+        """A new session, and its name."""
+        self._check_room()
+        name, horizon = given.get("world", next(iter(self.worlds))), given.get("horizon", self.horizon)
+        if horizon > self.limits.horizon:
+            raise Refused(422, "invalid_request", f"horizon: expected at most {self.limits.horizon}, got {horizon}")
+        held = Held(Session(await self.world(name), horizon), name)
+        await self.reset(held, given)
+        return self._hold(held), held
+
+    def find(self, name: str) -> Held:
+        if name not in self.held:
+            raise Refused(404, "session_not_found", f"there is no session {name!r:.40}; it was closed, or never opened")
+        self.held[name].used = time.monotonic()
+        return self.held[name]
+
+    def close(self, name: str) -> None:
+        if held := self.held.pop(name, None):
+            held.session.close()
+
+    async def close_all(self) -> None:
+        for world in self._opened.values():
+            await asyncio.to_thread(world.close)
+
+    async def close_idle(self) -> None:
+        """Close what nobody asks, again and again."""
+        while True:
+            await asyncio.sleep(min(1.0, self.limits.idle))
+            for name, held in list(self.held.items()):
+                if time.monotonic() - held.used > self.limits.idle:
+                    self.close(name)
+
+    async def world(self, name: str) -> World:
+        if name not in self.worlds:
+            raise Refused(422, "invalid_request", f"world: expected one of {', '.join(self.worlds)}, got {name!r:.40}")
+        async with self._lock:
+            if name not in self._opened:
+                self._opened[name] = await asyncio.to_thread(self.worlds[name])
+        return self._opened[name]
+
+    async def reset(self, held: Held, given: Mapping[str, Any]) -> None:
+        """Another episode."""
+        observation, info = await self._work(held.session.reset, seed=given.get("seed"), options=given.get("options"))
+        held.past = []
+        held.last = {"observation": plain(observation), "info": plain(info), **_shown(held.session)}
+
+    async def imagine(self, held: Held, given: Mapping[str, Any]) -> list[list[list[Step]]]:
+        plans, n = given["plans"], given.get("n", 1)
+        if not all(isinstance(plan, list) for plan in plans):
+            raise Refused(422, "invalid_request", "plans: expected a list of lists of actions")
+        if (steps := n * sum(map(len, plans))) > self.limits.imagined:
+            raise Refused(422, "invalid_request", f"plans: expected at most {self.limits.imagined} steps, got {steps}")
+        found: list[list[list[Step]]] = await self._work(held.session.imagine, plans, n)
+        return found
+
+    async def fork(self, held: Held, given: Mapping[str, Any]) -> tuple[str, Held]:
+        """A session that stands where this one does, or did before ``step``; in another world where one is named."""
+        self._check_room()
+        session, name = held.session.fork(given.get("seed")), given.get("world", held.world)
+        other = Held(session, name, last=held.last, past=list(held.past))
+        state, back = session.state, session.steps - given.get("step", session.steps)
+        if back:
+            if not 0 < back <= len(held.past):
+                said = f"step: expected one of the latest {len(held.past)} of {session.steps} steps"
+                raise Refused(422, "invalid_request", said)
+            state, other.past = held.past[-back].state, held.past[:-back]
+            session.steps, session.over = session.steps - back, False
+        if name != held.world:
+            session = other.session = _moved(session, await self.world(name))
+        if back or name != held.world:
+            session.state, info = await self._work(session.world.start, session.seed, {"state": state})
+            observation = session.world.observe(session.state)
+            other.last = {"observation": plain(observation), "info": plain(info), **_shown(session)}
+        return self._hold(other), other
+
+    async def step(self, held: Held, action: Any, step_id: int | None = None) -> dict[str, Any]:
+        """What a step comes to, done with all others that wait; ``step_id`` makes it happen once."""
+        held.session.world.read_action(action)
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Asked(held, action, step_id, answer))
+        async with self._lock:
+            while not answer.done():
+                await self._step_some()
+        return answer.result()
+
+    async def _step_some(self) -> None:
+        """One batch of the steps that wait: of one world, and of each session its first."""
+        batch: dict[int, _Asked] = {}
+        rest = []
+        for asked in self._waiting:
+            if id(asked.held) in batch or any(one.held.world != asked.held.world for one in batch.values()):
+                rest.append(asked)
+            elif refused := _out_of_order(asked):
+                asked.answer.set_exception(refused)
+            else:
+                batch[id(asked.held)] = asked
+        self._waiting, together = rest, list(batch.values())
+        sessions = [asked.held.session for asked in together]
+        before = [session.state for session in sessions]
+        try:
+            steps = await asyncio.to_thread(step_together, sessions, [asked.action for asked in together])
+        except Exception as error:  # noqa: BLE001 - whoever waits shall know
+            for asked in together:
+                asked.answer.set_exception(error)
+            return
+        for asked, state, step in zip(together, before, steps, strict=True):
+            left = Left(state, asked.action, asked.held.world)
+            asked.held.past = [*asked.held.past, left][-self.limits.past :]
+            asked.held.last = {**told(step), **_shown(asked.held.session), "step_id": asked.held.session.steps}
+            asked.answer.set_result(asked.held.last)
+
+    def _check_room(self) -> None:
+        if len(self.held) >= self.limits.sessions:
+            raise Refused(503, "capacity_reached", f"{self.limits.sessions} sessions are open; close one, or wait")
+
+    def _hold(self, held: Held) -> str:
+        self._check_room()  # others may have come while this one began
+        self.held[name := secrets.token_hex(8)] = held
+        return name
+
+    async def _work(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        async with self._lock:
+            return await asyncio.to_thread(run, *args, **kwargs)
+
+
+def told(step: Step) -> dict[str, Any]:
+    """A step as JSON has it."""
+    parts = {name: plain(getattr(step, name)) for name in ("observation", "reward", "terminated", "truncated", "info")}
+    return {**parts, "done": step.over}
+
+
+def _shown(session: Session) -> dict[str, Any]:
+    """Where a session stands, for a person; pictures show themselves."""
+    world = session.world
+    return {"shown": world.render(session.state)} if world.render_mode == "ansi" and session.state is not None else {}
+
+
+def _moved(session: Session, world: World) -> Session:
+    """The session in another world, which has no state of it yet."""
+    other = Session(world, session.horizon)
+    other.seed, other.steps, other.over = session.seed, session.steps, session.over
+    return other
+
+
+def _out_of_order(asked: _Asked) -> InputError | None:
+    """Why this step is not the next one of its session."""
+    steps, named = asked.held.session.steps, asked.step_id
+    if named is not None and named != steps:
+        code = "step_already_committed" if named < steps else "step_out_of_order"
+        done = asked.held.last if named == steps - 1 else {}
+        return Refused(409, code, f"step_id: expected {steps}, got {named}", done)
+    try:
+        asked.held.session.check_going()  # it may have ended, or been closed, since it was asked
+    except InputError as error:
+        return error
+    return None
