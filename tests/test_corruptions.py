@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gzip
+import io
 import json
+import random
+import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from rlvr_world import cli
+from rlvr_world.domains.video.readers import open_episodes
+from rlvr_world.errors import InputError
 from tests.test_corrupted_folders import COUNT
 
 Rows = list[dict[str, Any]]
@@ -308,6 +315,283 @@ def test_episodes(kind: str, episodes: Path, tmp_path: Path, capsys: pytest.Capt
     check("pusht", video_settings(folder), "square_eps_00000007", words, capsys)
 
 
+# Recorded video
+
+
+def picture(step: int) -> np.ndarray:
+    """Grey that tells the step of its episode."""
+    return np.full((32, 32, 3), 8 * step, np.uint8)
+
+
+def mp4(file: Path, pictures: list[np.ndarray], fps: int = 10, **options: str) -> None:
+    av = pytest.importorskip("av")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "1", "g": "4", **options})
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for shown in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(shown, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def write_set(root: Path) -> dict[str, Any]:
+    """A LeRobotDataset v3 of eight episodes at 10 frames a second in one file each; returns its three tables."""
+    top, steps, episodes = "observation.images.top", [], []
+    for episode in range(8):
+        for step in range(9):
+            row = {"action": [float(step % 3), float(step)], "observation.state": [float(step), 0.0]}
+            steps.append(row | {"timestamp": step / 10, "frame_index": step, "episode_index": episode})
+        row = {"episode_index": episode, "length": 9, "data/chunk_index": 0, "data/file_index": 0}
+        row |= {f"videos/{top}/chunk_index": 0, f"videos/{top}/file_index": 0}
+        row |= {f"videos/{top}/from_timestamp": episode * 0.9, f"videos/{top}/to_timestamp": episode * 0.9 + 0.9}
+        episodes.append(row)
+    features = {name: {"dtype": "float32", "shape": [2]} for name in ("action", "observation.state")}
+    features |= {"timestamp": {"dtype": "float32", "shape": [1]}, top: {"dtype": "video", "shape": [32, 32, 3]}}
+    info = {"codebase_version": "v3.0", "fps": 10, "features": features}
+    info["data_path"] = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+    info["video_path"] = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+    mp4(root / VIDEO_FILE, [picture(step) for _ in range(8) for step in range(9)])
+    return {"info": info, "episodes": episodes, "steps": steps}
+
+
+VIDEO_FILE = "videos/observation.images.top/chunk-000/file-000.mp4"
+
+
+def save(root: Path, tables: dict[str, Any]) -> None:
+    for name, file in (("episodes", "meta/episodes/chunk-000"), ("steps", "data/chunk-000")):
+        (root / file).mkdir(parents=True, exist_ok=True)
+        table = pa.Table.from_pylist(tables[name]) if isinstance(tables[name], list) else tables[name]
+        pq.write_table(table, root / file / "file-000.parquet")
+    (root / "meta/info.json").write_text(json.dumps(tables["info"]))
+
+
+Set = dict[str, Any]
+SetHarm = Callable[[Path, Set], Any]
+
+
+def second_camera(height: int) -> SetHarm:
+    """A wrist camera of this height, which shows what the other one does."""
+
+    def harm(root: Path, tables: Set) -> None:
+        tables["info"]["features"]["observation.images.wrist"] = {"dtype": "video", "shape": [height, 32, 3]}
+        for row in tables["episodes"]:
+            row |= {key.replace("top", "wrist"): value for key, value in row.items() if "top" in key}
+        shown = [picture(step)[:height] for _ in range(8) for step in range(9)]
+        mp4(root / VIDEO_FILE.replace("top", "wrist"), shown)
+
+    return harm
+
+
+def lacking(root: Path, tables: Set) -> None:
+    second_camera(32)(root, tables)
+    tables["episodes"][3] |= {key: None for key in tables["episodes"][3] if "wrist" in key}
+
+
+def drifting(root: Path, tables: Set) -> None:
+    """Each episode is said to begin 0.02 s later than the one before ends."""
+    for number, row in enumerate(tables["episodes"]):
+        for end in ("from", "to"):
+            row[f"videos/observation.images.top/{end}_timestamp"] += 0.02 * number
+
+
+def as_images(content: Callable[[bytes, int], Any]) -> SetHarm:
+    def harm(root: Path, tables: Set) -> None:
+        tables["info"]["features"]["observation.images.top"]["dtype"] = "image"
+        for number, row in enumerate(tables["steps"]):
+            stream = io.BytesIO()
+            Image.fromarray(picture(row["frame_index"])).save(stream, "png")
+            row["observation.images.top"] = content(stream.getvalue(), number)
+
+    return harm
+
+
+def wide_state(root: Path, tables: Set) -> None:
+    tables["info"]["features"]["observation.state"]["shape"] = [2, 3]
+    for row in tables["steps"]:
+        row["observation.state"] = [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+
+
+def categorical(root: Path, tables: Set) -> None:
+    table = pa.Table.from_pylist(tables["steps"])
+    column = table["episode_index"].combine_chunks().dictionary_encode()
+    tables["steps"] = table.set_column(table.column_names.index("episode_index"), "episode_index", column)
+
+
+def at_row(number: int, field: str, value: Any) -> SetHarm:
+    return lambda root, tables: tables["steps"][number].update({field: value})
+
+
+def without(*path: str) -> SetHarm:
+    def harm(root: Path, tables: Set) -> None:
+        inner = tables["info"]
+        for key in path[:-1]:
+            inner = inner[key]
+        del inner[path[-1]]
+
+    return harm
+
+
+def renamed(root: Path, tables: Set) -> None:
+    for part in (tables["info"]["features"], *tables["steps"]):
+        part["actions"], part["state"] = part.pop("action"), part.pop("observation.state")
+
+
+def three_times(root: Path, tables: Set) -> None:
+    mp4(root / VIDEO_FILE, [picture(step // 3 % 9) for step in range(3 * 72)], fps=30)
+
+
+def refreshing(root: Path, tables: Set) -> None:
+    shown = [picture(step) for _ in range(8) for step in range(9)]
+    mp4(root / VIDEO_FILE, shown, **{"x264-params": "intra-refresh=1:keyint=10:bframes=0"})
+
+
+def shorter(root: Path, tables: Set) -> None:
+    mp4(root / VIDEO_FILE, [picture(step) for _ in range(8) for step in range(9)][:-2])
+
+
+def cut_off(root: Path, tables: Set) -> None:
+    (root / VIDEO_FILE).write_bytes((root / VIDEO_FILE).read_bytes()[:-500])
+
+
+SETS: dict[str, tuple[SetHarm, str, str]] = {
+    "an episode lacks the camera": (lacking, "wrist", "episode 3: it has no video of observation.images.wrist"),
+    "the times of episodes drift": (drifting, "", "episode_000003, step 0: expected a frame at 2.760 s, give or take"),
+    "no frame rate": (without("fps"), "", "info.json, field fps: expected a number, got no such key"),
+    "a frame rate of nothing": (lambda root, tables: tables["info"].update(fps=0), "", "field fps: expected frames"),
+    "a feature without a type": (
+        without("features", "action", "dtype"),
+        "",
+        "features.action.dtype: expected a string",
+    ),
+    "no pattern of video files": (without("video_path"), "", "field video_path: expected a string, got no such key"),
+    "a pattern of an unknown name": (
+        lambda root, tables: tables["info"].update(video_path="videos/{camera}.mp4"),
+        "",
+        "field video_path: expected a pattern of a file's name",
+    ),
+    "an older version": (lambda root, tables: tables["info"].update(codebase_version="v1.6"), "", "v3.x or v2.x, got"),
+    "no actions": (without("features", "action"), "", "expected a feature action or actions, got only"),
+    "two cameras and none is named": (second_camera(32), "", "expected one camera of observation.images.top, observ"),
+    "cameras of two heights": (second_camera(16), "top,wrist", "cameras of one height to put side by side, got"),
+    "a video that is short": (shorter, "", "episode_000007, step 7: expected a frame at 7.000 s, give or take 0.050"),
+    "a video cut off": (cut_off, "", "file-000.mp4, episode episode_00000"),
+    "a step is missing": (lambda root, tables: tables["steps"].pop(22), "", "field frame_index: expected the steps 0"),
+    "an action that is NaN": (at_row(22, "action", [0.0, float("nan")]), "", "got nan at step 4, dimension 1"),
+    "an action too short": (at_row(22, "action", [0.0]), "", "field action, step 4: expected 2 numbers as before"),
+    "a time that is none": (at_row(22, "timestamp", float("nan")), "", "step 4: expected a frame at nan s"),
+    "a picture that does not decode": (
+        as_images(lambda content, number: {"bytes": content[: 40 if number == 22 else None], "path": None}),
+        "",
+        "episode_000002, step 4: the image does not decode",
+    ),
+}
+READ: dict[str, tuple[SetHarm, str]] = {
+    "a video of another rate": (three_times, ""),
+    "images as bytes": (as_images(lambda content, number: content), ""),
+    "images beside their paths": (as_images(lambda content, number: {"bytes": content, "path": "a.png"}), ""),
+    "states of shape (2, 3)": (wide_state, ""),
+    "a categorical episode column": (categorical, ""),
+    "a stream that refreshes by stripes": (refreshing, ""),
+    "no last action": (at_row(8, "action", None), ""),
+    "a last action of NaN": (at_row(8, "action", [float("nan")] * 2), ""),
+    "other names": (renamed, ""),
+    "a camera by the end of its name": (second_camera(32), "wrist"),
+    "two cameras side by side": (second_camera(32), "wrist,top"),
+}
+
+
+def robot(root: Path, camera: str, tmp_path: Path) -> list[str]:
+    size = ["data.height=32", f"data.width={64 if ',' in camera else 32}", "data.frame_skip=1", "data.action_pool=1"]
+    where = [f"data.path={root}", f"data.camera={camera}", f"data.cache={tmp_path / 'cache'}"]
+    return [
+        *where,
+        *size,
+        "data.lpips=none",
+        "data.reward.lpips=0",
+        "data.split.test=0.3",
+        "data.split.valid=0.3",
+        "data.test_every=1",
+        "data.train_every=1",
+    ]
+
+
+@pytest.mark.parametrize("kind", SETS)
+def test_recorded_video(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harm, camera, words = SETS[kind]
+    root = tmp_path / "push"
+    tables = write_set(root)
+    harm(root, tables)
+    save(root, tables)
+    settings = robot(root, camera, tmp_path)
+    code = cli.main(["check", "robot", *settings])
+    captured = capsys.readouterr()
+    said = captured.err if code == 2 else captured.out
+    assert code in (1, 2), said
+    assert words in said
+    assert str(root) in said
+    assert "Traceback" not in said
+    assert code == 1 or len(said.strip().splitlines()) == 1, said
+    if "episode_" in words or "step " in words or "no video of" in words:
+        code = cli.main(["check", "robot", *settings, "data.skip_faulty=true"])
+        assert code == (2 if kind in ("the times of episodes drift", "a video cut off") else 0), kind
+        said = capsys.readouterr()
+        assert "episodes that do not read" in said.out or "reads; the last: " in said.err
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_recorded_video_that_reads(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    harm, camera = READ[kind]
+    root = tmp_path / "push"
+    tables = write_set(root)
+    harm(root, tables)
+    save(root, tables)
+    assert cli.main(["check", "robot", *robot(root, camera, tmp_path)]) == 0, capsys.readouterr().out
+    episodes = open_episodes("lerobot", root, camera=camera)
+    for episode in range(8):
+        frames = episodes.frames(episode, range(9))
+        assert frames.shape == (9, 32, 64 if "," in camera else 32, 3)
+        assert np.round(frames.mean((1, 2, 3)) / 8).tolist() == list(range(9))
+        np.testing.assert_array_equal(episodes.actions(episode)[:8], [[step % 3, step] for step in range(8)])
+    felt = episodes.proprio(0)
+    assert felt is not None
+    assert felt.shape == (9, 6 if harm is wide_state else 2)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The path to each value in some JSON."""
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, one in inner:
+        yield (*path, key)
+        yield from places(one, (*path, key))
+
+
+def test_any_wrong_value_is_read_or_told(tmp_path: Path) -> None:
+    """One value of the metadata, or of one or all rows, is anything: no exception but an InputError comes of it."""
+    root, draw, told = tmp_path / "push", random.Random(0), list[str]()
+    good = write_set(root)
+    wrong = [None, True, 0, -1, 2.5, float("nan"), 1e12, "", "x", [], [1], {}, [None], "v3.0"]
+    for _ in range(120):
+        tables = copy.deepcopy(good)
+        name = draw.choice(("info", "episodes", "steps"))
+        path = draw.choice(list(places(tables[name] if name == "info" else tables[name][0])))
+        for row in [tables["info"]] if name == "info" else draw.choice((tables[name], tables[name][20:21])):
+            *outer, last = path
+            for key in outer:
+                row = row[key]
+            row[last] = draw.choice(wrong)
+        with contextlib.suppress(pa.ArrowException, TypeError):  # of a column that cannot be written
+            save(root, tables)
+        try:
+            episodes = open_episodes("lerobot", root)
+            for number, length in enumerate(episodes.lengths):
+                _ = episodes.actions(number), episodes.proprio(number), episodes.frames(number, [0, length - 1])
+        except InputError as error:
+            told.append(str(error))
+    assert len(told) > 40
+    assert all(re.search("expected|it has no video of|rows of data but|does not decode", text) for text in told)
+
+
 def test_what_is_whole_passes(good: Path, episodes: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["check", "pusht", *video_settings(episodes)]) == 0
     assert "faults: none, every row and frame reads" in capsys.readouterr().out
@@ -348,5 +632,5 @@ def test_rules(kind: str, good: Path, tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_how_many_kinds_there_are() -> None:
-    rows = sum(map(len, (TEXT_ROWS, TEXT_FILES, WEB_ROWS, PARQUET, VIDEO, RULES))) + 3
-    assert rows + COUNT >= 140
+    rows = sum(map(len, (TEXT_ROWS, TEXT_FILES, WEB_ROWS, PARQUET, VIDEO, RULES, SETS, READ))) + 3
+    assert rows + COUNT >= 170

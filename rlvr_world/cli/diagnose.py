@@ -1,4 +1,4 @@
-"""Verbs that look: recipes, check, doctor, replay, study."""
+"""Verbs that look: recipes, check, doctor, estimate, replay, study."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ def add_verbs(verbs: Verbs) -> None:
     doctor.add_argument("--model", metavar="RUN|MODEL", type=Path, help="where RL would start; of a run its SFT")
     doctor.add_argument("--prompts", metavar="N", type=int, default=200, help="prompts to sample (200)")
 
+    estimate = verbs.add("estimate", _estimate, "what a recipe would take: parameters, memory, tokens, FLOP, hours")
+    add_recipe(estimate, "recipe", "whose settings")
+    estimate.add_argument("--gpus", metavar="N", type=int, default=1, help="GPUs that share the work (1)")
+    estimate.add_argument("--memory", metavar="GB", type=float, default=80, help="of each GPU (80)")
+    estimate.add_argument("--teraflops", metavar="T", type=float, default=312, help="of each GPU (312, an A100's)")
+    estimate.add_argument("--share", metavar="S", type=float, default=0.3, help="what training reaches of them (0.3)")
+
     replay = verbs.add("replay", _replay, "make a rollout of an RL step again and show it, or a step that failed")
     replay.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a folder under RUN/faults")
     replay.add_argument("rollout", metavar="STEP/GROUP/N", nargs="?", default="", help="such as 12/3/5, from 0")
@@ -30,11 +37,13 @@ def add_verbs(verbs: Verbs) -> None:
 
     study = verbs.add("study", _study, "ask a finished run a question")
     questions = {"metrics": "RL rewarded by each metric alone", "actions": "does the prediction follow the action?"}
+    questions["rollouts"] = "how far can it be followed, k steps ahead beside the real world?"
     study.add_argument("question", choices=questions, help="; ".join(f"{q}: {text}" for q, text in questions.items()))
     study.add_argument("run", metavar="RUN", type=Path)
     study.add_argument("--steps", metavar="N", type=int, default=0, help="metrics: RL steps of each reward (the run's)")
     study.add_argument("--actions", metavar="K", type=int, default=5, help="actions: a row's own and others (5)")
-    study.add_argument("--rows", metavar="N", type=int, default=100, help="actions: test rows (100)")
+    study.add_argument("--rows", metavar="N", type=int, default=100, help="actions: test rows; rollouts: walks (100)")
+    study.add_argument("--depth", metavar="K", type=int, default=10, help="rollouts: steps ahead (10)")
 
 
 def _recipes(args: argparse.Namespace) -> None:
@@ -54,6 +63,15 @@ def _check(args: argparse.Namespace) -> int:
     good, text = check(config, start_of_rl(args.model), args.rows)
     print(text)
     return 0 if good else 1
+
+
+def _estimate(args: argparse.Namespace) -> int:
+    config = config_of(args)
+    from rlvr_world.diagnose.estimate import estimate
+
+    fits, text = estimate(config, args.gpus, args.memory, args.teraflops, args.share)
+    print(text)
+    return 0 if fits else 1
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -82,5 +100,9 @@ def _study(args: argparse.Namespace) -> None:
 
     if args.question == "metrics":
         print(studies.study_metrics(args.run, args.steps))
+    elif args.question == "rollouts":
+        from rlvr_world.diagnose.rollouts import study_rollouts, table
+
+        print(table(study_rollouts(args.run, args.depth, args.rows)))
     else:
         print(json.dumps(studies.study_actions(args.run, args.actions, args.rows), indent=1))

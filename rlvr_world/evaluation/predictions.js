@@ -17,7 +17,6 @@ function make(tag, className, ...inside) {
 }
 
 function block(title, text, kinds = {}) {
-  if (text.startsWith("data:image/")) return [make("h4", "note", title), picture(text, title)];
   const pre = make("pre", "", ...text.split("\n").map((line) => make("span", kinds[line[0]] || "", line || " ")));
   return [make("h4", "note", title), Object.assign(pre, { tabIndex: 0, ariaLabel: title })]; // scrolls by keyboard too
 }
@@ -49,7 +48,8 @@ function row(one, models) {
   made.addEventListener("toggle", () => {
     if (!made.open || made.children.length > 1) return;
     const cards = Object.entries(one.said).map(([model, said]) => card(model, said));
-    const state = one.state ? block("the state before", one.state) : [];
+    const drawn = one.state.startsWith("data:image/");
+    const state = drawn ? [picture(one.state, "the state before")] : one.state ? block("the state before", one.state) : [];
     made.append(make("div", "opened", ...state, make("div", "grid two", ...cards)));
   });
   return made;

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SFTConfig, at_least, check_shape
 from rlvr_world.domains.splits import evened, held_out, mix_unchanged
@@ -41,9 +41,27 @@ class RowsRecipe(Recipe):
         """The rows of a file; ``column`` holds their reasoning."""
         ...
 
+    @abstractmethod
+    def asked(self, config: Config, row: Transition) -> str:
+        """The prompt of a row, for a teacher."""
+        ...
+
+    @abstractmethod
+    def graded(self, config: Config, row: Transition, text: str) -> float:
+        """How right a teacher's text is: 1 exactly so."""
+        ...
+
+    @abstractmethod
+    def record(self, row: Transition) -> dict[str, Any]:
+        """The row as ``read`` reads it."""
+        ...
+
     def files(self, config: Config) -> Mapping[str, str]:
         """The row files that the config names, with the column of each that holds reasoning."""
         return {config.data.train: reasoning_column(config), config.data.test: ""}
+
+    def lengths(self, config: Config) -> tuple[int, int, int]:
+        return config.model.vocabulary, config.data.max_prompt, config.data.max_response
 
     def row_faults(self, config: Config) -> list[str]:
         from rlvr_world.domains.row_files import skipping
@@ -67,8 +85,12 @@ def train_file(config: Config) -> str:
 
 def reasoning_column(config: Config) -> str:
     """The column of reasoning that likelihood training fits; empty for none."""
-    fitted = config.sft.steps or config.control.enabled
-    return config.data.reasoning_column if config.sft.reasoning and fitted else ""
+    return config.data.reasoning_column if config.sft.reasoning and has_likelihood(config) else ""
+
+
+def has_likelihood(config: Config) -> bool:
+    """Whether a stage of likelihood training is to run."""
+    return bool(config.sft.steps or config.control.enabled)
 
 
 def shared_out(
@@ -149,6 +171,7 @@ def published_rl(steps: int, prompts: int, minibatches: int) -> RLConfig:
         minibatches=minibatches,
         optimizer=OptimizerConfig(1e-6),
         forward_tokens=32768,
+        max_rows=128,
         entropy=0.001,
         drop_zero_variance=False,
     )

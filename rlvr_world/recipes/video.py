@@ -1,4 +1,4 @@
-"""Video recipes: PushT, rope and granular worlds at small size, and the published RT-1 and DINO-WM settings."""
+"""Video recipes: PushT, rope and granular worlds at small size, robots, and the published RT-1 and DINO-WM settings."""
 
 from __future__ import annotations
 
@@ -125,6 +125,31 @@ def _pushed(kind: Literal["rope", "granular"], spec: RopeSpec | GranularSpec, th
     )
 
 
+def robot() -> Config:
+    """Between PushT at 32x32 and RT-1: at 128x160 one more width halves the frame once more, to 8x10 tokens."""
+    config = pusht()
+    data = replace(
+        config.data,
+        source="lerobot",
+        height=64,
+        width=64,
+        fit="letterbox",
+        context=2,
+        frame_skip=5,
+        action_pool=5,
+        action_bins=64,
+        tokenizer=_small_visual_tokenizer(widths=(32, 64, 96, 96)),
+    )
+    return replace(
+        config,
+        recipe="robot",
+        summary="your robot's recordings (data.source, data.path) at 64x64, two frames to the next one (2 cores, GPU)",
+        data=data,
+        model=ModelConfig(hidden=192, layers=6, heads=6),
+        rl=replace(config.rl, seeds=(0,)),
+    )
+
+
 RT1 = VideoConfig(
     source="npz",
     split=EpisodeSplitRule(kind="every_nth", every=100),
@@ -213,5 +238,5 @@ def granular_dino() -> Config:
 
 RECIPES = {
     made.__name__: VideoRecipe(made)
-    for made in (pusht, pusht_multi, rope, granular, rt1_single, rt1_multi, pusht_dino, rope_dino, granular_dino)
+    for made in (pusht, pusht_multi, rope, granular, robot, rt1_single, rt1_multi, pusht_dino, rope_dino, granular_dino)
 }

@@ -85,7 +85,8 @@ class VideoRecipe(Recipe):
         from rlvr_world.domains.video.token_cache import TokenCache
 
         data: VideoConfig = config.data
-        cache = TokenCache(stage.tokenizer, (data.height, data.width), Path(data.cache).expanduser() / "tokens")
+        kept = Path(data.cache).expanduser() / "tokens"
+        cache = TokenCache(stage.tokenizer, (data.height, data.width), kept, data.fit)
         return _domain(config, fit_codec(data, parts(data)["train"], cache), cache)
 
     def first_stage(self, config: Config) -> FirstStage | None:
@@ -142,6 +143,13 @@ class VideoRecipe(Recipe):
             order_embeddings(model, codec.layout, cache, config.seed)
         setattr(model.config, CODEC, codec.to_json())
         return model, None
+
+    def lengths(self, config: Config) -> tuple[int, int, int]:
+        from rlvr_world.domains.video.codec import planned_layout
+
+        layout = planned_layout(config.data)
+        prompt = layout.prompt_length
+        return layout.vocabulary, prompt, layout.max_length - prompt
 
     def adopt(self, config: Config, model: Model, world: Path) -> None:
         from rlvr_world.domains.video.codec import codec_of, read_ranges

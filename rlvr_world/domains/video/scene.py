@@ -18,7 +18,6 @@ from torch import Tensor
 from rlvr_world.domains.video.domain import VideoDomain
 from rlvr_world.domains.video.episodes import FramesInMemory, read_question
 from rlvr_world.domains.video.layout import Frames
-from rlvr_world.domains.video.token_cache import read_frames
 from rlvr_world.errors import InputError
 from rlvr_world.types import Asked, Malformed, Outcome, Script, Transition, Written
 
@@ -76,7 +75,7 @@ class VideoScene:
                 raise InputError("start, state: the model has proprioception; give it as agent_pos beside pixels")
             known = codec.proprio.bins_of(felt[kept[-count:]], "start, agent_pos")
         bins = codec.actions.bins_of(done[len(done) - count + 1 :], "start, action")
-        pixels = read_frames(clip, codec.size)[-1]
+        pixels = self.domain.cache.read(clip)[-1]
         return Film(pixels, _rows(frames_Tn), _rows(bins), _rows(known), tuple(context.tolist()), window)
 
     def read_action(self, given: Any) -> np.ndarray:

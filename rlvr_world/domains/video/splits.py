@@ -58,6 +58,8 @@ def parts(data: VideoConfig) -> Parts:
         bad = _unread(data, episodes)
         faults += [bad[n] for n in numbers if n in bad]
         found[name] = (episodes, [n for n in numbers if n not in bad])
+        if numbers and not found[name][1]:
+            raise InputError(f"{episodes.name}: no episode for {name} reads; the last: {faults[-1]}")
     found.skipped = faults
     return found
 

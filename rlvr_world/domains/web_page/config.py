@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from rlvr_world.config import at_least, what
@@ -53,8 +54,9 @@ class BrowserSpec:
             raise InputError(
                 f"path: expected the folder or address of site={self.site}, and none for miniwob, got {self.path!r}"
             )
-        if self.login and self.site != "url":
-            raise InputError(f"login: expected a login step with site=url alone, got {self.login!r} with {self.site}")
+        if self.login and (self.site != "url" or not Path(self.login).expanduser().is_file()):
+            wanted = "the path of a Python file, with site=url alone"
+            raise InputError(f"login: expected {wanted}, got {self.login!r} with site={self.site}")
 
 
 @dataclass(frozen=True)

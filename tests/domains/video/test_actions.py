@@ -65,6 +65,18 @@ def test_ranges_that_do_not_fit_the_data_are_refused() -> None:
     assert PUSH.outside(normalised_late).tolist() == [0.6, 0.0]
 
 
+def test_a_field_that_was_constant_in_training_is_clamped_and_told(capsys: pytest.CaptureFixture[str]) -> None:
+    bins = ActionBins((-1.0, 0.5), (1.0, 0.5))
+    rows = np.float32([[0.0, 0.5], [0.5, 0.9], [1.0, 0.1]])
+    bins.check_fit({"e0": rows})
+    assert "field 1 is always 0.5 in the training data; here 2 of 3 values differ, and are clamped" in (
+        capsys.readouterr().err
+    )
+    assert bins.bins_of(rows)[:, 1].tolist() == [0, 255, 0]
+    bins.check_fit({"e0": rows[:1]})
+    assert not capsys.readouterr().err
+
+
 def test_fitted_ranges() -> None:
     rng = np.random.default_rng(0)
     arrays = [rng.normal(size=(200, 2)).astype(np.float32) for _ in range(5)]

@@ -414,6 +414,126 @@ def test_folder_numbers_that_do_not_fit_are_named(tmp_path: Path) -> None:
         open_episodes("folder", tmp_path)
 
 
+def write_usual_folder(root: Path, first: int = 1, seconds: float = 0.1) -> Path:
+    """A mov an episode in a folder of its own, a CSV file with numbered episodes, steps from 1 on, and a state."""
+    lines = ["episode_index,frame_index,timestamp,action_x,action_y,state.0,state.1,state.2"]
+    for index, arrays in enumerate(data()):
+        write_mp4(root / "videos" / f"episode_{index + 9:06d}.mov", arrays["image"])
+        for step, (action, state) in enumerate(zip(arrays["action"], arrays["proprio"], strict=True)):
+            numbers = [index + 9, first + step, round(step * seconds, 3), *action, *state]
+            lines.append(",".join(map(str, numbers)))
+    (root / "steps.csv").write_text("\n".join([lines[0], *lines[:0:-1]]))
+    return root
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_folder_takes_the_usual_layouts(tmp_path: Path, first: int) -> None:
+    episodes = open_episodes("folder", write_usual_folder(tmp_path, first))
+    assert list(episodes.ids) == ["episode_000009", "episode_000010", "episode_000011"]
+    for index, arrays in enumerate(data()):
+        np.testing.assert_allclose(episodes.actions(index), arrays["action"], rtol=1e-5)
+        proprio = episodes.proprio(index)
+        assert proprio is not None
+        np.testing.assert_allclose(proprio, arrays["proprio"], rtol=1e-5)
+        expected = [20 + 60 * index + 4 * step for step in range(LENGTHS[index])]
+        np.testing.assert_allclose(grey(episodes.frames(index, range(LENGTHS[index]))), expected, atol=1)
+
+
+def test_folder_rows_and_frames_of_two_rates_meet_by_time(tmp_path: Path) -> None:
+    """Every other frame has a row: by its time it is found, by count it would be another."""
+    write_folder(tmp_path)
+    table = pq.read_table(tmp_path / "steps.parquet")
+    kept = [row for row in table.to_pylist() if row["step"] % 2 == 0]
+    rows = [row | {"step": row["step"] // 2, "timestamp": row["step"] / 10} for row in kept]
+    write_table(tmp_path / "steps.parquet", rows)
+    episodes = open_episodes("folder", tmp_path)
+    assert list(episodes.lengths) == [4, 6, 3]
+    np.testing.assert_allclose(grey(episodes.frames(1, range(6))), [80 + 8 * step for step in range(6)], atol=1)
+    write_table(tmp_path / "steps.parquet", [row | {"timestamp": row["timestamp"] * 3} for row in rows])
+    with pytest.raises(InputError, match=r"run_0\.mp4, episode run_0, step 2: expected a frame at 1\.200 s"):
+        open_episodes("folder", tmp_path)
+    write_table(tmp_path / "steps.parquet", [{k: v for k, v in row.items() if k != "timestamp"} for row in rows])
+    with pytest.raises(
+        InputError, match=r"expected 0 to 6, as its mp4 has 7 frames, got 4 rows from 0 to 3; .* timestamp"
+    ):
+        open_episodes("folder", tmp_path)
+    faults: list[InputError] = []
+    with pytest.raises(InputError, match="expected at least one episode that reads"):
+        open_episodes("folder", tmp_path, on_fault=faults.append)
+    assert len(faults) == 3
+
+
+def test_folder_takes_categories_and_a_row_fewer(tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    table = pq.read_table(tmp_path / "steps.parquet")
+    rows = [row for row in table.to_pylist() if row["step"] < LENGTHS[int(row["episode"][-1])] - 1]
+    table = pa.Table.from_pylist(rows).drop_columns(["proprio"])
+    column = table["episode"].combine_chunks().dictionary_encode()
+    pq.write_table(table.set_column(0, "episode", column), tmp_path / "steps.parquet")
+    episodes = open_episodes("folder", tmp_path)
+    assert list(episodes.lengths) == list(LENGTHS)
+    np.testing.assert_allclose(episodes.actions(1)[:-1], data()[1]["action"][:-1], rtol=1e-5)
+    np.testing.assert_array_equal(episodes.actions(1)[-1], episodes.actions(1)[-2])
+
+
+def test_folder_steps_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    file = write_folder(tmp_path) / "steps.parquet"
+    edit(file, "step", lambda values: values.__setitem__(slice(None), [f"step {value}" for value in values]))
+    with pytest.raises(InputError, match=r"steps\.parquet, field step: expected a number a row"):
+        open_episodes("folder", tmp_path)
+    edit(file, "step", lambda values: values.__setitem__(slice(None), [None] * 3 + [0] * (len(values) - 3)))
+    with pytest.raises(InputError, match=r"field step: expected 0 to \d+, as its mp4 has"):
+        open_episodes("folder", tmp_path)
+
+
+def test_folder_of_several_cameras(tmp_path: Path) -> None:
+    write_usual_folder(tmp_path)
+    shutil.move(tmp_path / "videos", tmp_path / "top")
+    shutil.copytree(tmp_path / "top", tmp_path / "wrist")
+    with pytest.raises(InputError, match=r"got several; name a folder of top, wrist in data\.camera"):
+        open_episodes("folder", tmp_path)
+    assert len(open_episodes("folder", tmp_path, camera="wrist").ids) == 3
+
+
+# HDF5
+
+
+def test_hdf5_of_an_episode_a_file(tmp_path: Path) -> None:
+    """As ALOHA and ACT keep them."""
+    h5py = pytest.importorskip("h5py")
+    for index, arrays in enumerate(data()):
+        with h5py.File(tmp_path / f"episode_{index}.hdf5", "w") as file:
+            file["action"], file["observations/qpos"] = arrays["action"], arrays["proprio"]
+            file["observations/images/top"], file["observations/images/wrist"] = arrays["image"], arrays["image"] // 2
+    with pytest.raises(InputError, match=r"expected one camera of top, wrist, got ''; name one in data\.camera"):
+        open_episodes("hdf5", tmp_path)
+    episodes = open_episodes("hdf5", tmp_path, camera="wrist,top")
+    assert list(episodes.ids) == ["episode_0", "episode_1", "episode_2"]
+    assert list(episodes.lengths) == list(LENGTHS)
+    frames = episodes.frames(1, [3, 0, 3])
+    assert frames.shape == (3, 32, 96, 3)
+    assert frames[:, 0, [0, -1], 0].tolist() == [[46, 92], [40, 80], [46, 92]]
+    proprio = episodes.proprio(2)
+    assert proprio is not None
+    np.testing.assert_allclose(proprio, data()[2]["proprio"], rtol=1e-6)
+
+
+def test_hdf5_that_does_not_read_is_named(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    file = write_hdf5(tmp_path) / "push.hdf5"
+    with h5py.File(file, "a") as store:
+        del store["data/demo_9/actions"]
+        store["data/demo_9/acts"] = np.zeros((12, 2))
+    with pytest.raises(InputError, match=r"push\.hdf5, episode push/demo_000009: expected the field action or actions"):
+        open_episodes("hdf5", tmp_path)
+    faults: list[InputError] = []
+    assert open_episodes("hdf5", file, on_fault=faults.append).ids == ["demo_000008", "demo_000010"]
+    assert len(faults) == 1
+    file.write_bytes(file.read_bytes()[:900])
+    with pytest.raises(InputError, match=r"push\.hdf5: it does not read as HDF5"):
+        open_episodes("hdf5", tmp_path)
+
+
 # LeRobot
 
 

@@ -121,6 +121,18 @@ def test_pooled_actions() -> None:
             Clips(Recorded([20]), [0], Window(context=1, horizon=1, frame_skip=4, pool=pool))
 
 
+def test_chosen_numbers_of_an_action() -> None:
+    clips = Clips(Recorded([6]), [0], Window(context=1, horizon=1, frame_skip=2, dims=(1,)))
+    assert clips[1].action.tolist() == [[-1, -2], [-3, -4]]
+    both = Clips(Recorded([6]), [0], Window(context=1, horizon=1, dims=(1, 0)))
+    assert both[0].action.tolist() == [[0, 0], [-1, 1]]
+    wrong = Clips(Recorded([6]), [0], Window(context=1, horizon=1, dims=(0, 2)))
+    with pytest.raises(
+        InputError, match=r"data\.action_dims: expected numbers from 0 to 1, as the actions of made hav"
+    ):
+        wrong[0]
+
+
 def test_multi_step_clip() -> None:
     clips = Clips(Recorded([40]), [0], Window(context=1, horizon=7, context_back=15))
     assert len(clips) == 33

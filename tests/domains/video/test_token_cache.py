@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from rlvr_world.domains.video import token_cache as tokens_module
 from rlvr_world.domains.video.augmentation import Jittered, recolour
-from rlvr_world.domains.video.episodes import Clip
+from rlvr_world.domains.video.episodes import Clip, FramesInMemory
 from rlvr_world.domains.video.readers.npz import NpzEpisodes, write_npz
 from rlvr_world.domains.video.splits import Clips, Window
 from rlvr_world.domains.video.token_cache import TokenCache, read_frames, whole_clip
@@ -187,6 +187,20 @@ def test_frames_are_read_at_one_size() -> None:
     assert torch.allclose(read_frames(clip, (16, 24)).mean((2, 3)), F.avg_pool2d(plain, 2).mean((2, 3)), atol=0.02)
     with pytest.raises(InputError, match="multiples of 4"):
         TokenCache(frame_tokenizer(), (30, 30), Path())
+
+
+@pytest.mark.parametrize(("fit", "above", "white"), [("letterbox", 0.0, 12), ("crop", 1.0, 24)])
+def test_frames_of_another_shape_are_fitted(fit: str, above: float, white: int) -> None:
+    """16 rows of 32 columns, grey at the sides and white in the middle, brought to a square."""
+    image = np.full((1, 16, 32, 3), 255, np.uint8)
+    image[:, :, :10] = image[:, :, 22:] = 128
+    wide = read_frames(FramesInMemory(image).clip, (32, 32), fit)[0, 0]
+    tall = read_frames(FramesInMemory(image.swapaxes(1, 2)).clip, (32, 32), fit)[0, 0]
+    torch.testing.assert_close(tall, wide.T)
+    assert wide[1, 16].item() == pytest.approx(above)
+    assert wide[16, 1].item() == pytest.approx(128 / 255)
+    assert (wide[16] > 0.75).sum().item() == pytest.approx(white, abs=1), "a crop doubles the scale"
+    assert tuple(read_frames(FramesInMemory(image).clip, (16, 32), fit).shape) == (1, 3, 16, 32)
 
 
 def test_jitter_is_one_draw_an_episode() -> None:

@@ -398,9 +398,9 @@ def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         collect_rows(BrowserSpec(site="folder", path=str(tmp_path)), tmp_path)
     with pytest.raises(InputError, match="apps/gmail"):
         collect_rows(BrowserSpec(site="infinity", path=str(tmp_path)), tmp_path)
-    with pytest.raises(InputError, match="steps is 0"):
+    with pytest.raises(InputError, match="steps: expected at least 1, got 0"):
         BrowserSpec(steps=0)
-    with pytest.raises(InputError, match="name the folder"):
+    with pytest.raises(InputError, match="path: expected the folder or address"):
         BrowserSpec(path="pages")
     fake = tmp_path / "not-a-browser"
     fake.write_text("#!/bin/sh\nexit 1\n")
@@ -497,6 +497,7 @@ def test_a_server_is_a_site_and_its_login_a_script(shop: str, tmp_path: Path):
 
 def test_a_login_or_a_server_that_does_not_work_is_told(shop: str, tmp_path: Path):
     script = tmp_path / "login.py"
+    script.touch()
     spec = BrowserSpec(site="url", path=shop, login=str(script))
     script.write_text(LOGIN.format(shop=shop, button="#absent"))
     with pytest.raises(InputError, match=r"login: Page\.click: Timeout 1500ms exceeded"):
@@ -509,5 +510,7 @@ def test_a_login_or_a_server_that_does_not_work_is_told(shop: str, tmp_path: Pat
         collect_rows(spec, tmp_path)
     with pytest.raises(InputError, match=r"path=http://shop\.test: expected an address such as http://localhost:3000"):
         collect_rows(BrowserSpec(site="url", path="http://shop.test"), tmp_path)
-    with pytest.raises(InputError, match="a login step is for site=url only"):
+    with pytest.raises(
+        InputError, match=r"login: expected the path of a Python file, with site=url alone, got 'login\.py'"
+    ):
         BrowserSpec(login="login.py")

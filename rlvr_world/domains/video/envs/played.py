@@ -75,7 +75,7 @@ class _Episode:
 
     def seen(self) -> Any:
         frame = FramesInMemory(np.ascontiguousarray(self.world.picture())[None]).clip
-        pixels = read_frames(frame, (self.data.height, self.data.width))[0]
+        pixels = read_frames(frame, (self.data.height, self.data.width), self.data.fit)[0]
         image = (pixels * 255).round().byte().movedim(0, -1).numpy()
         return {"pixels": image, "agent_pos": self.world.felt().astype(np.float32)} if self.data.proprio else image
 

@@ -18,11 +18,11 @@ import pyarrow.csv
 from rlvr_world.domains.row_files import OnFault, telling
 from rlvr_world.domains.video.episodes import checked_actions, checked_rows, checked_steps
 from rlvr_world.domains.video.readers.mp4 import Video, open_video, read_frames
-from rlvr_world.domains.video.readers.parquet import ACTION, STATE, matrix, read_table
+from rlvr_world.domains.video.readers.parquet import ACTION, STATE, matrix, numbers, read_table
 from rlvr_world.errors import InputError
 
 _EPISODE = ("episode", "episode_id", "episode_index", "episode_name")
-_STEP = ("step", "step_index", "frame", "frame_index", "t")
+_STEP = ("step", "step_index", "frame", "frame_index")
 _TIME = ("timestamp", "time")
 
 
@@ -36,12 +36,12 @@ class FolderEpisodes:
         root = Path(folder)
         tables = [file for kind in ("parquet", "csv") for file in sorted(root.rglob(f"*.{kind}"))]
         files = [file for kind in ("mp4", "mov") for file in sorted(root.rglob(f"*.{kind}"))]
-        videos = {file.stem: file for file in files if not camera or camera in file.relative_to(root).parts[:-1]}
-        if not camera and len(videos) < len(files):
+        files = [file for file in files if not camera or camera in file.relative_to(root).parts[:-1]]
+        videos = {file.stem: file for file in files}
+        if len(videos) < len(files):
             folders = ", ".join(sorted({file.parent.name for file in files}))
-            raise InputError(
-                f"{root}: expected one video an episode, got several; name a folder of {folders} in data.camera"
-            )
+            got = f"got several; name a folder of {folders} in data.camera"
+            raise InputError(f"{root}: expected one video an episode, {got}")
         if len(tables) != 1 or not videos:
             got = f"found {len(tables)} and {len(videos)}; check the path"
             raise InputError(f"{root}: expected one .parquet or .csv file and an .mp4 or .mov file an episode, {got}")
@@ -53,7 +53,7 @@ class FolderEpisodes:
         if not self._columns["action"]:
             raise InputError(f"{self._file}: expected a column action or columns action_<name>, found none; add them")
         names = np.array([_stem(str(value), videos) for value in table[episode].to_pylist()])
-        steps = table[self._step].to_numpy()
+        steps = numbers(table[self._step], f"{self._file}, field {self._step}")
         order = np.lexsort((steps, names))  # sorted by episode as the ids are, then by step: an episode is a slice
         self._table = table.take(pa.array(order))
         ids, starts, counts = np.unique(names[order], return_index=True, return_counts=True)
@@ -95,17 +95,17 @@ class FolderEpisodes:
 
     def _frames_of(self, video: Video, name: str, rows: pa.Table) -> np.ndarray:
         """The number of the frame of each step: by time where the rows have times, else counted alike."""
-        steps, length = rows[self._step].to_pylist(), len(video)
+        steps, length = numbers(rows[self._step], "").tolist(), len(video)
         known = len(rows) if self._time else length
         if steps not in [list(range(first, first + count)) for first in (0, 1) for count in (known, known - 1)]:
             wanted = f"0 to {known - 1}" + (
                 "" if self._time else f", as its {video.file.suffix[1:]} has {length} frames"
             )
-            got = f"{len(steps)} rows from {steps[0]} to {steps[-1]}; export the episode again, or add a timestamp"
+            got = f"{len(steps)} rows from {steps[0]:g} to {steps[-1]:g}; export the episode again, or add a timestamp"
             raise InputError(f"{self._file}, episode {name}, field {self._step}: expected {wanted}, got {got}")
         if not self._time:
             return np.arange(length)
-        times = rows[self._time].to_numpy().astype(float)
+        times = numbers(rows[self._time], f"{self._file}, episode {name}, field {self._time}")
         step = float(np.median(np.diff(times))) if len(times) > 1 else np.inf
         return video.at(times - times[0] + video.shown_T[0] * video.seconds_per_tick, step, name)
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from rlvr_world.domains.row_files import OnFault, parse_json, read_records, take, telling
 from rlvr_world.domains.video.episodes import checked_actions, checked_rows, checked_steps, chosen_cameras, side_by_side
-from rlvr_world.domains.video.readers.parquet import ACTION, STATE, matrix, read_table
+from rlvr_world.domains.video.readers.parquet import ACTION, STATE, matrix, numbers, read_table
 from rlvr_world.errors import InputError
 
 _VIDEO_PARTS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
@@ -52,8 +52,7 @@ class LeRobotEpisodes:
         self._filled: Counter[Path] = Counter()
         """Frames that the episodes of a video file have together."""
         self._rows = self._episode_rows(where, on_fault)
-        self._numbers = [row["episode_index"] for row in self._rows]
-        self.ids: Sequence[str] = [f"episode_{number:06d}" for number in self._numbers]
+        self.ids: Sequence[str] = [f"episode_{row['episode_index']:06d}" for row in self._rows]
         self.lengths: Sequence[int] = [row["length"] for row in self._rows]
         self._videos: dict[Path, Any] = {}
         self.files = [self._root]
@@ -88,36 +87,37 @@ class LeRobotEpisodes:
         if self._info["codebase_version"].startswith("v3"):
             columns = ["episode_index", "length", "data/chunk_index", "data/file_index"]
             columns += [f"videos/{camera}/{part}" for camera in videos for part in _VIDEO_PARTS]
-            rows = [
-                row for file in sorted(folder.glob("**/*.parquet")) for row in read_table(file, columns).to_pylist()
-            ]
+            for file in sorted(folder.glob("**/*.parquet")):
+                rows += read_table(file, columns).to_pylist()
         elif (file := folder.with_suffix(".jsonl")).is_file():
             for _, where, record in read_records([file]):
                 rows.append({key: take(record, key, int, where) for key in ("episode_index", "length")})
         if not rows:
             raise InputError(f"{folder}: expected the episodes' lengths and places, found none; {_AGAIN}")
         kept = []
-        begins = f"videos/{videos[0]}/{_VIDEO_PARTS[2]}" if videos else ""
-        for row in sorted(rows, key=lambda row: row.get(begins) or 0.0):  # as they lie in their files
+        for row in rows:
             with telling(on_fault):
-                for camera in videos:
-                    self._add_to_file(row, camera, f"{folder}, episode {row['episode_index']}")
+                self._check_row(row, videos, f"{folder}, episode {row['episode_index']}")
                 kept.append(row)
+        for camera in videos:
+            for row in sorted(kept, key=lambda row: row.get(f"videos/{camera}/from_timestamp", 0.0)):
+                file = self._place("video_path", row, camera)
+                row[f"before/{camera}"] = self._filled[file]
+                self._filled[file] += row["length"]
         return sorted(kept, key=lambda row: row["episode_index"])
 
-    def _add_to_file(self, row: dict[str, Any], camera: str, where: str) -> None:
-        """Note how many frames of its file come before the episode's. InputError where the row contradicts itself."""
-        start, end = (row.get(f"videos/{camera}/{part}", 0.0) for part in _VIDEO_PARTS[2:])
-        if start is None or end is None:
+    def _check_row(self, row: dict[str, Any], videos: Sequence[str], where: str) -> None:
+        kinds = {**dict.fromkeys(("chunk_index", "file_index"), int), **dict.fromkeys(_VIDEO_PARTS[2:], float)}
+        if any(row.get(f"videos/{camera}/from_timestamp", 0.0) is None for camera in videos):
             mend = "name another camera, or leave the episode out with data.skip_faulty=true"
-            raise InputError(f"{where}: it has no video of {camera}; {mend}")
-        file = self._place("video_path", row, camera)
-        row[f"before/{camera}"] = self._filled[file]
-        self._filled[file] += row["length"]
-        shown = (end - start) * self._info["fps"]
-        if end and abs(shown - row["length"]) > 0.5:
-            got = f"{row['length']} rows of data but {shown:.1f} frames of {camera}"
-            raise InputError(f"{where}: {got}; export the episode again")
+            raise InputError(f"{where}: it has no video of {' or '.join(videos)}; {mend}")
+        for key in row:
+            take(row, key, kinds.get(key.rpartition("/")[2], int), where)
+        for camera in videos if self._info["codebase_version"].startswith("v3") else ():
+            start, end = (row[f"videos/{camera}/{part}"] for part in _VIDEO_PARTS[2:])
+            if abs((shown := (end - start) * self._info["fps"]) - row["length"]) > 0.5:
+                got = f"{row['length']} rows of data but {shown:.1f} frames of {camera}"
+                raise InputError(f"{where}: {got}; export the episode again")
 
     def _place(self, pattern: str, row: dict[str, Any], camera: str = "") -> Path:
         """The file that ``data_path`` or ``video_path`` names for an episode."""
@@ -133,21 +133,18 @@ class LeRobotEpisodes:
     def _where(self, episode: int) -> str:
         return f"{self._place('data_path', self._rows[episode])}, episode {self.ids[episode]}"
 
-    def _column(self, episode: int, field: str) -> np.ndarray:
-        """[T, width] of a column, by step."""
-        table = self._table(self._place("data_path", self._rows[episode]))
-        return matrix(table[field].take(self._order(episode, table)), f"{self._where(episode)}, field {field}")
-
     def _matrix(self, episode: int, field: str) -> tuple[np.ndarray, str, int, int]:
-        """A column with what it is checked by."""
+        """A column [T, width], by step, with what it is checked by."""
+        table = self._table(self._place("data_path", self._rows[episode]))
         width, where = int(np.prod(self._features[field]["shape"])), f"{self._where(episode)}, field {field}"
-        return self._column(episode, field), where, self.lengths[episode], width
+        return matrix(table[field].take(self._order(episode, table)), where), where, self.lengths[episode], width
 
     def _order(self, episode: int, table: pa.Table) -> pa.Array:
         """The rows of an episode in its file, by step; raises InputError where they are not as many as its frames."""
         last = self.lengths[episode] - 1
-        rows = np.flatnonzero(table["episode_index"].to_numpy() == self._numbers[episode])
-        steps = table["frame_index"].to_numpy()[rows]
+        numbers_of, steps_of = (numbers(table[key], self._where(episode)) for key in ("episode_index", "frame_index"))
+        rows = np.flatnonzero(numbers_of == self._rows[episode]["episode_index"])
+        steps = steps_of[rows]
         if sorted(steps) != list(range(last + 1)):
             got = f"expected the steps 0 to {last} that meta/episodes states, got {len(steps)} rows"
             raise InputError(f"{self._where(episode)}, field frame_index: {got}; {_AGAIN}")
@@ -161,7 +158,7 @@ class LeRobotEpisodes:
         """The encoded images of an episode, by step."""
         file = self._place("data_path", self._rows[episode])
         self._order(episode, self._table(file))  # for its check: as many rows as frames
-        only = [("episode_index", "==", self._numbers[episode])]
+        only = [("episode_index", "==", self._rows[episode]["episode_index"])]
         images: list[Any] = read_table(file, ["frame_index", camera], only).sort_by("frame_index")[camera].to_pylist()
         return images
 
@@ -180,8 +177,10 @@ class LeRobotEpisodes:
         that say otherwise have drifted: recorders add up durations (lerobot issue 3177).
         """
         row, fps, video = self._rows[episode], self._info["fps"], self._open(episode, camera)
-        timed = "timestamp" in self._features
-        times = self._column(episode, "timestamp")[:, 0] if timed else np.arange(self.lengths[episode]) / fps
+        times = np.arange(self.lengths[episode]) / fps
+        if "timestamp" in self._features:
+            table = self._table(self._place("data_path", row))
+            times = numbers(table["timestamp"].take(self._order(episode, table)), f"{self._where(episode)}, timestamp")
         counted = self._filled[self._place("video_path", row, camera)] == len(video)
         first = row[f"before/{camera}"] if counted else None
         return video.at(row.get(f"videos/{camera}/from_timestamp", 0.0) + times, 1 / fps, self.ids[episode], first)
@@ -195,16 +194,17 @@ def _read_info(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise InputError(f"{file}: expected metadata of a LeRobotDataset ({error!r}); check the path") from None
     version = take(info, "codebase_version", str, str(file))
     if not version.startswith(("v3", "v2")):
-        raise InputError(
-            f"{file}: expected codebase_version v3.x or v2.x, got {version}; convert it with lerobot's script"
-        )
+        mend = "convert it with lerobot's script"
+        raise InputError(f"{file}: expected codebase_version v3.x or v2.x, got {version}; {mend}")
     if not take(info, "fps", float, str(file)) > 0:
         raise InputError(f"{file}, field fps: expected frames a second above 0, got {info['fps']}; {_AGAIN}")
     take(info, "data_path", str, str(file))
     features = take(info, "features", dict, str(file))
     for name in features:
         dtype = take(take(features, name, dict, str(file), "features."), "dtype", str, str(file), f"features.{name}.")
-        take(features[name], "shape", list, str(file), f"features.{name}.")
+        shape = take(features[name], "shape", list, str(file), f"features.{name}.")
+        if not all(isinstance(side, int) for side in shape):
+            raise InputError(f"{file}, field features.{name}.shape: expected whole numbers, got {shape}; {_AGAIN}")
         if dtype == "video":
             take(info, "video_path", str, str(file))
     return info, features

@@ -33,6 +33,14 @@ def read_table(file: Path, columns: Sequence[str] | None = None, filters: Any = 
         raise InputError(f"{file}: not a readable parquet file ({error}); download or export it again") from None
 
 
+def numbers(column: pa.ChunkedArray, where: str) -> np.ndarray:
+    """A column of one number a row, float64; null is NaN. InputError that names ``where`` for anything else."""
+    try:
+        return column.cast(pa.float64()).to_numpy()
+    except pa.ArrowException as error:
+        raise InputError(f"{where}: expected a number a row ({error}); mend the column") from None
+
+
 def matrix(column: pa.ChunkedArray, where: str) -> np.ndarray:
     """A column of numbers, or of lists (of lists) of them, as [rows, width]. A null at the end is left out. Raises
     InputError for rows of different width."""

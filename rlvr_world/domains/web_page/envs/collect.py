@@ -21,7 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from rlvr_world.domains.web_page.config import MINIWOB_TASKS, BrowserSpec
 from rlvr_world.domains.web_page.envs.explorer import choose_action
-from rlvr_world.domains.web_page.envs.sites import PageFailure, Site, folder, infinity, load_login, miniwob, server
+from rlvr_world.domains.web_page.envs.sites import PageFailure, Site, folder, infinity, miniwob, server
 from rlvr_world.domains.web_page.envs.snapshot import NOTHING, Observation
 from rlvr_world.errors import InputError
 from rlvr_world.system.files import write_whole
@@ -63,15 +63,15 @@ def opened(spec: BrowserSpec) -> AbstractContextManager[Site]:
     if spec.site == "infinity":
         return infinity(pages)
     if spec.site == "url":
-        return nullcontext(server(spec.path, spec.tasks, spec.allow))
+        return nullcontext(server(spec))
     return nullcontext(folder(pages) if spec.site == "folder" else miniwob())
 
 
 def _content(spec: BrowserSpec) -> tuple[Any, ...]:
     """What the rows depend on."""
-    fields = {name: value for name, value in asdict(spec).items() if name != "browser"}
+    fields = {name: value for name, value in asdict(spec).items() if name not in ("browser", "login")}
     if spec.site == "url":
-        return fields, Path(spec.login).read_text() if spec.login else ""
+        return fields, Path(spec.login).expanduser().read_text() if spec.login else ""
     if spec.site != "miniwob":
         path = Path(spec.path).expanduser()
         parts = (part for kind in ("html", "css", "js") for part in path.rglob(f"*.{kind}") if part.is_file())
@@ -87,8 +87,7 @@ async def _collect(spec: BrowserSpec, site: Site, out: IO[bytes]) -> None:
     rows = _resume(out)
     done = {(row["task"], row["seed"]) for row in rows}
     total = spec.transitions or len(tasks) * spec.episodes * spec.steps
-    login = load_login(Path(spec.login).expanduser()) if spec.login else None
-    async with Session(spec.browser, spec.allow, login) as session:
+    async with Session(spec.browser, spec.allow, site.login) as session:
         with progress(f"collecting {spec.site} pages", total, "rows") as update:
             update(_count(rows))
             for seed, task in product(range(spec.seed, spec.seed + spec.episodes), tasks):

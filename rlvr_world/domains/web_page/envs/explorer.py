@@ -41,6 +41,12 @@ def choose_action(page: Page, goal: str, acted: Collection[str], rng: random.Ran
     return f"{'hover' if rng.random() < 0.03 else 'click'} [{node.id}]"
 
 
+def clicks(page: Page) -> list[str]:
+    """The clicks from which something may come."""
+    nodes = (node for node in page.nodes if _WEIGHTS.get(node.role, 0) >= 2 and "disabled: True" not in node.text)
+    return [f"click [{node.id}]" for node in nodes]
+
+
 def _weight(node: Node, goal: str, used: Collection[str]) -> float:
     role, name, _ = node.parts
     weight = _WEIGHTS[role]

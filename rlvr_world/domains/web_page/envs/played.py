@@ -12,6 +12,7 @@ from rlvr_world.domains.replayed import Begun, Replayed
 from rlvr_world.domains.scene import MAX_ACTION, AnyText, read_text
 from rlvr_world.domains.web_page.config import BrowserSpec
 from rlvr_world.domains.web_page.envs.collect import begin, opened, tasks_of
+from rlvr_world.domains.web_page.envs.explorer import clicks
 from rlvr_world.domains.web_page.envs.session import Session
 from rlvr_world.domains.web_page.envs.sites import PageFailure, Site
 from rlvr_world.domains.web_page.rows import PageState
@@ -63,7 +64,7 @@ class _Browser:
 @contextmanager
 def _browser(spec: BrowserSpec) -> Iterator[_Browser]:
     with opened(spec) as site:
-        browser = _Browser(site, Session(spec.browser, spec.allow), asyncio.new_event_loop())
+        browser = _Browser(site, Session(spec.browser, spec.allow, site.login), asyncio.new_event_loop())
         thread = threading.Thread(target=browser.loop.run_forever, daemon=True)
         thread.start()
         try:
@@ -86,7 +87,7 @@ class _Episode:
         except PageFailure as error:
             browser.wait(browser.session.restart())
             raise InputError(f"task {task!r}, seed {seed}: its page does not open: {error}") from error
-        self.told: Mapping[str, Any] = {"task": task, "goal": goal}
+        self.told: Mapping[str, Any] = {"task": task, "goal": goal, "commands": clicks(page.page)}
         self.state = PageState(page.text, self._url(), goal)
 
     def _url(self) -> str:
@@ -112,6 +113,7 @@ class _Episode:
         page = await session.observation()
         over, reward = await session.run(self.browser.site.outcome)
         self.state = PageState(page.text, self._url(), before.goal, action)
-        return float(reward), bool(over), {"changed": page.text != before.text, "notes": session.notes()}
+        told = {"changed": page.text != before.text, "notes": session.notes(), "commands": clicks(page.page)}
+        return float(reward), bool(over), told
 
     def close(self) -> None: ...

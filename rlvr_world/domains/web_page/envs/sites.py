@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 from urllib.request import Request, urlopen
 
+from rlvr_world.domains.web_page.config import BrowserSpec
 from rlvr_world.domains.web_page.envs.chromium import is_outside
 from rlvr_world.errors import InputError
 
@@ -73,6 +74,8 @@ class Site:
     """Called before an episode. Raises PageFailure."""
     stateless: bool = False
     """Pages store nothing, so that one browser profile serves all episodes."""
+    login: Login | None = None
+    """Done once before all else."""
 
 
 def miniwob() -> Site:
@@ -93,21 +96,23 @@ def folder(path: Path) -> Site:
     return Site(path.resolve().as_uri() + "/", {page: Task(quote(page)) for page in pages})
 
 
-def server(url: str, pages: tuple[str, ...], allow: tuple[str, ...]) -> Site:
-    """An app that runs already, started on these pages, or on its first one."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or is_outside(url, allow):
+def server(spec: BrowserSpec) -> Site:
+    """An app that runs already, begun on the pages that are the tasks, or on that of the address."""
+    parts = urlsplit(spec.path)
+    if parts.scheme not in ("http", "https") or is_outside(spec.path, spec.allow):
         wanted = "an address such as http://localhost:3000, or of a host that allow=HOST names"
-        raise InputError(f"path={url}: expected {wanted}; pages reach nothing else")
-    return Site(f"{parts.scheme}://{parts.netloc}", {page: Task(page) for page in pages or (parts.path or "/",)})
+        raise InputError(f"path={spec.path}: expected {wanted}; pages reach nothing else")
+    pages = {page: Task(page) for page in spec.tasks or (parts.path or "/",)}
+    login = _login(Path(spec.login).expanduser()) if spec.login else None
+    return Site(f"{parts.scheme}://{parts.netloc}", pages, login=login)
 
 
-def load_login(file: Path) -> Login:
-    """The function ``login`` of a user's own script, an async one that gets Playwright's page."""
+def _login(file: Path) -> Login:
+    """The function of this name in a user's own script, an async one that gets Playwright's page."""
     try:
         login: Login | None = runpy.run_path(str(file)).get("login")
-    except (OSError, SyntaxError) as error:
-        raise InputError(f"login={file}: it does not read as a Python file ({error}); check the path") from None
+    except SyntaxError as error:
+        raise InputError(f"login={file}: it does not read as a Python file ({error}); write it anew") from None
     if not inspect.iscoroutinefunction(login):
         raise InputError(f"login={file}: expected `async def login(page)` there, got {login!r}; write it")
     return login
