@@ -23,7 +23,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-CALM = "#commands { height: 4.2rem; align-content: start; } #save { display: none; } .seen { max-height: none; }"
+CALM = """#commands { height: 4.2rem; align-content: start; } #commands:empty, #save { display: none; }
+.seen { max-height: none; } .seen img { max-width: 15rem; }"""
 """Style that keeps the page from jumping between frames."""
 COLOURS, CIRCLE = 128, 24
 SHOWN = {"typed": 900, "did": 2200, "moved": 150, "last": 3500}
