@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from rlvr_world.domains.scene import MAX_ACTION, MAX_TEXT, AnyText, read_text
+from rlvr_world.domains.scene import MAX_ACTION, MAX_TEXT, AnyText, is_count, read_text
 from rlvr_world.domains.text_game.config import TextWorldSpec
 from rlvr_world.domains.text_game.envs.afforded import afforded
 from rlvr_world.domains.text_game.envs.textworld import Game
@@ -30,8 +30,8 @@ class RealGames:
 
     def _make(self, name: str) -> Game:
         number = name.removeprefix("house-")
-        if not number.isdigit():
-            raise InputError(f"game {name!r}: expected a name such as house-0017, or its number")
+        if not number.isdecimal() or len(number) > 9:
+            raise InputError(f"game {name!r:.80}: expected a name such as house-0017, or its number")
         return Game(self.spec, random.Random(f"{self.spec.seed}/{int(number)}"))
 
     def _work_out(self, seen: str) -> Sequence[str]:
@@ -45,7 +45,9 @@ class RealGames:
                 raise InputError("start, state: a real game goes on from its own states alone; give one of a session's")
         else:
             chosen = options.get("game", self.spec.game_number(seed % self.spec.games))
-            name = f"house-{chosen:04d}" if isinstance(chosen, int) else str(chosen)
+            name = f"house-{chosen:04d}" if is_count(chosen) else chosen
+            if not isinstance(name, str):
+                raise InputError(f"start, game: expected a name such as house-0017, or its number, got {name!r:.80}")
             moment = self._seen(name, self._game(name).game.world.state, won=False)
         told = {"game": moment.game, "goal": self._game(moment.game).goal}
         return moment, {**told, "commands": self._possible(moment)}
