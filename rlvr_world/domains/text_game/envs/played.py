@@ -21,6 +21,7 @@ class RealGames:
     """The games of a spec as a ``World``: the seed, or ``options["game"]`` (a number or a name), says which."""
 
     render_mode = "ansi"
+    read_action = staticmethod(read_text)
 
     def __init__(self, spec: TextWorldSpec) -> None:
         self.spec = spec
@@ -30,7 +31,7 @@ class RealGames:
 
     def _make(self, name: str) -> Game:
         number = name.removeprefix("house-")
-        if not number.isdigit():
+        if not number.isdecimal():
             raise InputError(f"game {name!r}: expected a name such as house-0017, or its number")
         return Game(self.spec, random.Random(f"{self.spec.seed}/{int(number)}"))
 
@@ -53,9 +54,6 @@ class RealGames:
     def commands(self, game: str) -> Sequence[str]:
         """What a player of this game can ever type."""
         return self._game(game).possible if game else ()
-
-    def read_action(self, given: Any) -> str:
-        return read_text(given)
 
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
         return [self._step(moment, action) for moment, action in asked]

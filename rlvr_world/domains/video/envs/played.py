@@ -15,6 +15,7 @@ from rlvr_world.domains.video.envs.specs import DrawerSpec, PushTSpec, Spec
 from rlvr_world.domains.video.episodes import FramesInMemory
 from rlvr_world.domains.video.scene import read_numbers, spaces
 from rlvr_world.domains.video.token_cache import read_frames
+from rlvr_world.errors import InputError
 
 FIELDS = {"pusht": (2, 1.0), "rope": (4, 0.4), "granular": (4, 0.25), "drawer": (4, 1.0)}
 """Of an action, how many fields it has and how far each goes; a pushed table is as wide."""
@@ -30,7 +31,10 @@ def real_world(data: VideoConfig, live: int = 16) -> Replayed:
     both = spaces([-far] * count, [far] * count, (data.height, data.width), FELT * data.proprio)
 
     def begin(seed: int, options: Mapping[str, Any]) -> Begun:
-        return (int(options.get("episode", data.env.episodes + seed)),)
+        episode = options.get("episode", data.env.episodes + seed)
+        if not isinstance(episode, int) or episode < 0:
+            raise InputError(f"start, episode: expected a number of at least 0, got {episode!r:.40}")
+        return (episode,)
 
     def read(given: Any) -> tuple[float, ...]:
         return tuple(read_numbers(given, count).tolist())

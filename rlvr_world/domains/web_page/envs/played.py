@@ -37,7 +37,7 @@ class RealPages(Replayed):
     def _begin(self, seed: int, options: Mapping[str, Any]) -> Begun:
         site = self.browser.site
         tasks = tasks_of(self.spec, site)
-        task = options.get("task", tasks[seed % len(tasks)])
+        task = str(options.get("task", tasks[seed % len(tasks)]))
         if task not in site.tasks:
             raise InputError(f"start, task: expected one such as {tasks[0]!r}, got {task!r}")
         return task, seed
