@@ -106,7 +106,7 @@ def test_what_is_lost_on_the_way_back_to_a_state_is_lost() -> None:
     class Frail:
         """Every episode but the first breaks at a push of 1."""
 
-        told: Any = None
+        told: Any = ()
 
         def __init__(self, begun: Any) -> None:
             self.number, self.done, self.closed = len(opened), 0, False
