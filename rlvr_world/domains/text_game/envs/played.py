@@ -21,6 +21,7 @@ class RealGames:
     """The games of a spec as a ``World``: the seed, or ``options["game"]`` (a number or a name), says which."""
 
     render_mode = "ansi"
+    read_action = staticmethod(read_text)
 
     def __init__(self, spec: TextWorldSpec) -> None:
         self.spec = spec
@@ -55,9 +56,6 @@ class RealGames:
     def commands(self, game: str) -> Sequence[str]:
         """What a player of this game can ever type."""
         return self._game(game).possible if game else ()
-
-    def read_action(self, given: Any) -> str:
-        return read_text(given)
 
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
         return [self._step(moment, action) for moment, action in asked]
