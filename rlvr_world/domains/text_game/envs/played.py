@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from rlvr_world.domains.scene import MAX_ACTION, MAX_TEXT, AnyText, is_count, read_text
@@ -17,6 +17,15 @@ from rlvr_world.errors import InputError
 from rlvr_world.types import Asked, Outcome, Streams
 
 
+@lru_cache(maxsize=64)
+def _made(spec: TextWorldSpec, name: str) -> Game:
+    """Making a game takes longer than most of what is done in it, and every model of a run plays the same ones."""
+    number = name.removeprefix("house-")
+    if not number.isdecimal() or len(number) > 9:
+        raise InputError(f"game {name!r:.80}: expected a name such as house-0017, or its number")
+    return Game(spec, random.Random(f"{spec.seed}/{int(number)}"))
+
+
 class RealGames:
     """The games of a spec as a ``World``: the seed, or ``options["game"]`` (a number or a name), says which."""
 
@@ -26,14 +35,8 @@ class RealGames:
     def __init__(self, spec: TextWorldSpec) -> None:
         self.spec = spec
         self.action_space, self.observation_space = AnyText(MAX_ACTION), AnyText(MAX_TEXT)
-        self._game = lru_cache(maxsize=64)(self._make)
+        self._game = partial(_made, spec)
         self._afforded = lru_cache(maxsize=65536)(self._work_out)
-
-    def _make(self, name: str) -> Game:
-        number = name.removeprefix("house-")
-        if not number.isdecimal() or len(number) > 9:
-            raise InputError(f"game {name!r:.80}: expected a name such as house-0017, or its number")
-        return Game(self.spec, random.Random(f"{self.spec.seed}/{int(number)}"))
 
     def _work_out(self, seen: str) -> Sequence[str]:
         moment = read_moment(seen)
@@ -95,4 +98,4 @@ class RealGames:
         return drawn(observed(state))
 
     def close(self) -> None:
-        self._game.cache_clear()
+        """Holds nothing."""
