@@ -33,6 +33,13 @@ class RowsRecipe(Recipe):
         if config.model.source == "scratch":
             check_shape(config.model)
             at_least(config.model, "model.", vocabulary=259)  # all bytes, and the marks
+        if config.sft.reasoning and has_likelihood(config):
+            column, source = config.data.reasoning_column, config.data.source
+            if not column or source != "files":
+                got = f"got {column!r} with data.source={source}; name it, or set sft.reasoning=false"
+                raise InputError(
+                    f"data.reasoning_column: expected a column of row files with sft.reasoning=true, {got}"
+                )
         for path in filter(None, self.files(config)) if config.data.source == "files" else ():
             locate(path, "training or test")
 

@@ -100,6 +100,8 @@ def sample_each(
 
     A prompt is cut at the same place whatever others there are, so that a rollout is the same at any precision.
     """
+    for script in scripts:
+        check_length(model, len(script.prompt), script.max_response)
     found: dict[int, Rollout] = {}
     device = next(model.parameters()).device
     own = [OWN if len(script.prompt) >= 2 * OWN else 0 for script in scripts]
