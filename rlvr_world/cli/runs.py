@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 
@@ -54,8 +55,11 @@ def _train(args: argparse.Namespace) -> None:
     name = attribute or place.removesuffix(".py").replace("/", ".").rpartition(".")[2]
     args.run = args.run or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     from rlvr_world.runs import runner
+    from rlvr_world.system import ranks
 
-    runner.train(config, args.run)
+    with ranks.joined(config.model.device):
+        args.run = Path(ranks.by_first(lambda: str(args.run)))
+        runner.train(config, args.run)
     _plan_too(args.run)
 
 
@@ -71,7 +75,8 @@ def _plan_too(run: Path) -> None:
     from rlvr_world.cli.use import plan
     from rlvr_world.runs.runner import stored_config
 
-    if (config := stored_config(run)).plan.starts:
+    alone = os.environ.get("RANK", "0") == "0"  # of what torchrun started, the first does it
+    if alone and (config := stored_config(run)).plan.starts:
         plan(run, config)
 
 
@@ -79,6 +84,7 @@ def _eval(args: argparse.Namespace) -> None:
     from rlvr_world.evaluation.tables import markdown_table, result_table
     from rlvr_world.runs import runner, sources
     from rlvr_world.runs.folder import last_model, run_of
+    from rlvr_world.system import ranks
 
     run = run_of(args.model)
     if args.recipe:
@@ -89,10 +95,11 @@ def _eval(args: argparse.Namespace) -> None:
     else:
         raise InputError(f"{args.model}: lies in no run folder; say with --recipe whose rows to evaluate it on")
     model = last_model(args.model) if run == args.model else args.model
-    result = runner.evaluate_model(str(model), config)
-    print(markdown_table(result_table({str(model): result})))
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=1))
+    with ranks.joined(config.model.device):
+        result = runner.evaluate_model(str(model), config)
+        print(markdown_table(result_table({str(model): result})))
+        if args.out and ranks.first():
+            args.out.write_text(json.dumps(result, indent=1))
 
 
 def _adopt(args: argparse.Namespace) -> None:

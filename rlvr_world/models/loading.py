@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -188,6 +189,8 @@ def save_model(model: Model, tokenizer: TextTokenizer | None, folder: Path, worl
     if isinstance(model, PeftModel):
         # Told not to look for new embeddings, which "auto" would ask the hub about.
         model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
+        if len({p.device for p in model.parameters()}) > 1:  # see Learner: the frozen ones are on the CPU
+            model = copy.deepcopy(model).cpu()
         whole = merge_copy(model)
         verify_merge(model, whole)
     whole.save_pretrained(str(folder))
