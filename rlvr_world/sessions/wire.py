@@ -42,10 +42,12 @@ def read_fields(body: bytes, name: str) -> dict[str, Any]:
     """The fields of a request's body. Raises Refused that names the field where one is not of its type."""
     try:
         given = json.loads(body or b"{}")
+        json.dumps(given, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError):  # no JSON, no UTF-8, too many digits, nested too deep
         given = None
     if not isinstance(given, dict):
         raise Refused(422, "invalid_request", f"body: expected a JSON object, got {bytes(body[:40])!r}")
+    given = {field: value for field, value in given.items() if value is not None}
     if missing := [field for field in REQUIRED.get(name, ()) if field not in given]:
         raise Refused(
             422, "invalid_request", f"{missing[0]}: expected it in the body, got {', '.join(given) or 'nothing'}"
@@ -54,12 +56,10 @@ def read_fields(body: bytes, name: str) -> dict[str, Any]:
         kind = FIELDS[name].get(field)
         if kind is None:
             raise Refused(422, "invalid_request", f"{field!r:.40}: expected one of {', '.join(FIELDS[name])}")
-        if value is None:
-            continue
         fits = isinstance(value, _TYPES[kind]) and not (kind == "integer" and isinstance(value, bool))
         if not fits or (kind == "integer" and not LEAST.get(field, 0) <= value <= _MOST):
             raise Refused(422, "invalid_request", f"{field}: expected {kind}, got {value!r:.60}")
-    return {field: value for field, value in given.items() if value is not None}
+    return given
 
 
 def plain(value: Any) -> Any:
