@@ -31,11 +31,10 @@ def plan_run(run: Path, config: Config) -> None:
     What they did lies in ``RUN/planning/<task>/<model>.json``, a result as an evaluation's, with its trials; one that
     stands there for this model and these settings is not made again. Raises InputError where nothing can be planned.
     """
-    tasks, models = recipes.find(config.recipe).tasks(config), models_of(run)
+    tasks = recipes.find(config.recipe).tasks(config)
     if not tasks:
         raise InputError(f"{run}: recipe {config.recipe} has no goals to plan for; write its tasks()")
-    if not models:
-        raise InputError(f"{run}: holds no trained model yet; `rlvr-world resume {run}` goes on with it")
+    models = models_of(run)
     for name, task in tasks.items():
         settings = {"domain": "planning", "task": name, "resample": "world", **asdict(config.plan)}
         protocol = {**settings, "data": to_json(config.data)}
@@ -47,7 +46,7 @@ def plan_run(run: Path, config: Config) -> None:
             baselines = {name: _try(task, from_, one, config.plan, name) for name, one in _baselines(task, config.plan)}
             for name, model in todo.items():
                 trials = _try(task, from_, _planner(task, model, config.plan), config.plan, name)
-                told = {"name": name, "model": model.name, "trials": [trial.as_dict() for trial in trials]}
+                told = {"name": name, "model": model.name, "trials": [asdict(trial) for trial in trials]}
                 result = {**told, **summarise(_records(trials, baselines), protocol)}
                 write_whole(_file(folder, name), json.dumps(result))
 

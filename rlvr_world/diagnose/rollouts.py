@@ -12,13 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlvr_world import recipes
-from rlvr_world.errors import InputError
 from rlvr_world.evaluation.intervals import Interval, bootstrap, wilson
 from rlvr_world.evaluation.plots import save_lines
 from rlvr_world.runs import runner
-from rlvr_world.runs.checkpoints import latest
-from rlvr_world.runs.jobs import load_learner
-from rlvr_world.runs.world_model import WorldModel
+from rlvr_world.runs.folder import models_of
 from rlvr_world.sessions.imagined import Imagined
 from rlvr_world.sessions.session import Session, step_together
 from rlvr_world.system.files import write_whole
@@ -46,18 +43,11 @@ def study_rollouts(run: Path, depth: int, starts: int) -> dict[str, Any]:
     their mean, and its difference from SFT and the control. Also ``RUN/studies/rollouts.json`` and ``.png``.
     """
     config = runner.stored_config(run)
-    recipe, seeds = recipes.find(config.recipe), config.rl.seeds
-    names = ["sft", *(f"{stage}/seed{seed}" for stage in ("rl", "control") for seed in seeds)]
-    models = {name: model for name in names if (model := latest(run / name))}
-    if not models:
-        raise InputError(f"{run}: holds no trained model yet; `rlvr-world resume {run}` goes on with it")
-    real = recipe.real(config)
+    models, real = models_of(run), recipes.find(config.recipe).real(config)
     walks: list[Walk] = []
     followed: dict[str, list[Any]] = {}
     for name, model in models.items():
-        learner = load_learner(config, model, run / "world")
-        domain = recipe.domain(config, learner.model, learner.tokenizer, learner.world)
-        world = Imagined(WorldModel(config, recipe, learner, domain), attempts=1)
+        world = Imagined(model, attempts=1)
         if not walks:
             walks = [_walk(real, world.action_space, seed, depth) for seed in track(range(starts), "walking", "walks")]
             real.close()

@@ -124,14 +124,18 @@ def _fetched(name: str, split: str, kind: str) -> Path:
     """The folder of a data set on the hub, with the files of a split."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or name.endswith(ENDINGS):
         raise InputError(f"{name}: no such file or folder of {kind} rows; check the path")
+    return download(name, [f"*{split}*{ending}" for ending in ENDINGS])
+
+
+def download(name: str, patterns: Sequence[str]) -> Path:
+    """The files of a data set of the hub that match; a local copy of them is taken where it is whole."""
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = [f"*{split}*{ending}" for ending in ENDINGS]
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=list(patterns)))
     except (OSError, ValueError) as error:
         why = str(error).strip().partition("\n")[0]
-        raise InputError(f"{name}: no such folder, and the hub gave no data set ({why}); check the name") from error
+        raise InputError(f"{name}: no such folder, and the hub gave no data set ({why}); check the name") from None
 
 
 def _lines(file: Path) -> Iterator[tuple[int, Any]]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from rlvr_world.config import what
@@ -38,6 +38,32 @@ class WorldSplitRule(SplitRule):
         0.0,
         "share of what is trained on that SFT alone fits; RL and its control take the rest. 0: all take all",
         "fraction",
+    )
+
+
+@dataclass(frozen=True)
+class RowsConfig:
+    """The data settings that all recipes over rows of text have."""
+
+    cache: str = what("~/.cache/rlvr_world", "folder where rows that are played here are kept", "folder")
+    train: str = what(
+        "",
+        "files: training rows, .jsonl, .jsonl.gz, .json or .parquet: a file, a pattern, a folder, or owner/name of "
+        "a data set on the hub; PLACE:NAME takes one of several splits",
+        "path",
+    )
+    test: str = what("", "files: test rows, same layouts; empty splits data.train", "path")
+    skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
+    split: WorldSplitRule = field(default_factory=WorldSplitRule)
+    reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")
+    even: float = what(
+        0.0,
+        "SFT and RL rows: 1 has every verb of every world as often as any other, 0 takes them as they come",
+        "0 to 1",
+    )
+    unchanged_per_hundred: float = what(
+        -1.0,
+        "RL rows: unchanged ones for 100 changed ones (paper, games: 40 binary, 5 task-specific); negative takes all",
     )
 
 

@@ -77,8 +77,7 @@ def text_report(run: Path) -> str:
         lines.append(f"protocol {first['fingerprint']}, {protocol['rows']} rows\n")
         for one in (found := comparisons(group)):
             over = f"{resampled(protocol)}, of means of seeds over seeds"
-            lines.append(f"{one.table.title}, mean [95 % interval over {over}]:\n")
-            lines += [markdown_table(one.table.rows), "", *_bullets(one), ""]
+            lines += _section(f"{one.table.title}, mean [95 % interval over {over}]:", one)
         lines += [verdict(found), ""]
     times = ", ".join(f"{row['stage']} {row['clock']}{row['speed']}" for row in _times(run))
     return "\n".join([*lines, f"training time: {times}"])
@@ -89,15 +88,8 @@ def planning_text(run: Path) -> str:
     lines: list[str] = []
     for one in _planning(run):
         over = "mean [95 % interval over worlds, of means of seeds over seeds]"
-        lines.append(f"{one['task']}: planners from {one['starts']} starts in {one['worlds']} worlds, {over}:\n")
-        lines += [
-            markdown_table(one["comparison"].table.rows),
-            "",
-            *_bullets(one["comparison"]),
-            "",
-            one["verdict"],
-            "",
-        ]
+        head = f"{one['task']}: planners from {one['starts']} starts in {one['worlds']} worlds, {over}:"
+        lines += [*_section(head, one["comparison"]), one["verdict"], ""]
     return "\n".join(lines)
 
 
@@ -117,15 +109,15 @@ def _planning(run: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _bullets(found: Comparison) -> list[str]:
-    """One for each rival: slices in one line, parts below one another."""
-    lines = []
+def _section(head: str, found: Comparison) -> list[str]:
+    """A table, and below it a bullet for each rival: slices in one line, parts below one another."""
+    lines = [head, "", markdown_table(found.table.rows), ""]
     for rival in found.rivals:
         known = [(c.title, ", ".join(cell["rows"]), cell["seeds"]) for c, cell in rival.cells.items() if cell]
         cells = [f"{title} {rows}" + (f" (over seeds {seeds[0]})" if seeds else "") for title, rows, seeds in known]
         head = f"- {found.ours} minus {rival.model}:"
         lines += [f"{head} {'; '.join(cells)}"] if found.table.by_slice else [head, *(f"  - {cell}" for cell in cells)]
-    return lines
+    return [*lines, ""]
 
 
 def _read(path: Path, kind: type[Any] = dict, fields: Collection[str] = ()) -> Any:

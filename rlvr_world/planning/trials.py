@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rlvr_world.planning.search import Chooser, Foresight, Remembered
@@ -30,7 +30,7 @@ class Start:
 class Trial:
     """What a planner did from a start; ``plans`` holds what it meant to do before each of its actions.
 
-    With the task, ``start`` and ``actions`` say all that happened: ``replay`` does them again.
+    With the task, ``start`` and ``actions`` say all that happened.
     """
 
     world: str
@@ -40,9 +40,6 @@ class Trial:
     actions: tuple[Any, ...]
     plans: tuple[tuple[Any, ...], ...]
     asked: int
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def starts(task: Task, count: int, distances: Sequence[int]) -> list[Start]:
@@ -115,12 +112,3 @@ def attempt(task: Task, start: Start, choose: Chooser, more: int, seed: int = 0)
         plans.append(plan.actions)
         asked, won = asked + plan.asked, terminated and reward > 0
     return Trial(start.world, start.actions, start.distance, won, tuple(done), tuple(plans), asked)
-
-
-def replay(task: Task, trial: Mapping[str, Any]) -> bool:
-    """Whether the recorded actions of a trial win in the real world."""
-    state, won = task.real.start(0, task.starts[trial["world"]])[0], False
-    for action in (*trial["start"], *trial["actions"]):
-        outcome = task.real.advance([(state, action)], [(0,)])[0]
-        state, won = outcome.state, outcome.terminated and outcome.reward > 0
-    return won

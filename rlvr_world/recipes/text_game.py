@@ -244,20 +244,15 @@ class TextGameRecipe(RowsRecipe):
         return {"domain": "text game", "style": asdict(data.style), **settings}
 
 
-def _rules_file(config: Config, world: Path | None) -> Path | None:
+def _rules(config: Config, world: Path | None) -> Rules | None:
     """The rules that prompts give, if they do: those that the config names, or those that came with the model."""
+    from rlvr_world.domains.text_game.prompt import Rules
+
     if config.data.style.row or not config.data.style.rules:
         return None
     if config.data.rules:
-        return Path(config.data.rules)
-    return world / RULES if world and (world / RULES).is_file() else None
-
-
-def _rules(config: Config, world: Path | None) -> Rules | None:
-    from rlvr_world.domains.text_game.prompt import Rules
-
-    file = _rules_file(config, world)
-    return Rules.load(file) if file else None
+        return Rules.load(config.data.rules)
+    return Rules.load(world / RULES) if world and (world / RULES).is_file() else None
 
 
 def _played(data: TextGameConfig) -> tuple[Sequence[Transition], ...]:

@@ -20,7 +20,8 @@ from rlvr_world.system.files import write_whole
 from rlvr_world.types import Transition
 
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
-HEAD = "---\nlicense: unknown\n"
+UNKNOWN = "unknown"
+HEAD = f"---\nlicense: {UNKNOWN}\n"
 LICENCE = (
     "The run does not know the licence of its rows, nor of a model that it started from: `push --license` states it."
 )
@@ -37,8 +38,7 @@ def _model_card(run: Run) -> str:
     base = f"base_model: {source}\n" if source.count("/") == 1 and not Path(source).exists() else ""
     model = last_model(run.folder).relative_to(run.folder)
     result = json.loads((run.folder / "eval" / f"{str(model.parent).replace('/', '-')}.json").read_text())
-    command, malformed = made.pop("command"), result["slices"]["overall"]["malformed"]["mean"]
-    too_long = result.get("too_long", "not counted")
+    malformed, too_long = result["slices"]["overall"]["malformed"]["mean"], result.get("too_long", "not counted")
     return f"""{HEAD}library_name: transformers
 {base}tags: [world-model, reinforcement-learning, rlvr-world]
 ---
@@ -64,13 +64,7 @@ world.predict(state, action)
 
 ## How it was made and measured
 
-```
-{command}
-```
-
-{", ".join(f"{name} {said}" for name, said in made.items())}. The protocol of the results:
-
-{_block(result["protocol"])}
+{_block({"made with": made, "protocol of the results": result["protocol"]})}
 """
 
 
@@ -119,7 +113,10 @@ def push(run: Path, repo: str, licence: str, private: bool) -> str:
     inside = {path: path.relative_to(model) for path in model.rglob("*") if path.is_file()}
     files: dict[str, Any] = {str(n): p for p, n in inside.items() if n.parts[0] not in ("trainer", MANIFEST)}
     files |= {name: run / name for name in (DATA_CARD, FILE, "report.html")}
-    files["README.md"] = card.read_text().replace(HEAD, f"---\nlicense: {licence}\n", 1).encode()
+    text = card.read_text()
+    if licence != UNKNOWN:
+        text = text.replace(UNKNOWN, licence, 1).replace(LICENCE, f"Licence, as stated with the upload: {licence}.")
+    files["README.md"] = text.encode()
     operations = [CommitOperationAdd(name, content) for name, content in sorted(files.items())]
     try:
         api, said = HfApi(), f"{run.name}: {model.relative_to(run)}"

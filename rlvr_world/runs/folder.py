@@ -86,20 +86,21 @@ def run_of(path: Path) -> Path | None:
 
 
 def models_of(run: Path) -> dict[str, Path]:
-    """The last model of each stage by its name: those of RL first, then of likelihood training, then of controls."""
+    """The last model of each stage by its name: those of RL first, then of likelihood training, then of controls.
+    Raises InputError where there is none."""
     stages = (*sorted((run / "rl").glob("seed*")), run / "sft", *sorted((run / "control").glob("seed*")))
     found = {stage.relative_to(run).as_posix(): checkpoints.latest(stage) for stage in stages}
+    if not any(found.values()):
+        raise InputError(f"{run}: holds no trained model yet; `rlvr-world resume {run}` goes on with it")
     return {name: model for name, model in found.items() if model}
 
 
 def last_model(run: Path) -> Path:
     """The last model that a run has come to: of RL, else of likelihood training; InputError where there is none."""
-    for name, model in models_of(run).items():
-        if not name.startswith("control"):
-            if fault := checkpoints.damage(model):
-                raise InputError(f"{model}: it is damaged: {fault}; `rlvr-world resume {run}` puts it aside")
-            return model
-    raise InputError(f"{run}: holds no trained model yet; `rlvr-world resume {run}` goes on with it")
+    model = next(iter(models_of(run).values()))
+    if fault := checkpoints.damage(model):
+        raise InputError(f"{model}: it is damaged: {fault}; `rlvr-world resume {run}` puts it aside")
+    return model
 
 
 def start_of_rl(path: Path | None) -> str:

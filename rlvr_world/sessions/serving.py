@@ -27,8 +27,6 @@ def worlds_of(source: str) -> dict[str, Callable[[], World]]:
     ``real``, where there is a real world to step."""
     run = Path(source).expanduser()
     models = {name: str(model) for name, model in models_of(run).items()} if run_of(run) == run else {"model": source}
-    if not models:
-        raise InputError(f"{run}: holds no trained model yet; `rlvr-world resume {run}` goes on with it")
     worlds: dict[str, Callable[[], World]] = {name: partial(Imagined, model) for name, model in models.items()}
     return {**worlds, "real": lambda: load(next(iter(models.values()))).real()}
 

@@ -69,8 +69,8 @@ class SharedSessions:
     """Sessions of some worlds, by name (``real``, ``rl/seed0``); a world is opened when it is first asked for.
 
     One thread works, so that worlds need not be safe to share; what came while it did is its next batch. All methods
-    raise Refused where limits or names are not kept, and what ``Session`` raises. ``given`` are the fields of a request
-    as ``wire.read_fields`` gives them.
+    raise InputError where limits or names are not kept, and what ``Session`` raises. ``given`` are the fields of a
+    request as ``wire.read_fields`` gives them.
     """
 
     def __init__(self, worlds: Mapping[str, Callable[[], World]], limits: Limits, horizon: int) -> None:
@@ -86,7 +86,7 @@ class SharedSessions:
         self._check_room()
         name, horizon = given.get("world", next(iter(self.worlds))), given.get("horizon", self.horizon)
         if horizon > self.limits.horizon:
-            raise Refused(422, "invalid_request", f"horizon: expected at most {self.limits.horizon}, got {horizon}")
+            raise InputError(f"horizon: expected at most {self.limits.horizon}, got {horizon}")
         held = Held(Session(await self.world(name), horizon), name)
         await self.reset(held, given)
         return self._hold(held), held
@@ -115,7 +115,7 @@ class SharedSessions:
 
     async def world(self, name: str) -> World:
         if name not in self.worlds:
-            raise Refused(422, "invalid_request", f"world: expected one of {', '.join(self.worlds)}, got {name!r:.40}")
+            raise InputError(f"world: expected one of {', '.join(self.worlds)}, got {name!r:.40}")
         async with self._lock:
             if name not in self._opened:
                 self._opened[name] = await asyncio.to_thread(self.worlds[name])
@@ -130,9 +130,9 @@ class SharedSessions:
     async def imagine(self, held: Held, given: Mapping[str, Any]) -> list[list[list[Step]]]:
         plans, n = given["plans"], given.get("n", 1)
         if not all(isinstance(plan, list) for plan in plans):
-            raise Refused(422, "invalid_request", "plans: expected a list of lists of actions")
+            raise InputError("plans: expected a list of lists of actions")
         if (steps := n * sum(map(len, plans))) > self.limits.imagined:
-            raise Refused(422, "invalid_request", f"plans: expected at most {self.limits.imagined} steps, got {steps}")
+            raise InputError(f"plans: expected at most {self.limits.imagined} steps, got {steps}")
         found: list[list[list[Step]]] = await self._work(held.session.imagine, plans, n)
         return found
 
@@ -145,8 +145,7 @@ class SharedSessions:
         state, back = session.state, session.steps - given.get("step", session.steps)
         if back:
             if not 0 < back <= len(other.past):
-                said = f"step: expected one of the latest {len(other.past)} of {session.steps} steps"
-                raise Refused(422, "invalid_request", said)
+                raise InputError(f"step: expected one of the latest {len(other.past)} of {session.steps} steps")
             state, other.past = other.past[-back].state, other.past[:-back]
             session.steps, session.over = session.steps - back, False
         if name != held.world:

@@ -39,26 +39,24 @@ class Refused(InputError):
 
 
 def read_fields(body: bytes, name: str) -> dict[str, Any]:
-    """The fields of a request's body. Raises Refused that names the field where one is not of its type."""
+    """The fields of a request's body. Raises InputError that names the field where one is not of its type."""
     try:
         given = json.loads(body or b"{}")
         json.dumps(given, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError):  # no JSON, no UTF-8, too many digits, nested too deep
         given = None
     if not isinstance(given, dict):
-        raise Refused(422, "invalid_request", f"body: expected a JSON object, got {bytes(body[:40])!r}")
+        raise InputError(f"body: expected a JSON object, got {bytes(body[:40])!r}")
     given = {field: value for field, value in given.items() if value is not None}
     if missing := [field for field in REQUIRED.get(name, ()) if field not in given]:
-        raise Refused(
-            422, "invalid_request", f"{missing[0]}: expected it in the body, got {', '.join(given) or 'nothing'}"
-        )
+        raise InputError(f"{missing[0]}: expected it in the body, got {', '.join(given) or 'nothing'}")
     for field, value in given.items():
         kind = FIELDS[name].get(field)
         if kind is None:
-            raise Refused(422, "invalid_request", f"{field!r:.40}: expected one of {', '.join(FIELDS[name])}")
+            raise InputError(f"{field!r:.40}: expected one of {', '.join(FIELDS[name])}")
         fits = isinstance(value, _TYPES[kind]) and not (kind == "integer" and isinstance(value, bool))
         if not fits or (kind == "integer" and not LEAST.get(field, 0) <= value <= _MOST):
-            raise Refused(422, "invalid_request", f"{field}: expected {kind}, got {value!r:.60}")
+            raise InputError(f"{field}: expected {kind}, got {value!r:.60}")
     return given
 
 
@@ -128,12 +126,7 @@ def openapi(worlds: Sequence[str]) -> dict[str, Any]:
         "show": ("get", "/v1/sessions/{id}", "Where a session stands, and what its last step came to", "200"),
         "close": ("delete", "/v1/sessions/{id}", "Close a session", "204"),
         "step": ("post", "/v1/sessions/{id}/step", "Act; step_id makes it happen once", "200"),
-        "imagine": (
-            "post",
-            "/v1/sessions/{id}/imagine",
-            "What would come of plans, n times each; nothing moves",
-            "200",
-        ),
+        "imagine": ("post", "/v1/sessions/{id}/imagine", "What would come of plans, n times each", "200"),
         "fork": ("post", "/v1/sessions/{id}/fork", "Another session that stands where this one does", "201"),
         "reset": ("post", "/v1/sessions/{id}/reset", "Begin another episode", "200"),
     }

@@ -13,10 +13,13 @@ from rlvr_world.errors import InputError
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write ``content`` under another name beside ``path``, then give it its name: nobody ever reads half of it."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(content.encode() if isinstance(content, str) else content)
-    flush(partial)
-    os.replace(partial, path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # others may write the same file
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        flush(partial)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
     flush(path.parent)
 
 

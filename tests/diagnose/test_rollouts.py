@@ -67,7 +67,7 @@ def test_a_run_answers_in_a_table_and_files(tmp_path: Path, capsys: pytest.Captu
     head, _, *rows = capsys.readouterr().out.splitlines()
     assert head == "| steps ahead | 1 | 2 | 3 |"
     names = [row.split(" | ")[0] for row in rows]
-    assert names == ["| no change", "| sft", "| rl/seed0", "| control/seed0"]
+    assert names == ["| no change", "| rl/seed0", "| sft", "| control/seed0"]
     told = json.loads((tmp_path / "whole" / "studies" / "rollouts.json").read_text())
     assert told["sft"][0]["n"] == 2  # games
     assert {one["mean"] for one in told["sft"]} == {0.0}  # so small a model writes nothing that reads

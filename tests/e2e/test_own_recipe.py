@@ -132,6 +132,8 @@ def test_its_model_goes_to_the_hub_with_its_cards(whole: Path, file: Path, tmp_p
     assert card.startswith("---\nlicense: mit\nlibrary_name: transformers\n")
     assert all(part in card for part in ("| control/seed0 |", "| *no change* |", "RL (one seed)", "training time: sft"))
     assert '"rows_hash": "' in card
+    assert "as stated with the upload: mit" in card
+    assert "does not know the licence" not in card
     world = rlvr_world.load(whole)
     blocked = sum(row.kind == "blocked" for row in world.recipe.splits(world.config).test)
     assert f"| test | 40 | blocked {blocked}; moved {40 - blocked} | 1 | `" in files["data_card.md"].decode()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from rlvr_world import Outcome, recipes
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import override
 from rlvr_world.planning.search import Beam, Remembered, at_random, beam_search, looking_ahead, without_model
-from rlvr_world.planning.trials import Start, attempt, distance, replay, starts
+from rlvr_world.planning.trials import Start, attempt, distance, starts
 from rlvr_world.recipes import Task
 from rlvr_world.types import Asked, Streams
 
@@ -66,6 +68,15 @@ def line(real: Line | None = None) -> Task:
 
 def plan(world: Any, at: int, beam: Beam | None = None) -> Any:
     return beam_search(world, at, line(), beam or Beam(), random.Random(0))
+
+
+def replay(task: Task, trial: Mapping[str, Any]) -> bool:
+    """Whether the recorded actions of a trial win in the real world."""
+    state, won = task.real.start(0, task.starts[trial["world"]])[0], False
+    for action in (*trial["start"], *trial["actions"]):
+        outcome = task.real.advance([(state, action)], [(0,)])[0]
+        state, won = outcome.state, outcome.terminated and outcome.reward > 0
+    return won
 
 
 def test_the_shortest_plan_is_found_as_deep_as_it_looks() -> None:
@@ -125,8 +136,8 @@ def test_a_trial_says_what_was_done_and_can_be_done_again() -> None:
     task, start = line(), Start("low", ("more", "more"), 3, 3)
     trial = attempt(task, start, looking_ahead(Line(), task, Beam(), lambda at: at), more=1)
     assert (trial.won, trial.actions, trial.plans[0]) == (True, ("twice", "twice", "more"), ("twice", "twice", "more"))
-    assert replay(task, json.loads(json.dumps(trial.as_dict())))
-    assert not replay(task, trial.as_dict() | {"actions": ["more"]})
+    assert replay(task, json.loads(json.dumps(asdict(trial))))
+    assert not replay(task, asdict(trial) | {"actions": ["more"]})
 
 
 def test_planners_without_a_model() -> None:
@@ -168,4 +179,4 @@ def test_the_real_world_as_its_own_model_wins_the_games(tmp_path: Path) -> None:
         own = looking_ahead(Remembered(task.real), task, Beam(), lambda at: at)
         trials = [attempt(task, start, own, more=1) for start in from_]
         assert all(trial.won and len(trial.actions) == trial.distance for trial in trials)
-        assert all(replay(task, json.loads(json.dumps(trial.as_dict()))) for trial in trials)
+        assert all(replay(task, json.loads(json.dumps(asdict(trial)))) for trial in trials)

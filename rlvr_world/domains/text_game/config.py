@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rlvr_world.config import at_least, what
-from rlvr_world.domains.splits import WorldSplitRule
+from rlvr_world.domains.splits import RowsConfig
 from rlvr_world.errors import InputError
 
 
@@ -65,36 +65,16 @@ class PromptStyle:
 
 
 @dataclass(frozen=True)
-class TextGameConfig:
+class TextGameConfig(RowsConfig):
     source: Literal["textworld", "files"] = what("textworld", "play the embedded text world, or read row files")
     env: TextWorldSpec = field(default_factory=TextWorldSpec)
-    cache: str = what("~/.cache/rlvr_world", "embedded world: folder where played rows are kept", "folder")
-    train: str = what(
-        "",
-        "files: training rows, .jsonl, .jsonl.gz, .json or .parquet: a file, a pattern, a folder, or owner/name of "
-        "a data set on the hub; PLACE:NAME takes one of several splits",
-        "path",
-    )
-    test: str = what("", "files: test rows, same layouts; empty splits data.train", "path")
-    skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
     sft_train: str = what("", "files: rows that SFT fits, such as those `teach` keeps; empty takes data.train", "path")
     rules: str = what(
         "", "files: the games' rules, for prompts that give them: a JSON file, or GPT-simulator's folder", "path"
     )
-    split: WorldSplitRule = field(default_factory=WorldSplitRule)
     deduplicate: bool = what(False, "files: leave out training rows whose question stands in the test rows")
-    reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")
     style: PromptStyle = field(default_factory=PromptStyle)
     max_prompt: int = what(7192, "longest prompt; a longer one is refused", "tokens")
     max_response: int = what(4096, "longest answer", "tokens")
     reward: Literal["binary", "task_specific"] = what("binary", "exact match, or the paper's task-specific sum")
     scoring: Literal["strict", "published"] = what("strict", "whole-state comparison, or the published code's")
-    even: float = what(
-        0.0,
-        "SFT and RL rows: 1 has every verb of every world as often as any other, 0 takes them as they come",
-        "0 to 1",
-    )
-    unchanged_per_hundred: float = what(
-        -1.0,
-        "RL rows: unchanged ones for 100 changed ones (paper: 40 binary, 5 task-specific); negative takes all rows",
-    )

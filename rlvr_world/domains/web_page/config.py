@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from rlvr_world.config import at_least, what
-from rlvr_world.domains.splits import WorldSplitRule
+from rlvr_world.domains.splits import RowsConfig, WorldSplitRule
 from rlvr_world.errors import InputError
 
 MINIWOB_TASKS = (
@@ -60,31 +60,15 @@ class BrowserSpec:
 
 
 @dataclass(frozen=True)
-class WebPageConfig:
+class WebPageConfig(RowsConfig):
     source: Literal["browser", "files"] = what("browser", "play pages in a browser, or read row files")
     env: BrowserSpec = field(default_factory=BrowserSpec)
-    cache: str = what("~/.cache/rlvr_world", "browser: folder where played rows are kept", "folder")
-    train: str = what(
-        "",
-        "files: training rows, .jsonl, .jsonl.gz, .json or .parquet: a file, a pattern, a folder, or owner/name of "
-        "a data set on the hub; PLACE:NAME takes one of several splits",
-        "path",
-    )
-    test: str = what("", "files: test rows, same layouts; empty splits data.train", "path")
-    skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
     label: Literal["aligned", "published"] = what("aligned", "the true change: ours, or as the published code finds it")
     scoring: Literal["strict", "published"] = what("strict", "reward: F1 without credit for 'None', or the published")
     reward_beta: float = what(
         1.0, "reward: F-beta, where recall counts so many times as much as precision; results always give F1"
     )
-    reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")
     split: WorldSplitRule = field(default_factory=lambda: WorldSplitRule(test=0.15, valid=0.05, worlds=0.2))
-    even: float = what(
-        0.0,
-        "SFT and RL rows: 1 has every verb of every world as often as any other, 0 takes them as they come",
-        "0 to 1",
-    )
-    unchanged_per_hundred: float = what(-1.0, "RL rows: unchanged ones for 100 changed ones; negative takes all rows")
     style: Literal["row", "published", "compact"] = what(
         "compact",
         "prompt and answer: 'row' asks in the row's own words (published rows and models), 'published' builds prompts "

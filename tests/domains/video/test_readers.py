@@ -620,7 +620,7 @@ def test_lerobot_from_the_hub_takes_one_camera(tmp_path: Path, monkeypatch: pyte
 
 def test_lerobot_neither_folder_nor_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(InputError, match="someone/absent: neither a folder here nor a data set that the hub gave"):
+    with pytest.raises(InputError, match="someone/absent: no such folder, and the hub gave no data set"):
         open_episodes("lerobot", "someone/absent")
 
 

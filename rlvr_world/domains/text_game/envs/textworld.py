@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import json
-import os
 import random
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -21,6 +21,7 @@ from typing import Any
 from rlvr_world.domains.text_game.config import TextWorldSpec
 from rlvr_world.domains.text_game.envs.textworld_state import cast_of, objects_of, state_of
 from rlvr_world.errors import InputError
+from rlvr_world.system.files import write_whole
 from rlvr_world.system.progress import track
 
 _FORMAT = 1  # part of the cache key: raise it when the same spec gives other rows
@@ -42,15 +43,11 @@ def collect_rows(spec: TextWorldSpec, cache_dir: Path | str) -> Path:
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as out:
-            for index in track(range(spec.games), f"generating {spec.split} games", "games"):
-                for row in game_rows(spec, spec.game_number(index)):
-                    out.write(json.dumps(row).encode() + b"\n")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with gzip.GzipFile("", "wb", 6, packed := io.BytesIO(), mtime=0) as out:
+        for index in track(range(spec.games), f"generating {spec.split} games", "games"):
+            for row in game_rows(spec, spec.game_number(index)):
+                out.write(json.dumps(row).encode() + b"\n")
+    write_whole(path, packed.getvalue())
     return path
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rlvr_world.domains.row_files import OnFault, parse_json, read_records, take, telling
+from rlvr_world.domains.row_files import OnFault, download, parse_json, read_records, take, telling
 from rlvr_world.domains.video.episodes import checked_actions, checked_rows, checked_steps, chosen_cameras, side_by_side
 from rlvr_world.domains.video.readers.parquet import ACTION, STATE, matrix, numbers, read_table
 from rlvr_world.errors import InputError
@@ -38,7 +38,7 @@ class LeRobotEpisodes:
     def __init__(self, folder: Path | str, camera: str = "", on_fault: OnFault = None) -> None:
         self.name = Path(folder).resolve().name
         local = Path(folder).is_dir()
-        self._root = Path(folder) if local else _download(str(folder), "meta/**")
+        self._root = Path(folder) if local else download(str(folder), ["meta/**"])
         where = self._root / "meta" / "info.json"
         self._info, self._features = _read_info(where)
         pictures = [key for key, feature in self._features.items() if feature["dtype"] in ("video", "image")]
@@ -48,7 +48,7 @@ class LeRobotEpisodes:
             got = f"got only {', '.join(self._features)}; rename the one that holds the actions"
             raise InputError(f"{where}: expected a feature {' or '.join(ACTION)}, {got}")
         if not local:
-            _download(str(folder), "data/**", *(f"videos/*{key}/**" for key in self._cameras))
+            download(str(folder), ["data/**", *(f"videos/*{key}/**" for key in self._cameras)])
         self._filled: Counter[Path] = Counter()
         """Frames that the episodes of a video file have together."""
         self._rows = self._episode_rows(where, on_fault)
@@ -220,15 +220,3 @@ def _decode(image: Any, where: str) -> np.ndarray:
             return np.asarray(picture.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{where}: the image does not decode ({error}); {_AGAIN}") from None
-
-
-def _download(name: str, *patterns: str) -> Path:
-    """The parts of a data set of the hub that match; a local copy of them is taken where it is whole."""
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=list(patterns)))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        got = f"neither a folder here nor a data set that the hub gave ({reason})"
-        raise InputError(f"{name}: {got}; check the name, or connect") from None
