@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -60,24 +62,36 @@ def _train(args: argparse.Namespace) -> None:
     with ranks.joined(config.model.device):
         args.run = Path(ranks.by_first(lambda: str(args.run)))
         runner.train(config, args.run)
-    _plan_too(args.run)
+    _afterwards(args.run)
 
 
 def _resume(args: argparse.Namespace) -> None:
     from rlvr_world.runs import runner
 
     runner.resume(args.run)
-    _plan_too(args.run)
+    _afterwards(args.run)
 
 
-def _plan_too(run: Path) -> None:
-    """What the run's models are good for, where its settings ask for that."""
+def _afterwards(run: Path) -> None:
+    """What the run's models are good for, where its settings ask for that; then what can be done with them."""
     from rlvr_world.cli.use import plan
     from rlvr_world.runs.runner import stored_config
 
-    alone = os.environ.get("RANK", "0") == "0"  # of what torchrun started, the first does it
-    if alone and (config := stored_config(run)).plan.starts:
-        plan(run, config)
+    if os.environ.get("RANK", "0") != "0":  # of what torchrun started, the first does it
+        return
+    if (config := stored_config(run)).plan.starts:
+        try:
+            plan(run, config)
+        except InputError as error:  # no goals in rows of files, no model trained: the run stands all the same
+            print(f"planning left out: {error}", file=sys.stderr)
+    samples = next((run / "eval").glob("samples-*.json"), None)
+    row = json.loads(samples.read_text())[0]["id"].split()[-1] if samples else "ID"
+    called = "rlvr-world" if shutil.which("rlvr-world") else sys.argv[0]
+    print(f"\nnext: open {run / 'report.html'} in a browser, and")
+    print(f"  {called} play {run}   # act in what it imagines, beside what really happens")
+    print(f"  {called} predict {run} --row {row}")
+    if config.plan.starts:
+        print(f"  {called} plan {run} plan.starts=108   # more starts, narrower intervals")
 
 
 def _eval(args: argparse.Namespace) -> None:

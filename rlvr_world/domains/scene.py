@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from rlvr_world.domains.row_files import check_texts
 from rlvr_world.errors import InputError
 from rlvr_world.types import Asked, Domain, Malformed, Outcome, Script, Transition, Written
 
@@ -44,6 +45,14 @@ def start_rows(rows: Callable[[], Sequence[Transition]]) -> Callable[[int, Mappi
     return choose
 
 
+def read_text(given: Any) -> str:
+    """An action in words. Raises InputError for what is no text, or too long."""
+    if not isinstance(given, str) or len(given) > MAX_ACTION:
+        raise InputError(f"action: expected a text of at most {MAX_ACTION} characters, got {given!r:.80}")
+    check_texts(given, "step", "action")
+    return given
+
+
 @dataclass(frozen=True)
 class TextScene:
     """How a domain over text is imagined; see ``Scene``."""
@@ -61,12 +70,10 @@ class TextScene:
     observation_space: gym.Space = field(default_factory=lambda: AnyText(MAX_TEXT))
     action_space: gym.Space = field(default_factory=lambda: AnyText(MAX_ACTION))
     render_mode = "ansi"
+    read_action = staticmethod(read_text)
 
     def start(self, seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
         return self.starts(seed, options)
-
-    def read_action(self, given: Any) -> str:
-        return read_text(given)
 
     def script(self, state: Any, action: Any) -> Script | Outcome:
         row = self.ask(state, action)
@@ -94,10 +101,3 @@ class TextScene:
 def is_count(given: Any) -> bool:
     """Whether an option is a whole number of at least 0; True and False are none."""
     return isinstance(given, int) and not isinstance(given, bool) and given >= 0
-
-
-def read_text(given: Any) -> str:
-    """An action in words. Raises InputError for what is no text, or too long."""
-    if not isinstance(given, str) or len(given) > MAX_ACTION:
-        raise InputError(f"action: expected a text of at most {MAX_ACTION} characters, got {given!r:.80}")
-    return given

@@ -8,7 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
+from rlvr_world.config import (
+    Config,
+    ControlConfig,
+    EvalConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PlanConfig,
+    RLConfig,
+    SFTConfig,
+)
 from rlvr_world.domains.splits import WorldSplitRule, held_out, split_rows
 from rlvr_world.domains.text_game.config import PromptStyle, TextGameConfig, TextWorldSpec
 from rlvr_world.recipes import Splits, Task, rows
@@ -43,8 +52,9 @@ def demo() -> Config:
         data=_small(512, 128, env=TextWorldSpec(games=36, rows_per_game=300)),
         model=ModelConfig(vocabulary=1024, pieces="fields", hidden=192, layers=4, heads=4),
         sft=SFTConfig(steps=400, batch=64, optimizer=rows.from_scratch(2e-3), save_every=50, eval_every=100),
-        rl=RLConfig(steps=40, prompts=64, group=8, optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=10),
+        rl=RLConfig(steps=40, prompts=64, group=8, optimizer=OptimizerConfig(1e-4), kl=0.0, eval_every=10),
         control=ControlConfig(learning_rate=3e-4),
+        plan=PlanConfig(starts=36),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from rlvr_world.domains.scene import MAX_ACTION, MAX_TEXT, AnyText, is_count, read_text
@@ -17,22 +17,26 @@ from rlvr_world.errors import InputError
 from rlvr_world.types import Asked, Outcome, Streams
 
 
+@lru_cache(maxsize=64)
+def _made(spec: TextWorldSpec, name: str) -> Game:
+    """Making a game takes longer than most of what is done in it, and every model of a run plays the same ones."""
+    number = name.removeprefix("house-")
+    if not number.isdecimal() or len(number) > 9:
+        raise InputError(f"game {name!r:.80}: expected a name such as house-0017, or its number")
+    return Game(spec, random.Random(f"{spec.seed}/{int(number)}"))
+
+
 class RealGames:
     """The games of a spec as a ``World``: the seed, or ``options["game"]`` (a number or a name), says which."""
 
     render_mode = "ansi"
+    read_action = staticmethod(read_text)
 
     def __init__(self, spec: TextWorldSpec) -> None:
         self.spec = spec
         self.action_space, self.observation_space = AnyText(MAX_ACTION), AnyText(MAX_TEXT)
-        self._game = lru_cache(maxsize=64)(self._make)
+        self._game = partial(_made, spec)
         self._afforded = lru_cache(maxsize=65536)(self._work_out)
-
-    def _make(self, name: str) -> Game:
-        number = name.removeprefix("house-")
-        if not number.isdecimal() or len(number) > 9:
-            raise InputError(f"game {name!r:.80}: expected a name such as house-0017, or its number")
-        return Game(self.spec, random.Random(f"{self.spec.seed}/{int(number)}"))
 
     def _work_out(self, seen: str) -> Sequence[str]:
         moment = read_moment(seen)
@@ -55,9 +59,6 @@ class RealGames:
     def commands(self, game: str) -> Sequence[str]:
         """What a player of this game can ever type."""
         return self._game(game).possible if game else ()
-
-    def read_action(self, given: Any) -> str:
-        return read_text(given)
 
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
         return [self._step(moment, action) for moment, action in asked]
@@ -97,4 +98,4 @@ class RealGames:
         return drawn(observed(state))
 
     def close(self) -> None:
-        self._game.cache_clear()
+        """Holds nothing."""
