@@ -2,7 +2,8 @@
 
     python tests/e2e/kill_anywhere.py --kills 200
 
-Five stages are killed: collection, SFT, RL and evaluation of a text run, tokenizer training of a video run. A chain
+Six stages are killed: collection, SFT, RL and evaluation of a text run, tokenizer training of a video run, and, where
+there is a Chromium, the collection of pages of a web run: after each kill the file of rows is whole or absent. A chain
 starts from the run folder as it was when its stage began; a child process, forked when all is imported, goes on with
 the run and gets SIGKILL after a delay that the seed draws; the next child resumes. When the stage has come to its end,
 the run folder (checkpoints with manifests, metrics.jsonl, kept rollouts, results and samples) and the collected rows
@@ -23,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -37,6 +39,9 @@ import rlvr_world.domains.video.domain
 import rlvr_world.training.visual_tokenizer  # noqa: F401 - as above
 from rlvr_world.config import Config
 from rlvr_world.domains.text_game.envs import textworld as text_env
+from rlvr_world.domains.web_page.envs import collect as web_env
+from rlvr_world.domains.web_page.envs.chromium import find_chromium
+from rlvr_world.errors import InputError
 from rlvr_world.overrides import override
 from rlvr_world.recipes import find
 from rlvr_world.runs import runner
@@ -52,7 +57,14 @@ data.split.valid=0.3 data.lpips=none data.reward.lpips=0 data.tokenizer.widths=3
 data.tokenizer.latent=8 data.tokenizer.steps=8 data.tokenizer.batch=2 data.tokenizer.save_every=2
 data.tokenizer.eval_every=4 data.tokenizer.gan=0.1 data.tokenizer.gan_start=0.5 data.tokenizer.discriminator_depth=2
 data.tokenizer.discriminator_width=8"""
-TEXT_STAGES, VIDEO_STAGES = ("collection", "sft", "rl/seed0", "evaluation"), ("tokenizer",)
+WEB = """data.env.tasks=click-option,use-autocomplete data.env.episodes=4 data.env.steps=2 model.vocabulary=320
+data.split.test=0.3 data.split.valid=0.2 data.split.worlds=0 data.max_prompt=3000 data.max_response=12"""
+WHOLE = (
+    ("demo", TEXT, ("collection", "sft", "rl/seed0", "evaluation")),
+    ("pusht", VIDEO, ("tokenizer",)),
+    ("miniwob", WEB, ("web collection",)),
+)
+"""Each run with the stages of it that are killed."""
 CLOCKED = {"timings.jsonl", "report.html", "model_card.md", ".lock"}
 HALF = re.compile(r"^\.(partial|removed)-|\.(part|partial)$")
 """Names of what is being written."""
@@ -96,6 +108,7 @@ def announce(tell: Callable[[str], None]) -> None:
         return call
 
     text_env.collect_rows = wrapped(text_env.collect_rows, lambda *_: "collection")  # type: ignore[attr-defined]
+    web_env.collect_rows = wrapped(web_env.collect_rows, lambda *_: "web collection")
     runner.run_stage = wrapped(runner.run_stage, lambda schedule, *_: schedule.name)  # type: ignore[attr-defined]
     runner.evaluate = wrapped(runner.evaluate, lambda *_: "evaluation")  # type: ignore[attr-defined]
     runner.write_report, runner.text_report = lambda run: run, lambda _: ""  # seconds of drawing, made anew each time
@@ -197,17 +210,31 @@ def chain(config: Config, place: Path, saves: Path, stages: list[str], stage: st
             break
         tally.kills += 1
         tally.in_writes += any(HALF.search(path.name) for path in place.rglob("*"))
+        rows = [path.relative_to(place) for path in place.glob("cache/*.jsonl.gz")]
+        tally.differing += [
+            f"{path} at a kill" for path in rows if (place / path).read_bytes() != (saves / "end" / path).read_bytes()
+        ]
     killed(config, place, stage, later, None)
     following = [*later, "end"][0]
     tally.compared += 1
     tally.differing += compare(place, saves / following.replace("/", "-"))
 
 
+def browser() -> bool:
+    """Whether pages can be collected here."""
+    try:
+        return bool(find_spec("miniwob") and find_spec("playwright") and find_chromium("", ""))
+    except InputError:
+        return False
+
+
 def run(kills: int, seed: int, folder: Path) -> dict[str, Tally]:
-    """``kills`` kills, shared out among the five stages."""
+    """``kills`` kills, shared out among the stages that this machine can run."""
     tallies: dict[str, Tally] = {}
     draw = random.Random(seed)
-    for recipe, settings, wanted in (("demo", TEXT, TEXT_STAGES), ("pusht", VIDEO, VIDEO_STAGES)):
+    runs = [one for one in WHOLE if one[0] != "miniwob" or browser()]
+    stages = sum(len(wanted) for *_, wanted in runs)
+    for recipe, settings, wanted in runs:
         home = folder / recipe
         place, saves = home / "place", home / "saves"
         place.mkdir(parents=True)
@@ -219,7 +246,7 @@ def run(kills: int, seed: int, folder: Path) -> dict[str, Tally]:
         took = alone(config, place, saves)
         for stage in wanted:
             tally = tallies[stage] = Tally()
-            share = kills // 5 + (len(tallies) <= kills % 5)
+            share = kills // stages + (len(tallies) <= kills % stages)
             while tally.kills < share:
                 todo = min(CHAIN, share - tally.kills)
                 chain(config, place, saves, list(took), stage, took[stage], todo, draw, tally)

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("textworld", reason="the text run plays TextWorld: pip install 'rlvr-world[textgame]'")
 pytest.importorskip("diffusers", reason="the video run trains a tokenizer: pip install 'rlvr-world[video]'")
+from tests.e2e.kill_anywhere import browser
 
 
 @pytest.mark.slow
@@ -21,5 +22,6 @@ def test_killed_anywhere_and_resumed_to_the_same_bytes(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "30 kills, 0 differing files" in done.stdout
-    for stage in ("collection", "sft", "rl/seed0", "evaluation", "tokenizer"):
-        assert f"| {stage} | 6 |" in done.stdout
+    stages = ["collection", "sft", "rl/seed0", "evaluation", "tokenizer", *["web collection"] * browser()]
+    for stage in stages:
+        assert f"| {stage} | {30 // len(stages)} |" in done.stdout
