@@ -68,15 +68,19 @@ class Replayed:
                 raise InputError("start, state: a real world goes on from its own states alone; give one of a session")
             return options["state"], {}
         begun = self.begin(seed, options)
-        running = self._running[begun, ()] = self._at(Past(begun, (), None))
+        running, _ = self._at(Past(begun, (), None))
+        self._running[begun, ()] = running
         return Past(begun, (), running.seen()), running.told
 
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
         """One after the other; real worlds draw nothing but from their seeds."""
         outcomes = []
         for past, action in asked:
-            running = self._at(past)
-            reward, ended, told = running.act(action)
+            running, again = self._at(past)
+            for one in (*again, action):
+                reward, ended, told = running.act(one)
+                if "lost" in told:
+                    break
             if "lost" in told:
                 running.close()
                 outcomes.append(Outcome(past, reward, ended, told))
@@ -86,15 +90,14 @@ class Replayed:
             outcomes.append(Outcome(after, reward, ended, told))
         return outcomes
 
-    def _at(self, past: Past) -> Running:
-        """What runs and stands there, or is run again; what has waited longest makes room for it."""
-        if (running := self._running.pop((past.begun, past.done), None)) is None:
-            while len(self._running) >= self.live:
-                self._running.pop(next(iter(self._running))).close()
-            running = self.open(past.begun)
-            for action in past.done:
-                running.act(action)
-        return running
+    def _at(self, past: Past) -> tuple[Running, tuple[Any, ...]]:
+        """What runs and stands there; else one that begins, and what is to be done again in it: what has waited longest
+        makes room for it."""
+        if running := self._running.pop((past.begun, past.done), None):
+            return running, ()
+        while len(self._running) >= self.live:
+            self._running.pop(next(iter(self._running))).close()
+        return self.open(past.begun), past.done
 
     def observe(self, state: Past) -> Any:
         return deepcopy(state.seen)  # whoever is shown it may change it

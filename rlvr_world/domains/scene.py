@@ -10,6 +10,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from rlvr_world.domains.row_files import check_texts
 from rlvr_world.errors import InputError
 from rlvr_world.types import Asked, Domain, Malformed, Outcome, Script, Transition, Written
 
@@ -35,12 +36,21 @@ def start_rows(rows: Callable[[], Sequence[Transition]]) -> Callable[[int, Mappi
     read = lru_cache(maxsize=1)(rows)
 
     def choose(seed: int, options: Mapping[str, Any]) -> Transition:
-        found = [row for row in read() if row.id.endswith(options["row"])] if "row" in options else read()
+        end = options.get("row", "")
+        found = [row for row in read() if row.id.endswith(end)] if isinstance(end, str) else []
         if not found:
-            raise InputError(f"start, row: expected the end of an id such as {read()[0].id!r}, got {options['row']!r}")
+            raise InputError(f"start, row: expected the end of an id such as {read()[0].id!r}, got {end!r:.80}")
         return found[seed % len(found)]
 
     return choose
+
+
+def read_text(given: Any) -> str:
+    """An action in words. Raises InputError for what is no text, or too long."""
+    if not isinstance(given, str) or len(given) > MAX_ACTION:
+        raise InputError(f"action: expected a text of at most {MAX_ACTION} characters, got {given!r:.80}")
+    check_texts(given, "step", "action")
+    return given
 
 
 @dataclass(frozen=True)
@@ -60,12 +70,10 @@ class TextScene:
     observation_space: gym.Space = field(default_factory=lambda: AnyText(MAX_TEXT))
     action_space: gym.Space = field(default_factory=lambda: AnyText(MAX_ACTION))
     render_mode = "ansi"
+    read_action = staticmethod(read_text)
 
     def start(self, seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
         return self.starts(seed, options)
-
-    def read_action(self, given: Any) -> str:
-        return read_text(given)
 
     def script(self, state: Any, action: Any) -> Script | Outcome:
         row = self.ask(state, action)
@@ -90,8 +98,6 @@ class TextScene:
         return self.as_text(self.shown(state))
 
 
-def read_text(given: Any) -> str:
-    """An action in words. Raises InputError for what is no text, or too long."""
-    if not isinstance(given, str) or len(given) > MAX_ACTION:
-        raise InputError(f"action: expected a text of at most {MAX_ACTION} characters, got {given!r:.80}")
-    return given
+def is_count(given: Any) -> bool:
+    """Whether an option is a whole number of at least 0; True and False are none."""
+    return isinstance(given, int) and not isinstance(given, bool) and given >= 0

@@ -138,10 +138,7 @@ class Server:
 
     async def _rows(self, request: Request) -> Response:
         """What was done in this episode and what came of it, as a file that data of one's own are read from."""
-        held = self._held(request)
-        seen = [(await self.sessions.world(left.world)).observe(left.state) for left in held.past]
-        actions = [left.action for left in held.past]
-        data, media, name = rows_file([*seen, held.session.world.observe(held.session.state)], actions)
+        data, media, name = rows_file(*await self.sessions.episode(self._held(request)))
         return Response(data, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
     # OpenEnv: a connection is a session

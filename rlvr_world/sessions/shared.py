@@ -139,14 +139,15 @@ class SharedSessions:
     async def fork(self, held: Held, given: Mapping[str, Any]) -> tuple[str, Held]:
         """A session that stands where this one does, or did before ``step``; in another world where one is named."""
         self._check_room()
-        session, name = held.session.fork(given.get("seed")), given.get("world", held.world)
-        other = Held(session, name, last=held.last, past=list(held.past))
+        async with self._lock:  # between two steps, so that the state and its past go together
+            session, name = held.session.fork(given.get("seed")), given.get("world", held.world)
+            other = Held(session, name, last=held.last, past=list(held.past))
         state, back = session.state, session.steps - given.get("step", session.steps)
         if back:
-            if not 0 < back <= len(held.past):
-                said = f"step: expected one of the latest {len(held.past)} of {session.steps} steps"
+            if not 0 < back <= len(other.past):
+                said = f"step: expected one of the latest {len(other.past)} of {session.steps} steps"
                 raise Refused(422, "invalid_request", said)
-            state, other.past = held.past[-back].state, held.past[:-back]
+            state, other.past = other.past[-back].state, other.past[:-back]
             session.steps, session.over = session.steps - back, False
         if name != held.world:
             session = other.session = _moved(session, await self.world(name))
@@ -155,6 +156,13 @@ class SharedSessions:
             observation = session.world.observe(session.state)
             other.last = {"observation": plain(observation), "info": plain(info), **_shown(session)}
         return self._hold(other), other
+
+    async def episode(self, held: Held) -> tuple[list[Any], list[Any]]:
+        """What was seen in its episode, as far as its past is kept, and the actions between."""
+        async with self._lock:
+            past, state = list(held.past), held.session.state
+        seen = [self._opened[left.world].observe(left.state) for left in past]
+        return [*seen, held.session.world.observe(state)], [left.action for left in past]
 
     async def step(self, held: Held, action: Any, step_id: int | None = None) -> dict[str, Any]:
         """What a step comes to, done with all others that wait; ``step_id`` makes it happen once."""
@@ -177,14 +185,20 @@ class SharedSessions:
                 asked.answer.set_exception(refused)
             else:
                 batch[id(asked.held)] = asked
-        self._waiting, together = rest, list(batch.values())
+        self._waiting = rest
+        await self._carry_out(list(batch.values()))
+
+    async def _carry_out(self, together: list[_Asked]) -> None:
         sessions = [asked.held.session for asked in together]
         before = [session.state for session in sessions]
         try:
             steps = await asyncio.to_thread(step_together, sessions, [asked.action for asked in together])
         except Exception as error:  # noqa: BLE001 - whoever waits shall know
-            for asked in together:
-                asked.answer.set_exception(error)
+            if len(together) == 1:
+                together[0].answer.set_exception(error)
+            else:  # nobody fails for another's step: alone each comes to what it would have come to
+                for asked in together:
+                    await self._carry_out([asked])
             return
         for asked, state, step in zip(together, before, steps, strict=True):
             left = Left(state, asked.action, asked.held.world)

@@ -31,7 +31,8 @@ def play(imagined: World, real: World | None, typed: Iterable[str], seed: int = 
             elif line and line not in ("back", "help"):
                 before = {name: session.fork() for name, session in sides.items()}
                 for name, session in sides.items():
-                    _act(name, session, line)
+                    if not session.over or all(one.over for one in sides.values()):
+                        _act(name, session, line)
                 past.append(before)
             else:
                 print(HELP)

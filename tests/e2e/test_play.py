@@ -21,9 +21,11 @@ playwright = pytest.importorskip("playwright.sync_api", reason="pip install 'rlv
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 
+from rlvr_world.domains.text_game.envs.played import RealGames  # noqa: E402
 from rlvr_world.domains.text_game.rows import read_rows  # noqa: E402
 from rlvr_world.sessions.server import Server  # noqa: E402
 from rlvr_world.sessions.terminal import play  # noqa: E402
+from rlvr_world.types import Outcome  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +180,19 @@ def test_a_game_in_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     assert "    agent (ID: 0)" in said
     assert "house-0002" not in said
     assert said.count(f"goal: {told['goal']}") == 1, "the second game has a goal of its own"
+
+
+def test_the_real_game_goes_on_in_a_terminal_where_the_imagined_one_is_cut_off(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Unreadable(RealGames):
+        def advance(self, asked: Any, streams: Any) -> list[Outcome]:
+            return [Outcome(moment, info={"malformed": "no answer"}) for moment, _ in asked]
+
+    real = games()
+    command = next(one for one in real.start(1, {})[1]["commands"] if one.startswith("go "))
+    play(Unreadable(real.spec), real, [command, "look", "back", "back"], seed=1)
+    said = capsys.readouterr().out
+    assert said.count("real: reward 0") == 2
+    assert said.count("imagined: reward 0, cut off") == 1
+    assert said.count("a step back") == 2, "each step was one"

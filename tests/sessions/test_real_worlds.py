@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box
 from gymnasium.utils.env_checker import check_env
 
 from rlvr_world import InputError, Session, recipes
+from rlvr_world.domains.replayed import Replayed
 from rlvr_world.overrides import override
 from rlvr_world.sessions.vector import VectorSession
 from rlvr_world.types import World
@@ -68,6 +70,9 @@ def test_a_table_is_stepped_and_forked(table: Any) -> None:
         session.step([0.0])
     with pytest.raises(InputError, match="its own states"):
         session.reset(options={"state": first})
+    for odd in ("1", None, -1, 2.0, True, [1]):
+        with pytest.raises(InputError, match="start, episode: expected a number of at least 0, got "):
+            session.reset(options={"episode": odd})
 
 
 def same(one: Any, other: Any) -> bool:
@@ -93,6 +98,39 @@ def test_more_tables_than_run_at_once() -> None:
     envs.close()
     world.close()
     assert not world._running
+
+
+def test_what_is_lost_on_the_way_back_to_a_state_is_lost() -> None:
+    opened = []
+
+    class Frail:
+        """Every episode but the first breaks at a push of 1."""
+
+        told: Any = ()
+
+        def __init__(self, begun: Any) -> None:
+            self.number, self.done, self.closed = len(opened), 0, False
+            opened.append(self)
+
+        def seen(self) -> int:
+            return self.done
+
+        def act(self, action: int) -> tuple[float, bool, dict[str, str]]:
+            self.done += action
+            return (0.0, False, {"lost": "it broke"}) if self.number and self.done == 1 else (1.0, False, {})
+
+        def close(self) -> None:
+            self.closed = True
+
+    world = Replayed(Frail, lambda seed, options: (seed,), int, (Box(0, 9), Box(0, 9)), str, live=1)
+    session = Session(world)
+    session.reset(seed=0)
+    fork = session.fork()
+    assert session.step(1)[0] == 1
+    fork.step(2)  # of two only one runs: the session's has to be run again
+    _, reward, _, truncated, info = session.step(3)
+    assert (reward, truncated, info) == (0.0, True, {"lost": "it broke"})
+    assert all(one.closed for one in opened if one.number == 2)
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +176,8 @@ def test_a_page_is_acted_on_and_forked(pages: Any) -> None:
     assert session.step("stop [done]")[2] is True
     with pytest.raises(InputError, match=r"start, task: expected one such as 'late\.html'"):
         fork.reset(options={"task": "nowhere"})
+    with pytest.raises(InputError, match=r"start, task: expected one such as 'late\.html', got \[5\]"):
+        fork.reset(options={"task": [5]})
 
 
 def test_pages_keep_gymnasiums_contract(pages: Any) -> None:

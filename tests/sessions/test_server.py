@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import io
 import json
@@ -23,7 +24,7 @@ from websockets.sync.client import connect  # noqa: E402 - comes with the server
 from rlvr_world.errors import InputError  # noqa: E402
 from rlvr_world.sessions.server import Server  # noqa: E402
 from rlvr_world.sessions.serving import serve  # noqa: E402
-from rlvr_world.sessions.shared import Limits  # noqa: E402
+from rlvr_world.sessions.shared import Limits, SharedSessions  # noqa: E402
 from rlvr_world.types import Asked, Outcome, Streams  # noqa: E402
 
 
@@ -203,6 +204,44 @@ def test_an_earlier_step_can_be_gone_back_to_and_the_episode_saved(client: Clien
     with np.load(io.BytesIO(answer.read())) as saved:
         assert saved["image"][:, 0, 0, 0].tolist() == [0, 1, 6]
         assert saved["action"].tolist() == [1, 5]
+
+
+def test_what_is_asked_as_a_step_ends_sees_it_whole() -> None:
+    """The step's thread is done, but its past is not written down yet."""
+
+    async def ask(what: str) -> Any:
+        shared = SharedSessions({"one": Counter}, Limits(), 32)
+        _, held = await shared.open({"seed": 0})
+        step = asyncio.create_task(shared.step(held, 3))
+        await asyncio.sleep(0)
+        while not held.session.steps:
+            time.sleep(0.001)
+        found = await (shared.episode(held) if what == "episode" else shared.fork(held, {"step": 0}))
+        await step
+        return found
+
+    seen, actions = asyncio.run(ask("episode"))
+    assert ([frame[0, 0, 0] for frame in seen], actions) == ([0, 3], [3])
+    _, back = asyncio.run(ask("fork"))
+    assert (back.session.steps, back.session.state, back.past) == (0, 0, [])
+
+
+def test_a_step_that_fails_does_not_fail_those_beside_it() -> None:
+    class Fragile(Counter):
+        def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
+            if any(action == 9 for _, action in asked):
+                raise InputError("too long")
+            return super().advance(asked, streams)
+
+    async def together() -> list[Any]:
+        shared = SharedSessions({"one": Fragile}, Limits(), 32)
+        held = [(await shared.open({"seed": seed}))[1] for seed in range(4)]
+        steps = (shared.step(one, action) for one, action in zip(held, (1, 9, 2, 3), strict=True))
+        return await asyncio.gather(*steps, return_exceptions=True)
+
+    first, failed, *rest = asyncio.run(together())
+    assert str(failed) == "too long"
+    assert [one["reward"] for one in (first, *rest)] == [1.0, 2.0, 3.0]
 
 
 def test_room_is_bounded_and_given_back(client: Client) -> None:

@@ -11,6 +11,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from rlvr_world import Imagined, InputError, Session, WorldModel, recipes
+from rlvr_world.domains.scene import read_text, start_rows
 from rlvr_world.models.loading import create_model
 from rlvr_world.models.text_tokenizer import train_text_tokenizer
 from rlvr_world.overrides import override
@@ -18,7 +19,7 @@ from rlvr_world.sampling.engine import Sampling
 from rlvr_world.sessions.session import SessionClosed, SessionOver, step_together
 from rlvr_world.sessions.vector import VectorSession
 from rlvr_world.training.learner import Learner
-from rlvr_world.types import Script, Streams, World, Written
+from rlvr_world.types import Script, Streams, Transition, World, Written
 
 pytest.importorskip("textworld", reason="its games come from TextWorld: pip install 'rlvr-world[textgame]'")
 
@@ -143,6 +144,20 @@ def test_draws_are_named_whatever_they_are_asked_with(untrained: WorldModel) -> 
     assert drawn[2, 0, 0, 0, 0] != drawn[1, 0, 0, 0, 0]
     one.step("inventory")
     assert drawn[1, 1, 0, 0, 0] == together[1, 1, 0, 0, 0]
+
+
+def test_an_action_is_text() -> None:
+    assert read_text("take key") == "take key"
+    for given in ("type [3] [\ud800]", "take\x00key", 3, "x" * 401):
+        with pytest.raises(InputError, match="action"):
+            read_text(given)
+
+
+def test_a_row_is_asked_for_by_the_end_of_its_id() -> None:
+    choose = start_rows(lambda: [Transition(f"rows:{n}", n, "", None) for n in range(3)])
+    assert choose(0, {"row": ":2"}).state == 2
+    with pytest.raises(InputError, match=r"got \[7\]"):
+        choose(0, {"row": [7]})
 
 
 def test_a_fork_goes_its_own_way(untrained: WorldModel) -> None:

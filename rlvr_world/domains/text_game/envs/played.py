@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-from rlvr_world.domains.scene import MAX_ACTION, MAX_TEXT, AnyText, read_text
+from rlvr_world.domains.scene import MAX_ACTION, MAX_TEXT, AnyText, is_count, read_text
 from rlvr_world.domains.text_game.config import TextWorldSpec
 from rlvr_world.domains.text_game.envs.afforded import afforded
 from rlvr_world.domains.text_game.envs.textworld import Game
@@ -21,8 +21,8 @@ from rlvr_world.types import Asked, Outcome, Streams
 def _made(spec: TextWorldSpec, name: str) -> Game:
     """Making a game takes longer than most of what is done in it, and every model of a run plays the same ones."""
     number = name.removeprefix("house-")
-    if not number.isdigit():
-        raise InputError(f"game {name!r}: expected a name such as house-0017, or its number")
+    if not number.isdecimal() or len(number) > 9:
+        raise InputError(f"game {name!r:.80}: expected a name such as house-0017, or its number")
     return Game(spec, random.Random(f"{spec.seed}/{int(number)}"))
 
 
@@ -30,6 +30,7 @@ class RealGames:
     """The games of a spec as a ``World``: the seed, or ``options["game"]`` (a number or a name), says which."""
 
     render_mode = "ansi"
+    read_action = staticmethod(read_text)
 
     def __init__(self, spec: TextWorldSpec) -> None:
         self.spec = spec
@@ -48,7 +49,9 @@ class RealGames:
                 raise InputError("start, state: a real game goes on from its own states alone; give one of a session's")
         else:
             chosen = options.get("game", self.spec.game_number(seed % self.spec.games))
-            name = f"house-{chosen:04d}" if isinstance(chosen, int) else str(chosen)
+            name = f"house-{chosen:04d}" if is_count(chosen) else chosen
+            if not isinstance(name, str):
+                raise InputError(f"start, game: expected a name such as house-0017, or its number, got {name!r:.80}")
             moment = self._seen(name, self._game(name).game.world.state, won=False)
         told = {"game": moment.game, "goal": self._game(moment.game).goal}
         return moment, {**told, "commands": self._possible(moment)}
@@ -56,9 +59,6 @@ class RealGames:
     def commands(self, game: str) -> Sequence[str]:
         """What a player of this game can ever type."""
         return self._game(game).possible if game else ()
-
-    def read_action(self, given: Any) -> str:
-        return read_text(given)
 
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
         return [self._step(moment, action) for moment, action in asked]

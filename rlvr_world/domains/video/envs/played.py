@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 from rlvr_world.domains.replayed import Begun, Replayed
+from rlvr_world.domains.scene import is_count
 from rlvr_world.domains.video.config import VideoConfig
 from rlvr_world.domains.video.envs import drawer, granular, pusht, rope
 from rlvr_world.domains.video.envs.specs import DrawerSpec, PushTSpec, Spec
 from rlvr_world.domains.video.episodes import FramesInMemory
 from rlvr_world.domains.video.scene import read_numbers, spaces
 from rlvr_world.domains.video.token_cache import read_frames
+from rlvr_world.errors import InputError
 
 FIELDS = {"pusht": (2, 1.0), "rope": (4, 0.4), "granular": (4, 0.25), "drawer": (4, 1.0)}
 """Of an action, how many fields it has and how far each goes; a pushed table is as wide."""
@@ -30,7 +32,10 @@ def real_world(data: VideoConfig, live: int = 16) -> Replayed:
     both = spaces([-far] * count, [far] * count, (data.height, data.width), FELT * data.proprio)
 
     def begin(seed: int, options: Mapping[str, Any]) -> Begun:
-        return (int(options.get("episode", data.env.episodes + seed)),)
+        episode = options.get("episode", data.env.episodes + seed)
+        if not is_count(episode):
+            raise InputError(f"start, episode: expected a number of at least 0, got {episode!r:.80}")
+        return (episode,)
 
     def read(given: Any) -> tuple[float, ...]:
         return tuple(read_numbers(given, count).tolist())

@@ -38,8 +38,8 @@ class RealPages(Replayed):
         site = self.browser.site
         tasks = tasks_of(self.spec, site)
         task = options.get("task", tasks[seed % len(tasks)])
-        if task not in site.tasks:
-            raise InputError(f"start, task: expected one such as {tasks[0]!r}, got {task!r}")
+        if not isinstance(task, str) or task not in site.tasks:
+            raise InputError(f"start, task: expected one such as {tasks[0]!r}, got {task!r:.80}")
         return task, seed
 
     def _opened(self, begun: Begun) -> _Episode:
