@@ -1,11 +1,10 @@
 # Each goal makes the environment that it needs, once; a changed pyproject.toml or constraints.txt installs anew.
 #
-# On Linux, PyPI serves torch with CUDA (several GB). For the CPU build:
-#   make demo PIP_EXTRA="--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple"
+# On Linux, PyPI serves torch with CUDA (several GB). `make demo TORCH=cpu` takes the CPU build.
 
 PYTHON ?= python3
 VENV ?= .venv
-PIP_EXTRA ?=
+PIP_EXTRA ?= $(if $(filter cpu,$(TORCH)),--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_EXTRA)
 
@@ -35,8 +34,8 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "installing rlvr-world and the text games into $(VENV) (a minute or two)"
-	$(PIP) --editable '.[textgame]'
+	@echo "installing rlvr-world, the text games and the page to play them into $(VENV) (a minute or two)"
+	$(PIP) --editable '.[textgame,serve]'
 	@touch $@
 
 $(VENV)/.pusht: pyproject.toml constraints.txt | $(VENV)/bin/python

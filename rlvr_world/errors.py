@@ -17,6 +17,10 @@ class Halted(Exception):
     """
 
 
+class RankLost(Exception):
+    """Another process of the same run has ended, and says why: this one can only end too."""
+
+
 class NonFinite(ArithmeticError):
     """A score, log-probability, loss, gradient or weight that is not finite, found before it spread.
 

@@ -187,11 +187,42 @@ RUNS: dict[str, tuple[Harm, str, str]] = {
     "a log with half a line in it": (
         write("metrics.jsonl", '{"st\n{}'),
         "report",
-        "metrics.jsonl, line 1: expected JSON",
+        "metrics.jsonl, line 1: expected a JSON object, got Unterminated",
     ),
     "why it was halted, cut off": (write("halted.json", '{"sa'), "report", "halted.json: expected JSON"),
     "an end cut off": (write("rl/seed0/ended.json", '{"st'), "report", "ended.json: expected JSON"),
     "an environment cut off": (cut("environment.json"), "report", "environment.json: expected JSON"),
+    "a result that is a list": (
+        write("eval/sft.json", "[1]"),
+        "report",
+        "eval/sft.json: expected an object with name, ",
+    ),
+    "a result without its rows": (
+        settings("eval/sft.json", rows=...),
+        "report",
+        "eval/sft.json: expected an object with",
+    ),
+    "samples that are no list": (
+        write("eval/samples-sft.json", "{}"),
+        "report",
+        "samples-sft.json: expected a list, got",
+    ),
+    "a log with a number in it": (
+        write("metrics.jsonl", "5\n{}\n"),
+        "report",
+        "metrics.jsonl, line 1: expected a JSON",
+    ),
+    "why it was halted, a text": (
+        write("halted.json", '"x"'),
+        "report",
+        "halted.json: expected an object with said, got",
+    ),
+    "sources that are a list": (settings("config.json", sources=["x"]), "resume", "config.json: sources: expected an "),
+    "a source that is a number": (
+        settings("config.json", sources={"data.train": 5}),
+        "resume",
+        "config.json: sources: expected an object of texts, as a run writes it, got",
+    ),
     "samples cut off": (cut("eval/samples-sft.json"), "report", "eval/samples-sft.json: expected JSON"),
     "no config": (gone("config.json"), "report", "is not a run folder: expected a file config.json in it"),
     "no config to go on with": (gone("config.json"), "resume", "expected a run folder with a config.json, found none"),

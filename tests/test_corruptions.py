@@ -180,7 +180,7 @@ def test_web_rows(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     bad = tmp_path / "bad.jsonl"
     bad.write_text("".join(json.dumps(row) + "\n" for row in rows))
     given = [f"data.train={bad}", f"data.test={bad}", "data.reasoning_column=", "data.style=published"]
-    given.append("data.skip_faulty=false")
+    given += ["data.skip_faulty=false", "sft.reasoning=false"]
     check("webarena-published", given, f"bad.jsonl, row {AT}", words, capsys)
 
 

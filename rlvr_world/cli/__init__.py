@@ -17,7 +17,7 @@ from pathlib import Path
 from rlvr_world import __version__
 from rlvr_world.cli import data, diagnose, runs, use
 from rlvr_world.cli.parser import Verbs, fail
-from rlvr_world.errors import Halted, InputError, NonFinite
+from rlvr_world.errors import Halted, InputError, NonFinite, RankLost
 from rlvr_world.system.memory import keep_memory
 
 EXTRAS = {
@@ -62,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(str(error))
     except (Halted, NonFinite) as error:
         return fail(str(error), code=3)
+    except RankLost as error:
+        return fail(str(error), code=1)
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module not in EXTRAS:

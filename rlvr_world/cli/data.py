@@ -37,6 +37,9 @@ def add_verbs(verbs: Verbs) -> None:
     teach.add_argument("--url", default="", help="an OpenAI-compatible server, such as http://localhost:8000/v1")
     teach.add_argument("--model", required=True, help="the teacher's name on that server; without --url a model folder")
     teach.add_argument("--samples", metavar="N", type=int, default=1, help="answers to ask for a row (1)")
+    teach.add_argument("--at-once", metavar="N", type=int, default=8, help="rows to ask about together (8)")
+    teach.add_argument("--unchanged", metavar="S", type=float, default=0, help="share of unchanged rows to ask too (0)")
+    teach.add_argument("--least", metavar="S", type=float, default=1, help="score from which an answer is kept (1)")
 
 
 def _collect(args: argparse.Namespace) -> None:
@@ -63,7 +66,9 @@ def _lpips(args: argparse.Namespace) -> None:
 
 def _teach(args: argparse.Namespace) -> None:
     config = config_of(args)
-    from rlvr_world.recipes.teacher import teach
+    from rlvr_world.recipes.teacher import Teacher, teach
 
-    kept, asked = teach(config, args.out, args.model, args.url, args.samples)
-    print(f"{args.out}: kept {kept} of {asked} changed rows")
+    teacher = Teacher(args.model, args.url, args.samples, args.at_once, args.unchanged, args.least)
+    kept, asked = teach(config, args.out, teacher)
+    cost = f"; {sum(teacher.tokens):,} tokens" if teacher.tokens else ""
+    print(f"{args.out}: kept {kept} of {asked} rows{cost}")

@@ -1,4 +1,4 @@
-"""Verbs that look: recipes, check, doctor, replay, study."""
+"""Verbs that look: recipes, check, doctor, estimate, replay, study."""
 
 from __future__ import annotations
 
@@ -21,6 +21,13 @@ def add_verbs(verbs: Verbs) -> None:
     add_recipe(doctor, "recipe", "whose prompts, reward and settings")
     doctor.add_argument("--model", metavar="RUN|MODEL", type=Path, help="where RL would start; of a run its SFT")
     doctor.add_argument("--prompts", metavar="N", type=int, default=200, help="prompts to sample (200)")
+
+    estimate = verbs.add("estimate", _estimate, "what a recipe would take: parameters, memory, tokens, FLOP, hours")
+    add_recipe(estimate, "recipe", "whose settings")
+    estimate.add_argument("--gpus", metavar="N", type=int, default=1, help="GPUs that share the work (1)")
+    estimate.add_argument("--memory", metavar="GB", type=float, default=80, help="of each GPU (80)")
+    estimate.add_argument("--teraflops", metavar="T", type=float, default=312, help="of each GPU (312, an A100's)")
+    estimate.add_argument("--share", metavar="S", type=float, default=0.3, help="what training reaches of them (0.3)")
 
     replay = verbs.add("replay", _replay, "make a rollout of an RL step again and show it, or a step that failed")
     replay.add_argument("run", metavar="RUN", type=Path, help="a run folder, or a folder under RUN/faults")
@@ -56,6 +63,15 @@ def _check(args: argparse.Namespace) -> int:
     good, text = check(config, start_of_rl(args.model), args.rows)
     print(text)
     return 0 if good else 1
+
+
+def _estimate(args: argparse.Namespace) -> int:
+    config = config_of(args)
+    from rlvr_world.diagnose.estimate import estimate
+
+    fits, text = estimate(config, args.gpus, args.memory, args.teraflops, args.share)
+    print(text)
+    return 0 if fits else 1
 
 
 def _doctor(args: argparse.Namespace) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -49,8 +50,9 @@ def config_of(args: argparse.Namespace) -> Config:
 
 
 def fail(message: str, code: int = 2) -> int:
+    rank = os.environ.get("RANK", "0")  # of torchrun
     with suppress(OSError):  # nobody may be left to read it
-        print("rlvr-world: " + " ".join(message.split()), file=sys.stderr)
+        print("rlvr-world: " + (f"rank {rank}: " if rank != "0" else "") + " ".join(message.split()), file=sys.stderr)
     return code
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -54,31 +57,48 @@ def _train(args: argparse.Namespace) -> None:
     name = attribute or place.removesuffix(".py").replace("/", ".").rpartition(".")[2]
     args.run = args.run or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     from rlvr_world.runs import runner
+    from rlvr_world.system import ranks
 
-    runner.train(config, args.run)
-    _plan_too(args.run)
+    with ranks.joined(config.model.device):
+        args.run = Path(ranks.by_first(lambda: str(args.run)))
+        runner.train(config, args.run)
+    _afterwards(args.run)
 
 
 def _resume(args: argparse.Namespace) -> None:
     from rlvr_world.runs import runner
 
     runner.resume(args.run)
-    _plan_too(args.run)
+    _afterwards(args.run)
 
 
-def _plan_too(run: Path) -> None:
-    """What the run's models are good for, where its settings ask for that."""
+def _afterwards(run: Path) -> None:
+    """What the run's models are good for, where its settings ask for that; then what can be done with them."""
     from rlvr_world.cli.use import plan
     from rlvr_world.runs.runner import stored_config
 
+    if os.environ.get("RANK", "0") != "0":  # of what torchrun started, the first does it
+        return
     if (config := stored_config(run)).plan.starts:
-        plan(run, config)
+        try:
+            plan(run, config)
+        except InputError as error:  # no goals in rows of files, no model trained: the run stands all the same
+            print(f"planning left out: {error}", file=sys.stderr)
+    samples = next((run / "eval").glob("samples-*.json"), None)
+    row = json.loads(samples.read_text())[0]["id"].split()[-1] if samples else "ID"
+    called = "rlvr-world" if shutil.which("rlvr-world") else sys.argv[0]
+    print(f"\nnext: open {run / 'report.html'} in a browser, and")
+    print(f"  {called} play {run}   # act in what it imagines, beside what really happens")
+    print(f"  {called} predict {run} --row {row}")
+    if config.plan.starts:
+        print(f"  {called} plan {run} plan.starts=108   # more starts, narrower intervals")
 
 
 def _eval(args: argparse.Namespace) -> None:
     from rlvr_world.evaluation.tables import markdown_table, result_table
     from rlvr_world.runs import runner, sources
     from rlvr_world.runs.folder import last_model, run_of
+    from rlvr_world.system import ranks
 
     run = run_of(args.model)
     if args.recipe:
@@ -89,10 +109,11 @@ def _eval(args: argparse.Namespace) -> None:
     else:
         raise InputError(f"{args.model}: lies in no run folder; say with --recipe whose rows to evaluate it on")
     model = last_model(args.model) if run == args.model else args.model
-    result = runner.evaluate_model(str(model), config)
-    print(markdown_table(result_table({str(model): result})))
-    if args.out:
-        args.out.write_text(json.dumps(result, indent=1))
+    with ranks.joined(config.model.device):
+        result = runner.evaluate_model(str(model), config)
+        print(markdown_table(result_table({str(model): result})))
+        if args.out and ranks.first():
+            args.out.write_text(json.dumps(result, indent=1))
 
 
 def _adopt(args: argparse.Namespace) -> None:

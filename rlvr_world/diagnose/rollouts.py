@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rlvr_world import recipes
-from rlvr_world.evaluation.intervals import bootstrap, wilson
+from rlvr_world.evaluation.intervals import Interval, bootstrap, wilson
 from rlvr_world.evaluation.plots import save_lines
 from rlvr_world.runs import runner
 from rlvr_world.runs.folder import models_of
@@ -26,10 +26,12 @@ NO_CHANGE = "no change"
 
 
 class Walk(NamedTuple):
-    """What was done in the real world, and what was seen before and after each action."""
+    """What was done in the real world, and what was seen before and after each action; ``world`` names the game, page
+    or episode, since walks of one are alike."""
 
     actions: list[Any]
     seen: list[Any]
+    world: str
 
 
 def study_rollouts(run: Path, depth: int, starts: int) -> dict[str, Any]:
@@ -37,23 +39,35 @@ def study_rollouts(run: Path, depth: int, starts: int) -> dict[str, Any]:
 
     Random walks in the real world begin at ``starts`` seeds; each model is told where they begin and what is done, and
     never what came of it. Text: share of states that are right, letter by letter; pages: F1 of the lines; video: mean
-    squared error of pixels, less is better. Intervals over walks. Also ``RUN/studies/rollouts.json`` and ``.png``.
+    squared error of pixels, less is better. Intervals over worlds, such as games. Where a stage has several seeds, also
+    their mean, and its difference from SFT and the control. Also ``RUN/studies/rollouts.json`` and ``.png``.
     """
     config = runner.stored_config(run)
     models, real = models_of(run), recipes.find(config.recipe).real(config)
     walks: list[Walk] = []
-    answers: dict[str, Any] = {}
+    followed: dict[str, list[Any]] = {}
     for name, model in models.items():
-        world = Imagined(model)
+        world = Imagined(model, attempts=1)
         if not walks:
             walks = [_walk(real, world.action_space, seed, depth) for seed in track(range(starts), "walking", "walks")]
             real.close()
-            answers[NO_CHANGE] = _summed([[nearness(w.seen[0], true) for true in w.seen[1:]] for w in walks], depth)
-        answers[name] = _summed(_followed(world, walks, depth), depth)
+            followed[NO_CHANGE] = [[nearness(walk.seen[0], true) for true in walk.seen[1:]] for walk in walks]
+        followed[name] = _followed(world, walks, depth)
+    for stage in ("rl", "control"):
+        seeds_of = [scores for name, scores in followed.items() if name.startswith(f"{stage}/")]
+        if len(seeds_of) > 1:
+            followed[stage] = [np.mean(walk, axis=0) for walk in zip(*seeds_of, strict=True)]
+    worlds = [walk.world for walk in walks]
+    answers = {name: _summed(scores, worlds, depth, _share) for name, scores in followed.items()}
     folder = run / "studies"
     folder.mkdir(exist_ok=True)
+    means = {name: one for name, one in answers.items() if "/" not in name or name.split("/")[0] not in answers}
+    save_lines(folder / "rollouts.png", means, "steps ahead", "nearness to the real world")
+    for one, other in (("rl", "sft"), ("control", "sft"), ("rl", "control")):
+        if one in followed and other in followed:
+            apart = [np.subtract(*pair) for pair in zip(followed[one], followed[other], strict=True)]
+            answers[f"{one} - {other}"] = _summed(apart, worlds, depth, bootstrap)
     write_whole(folder / "rollouts.json", json.dumps(answers, indent=1))
-    save_lines(folder / "rollouts.png", answers, "steps ahead", "nearness to the real world")
     return answers
 
 
@@ -62,7 +76,7 @@ def _walk(real: World, space: Any, seed: int, depth: int) -> Walk:
     session, rng = Session(real, depth), random.Random(f"walk {seed}")
     seen, info = session.reset(seed=seed)
     space.seed(seed)
-    walk = Walk([], [seen])
+    walk = Walk([], [seen], str(next((info[name] for name in ("game", "task", "episode") if name in info), seed)))
     while not session.over:
         action = rng.choice(info["commands"]) if info.get("commands") else space.sample()
         seen, *_, info = session.step(action)
@@ -99,14 +113,22 @@ def nearness(seen: Any, true: Any) -> float:
     return float(np.square((frames[0].astype(float) - frames[1]) / 255).mean())
 
 
-def _summed(scores: Sequence[Sequence[float]], depth: int) -> list[dict[str, Any]]:
+def _summed(
+    scores: Sequence[Sequence[float]], worlds: Sequence[str], depth: int, interval: Callable[..., Interval]
+) -> list[dict[str, Any]]:
     """An interval for each number of steps, over the walks that are as long."""
-    columns = ([row[k] for row in scores if len(row) > k] for k in range(depth))
+    long = ([i for i, row in enumerate(scores) if len(row) > k] for k in range(depth))
     return [
-        (wilson(sum(column), len(column)) if {*column} <= {0.0, 1.0} else bootstrap(column)).as_dict()
-        for column in columns
-        if column
+        interval([scores[i][k] for i in some], np.array([worlds[i] for i in some])).as_dict()
+        for k, some in enumerate(long)
+        if some
     ]
+
+
+def _share(values: Sequence[float], worlds: np.ndarray) -> Interval:
+    """Wilson for a share of walks of which each has a world of its own, else bootstrap over worlds."""
+    alone = {*values} <= {0.0, 1.0} and len(np.unique(worlds)) == len(worlds)
+    return wilson(sum(values), len(values)) if alone else bootstrap(values, worlds)
 
 
 def table(answers: dict[str, Any]) -> str:

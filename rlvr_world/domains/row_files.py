@@ -228,7 +228,9 @@ def take_inner(record: Mapping[str, Any], outer: str, key: str, kind: type, wher
 
 
 def last_message(record: Mapping[str, Any], where: str) -> str:
-    """What the last message of the published layout's ``prompt`` says."""
+    """What the last message of the published layout's ``prompt`` says, or the text that stands there."""
+    if isinstance(record.get("prompt"), str):
+        return str(record["prompt"])
     messages = take(record, "prompt", list, where)
     if not messages or not isinstance(messages[-1], dict):
         raise InputError(f"{where}, field prompt: expected a list of messages, got {messages!r:.80}")

@@ -36,9 +36,10 @@ def start_rows(rows: Callable[[], Sequence[Transition]]) -> Callable[[int, Mappi
     read = lru_cache(maxsize=1)(rows)
 
     def choose(seed: int, options: Mapping[str, Any]) -> Transition:
-        found = [row for row in read() if row.id.endswith(str(options["row"]))] if "row" in options else read()
+        end = options.get("row", "")
+        found = [row for row in read() if row.id.endswith(end)] if isinstance(end, str) else []
         if not found:
-            raise InputError(f"start, row: expected the end of an id such as {read()[0].id!r}, got {options['row']!r}")
+            raise InputError(f"start, row: expected the end of an id such as {read()[0].id!r}, got {end!r:.80}")
         return found[seed % len(found)]
 
     return choose
@@ -95,3 +96,8 @@ class TextScene:
 
     def render(self, state: Any) -> str:
         return self.as_text(self.shown(state))
+
+
+def is_count(given: Any) -> bool:
+    """Whether an option is a whole number of at least 0; True and False are none."""
+    return isinstance(given, int) and not isinstance(given, bool) and given >= 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,8 +16,9 @@ import numpy as np
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.summary import summarise
 from rlvr_world.models.head import Model
-from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.sampling.engine import Sampling, batches, sample
 from rlvr_world.scoring import AT_ONCE, about, judge, score
+from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
 from rlvr_world.system.progress import Update, progress
 from rlvr_world.types import BatchDomain, Domain, Picture, Score, Script, Transition, Written
@@ -58,28 +59,33 @@ def evaluate(
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Result (see ``summarise``) and, where ``shown`` says how, a record of every row's first sample: ``id``, ``kind``,
     ``world``, ``action``, ``parts``, ``value``, ``right`` (None without a part ``exact``), ``reason`` (why malformed),
-    ``state``, ``text`` (as written) and ``diff``; or, of some rows only, ``picture`` and its ``columns``.
+    ``state``, ``text`` (as written) and ``diff``; or, of some rows only, ``picture`` and its ``columns``. Ranks
+    share the rows.
 
     ``settings`` are the domain's settings that a number depends on; with the rows and the plan they make the protocol.
     ``brief`` leaves out baselines and progress, for validation during training.
     """
     every = max(1, len(rows) // PICTURES)
     kept = range(0, len(rows) if shown else 0, every if isinstance(domain, BatchDomain) else 1)
-    with nullcontext(lambda *_: None) if brief else progress("evaluating", len(rows), "rows") as update:
-        scripts = [domain.encode(row) for row in rows]
-        scores, firsts = _predict(model, domain, rows, scripts, plan, kept, update)
-    trivial = [{} for _ in rows] if brief else _baselines(domain, rows)
-    named = [{"id": row.id, "kind": row.kind, "world": row.world} for row in rows]
-    records = [
-        {**name, "parts": dict(s.parts), "value": s.value, "malformed": s.malformed, "baselines": baselines}
-        for name, of_row, baselines in zip(named, scores, trivial, strict=True)
-        for s in of_row
-    ]
-    samples = []
-    if shown:
-        for i, row in enumerate(rows):
+    own = {i: rows[i] for i in ranks.mine(range(len(rows)))}
+    with nullcontext(lambda *_: None) if brief else progress("evaluating", len(own), "rows") as update:
+        scripts = {i: domain.encode(row) for i, row in own.items()}
+        scores, firsts = _predict(model, domain, own, scripts, plan, kept, update)
+    trivial = [{} for _ in own] if brief else _baselines(domain, list(own.values()))
+    answers: list[dict[str, Any]] = []
+    for (i, row), baselines in zip(own.items(), trivial, strict=True):
+        name = {"id": row.id, "kind": row.kind, "world": row.world}
+        records = [
+            {**name, "parts": dict(s.parts), "value": s.value, "malformed": s.malformed, "baselines": baselines}
+            for s in scores[i]
+        ]
+        said = []
+        if shown:
             seen = _seen(domain, row, *firsts[i], shown, pictures=i % every == 0) if i in firsts else {}
-            samples.append({**named[i], "action": str(row.action), **_scored(scores[i][0]), **seen})
+            said = [{**name, "action": str(row.action), **_scored(scores[i][0]), **seen}]
+        answers.append({"records": records, "shown": said, "fits": scripts[i].fits})
+    answers = ranks.gathered(answers, len(rows))
+    records, samples = ([one for a in answers for one in a[kind]] for kind in ("records", "shown"))
     protocol = {
         "rows": len(rows),
         "rows_hash": rows_hash(rows),
@@ -90,7 +96,7 @@ def evaluate(
         "precision": str(next(model.parameters()).dtype).removeprefix("torch."),
         **settings,
     }
-    too_long = sum(not script.fits for script in scripts)
+    too_long = sum(not answer["fits"] for answer in answers)
     if too_long and not brief:
         say = f"of {too_long} of {len(rows)} test rows the true answer has more tokens than may be written"
         print(f"rlvr-world: {say}: no model can be right there; raise data.max_response", file=sys.stderr)
@@ -100,25 +106,29 @@ def evaluate(
 def _predict(
     model: Model,
     domain: Domain,
-    rows: Sequence[Transition],
-    scripts: Sequence[Script],
+    rows: Mapping[int, Transition],
+    scripts: Mapping[int, Script],
     plan: Plan,
     kept: range,
     update: Update,
-) -> tuple[list[list[Score]], dict[int, tuple[Any, Written]]]:
-    """The scores of ``plan.samples`` predictions a row, and the first prediction of the rows in ``kept`` with what was
-    written of it; rejected ones are drawn again from further streams."""
-    scores: list[list[Score]] = []
+) -> tuple[dict[int, list[Score]], dict[int, tuple[Any, Written]]]:
+    """The scores of ``plan.samples`` predictions of each row, by its number, and the first prediction of the rows in
+    ``kept`` with what was written of it; rejected ones are drawn again from further streams."""
+    scores: dict[int, list[Score]] = {}
     firsts: dict[int, tuple[Any, Written]] = {}
-    groups = _written(model, scripts, plan, plan.samples, [(plan.seed, i) for i in range(len(rows))], update)
-    for i, judged in enumerate(judge(domain, groups, rows)):
-        scores.append([score for _, score in judged])
-        firsts |= {i: (judged[0][0], groups[i][0])} if i in kept else {}
-    if plan.reject and scores and plan.reject not in scores[0][0].parts:
-        known = ", ".join(scores[0][0].parts)
+    streams: list[tuple[int, ...]] = [(plan.seed, i) for i in rows]
+    groups = _written(model, list(scripts.values()), plan, plan.samples, streams, update)
+    for (i, group), judged in zip(
+        zip(rows, groups, strict=True), judge(domain, groups, list(rows.values())), strict=True
+    ):
+        scores[i] = [score for _, score in judged]
+        firsts |= {i: (judged[0][0], group[0])} if i in kept else {}
+    parts = next((of_row[0].parts for of_row in scores.values()), None)
+    if plan.reject and parts is not None and plan.reject not in parts:
+        known = ", ".join(parts)
         raise InputError(f"eval.reject={plan.reject}: no such part of the score; there are: {known}")
     for attempt in range(1, plan.attempts if plan.reject else 1):
-        again = [(i, k) for i, of_row in enumerate(scores) for k, s in enumerate(of_row) if s.parts[plan.reject]]
+        again = [(i, k) for i, of_row in scores.items() for k, s in enumerate(of_row) if s.parts[plan.reject]]
         if not again:
             break
         update(len(rows), f"drawing {len(again)} predictions again")
@@ -136,15 +146,14 @@ def _written(
 ) -> list[list[Written]]:
     """What ``sample`` has the model write, told of batch by batch: the batches are its own, so not a bit differs."""
     groups: list[list[Written]] = [[] for _ in scripts]
-    by_length = sorted(range(len(scripts)), key=lambda i: len(scripts[i].prompt))
-    batch = max(1, plan.max_rows // n)
-    for start in range(0, len(by_length), batch):
-        chosen = by_length[start : start + batch]
+    done = 0
+    for chosen in batches(model, scripts, n, plan.max_rows):
         some, theirs = [scripts[i] for i in chosen], [streams[i] for i in chosen]
         drawn = sample(model, some, n, plan.sampling, theirs, max_rows=plan.max_rows)
         for i, group in zip(chosen, drawn, strict=True):
             groups[i] = [rollout.written for rollout in group]
-        update(start + len(chosen))
+        done += len(chosen)
+        update(done)
     return groups
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -120,11 +120,15 @@ def _section(head: str, found: Comparison) -> list[str]:
     return [*lines, ""]
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, kind: type[Any] = dict, fields: Collection[str] = ()) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise InputError(f"{path}: expected JSON, got {error}; write the file again") from error
+    if not isinstance(found, kind) or not all(name in found for name in fields):
+        wanted = "a list" if kind is list else "an object" + " with " * bool(fields) + ", ".join(fields)
+        raise InputError(f"{path}: expected {wanted}, got {found!r:.60}; write the file again")
+    return found
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -132,10 +136,14 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     lines, rows = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [], []
     for number, text in enumerate(lines, 1):
         try:
-            rows.append(json.loads(text))
+            row, said = json.loads(text), f"{text:.60}"
         except json.JSONDecodeError as error:
-            if number < len(lines):  # the last line may be cut off: the run is still writing, or was stopped
-                raise InputError(f"{path}, line {number}: expected JSON, got {error}; remove the line") from error
+            if number == len(lines):  # it may be cut off: the run is still writing, or was stopped
+                break
+            row, said = None, str(error)
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: expected a JSON object, got {said}; remove the line")
+        rows.append(row)
     return rows
 
 
@@ -150,7 +158,8 @@ def _groups(run: Path) -> list[dict[str, Result]]:
         path for path in sorted((run / "eval").glob("*.json")) if not path.name.startswith(("samples-", "states-"))
     ]
     groups: dict[str, dict[str, Result]] = defaultdict(dict)
-    named = [(re.sub(r"^best-of-\d+/", "", result["name"]), result) for result in map(_read, paths)]
+    results = [_read(path, fields=("name", "fingerprint", "protocol", "slices", "rows")) for path in paths]
+    named = [(re.sub(r"^best-of-\d+/", "", result["name"]), result) for result in results]
     for name, result in sorted(named, key=lambda pair: _training_order(pair[0])):
         groups[result["fingerprint"]][name] = result
     best_of = {result["fingerprint"] for _, result in named if result["name"].startswith("best-of-")}
@@ -159,12 +168,12 @@ def _groups(run: Path) -> list[dict[str, Result]]:
 
 def _interventions(run: Path) -> list[str]:
     """What guards did to the run: stopped it, ended a stage with an earlier checkpoint, put a damaged one aside."""
-    told = [_read(path)["said"] for path in run.glob("halted.json")]
+    told = [_read(path, fields=("said",))["said"] for path in run.glob("halted.json")]
     for path in sorted(run.rglob("ended.json")):
-        ended = _read(path)
+        ended = _read(path, fields=("step", "reason"))
         told.append(f"{path.parent.relative_to(run)} ended with step {ended['step']}: {ended['reason']}.")
     for path in sorted(run.glob("faults/*/fault.json")):
-        fault = _read(path)
+        fault = _read(path, fields=("stage", "step", "said"))
         told.append(f"{fault['stage']}, step {fault['step']}: {fault['said']}; kept in faults/{path.parent.name}.")
     return told + [f"{path.relative_to(run)} was put aside." for path in sorted(run.rglob("damaged-*"))]
 
@@ -191,7 +200,7 @@ def _samples(run: Path) -> dict[str, list[dict[str, Any]]]:
     """The shown predictions of each model, in the order of training."""
     stems = {path.stem.removeprefix("samples-"): path for path in (run / "eval").glob("samples-*.json")}
     paths = {stem.replace("-", "/", 1): path for stem, path in stems.items() if not stem.startswith("best-of-")}
-    return {name: _read(paths[name]) for name in sorted(paths, key=_training_order)}
+    return {name: _read(paths[name], list) for name in sorted(paths, key=_training_order)}
 
 
 def _pictures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface
 
 from rlvr_world.errors import InputError
@@ -90,8 +90,41 @@ class TreeLayout:
             related = (member_N[key] == 0) | (member_N[key] == member_N[query])
             return (tree_N[query] == tree_N[key]) & related & (key <= query)
 
-        N = len(tree_N)
-        return self.__dict__.setdefault("blocks", create_block_mask(may_look, None, None, N, N, device=device))
+        seen, whole = (table.to(device) for table in self._tables(BLOCK))
+        N, counts, numbers = len(tree_N), *_numbered(seen & ~whole)
+        blocks = BlockMask.from_kv_blocks(
+            counts, numbers, *_numbered(whole), BLOCK_SIZE=BLOCK, mask_mod=may_look, seq_lengths=(N, N)
+        )
+        return self.__dict__.setdefault("blocks", blocks)
+
+    def _tables(self, size: int) -> tuple[Tensor, Tensor]:
+        """Of blocks of ``size`` queries and keys, which hold a pair that may look and which hold no other; bool
+        [N / size, N / size]. Never larger than that: a mask of all pairs would have N x N entries."""
+        N = sum(tree.prefix + sum(tree.members) for tree in self.trees)
+        number = -(-N // size)
+        seen, queries = torch.zeros(number, number, dtype=torch.bool), torch.zeros(number, number, dtype=torch.int64)
+        at = 0
+        for tree in self.trees:
+            prefix = (at, at + tree.prefix)
+            for member, length in enumerate((tree.prefix, *tree.members)):
+                start, at = at, at + length
+                for q in range(start // size, -(-at // size)):
+                    first, last = max(start, q * size), min(at, (q + 1) * size)
+                    for begin, end in ((start, first), prefix)[: 1 + (member > 0)]:  # keys that all of these see
+                        seen[q, begin // size : -(-end // size)] |= end > begin
+                        queries[q, -(-begin // size) : end // size] += last - first
+                    seen[q, first // size : -(-last // size)] |= last > first
+        return seen, queries == size
+
+
+BLOCK = 128
+"""Queries, and keys, of a block that the kernel computes or skips."""
+
+
+def _numbered(table: Tensor) -> tuple[Tensor, Tensor]:
+    """How many blocks of each row are meant, and their numbers, these first; int32, as BlockMask has them."""
+    order = torch.argsort(table.int(), dim=-1, descending=True, stable=True)
+    return table.sum(-1, dtype=torch.int32)[None, None], order.to(torch.int32)[None, None]
 
 
 @lru_cache(maxsize=1)
@@ -129,9 +162,9 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = False, m
 class GroupCache:
     """Keys and values of B·G growing responses over B prompts, the prompts stored once.
 
-    Rows of a forward are the B·G responses, group by group; ``begin`` comes before it. All shapes of a forward follow
-    from its tokens a row and from ``seen``, and where its tokens go is a tensor, so that a CUDA graph of one forward
-    serves as many steps as ``seen`` stays the same.
+    Prompts may be read in parts, as many at a time as fit. Then rows of a forward are the B·G responses, group by
+    group; ``begin`` comes before it. All shapes of a forward follow from its tokens a row and from ``seen``, and where
+    its tokens go is a tensor, so that a CUDA graph of one forward serves as many steps as ``seen`` stays the same.
     """
 
     groups: int
@@ -140,6 +173,10 @@ class GroupCache:
     prompt_lengths_B: Tensor
     stride: int = 1
     """``seen`` grows in steps of so many tokens; what is not yet written is masked."""
+    most: int = 2**31
+    """Response tokens that there can be: no room is made for more."""
+    read: int = 0
+    """Prompts that have been read, as long as there are more to read."""
     length: int = -1
     """Response tokens held; -1 until the prompts have been read (prefill)."""
     layers: dict[int, list[Tensor]] = field(default_factory=dict)
@@ -152,16 +189,18 @@ class GroupCache:
     CHUNK = 64
 
     def __post_init__(self) -> None:
-        self.padded = bool((self.prompt_lengths_B != self.prompt_lengths_B[0]).any())
+        self.prompt = int(self.prompt_lengths_B.max())
+        self.padded = bool((self.prompt_lengths_B != self.prompt).any())
         self.one = torch.zeros(1, dtype=torch.int64, device=self.prompt_lengths_B.device)
         self.begin(0)
 
     def begin(self, new: int) -> None:
         """Make ready for a forward of ``new`` tokens a row after the prompts."""
         end = self.length + new
-        self.seen = -(-end // self.stride) * self.stride
+        self.seen = max(end, min(-(-end // self.stride) * self.stride, self.most))
         if self.seen > self.capacity:
-            room = max(self.CHUNK, self.stride, self.capacity, self.seen - self.capacity)
+            wanted = self.capacity + max(self.CHUNK, self.stride, self.capacity)  # twice as much, so that it is seldom
+            room = max(min(wanted, self.most), self.seen) - self.capacity
             self.capacity, self.moves = self.capacity + room, self.moves + 1
             for held in self.layers.values():
                 held[2:] = [F.pad(x, (0, 0, 0, room)) for x in held[2:]]
@@ -174,9 +213,7 @@ class GroupCache:
         B, G, n = self.groups, self.size, q_BHnd.shape[2]
         (K, d), H = (k_BKnd.shape[1], k_BKnd.shape[3]), q_BHnd.shape[1]
         if self.length < 0:
-            empty = k_BKnd.new_zeros(B, K, G, 0, d)
-            keys = for_few_queries(k_BKnd.contiguous().transpose(2, 3))
-            self.layers[layer] = [keys, v_BKnd.contiguous(), empty, empty]
+            self._hold(layer, k_BKnd, v_BKnd)
             return _sdpa(q_BHnd, k_BKnd, v_BKnd, scale, causal=True).transpose(1, 2)
         kp, vp, ks, vs = self.layers[layer]
         P, rows = vp.shape[2], H // K * n
@@ -194,6 +231,17 @@ class GroupCache:
         mixed = torch.baddbmm(on_prompt.view_as(q), weights[..., P:], vs.flatten(0, 2)[:, : self.seen])
         mixed = mixed.view(B, K, G, H // K, n, d).permute(0, 2, 4, 1, 3, 5)
         return mixed.reshape(B * G, n, H, d)
+
+    def _hold(self, layer: int, k_bKnd: Tensor, v_bKnd: Tensor) -> None:
+        """Store the keys and values of the prompts that come next."""
+        b, K, n, d = k_bKnd.shape
+        if layer not in self.layers:
+            keys, values = (k_bKnd.new_zeros(self.groups, K, self.prompt, d) for _ in range(2))
+            empty = k_bKnd.new_zeros(self.groups, K, self.size, 0, d)
+            self.layers[layer] = [for_few_queries(keys.transpose(2, 3)), values, empty, empty]
+        keys, values, *_ = self.layers[layer]
+        keys[self.read : self.read + b, :, :, :n] = k_bKnd.transpose(2, 3)
+        values[self.read : self.read + b, :, :n] = v_bKnd
 
     def _hidden(self, P: int) -> Tensor:
         """True where a query must not look, the same for every layer: padding, later tokens; [B, 1, 1, n, P + seen]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,8 @@ def check_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
         raise InputError("model.device: cuda is asked for, but torch finds no GPU on this machine; set cpu or auto")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and "LOCAL_RANK" in os.environ:  # torchrun: a GPU for each process
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     torch.backends.cudnn.allow_tf32 = False  # a visual token must not depend on the hardware more than it has to
     return torch.device(device)
 

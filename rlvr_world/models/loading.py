@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +152,19 @@ def world_of(source: str | Path) -> Path | None:
     return local / WORLD if (local / WORLD).is_dir() else None
 
 
+def hollow_model(shape: ModelConfig, vocab_size: int, length: int) -> Any:
+    """The model that ``shape`` names or describes, without weights (on ``meta``). InputError where it is not known."""
+    with torch.device("meta"):
+        if shape.source == "scratch":
+            return create_model(replace(shape, context=length), vocab_size)
+        place = model_place(shape.source)
+        try:
+            config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise InputError(_why_not_loaded(shape.source, Path(place).is_dir(), error)) from error
+
+
 def _looks_like_a_path(source: str) -> bool:
     return source.startswith((".", "/", "~")) or source.count("/") > 1 or "\\" in source or Path(source).exists()
 
@@ -174,6 +189,8 @@ def save_model(model: Model, tokenizer: TextTokenizer | None, folder: Path, worl
     if isinstance(model, PeftModel):
         # Told not to look for new embeddings, which "auto" would ask the hub about.
         model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
+        if len({p.device for p in model.parameters()}) > 1:  # see Learner: the frozen ones are on the CPU
+            model = copy.deepcopy(model).cpu()
         whole = merge_copy(model)
         verify_merge(model, whole)
     whole.save_pretrained(str(folder))

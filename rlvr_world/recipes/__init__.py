@@ -123,6 +123,10 @@ class Recipe(ABC):
         """The settings that an evaluation result depends on, besides the rows."""
         return {"domain": type(self).__name__, "data": to_json(config.data)}
 
+    def lengths(self, config: Config) -> tuple[int, int, int]:
+        """Token ids of a model from scratch, and the most tokens of a prompt and of an answer."""
+        raise InputError(f"recipe {config.recipe}: nothing says how long its texts are; write lengths()")
+
     # What only some recipes need
 
     def adopt(self, config: Config, model: Model, world: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SFTConfig, at_least, check_shape
 from rlvr_world.domains.splits import evened, held_out, mix_unchanged
@@ -33,6 +33,13 @@ class RowsRecipe(Recipe):
         if config.model.source == "scratch":
             check_shape(config.model)
             at_least(config.model, "model.", vocabulary=259)  # all bytes, and the marks
+        if config.sft.reasoning and has_likelihood(config):
+            column, source = config.data.reasoning_column, config.data.source
+            if not column or source != "files":
+                got = f"got {column!r} with data.source={source}; name it, or set sft.reasoning=false"
+                raise InputError(
+                    f"data.reasoning_column: expected a column of row files with sft.reasoning=true, {got}"
+                )
         for path in filter(None, self.files(config)) if config.data.source == "files" else ():
             locate(path, "training or test")
 
@@ -41,9 +48,27 @@ class RowsRecipe(Recipe):
         """The rows of a file; ``column`` holds their reasoning."""
         ...
 
+    @abstractmethod
+    def asked(self, config: Config, row: Transition) -> str:
+        """The prompt of a row, for a teacher."""
+        ...
+
+    @abstractmethod
+    def graded(self, config: Config, row: Transition, text: str) -> float:
+        """How right a teacher's text is: 1 exactly so."""
+        ...
+
+    @abstractmethod
+    def record(self, row: Transition) -> dict[str, Any]:
+        """The row as ``read`` reads it."""
+        ...
+
     def files(self, config: Config) -> Mapping[str, str]:
         """The row files that the config names, with the column of each that holds reasoning."""
         return {config.data.train: reasoning_column(config), config.data.test: ""}
+
+    def lengths(self, config: Config) -> tuple[int, int, int]:
+        return config.model.vocabulary, config.data.max_prompt, config.data.max_response
 
     def row_faults(self, config: Config) -> list[str]:
         from rlvr_world.domains.row_files import skipping
@@ -67,8 +92,12 @@ def train_file(config: Config) -> str:
 
 def reasoning_column(config: Config) -> str:
     """The column of reasoning that likelihood training fits; empty for none."""
-    fitted = config.sft.steps or config.control.enabled
-    return config.data.reasoning_column if config.sft.reasoning and fitted else ""
+    return config.data.reasoning_column if config.sft.reasoning and has_likelihood(config) else ""
+
+
+def has_likelihood(config: Config) -> bool:
+    """Whether a stage of likelihood training is to run."""
+    return bool(config.sft.steps or config.control.enabled)
 
 
 def shared_out(
@@ -149,6 +178,7 @@ def published_rl(steps: int, prompts: int, minibatches: int) -> RLConfig:
         minibatches=minibatches,
         optimizer=OptimizerConfig(1e-6),
         forward_tokens=32768,
+        max_rows=128,
         entropy=0.001,
         drop_zero_variance=False,
     )

@@ -8,7 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
+from rlvr_world.config import (
+    Config,
+    ControlConfig,
+    EvalConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PlanConfig,
+    RLConfig,
+    SFTConfig,
+)
 from rlvr_world.domains.splits import WorldSplitRule, held_out, split_rows
 from rlvr_world.domains.text_game.config import PromptStyle, TextGameConfig, TextWorldSpec
 from rlvr_world.recipes import Splits, Task, rows
@@ -20,9 +29,12 @@ if TYPE_CHECKING:
     from rlvr_world.domains.text_game.domain import TextGame
     from rlvr_world.domains.text_game.envs.played import RealGames
     from rlvr_world.domains.text_game.prompt import Rules
+    from rlvr_world.domains.text_game.rows import GameState
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
 
+ROWS = "thuml/bytesized32-world-model-cot"
+"""The published rows."""
 COMPACT = PromptStyle(instructions=False, rules=False, literals="json")
 """For models that see nothing but this game: the state, the next uuid and the action."""
 RULES = "rules.json"
@@ -40,8 +52,9 @@ def demo() -> Config:
         data=_small(512, 128, env=TextWorldSpec(games=36, rows_per_game=300)),
         model=ModelConfig(vocabulary=1024, pieces="fields", hidden=192, layers=4, heads=4),
         sft=SFTConfig(steps=400, batch=64, optimizer=rows.from_scratch(2e-3), save_every=50, eval_every=100),
-        rl=RLConfig(steps=40, prompts=64, group=8, optimizer=OptimizerConfig(1e-4), kl=0.001, eval_every=10),
+        rl=RLConfig(steps=40, prompts=64, group=8, optimizer=OptimizerConfig(1e-4), kl=0.0, eval_every=10),
         control=ControlConfig(learning_rate=3e-4),
+        plan=PlanConfig(starts=36),
     )
 
 
@@ -81,6 +94,9 @@ def _published(recipe: str, size: str, reward: Any, unchanged: float) -> Config:
         summary=f"the published settings for R1-Distill-Qwen-{size}, {reward.replace('_', '-')} reward (GPUs)",
         data=TextGameConfig(
             source="files",
+            train=f"{ROWS}:train_state_difference_*gold",
+            test=f"{ROWS}:test_state_difference",
+            sft_train=f"{ROWS}:generated_cot",
             style=PromptStyle(row=True, example=True),
             max_prompt=7192,
             max_response=4096,
@@ -108,7 +124,8 @@ class TextGameRecipe(RowsRecipe):
             parts = _played(data)
         else:
             parts = self._from_files(config, "" if data.sft_train else column, on_fault)
-        sft = self.read(config, data.sft_train, column, on_fault) if data.sft_train else None
+        apart = data.sft_train and rows.has_likelihood(config)
+        sft = self.read(config, data.sft_train, column, on_fault) if apart else None
         return replace(rows.shared_out(parts, config, question, is_gold, sft), left_out=left_out(faults))
 
     def _from_files(self, config: Config, column: str, on_fault: OnFault) -> tuple[Sequence[Transition], ...]:
@@ -134,9 +151,30 @@ class TextGameRecipe(RowsRecipe):
 
         return read_rows(path, column, on_fault)
 
+    def asked(self, config: Config, row: Transition) -> str:
+        from rlvr_world.domains.text_game.prompt import build_prompt
+
+        return build_prompt(row, config.data.style, _rules(config, None))
+
+    def graded(self, config: Config, row: Transition, text: str) -> float:
+        from rlvr_world.domains.text_game.answer import read_prediction
+        from rlvr_world.domains.text_game.scoring import score_answer
+
+        return score_answer(text, read_prediction(text), row, "binary", config.data.scoring).value
+
+    def record(self, row: Transition) -> dict[str, Any]:
+        def state(game: GameState, last_action: str) -> dict[str, Any]:
+            return {"objects": game.objects, "max_UUID": game.next_uuid, "lastAction": last_action}
+
+        after = state(row.next_state, row.action)
+        states = {"current_state": state(row.state, ""), "action_state": after, "tick_state": after}
+        scores = {"current_score_state": row.state.score, "next_score_state": row.next_state.score}
+        return {**states, **scores, "game": row.world, "state_id": row.id.rpartition("/")[2]}
+
     def files(self, config: Config) -> Mapping[str, str]:
         data, column = config.data, reasoning_column(config)
-        return {data.train: "" if data.sft_train else column, data.test: "", data.sft_train: column}
+        apart = {data.sft_train: column} if rows.has_likelihood(config) else {}
+        return {data.train: "" if data.sft_train else column, data.test: "", **apart}
 
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> TextGame:
         from rlvr_world.domains.text_game.domain import TextGame

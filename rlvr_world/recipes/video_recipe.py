@@ -144,6 +144,13 @@ class VideoRecipe(Recipe):
         setattr(model.config, CODEC, codec.to_json())
         return model, None
 
+    def lengths(self, config: Config) -> tuple[int, int, int]:
+        from rlvr_world.domains.video.codec import planned_layout
+
+        layout = planned_layout(config.data)
+        prompt = layout.prompt_length
+        return layout.vocabulary, prompt, layout.max_length - prompt
+
     def adopt(self, config: Config, model: Model, world: Path) -> None:
         from rlvr_world.domains.video.codec import codec_of, read_ranges
         from rlvr_world.models.loading import CODEC

@@ -54,9 +54,11 @@ def webarena_published() -> Config:
     """The paper's web run (section 4.3; scripts ``run_web_agent_sft.sh``, ``run_web_agent_rl.sh``)."""
     return Config(
         recipe="webarena-published",
-        summary="the published settings on webarena-world-model-cot (data.train, data.test; GPUs)",
+        summary="the published settings and rows, webarena-world-model-cot (GPUs)",
         data=WebPageConfig(
             source="files",
+            train="thuml/webarena-world-model-cot:train",
+            test="thuml/webarena-world-model-cot:test",
             label="published",
             scoring="published",
             style="row",
@@ -99,6 +101,23 @@ class WebPageRecipe(RowsRecipe):
 
         data: WebPageConfig = config.data
         return read_rows(path, data.label, column, on_fault, lost, any_action=data.style == "row")
+
+    def asked(self, config: Config, row: Transition) -> str:
+        from rlvr_world.domains.web_page.prompt import build_prompt
+
+        return row.prompt or build_prompt(row.state, row.action, config.data.style)
+
+    def graded(self, config: Config, row: Transition, text: str) -> float:
+        from rlvr_world.domains.web_page.prompt import read_answer
+        from rlvr_world.domains.web_page.scoring import score_change
+
+        change = read_answer(text, row.state, row.action, config.data.style)
+        return score_change(change, row.next_state.change, 1.0).value
+
+    def record(self, row: Transition) -> dict[str, Any]:
+        state = {"observation": row.state.text, "url": row.state.url, "goal": row.state.goal}
+        after = {"action": row.action, "next_observation": row.next_state.text, "previous": row.state.previous}
+        return {**state, **after, "task": row.world}
 
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> WebPage:
         from rlvr_world.domains.web_page.domain import WebPage

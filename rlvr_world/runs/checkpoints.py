@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+from rlvr_world.system import ranks
 from rlvr_world.system.files import digest, flush, sha256, write_whole
 from rlvr_world.training.optimizer import TRAINER
 
@@ -48,6 +49,11 @@ class State(Protocol):
 def save(folder: Path, state: State, counters: Counters, keep: int = 2, spare: Collection[int] = ()) -> Path:
     """Write ``folder/step-NNNNNN`` whole or not at all; after it stands, all but the last ``keep`` checkpoints and
     those of the steps in ``spare`` are removed. It names those that stay, so ``sound`` ends what a kill cut off."""
+    ranks.by_first(lambda: _save(folder, state, counters, keep, spare))
+    return folder / name_of(counters.step)
+
+
+def _save(folder: Path, state: State, counters: Counters, keep: int, spare: Collection[int]) -> None:
     final, partial = folder / name_of(counters.step), fresh(folder / f".partial-{counters.step:06d}")
     state.save(partial)
     (partial / TRAINER).mkdir(exist_ok=True)
@@ -58,7 +64,6 @@ def save(folder: Path, state: State, counters: Counters, keep: int = 2, spare: C
     (partial / TRAINER / BEFORE).write_text(json.dumps(stay))
     publish(partial, final)
     _prune(final)
-    return final
 
 
 def _prune(last: Path) -> None:
@@ -128,6 +133,11 @@ def sound(folder: Path) -> Path | None:
     Damaged ones are named on stderr and put aside as ``damaged-step-NNNNNN``; what a killed writer left, or had
     still to remove, is removed.
     """
+    name = ranks.by_first(lambda: _sound(folder))
+    return folder / name if name else None
+
+
+def _sound(folder: Path) -> str:
     for left in (*folder.glob(".partial-*"), *folder.glob(".removed-*")):
         shutil.rmtree(left)
     if (folder / ENDED).exists() and (named := latest(folder)) and not named.is_dir():
@@ -140,9 +150,10 @@ def sound(folder: Path) -> Path | None:
         before = latest(folder)
         goes_on = f"going on from {before.name}" if before else "the stage starts anew"
         print(f"rlvr-world: checkpoint {last} is damaged: {fault}; put aside, {goes_on}", file=sys.stderr, flush=True)
-    if last is not None:
-        _prune(last)
-    return last
+    if last is None:
+        return ""
+    _prune(last)
+    return last.name
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -162,7 +173,7 @@ def latest(folder: Path) -> Path | None:
 
 def end_with(folder: Path, step: int, reason: str) -> Path:
     """Make the checkpoint of ``step`` the result of a stage, whatever came after it."""
-    write_whole(folder / ENDED, json.dumps({"step": step, "reason": reason}))
+    ranks.by_first(lambda: write_whole(folder / ENDED, json.dumps({"step": step, "reason": reason})))
     return folder / name_of(step)
 
 

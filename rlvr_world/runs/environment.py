@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import rlvr_world
+from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
 
 FILE = "environment.json"
@@ -42,6 +43,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": gpu,
+        **({"ranks": ranks.size()} if ranks.size() > 1 else {}),
         "command": shlex.join(["rlvr-world" if name == "__main__.py" else name, *sys.argv[1:]]),
     }
 

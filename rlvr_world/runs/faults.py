@@ -8,6 +8,7 @@ RUN/faults/rl-seed0-000012/      model and optimizer as they were before the upd
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rlvr_world.errors import NonFinite
 from rlvr_world.runs.checkpoints import Counters, State, fresh, publish
 from rlvr_world.runs.guards import Guard
 from rlvr_world.runs.records import from_json, packed_lines, read_lines, to_json
+from rlvr_world.system import ranks
 from rlvr_world.training.grpo import GRPO, Pending
 from rlvr_world.training.optimizer import TRAINER
 from rlvr_world.types import Score
@@ -28,9 +30,13 @@ ROLLOUTS = "rollouts.jsonl.gz"
 def write_fault(
     run: Path, stage: object, state: State, name: str, counters: Counters, progress: float, error: Exception
 ) -> Path:
-    """Write the folder of a step that raised ``error``; where it is."""
+    """Write the folder of a step that raised ``error``; where it is. Of ranks that all fail the quickest writes it."""
     final = run / "faults" / f"{name.replace('/', '-')}-{counters.step:06d}"
-    partial, numbers = fresh(final.with_name(f".partial-{final.name}")), isinstance(error, NonFinite)
+    partial, numbers = final.with_name(f".partial-{final.name}"), isinstance(error, NonFinite)
+    if ranks.size() == 1:
+        fresh(partial)
+    elif not _quickest(partial):
+        return final
     if numbers:  # the weights are why; of a bug in a domain's code they would be gigabytes that say nothing
         state.save(partial)
     said: dict[str, Any] = {"stage": name, "step": counters.step, "progress": progress, "said": str(error)}
@@ -45,6 +51,18 @@ def write_fault(
     (partial / FAULT).write_text(json.dumps(said, indent=1))
     publish(partial, final)
     return final
+
+
+def _quickest(partial: Path) -> bool:
+    """Whether this rank is the first to make the folder; if not, it waits until the folder has its name."""
+    partial.parent.mkdir(exist_ok=True)
+    try:
+        partial.mkdir()
+    except FileExistsError:
+        while partial.exists():
+            time.sleep(0.1)
+        return False
+    return True
 
 
 def repeat(fault: Path, stage: Any, state: State, guard: Guard) -> Exception | None:

@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from rlvr_world.errors import Halted, InputError
 from rlvr_world.models.loading import WORLD
 from rlvr_world.runs import checkpoints
+from rlvr_world.system import ranks
 
 MADE = (
     *("config.json", "environment.json", "metrics.jsonl", "timings.jsonl", "halted.json", "report.html", "faults"),
@@ -26,7 +27,10 @@ MADE = (
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Make the run folder, and hold it against any other process that would work in it."""
+    """Make the run folder, and hold it against any other process that would work in it; of ranks the first holds it."""
+    if not ranks.first():
+        yield
+        return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("a") as lock:
         try:

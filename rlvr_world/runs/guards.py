@@ -12,7 +12,7 @@ import math
 import operator
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -26,6 +26,12 @@ Row = Mapping[str, Any]
 """A row of metrics.jsonl; None stands for a number that is not finite."""
 LEAST_DROP = 0.02
 """Held-out reward that falls by less than this, in units of the reward, is no collapse."""
+LOGGED = (
+    *("reward", "reward_std", "malformed", "response_length", "unfinished", "repetition", "entropy", "loss", "kl"),
+    *("grad_norm", "learning_rate", "clip_fraction", "logp_gap", "zero_variance", "sampled_groups", "trained_tokens"),
+    *("weight_change", "step", "tokens"),
+)
+"""Numbers of every RL step that makes an update, whatever the domain."""
 _LIMIT = re.compile(r"\s*([^<>=\s]+)\s*(<=|>=)\s*([-+0-9.eE]+)\s*")
 _PROBE = 16
 """Weights of each parameter that are looked at for a change."""
@@ -53,14 +59,15 @@ class Best:
         return True
 
 
-def require(setting: str, name: str, row: Row) -> None:
-    """Raise InputError, with the nearest name, where ``row`` lacks what a setting names: it would never act."""
-    if name in row:
+def require(
+    setting: str, name: str, logged: Collection[str], mend: str = ": change it in the run's config.json and resume"
+) -> None:
+    """Raise InputError, with the nearest name, where what a setting names is not ``logged``: it would never act."""
+    if name in logged:
         return
-    known = [key for key in row if key.startswith("eval/") == name.startswith("eval/")] or list(row)
+    known = [key for key in logged if key.startswith("eval/") == name.startswith("eval/")] or list(logged)
     near = max(known, key=lambda key: difflib.SequenceMatcher(None, name, key).ratio())
-    got = f"got {name!r}; the nearest is {near!r}: change it in the run's config.json and resume"
-    raise InputError(f"{setting}: expected a number that is logged, {got}")
+    raise InputError(f"{setting}: expected a number that is logged, got {name!r}; the nearest is {near!r}{mend}")
 
 
 class Guard:
@@ -72,6 +79,10 @@ class Guard:
             raise InputError("guards.collapse=rollback: expected checkpoints.best to name what is best; set it")
         self.config = config
         self.limits = [_limit(text) for text in config.limits] if collapses else []
+        own = [name for name, _, _, text in self.limits if text not in GuardConfig().limits]
+        self.named = [name for name in own if not name.startswith("accuracy/")]
+        """What limits that were set are on, and every row has: some kinds of rows are missing from a step, and so is
+        the default's KL where there is none."""
         self.best = Best(checkpoints.best if collapses and config.drop > 0 else "")
         self.kept: set[str] = set()
         self.counts: Counter[str] = Counter()
@@ -137,11 +148,9 @@ class Guard:
             best.see(row)
 
     def _see_names(self, row: Row) -> None:
-        """Limits that were set are to be on numbers of the log: of validations, or of steps that made an update. Some
-        kinds of rows are missing from a step, and so is the default's KL where there is none."""
-        for name, _, _, text in self.limits:
-            there = any(key.startswith("eval/") for key in row) if name.startswith("eval/") else "grad_norm" in row
-            if there and text not in GuardConfig().limits and not name.startswith("accuracy/"):
+        """Limits that were set are to be on numbers of the log: of validations, or of steps that made an update."""
+        for name in self.named:
+            if any(key.startswith("eval/") for key in row) if name.startswith("eval/") else "grad_norm" in row:
                 require("guards.limits", name, row)
 
     def _see_silence(self, row: Row) -> None:

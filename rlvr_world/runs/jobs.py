@@ -26,6 +26,7 @@ from rlvr_world.runs.records import Recorder
 from rlvr_world.runs.stage import ProgressOf, Schedule, Stage, Validate
 from rlvr_world.runs.tracking import Log
 from rlvr_world.sampling.engine import Sampling
+from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner
@@ -105,7 +106,7 @@ def _rl(run: Run, name: str, start: str, seed: int) -> Job:
     config = run.config.rl
 
     def stage_of(learner: Learner, domain: Domain) -> Stage:
-        keep = Recorder(run.folder / name, run.config.record, seed).keep
+        keep = Recorder(run.folder / name, run.config.record, seed).keep if ranks.first() else None
         return GRPO(learner, config, domain, partial(run.splits.rl_epoch, seed), seed, keep)
 
     return _job(run, name, config, lambda c: c.step / config.steps, start, stage_of)
@@ -186,7 +187,7 @@ def load_learner(
     model, tokenizer = load_model(str(source), check_device(config.model.device))
     if optimizer is not None and config.model.lora_rank:
         model = add_lora(model, config.model.lora_rank, config.model.lora_alpha)
-    return Learner(model, tokenizer, config.model, optimizer or config.sft.optimizer, world)
+    return Learner(model, tokenizer, config.model, optimizer, world)
 
 
 def write_world(run: Run) -> None:

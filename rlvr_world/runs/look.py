@@ -3,17 +3,18 @@ use it. ``train`` and ``check`` call the same functions; what they raise names a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rlvr_world import overrides, recipes
 from rlvr_world.config import Config, GuardConfig
 from rlvr_world.errors import InputError, NonFinite
+from rlvr_world.evaluation.summary import OVERALL
 from rlvr_world.models.contract import check_length, prepare
 from rlvr_world.models.head import Model
 from rlvr_world.models.loading import load_model, model_place
 from rlvr_world.recipes import Recipe
 from rlvr_world.runs import jobs
-from rlvr_world.runs.guards import Guard
+from rlvr_world.runs.guards import LOGGED, Guard, require
 from rlvr_world.runs.jobs import Run
 from rlvr_world.runs.tracking import tracker_module
 from rlvr_world.scoring import judge
@@ -64,6 +65,8 @@ def _check_rl(config: Config) -> None:
     guard = Guard(config.guards, config.checkpoints, collapses=True)
     if config.guards.collapse == "rollback" and not config.rl.eval_every:
         raise InputError("rl.eval_every: expected more than 0 with guards.collapse=rollback, got 0; set it")
+    if any(name.startswith("eval/") for name in guard.named) and not config.rl.eval_every:
+        raise InputError("rl.eval_every: expected more than 0 with a limit on eval/..., got 0; set it")
     for name, _, _, text in guard.limits if not config.rl.kl else ():
         if name == "kl" and text not in GuardConfig().limits:
             raise InputError(f"guards.limits: {text} is not watched where rl.kl=0; leave it out, or set rl.kl")
@@ -95,6 +98,19 @@ def at_rows(run: Run, domain: Domain | None, model: Model | None) -> None:
     if reject and reject not in score.parts:
         known = ", ".join(score.parts)
         raise InputError(f"eval.reject: expected a part of the score ({known}), got {reject!r}")
+    _check_names(run, score.parts)
+
+
+def _check_names(run: Run, parts: Collection[str]) -> None:
+    """Raises InputError for a limit or ``checkpoints.best`` on what no stage will log, for a score of these parts."""
+    config, sft, rl = run.config, run.config.sft, run.config.rl
+    kinds = [kind for row in run.splits.valid[: config.eval.valid_rows] for kind in row.kind.split(", ") if kind]
+    validated = [f"eval/{slice_}/{part}" for slice_ in {OVERALL, *kinds} for part in (*parts, "value", "malformed")]
+    every = (sft.steps and sft.eval_every) or (rl.steps and (rl.eval_every or config.control.enabled))
+    if (best := config.checkpoints.best.removeprefix("-")) and every:
+        require("checkpoints.best", best, validated, "")
+    for name in Guard(config.guards, config.checkpoints, collapses=True).named if rl.steps else ():
+        require("guards.limits", name, [*LOGGED, *(f"score/{part}" for part in parts), *validated], "")
 
 
 def opened(run: Run) -> tuple[Domain | None, Model | None]:

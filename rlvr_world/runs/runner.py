@@ -37,6 +37,7 @@ from rlvr_world.runs.look import at_rows, at_settings, opened
 from rlvr_world.runs.stage import finished, run_stage
 from rlvr_world.runs.stopping import stoppable
 from rlvr_world.runs.tracking import Log
+from rlvr_world.system import ranks
 from rlvr_world.system.files import read_object, write_whole
 from rlvr_world.training.grpo import GRPO
 
@@ -50,7 +51,8 @@ def train(config: Config, folder: Path) -> Path:
 
     The config is written before rows are collected, so that a run that dies then can be resumed; it is gone again, with
     a folder that holds nothing else, where data, device or model prove wrong. Raises Halted where a guard or a full
-    disk stops the run, Stop where the user does; both leave a folder that ``resume`` goes on with.
+    disk stops the run, Stop where the user does; both leave a folder that ``resume`` goes on with. Under torchrun its
+    processes carry out one run.
     """
     stored, config = folder / "config.json", sources.rooted(config)
     recipe = at_settings(config)
@@ -60,51 +62,60 @@ def train(config: Config, folder: Path) -> Path:
         raise InputError(f"{folder}: holds a trained run with another config; name another --out, or resume it")
     if config.threads:
         torch.set_num_threads(config.threads)
-    with stoppable(at_once=True), alone(folder), room_on_disk(folder):
+    with ranks.joined(config.model.device), stoppable(at_once=True), alone(folder), room_on_disk(folder):
         begun = stored.exists() and not another
-        if another:
+        if another and ranks.first():
             clear(folder)
-        stands = sources.write_config(folder, config)
+        stands = ranks.by_first(lambda: sources.write_config(folder, config))
         try:
-            run = Run(
-                folder, config, recipe, recipe.splits(config), Log(folder, config.trackers, overrides.to_json(config))
-            )
-            if not has_trained(folder):
-                at_rows(run, *opened(run))
-                if "" in stands.values():  # of a hub, and here by now
-                    sources.write_config(folder, config)
+            log = Log(folder, config.trackers, overrides.to_json(config))
+            with ranks.first_ahead():
+                run = Run(folder, config, recipe, recipe.splits(config), log)
+                if not has_trained(folder):
+                    at_rows(run, *opened(run))
+            if "" in stands.values() and ranks.first():  # of a hub, and here by now
+                sources.write_config(folder, config)
         except (InputError, ModuleNotFoundError):
-            if not begun:
+            if not begun and ranks.first():
                 clear(folder)
                 if [path.name for path in folder.iterdir()] == [".lock"]:
                     shutil.rmtree(folder)
             raise
-        (folder / HALTED).unlink(missing_ok=True)
+        ranks.by_first(lambda: _put_away(folder))
         try:
             return _carry_out(run)
         except (Halted, NonFinite) as error:
+            ranks.let_first()
             write_whole(folder / HALTED, json.dumps({"said": str(error)}))
             write_report(folder)
             raise error if isinstance(error, Halted) else Halted(str(error)) from error
 
 
+def _put_away(folder: Path) -> None:
+    """What an earlier process left of its end."""
+    (folder / HALTED).unlink(missing_ok=True)
+    for partial in folder.glob("faults/.partial-*"):
+        shutil.rmtree(partial)
+
+
 def _carry_out(run: Run) -> Path:
-    write_environment(run.folder)
+    ranks.by_first(lambda: write_environment(run.folder))
     if first := run.recipe.first_stage(run.config):
         _train(run, jobs.first_job(run, first))
-    jobs.write_world(run)
-    run.recipe.prepare(run.config, run.splits, run.world, run.folder)
-    base = jobs.base_model(run)
+    with ranks.first_ahead():
+        jobs.write_world(run)
+        run.recipe.prepare(run.config, run.splits, run.world, run.folder)
+        base = jobs.base_model(run)
     finals: dict[str, str | Path] = {"base": base}
     for job in jobs.model_jobs(run, base):
         finals[job.schedule.name] = _train(run, job)
     for name, model_folder in finals.items():
         _evaluate(run, name, model_folder)
-    report = write_report(run.folder)
-    if len(finals) > 1:
+    report = ranks.by_first(lambda: str(write_report(run.folder)))
+    if len(finals) > 1 and ranks.first():
         write_cards(run)
     print(f"\n{text_report(run.folder)}\nreport: {report}")
-    return report
+    return Path(report)
 
 
 def _train(run: Run, job: Job) -> Path:
@@ -123,7 +134,7 @@ def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
     file = run.folder / "eval" / f"{name.replace('/', '-')}.json"
     settings, protocol, once = run.config.eval, run.recipe.protocol(run.config), plan(run.config)
     key = _belongs_to(model_folder, run.config, protocol)
-    if file.exists() and key.items() <= read_object(file).items():
+    if ranks.by_first(lambda: file.exists() and key.items() <= read_object(file).items()):
         return
     print(f"evaluating {name}", file=sys.stderr)
     learner, domain = learner_and_domain(run.recipe, run.config, model_folder, run.world)
@@ -136,7 +147,8 @@ def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
         shown = replace(shown, text=lambda ids: answer_text(tokenizer, [ids]))
     for called, (how, rows) in plans.items():
         result, samples = evaluate(learner.policy, domain, run.splits.test[:rows], how, protocol, shown)
-        save_result(run.folder, called, {**key, **result}, samples)
+        if ranks.first():
+            save_result(run.folder, called, {**key, **result}, samples)
 
 
 def _belongs_to(model_folder: str | Path, config: Config, protocol: dict[str, Any]) -> dict[str, str]:

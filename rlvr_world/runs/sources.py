@@ -40,6 +40,9 @@ def check(folder: Path, config: Config, refuse: bool = True) -> dict[str, str]:
     """
     stored, places = folder / "config.json", _named(config, "path")
     began = json.loads(stored.read_text()).get(SOURCES, {}) if stored.exists() and has_trained(folder) else {}
+    if not isinstance(began, dict) or not all(isinstance(was, str) for was in began.values()):
+        got = f"got {json.dumps(began):.60}; take {SOURCES} out of it to go on with what is there"
+        raise InputError(f"{stored}: {SOURCES}: expected an object of texts, as a run writes it, {got}")
     now = {name: _stands(place) for name, place in places.items()}
     for name, was in began.items():
         if was in ("", got := now.get(name, "")):

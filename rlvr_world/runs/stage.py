@@ -19,6 +19,7 @@ from rlvr_world.runs.faults import write_fault
 from rlvr_world.runs.guards import Best, Collapsed, Guard
 from rlvr_world.runs.stopping import Stop, stoppable
 from rlvr_world.runs.tracking import Log
+from rlvr_world.system import ranks
 from rlvr_world.system.progress import progress
 
 RESULTS = ("loss", "reward", "accuracy/changed", "eval/changed/exact", "eval/overall/lpips", "malformed")
@@ -98,7 +99,7 @@ def run_stage(
         while progress_of(counters) < 1:
             metrics, tokens, timings = _step(schedule, stage, state, log, counters, guard)
             counters = replace(counters, step=counters.step + 1, tokens=counters.tokens + tokens)
-            last, stop = progress_of(counters) >= 1, asked()
+            last, stop = progress_of(counters) >= 1, max(ranks.everyone(asked()))
             if schedule.eval_every and (last or counters.step % schedule.eval_every == 0):
                 metrics |= validate()
             due = last or bool(stop) or counters.step % schedule.save_every == 0
@@ -126,14 +127,14 @@ def _step(
         again = f"what it failed on is in {fault}: `rlvr-world replay {fault}` makes it fail again"
         if isinstance(error, NonFinite):  # a way for a run to end; all else is a bug
             raise Halted(f"stopped before the update: {error}; {again}") from error
-        print(f"rlvr-world: {again}", file=sys.stderr, flush=True)
+        print(f"rlvr-world: {again}", file=sys.stderr if ranks.first() else sys.__stderr__, flush=True)
         raise
     seconds = time.perf_counter() - started
     metrics |= guard.measured()
     timings = {k: metrics.pop(k) for k in list(metrics) if k.startswith("time/")}
     timings |= {"seconds": seconds, "tokens_per_second": tokens / seconds}
     if stage.full_speed:
-        timings["mfu"] = tokens / seconds / stage.full_speed
+        timings["mfu"] = tokens / seconds / stage.full_speed / ranks.size()
     return metrics, tokens, timings
 
 

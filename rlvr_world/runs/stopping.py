@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from rlvr_world.system import ranks
+
 
 class Stop(KeyboardInterrupt):
     """The user, or the machine's scheduler, asked the run to stop; ``number`` is the signal's."""
@@ -23,15 +25,16 @@ def stoppable(at_once: bool) -> Iterator[Callable[[], int]]:
     """Inside, a signal raises ``Stop`` at once, or is noted: the function that is given says its number, 0 before.
 
     A noted signal raises ``Stop`` at the end of the block, and a second one wherever the program is. Outside the main
-    thread signals are left alone.
+    thread signals are left alone. Torchrun hands on what its processes were sent already: no second signal counts.
     """
     asked: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if at_once or asked:
+        if at_once or (asked and ranks.size() == 1):
             raise Stop(number)
         asked.append(number)
-        print("rlvr-world: stopping after this step; once more stops at once", file=sys.stderr, flush=True)
+        more = "; once more stops at once" if ranks.size() == 1 else ""
+        print(f"rlvr-world: stopping after this step{more}", file=sys.stderr, flush=True)
 
     main = threading.current_thread() is threading.main_thread()
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)} if main else {}

@@ -16,6 +16,7 @@ from typing import Any
 
 from rlvr_world.errors import InputError
 from rlvr_world.runs.checkpoints import Counters
+from rlvr_world.system import ranks
 from rlvr_world.system.files import flush, read_object, write_whole
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
@@ -29,12 +30,15 @@ class Log:
     def __init__(self, run: Path, trackers: Sequence[str] = (), settings: dict[str, Any] | None = None) -> None:
         self.path, self.timings = run / "metrics.jsonl", run / "timings.jsonl"
         self.sinks: dict[str, Sink] = {}
-        for name in trackers:
+        for name in trackers if ranks.first() else ():
             if sink := _try(name, _opened, name, tracker_module(name), run, settings or {}):
                 self.sinks[name] = sink
 
     def rewind(self, stage: str, step: int) -> list[dict[str, Any]]:
         """Drop what this stage logged after ``step``: those steps will be done again. Returns its rows that stay."""
+        return ranks.by_first(lambda: self._rewind(stage, step))
+
+    def _rewind(self, stage: str, step: int) -> list[dict[str, Any]]:
         stays: list[dict[str, Any]] = []
         for path in (self.timings, self.path):
             if not path.exists():
@@ -48,7 +52,12 @@ class Log:
     def write(
         self, stage: str, counters: Counters, metrics: Mapping[str, float], timings: Mapping[str, float]
     ) -> dict[str, Any]:
-        """Add a row to metrics.jsonl, and what the clock says to timings.jsonl; the row."""
+        """Add a row to metrics.jsonl, and what the clock says to timings.jsonl; the row, by which all ranks decide."""
+        return ranks.by_first(lambda: self._write(stage, counters, metrics, timings))
+
+    def _write(
+        self, stage: str, counters: Counters, metrics: Mapping[str, float], timings: Mapping[str, float]
+    ) -> dict[str, Any]:
         named = {"stage": stage, "step": counters.step}
         finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
         row = {**named, "tokens": counters.tokens, **finite}

@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from rlvr_world.errors import NonFinite
-from rlvr_world.models.attention import GroupCache, hidden_states
+from rlvr_world.models.attention import GroupCache
 from rlvr_world.models.contract import check_length
 from rlvr_world.models.cpu import columns_first
 from rlvr_world.models.head import Model, evaluating, head_weight
+from rlvr_world.sampling.reader import GRAPHED, Reader, prefill
+from rlvr_world.system.memory import device_memory
 from rlvr_world.types import Given, Rollout, Script, Write
 
 
@@ -41,7 +42,7 @@ def sample(
     policy_version: int = 0,
     max_rows: int = 512,
 ) -> list[list[Rollout]]:
-    """Sample ``n`` rollouts of every script, of which at most ``max_rows`` grow at once (memory).
+    """Sample ``n`` rollouts of every script, of which at most ``max_rows`` grow at once (memory), see ``batches``.
 
     ``streams`` holds one key a script, such as (seed, step, prompt); rollout i of it draws from the stream (*key, i),
     so it is the same whatever it is batched with (up to floating-point ties). Log-probs are those that ``draw`` gives.
@@ -51,16 +52,40 @@ def sample(
     rollouts: list[list[Rollout]] = [[] for _ in scripts]
     for script in scripts:
         check_length(model, len(script.prompt), script.max_response)
-    by_length = sorted(range(len(scripts)), key=lambda i: len(scripts[i].prompt))
-    batch = max(1, max_rows // n)
     with evaluating(model), torch.no_grad(), columns_first(model, device):
-        for start in range(0, len(by_length), batch):
-            chosen = by_length[start : start + batch]
+        for chosen in batches(model, scripts, n, max_rows):
             grid = [[_Row(scripts[i], (*streams[i], s)) for s in range(n)] for i in chosen]
             _grow(model, grid, sampling, device)
             for i, rows in zip(chosen, grid, strict=True):
                 rollouts[i] = [row.rollout(policy_version) for row in rows]
     return rollouts
+
+
+CACHE = 1 / 3
+"""Of the device's memory, what keys and values may take."""
+
+
+def batches(model: Model, scripts: Sequence[Script], n: int, max_rows: int) -> list[list[int]]:
+    """Scripts, by number, that are sampled together: of like length, at most ``max_rows`` rollouts, and no more than
+    have room for their keys and values even where all write the most that they may (at least one script)."""
+    room = CACHE * device_memory(next(model.parameters()).device) / _bytes_a_token(model)
+    found: list[list[int]] = []
+    longest = 0
+    for i in sorted(range(len(scripts)), key=lambda i: len(scripts[i].prompt)):
+        longest = max(longest, scripts[i].max_response)
+        groups = len(found[-1]) + 1 if found else 1
+        if not found or groups * n > max_rows or groups * (len(scripts[i].prompt) + n * longest) > room:
+            found, longest = [*found, []], scripts[i].max_response
+        found[-1].append(i)
+    return found
+
+
+def _bytes_a_token(model: Model) -> int:
+    """Of keys and values, over all layers."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return int(2 * config.num_hidden_layers * heads * size * next(model.parameters()).element_size())
 
 
 OWN = 32
@@ -75,6 +100,8 @@ def sample_each(
 
     A prompt is cut at the same place whatever others there are, so that a rollout is the same at any precision.
     """
+    for script in scripts:
+        check_length(model, len(script.prompt), script.max_response)
     found: dict[int, Rollout] = {}
     device = next(model.parameters()).device
     own = [OWN if len(script.prompt) >= 2 * OWN else 0 for script in scripts]
@@ -185,13 +212,10 @@ def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torc
     """Fill every row of a [B][G] grid. Rows that are done leave the grid when enough of them are."""
     prompts = [torch.tensor(rows[0].read) for rows in grid]
     lengths_B = torch.tensor([len(p) for p in prompts], device=device)
-    ids_BP = pad_sequence(prompts, batch_first=True)
-    cache = GroupCache(len(grid), len(grid[0]), lengths_B, GRAPHED if device.type == "cuda" else 1)
-    read = _Reader(model, cache)
-    positions = torch.arange(ids_BP.shape[1], device=device).expand_as(ids_BP)
-    hidden_BPD = hidden_states(model, ids_BP.to(device), positions, cache)
-    hidden_ND = hidden_BPD[torch.arange(len(grid)), lengths_B - 1].repeat_interleave(len(grid[0]), 0)
-    cache.length = 0
+    most = max(row.own + row.script.max_response for rows in grid for row in rows)
+    cache = GroupCache(len(grid), len(grid[0]), lengths_B, GRAPHED if device.type == "cuda" else 1, most=most)
+    read = Reader(model, cache)
+    hidden_ND = prefill(model, prompts, cache).repeat_interleave(cache.size, 0)
     while True:
         rows = [row for group in grid for row in group]
         fed_Nn = _advance(model, rows, hidden_ND, sampling)
@@ -199,65 +223,6 @@ def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torc
             return
         grid, fed_Nn = _compact(cache, grid, fed_Nn)
         hidden_ND = read(fed_Nn.to(device))
-
-
-GRAPHED = 128
-"""Response tokens that one CUDA graph serves."""
-
-
-class _Reader:
-    """Forwards of the same number of new tokens in every row, after the prompts.
-
-    On CUDA a step of one token is captured as a graph for each shape that it takes, then replayed: launched one by
-    one, the few hundred small kernels of a step take longer than they run.
-    """
-
-    def __init__(self, model: Model, cache: GroupCache) -> None:
-        self.model, self.cache, self.moves = model, cache, cache.moves
-        rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-        self.graphed = rope.get("rope_type") not in ("dynamic", "longrope")  # they look at positions while they run
-        self.graphs: dict[int, tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]] = {}
-
-    def __call__(self, ids_Nn: Tensor) -> Tensor:
-        """The last hidden state of each row, [N, D]."""
-        cache, n = self.cache, ids_Nn.shape[1]
-        cache.begin(n)
-        start_N1 = cache.prompt_lengths_B.repeat_interleave(cache.size)[:, None] + cache.length
-        positions_Nn = start_N1 + torch.arange(n, device=ids_Nn.device)
-        forward = self._replay if self.graphed and n == 1 and ids_Nn.device.type == "cuda" else self._forward
-        hidden_ND = forward(ids_Nn, positions_Nn)
-        cache.length += n
-        return hidden_ND
-
-    def _forward(self, ids_Nn: Tensor, positions_Nn: Tensor) -> Tensor:
-        return hidden_states(self.model, ids_Nn, positions_Nn, self.cache)[:, -1]
-
-    def _replay(self, ids_N1: Tensor, positions_N1: Tensor) -> Tensor:
-        if self.cache.moves != self.moves:
-            self.graphs, self.moves = {}, self.cache.moves
-        if self.cache.seen not in self.graphs:
-            self.cache.masked = True  # the mask of every step that the graph serves
-            self.graphs[self.cache.seen] = self._capture(ids_N1.clone(), positions_N1.clone())
-        graph, ids, positions, hidden_ND = self.graphs[self.cache.seen]
-        ids.copy_(ids_N1)
-        positions.copy_(positions_N1)
-        graph.replay()
-        return hidden_ND.clone()
-
-    def _capture(self, ids_N1: Tensor, positions_N1: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]:
-        """Running a step again writes the same keys and values to the same places: warming up changes nothing."""
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                self.cache.mask = None
-                self._forward(ids_N1, positions_N1)
-        torch.cuda.current_stream().wait_stream(stream)
-        self.cache.mask = None
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            hidden_ND = self._forward(ids_N1, positions_N1)
-        return graph, ids_N1, positions_N1, hidden_ND
 
 
 def _advance(model: Model, rows: list[_Row], hidden_ND: Tensor, sampling: Sampling) -> Tensor:

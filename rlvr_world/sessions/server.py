@@ -154,8 +154,10 @@ class Server:
                     kind, given = _message(text, self.sessions.limits.body)
                     if kind == "close":
                         break
-                    if kind == "reset" and name not in self.sessions.held:
-                        name, held = await self.sessions.open(given)
+                    if kind == "reset" and (name not in self.sessions.held or {"world", "horizon"} & given.keys()):
+                        opened, held = await self.sessions.open(given)
+                        self.sessions.close(name)
+                        name, held.episode = opened, given.get("episode_id", "")
                         said = _observation(held)
                     else:
                         said = await self._answered(self.sessions.find(name), kind, given)
@@ -174,9 +176,11 @@ class Server:
 
     async def _answered(self, held: Held, kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if kind == "state":
-            return {"type": "state", "data": {"episode_id": str(held.session.seed), "step_count": held.session.steps}}
+            named = held.episode or str(held.session.seed)
+            return {"type": "state", "data": {"episode_id": named, "step_count": held.session.steps}}
         if kind == "reset":
             await self.sessions.reset(held, given)
+            held.episode = given.get("episode_id", "")
         else:
             await self.sessions.step(held, given["action"])
         return _observation(held)
@@ -203,15 +207,16 @@ _CODES = {"capacity_reached": "CAPACITY_REACHED", "session_not_found": "SESSION_
 
 
 def _message(text: str, most: int) -> tuple[str, dict[str, Any]]:
-    """A message of OpenEnv: its type, and its data, checked as a request of that name is."""
+    """A message of OpenEnv: its type, and its data, of which it is known what they are."""
     message: Any = None
     with suppress(ValueError, RecursionError):
         message = json.loads(text) if len(text) <= most else None
     kind = message.get("type") if isinstance(message, dict) else None
     if kind not in ("reset", "step", "state", "close"):
         raise InputError(f"message: expected JSON with the type reset, step, state or close, got {text:.60}")
-    fields = {"reset": "create", "step": "step"}.get(kind)
-    return kind, read_fields(json.dumps(message.get("data") or {}).encode(), fields) if fields else {}
+    if kind not in ("reset", "step"):
+        return kind, {}
+    return kind, read_fields(json.dumps(message.get("data") or {}).encode(), f"openenv {kind}")
 
 
 def _observation(held: Held) -> dict[str, Any]:

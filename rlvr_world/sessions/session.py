@@ -71,6 +71,8 @@ class Session(gym.Env):
     def reset(self, *, seed: int | None = None, options: Mapping[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Begin an episode; ``seed`` says where, and names all its draws. ``options``: see the world's ``start``."""
         self._usable()
+        if not isinstance(options, Mapping | None):
+            raise InputError(f"session: options: expected a mapping, got {options!r:.80}")
         super().reset(seed=seed)
         self.seed = int(self.np_random.integers(2**31)) if seed is None else seed
         self.state, info = self.world.start(self.seed, options or {})

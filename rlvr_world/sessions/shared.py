@@ -49,6 +49,8 @@ class Held:
     used: float = field(default_factory=time.monotonic)
     last: dict[str, Any] = field(default_factory=dict)
     """What its last step came to, for a client that did not get the answer."""
+    episode: str = ""
+    """What an OpenEnv client calls the episode."""
     past: list[Left] = field(default_factory=list)
     """The states that it has left, the latest ``Limits.past`` of them."""
 

@@ -21,8 +21,10 @@ FIELDS: dict[str, dict[str, str]] = {
     "fork": {"world": "string", "seed": "integer", "step": "integer"},
     "reset": {"seed": "integer", "options": "object"},
 }
+FIELDS["openenv reset"] = {**FIELDS["create"], "episode_id": "string"}
+FIELDS["openenv step"] = {"action": "any", "metadata": "object"}
 """The fields of each request's body, by their JSON types; whole numbers are not negative."""
-REQUIRED = {"step": ("action",), "imagine": ("plans",)}
+REQUIRED = {"step": ("action",), "openenv step": ("action",), "imagine": ("plans",)}
 LEAST = {"horizon": 1, "n": 1}
 _TYPES = {"string": str, "integer": int, "object": dict, "array": list, "any": object}
 _MOST = 2**63 - 1

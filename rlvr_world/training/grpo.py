@@ -22,13 +22,14 @@ from peft import PeftModel
 from torch import Tensor
 
 from rlvr_world.config import RLConfig
-from rlvr_world.sampling.engine import Sampling, sample
-from rlvr_world.scoring import judge
+from rlvr_world.sampling.engine import Sampling
+from rlvr_world.system import ranks
 from rlvr_world.training.advantages import drawn_by_spread, group_advantages, rollout_weights, zero_variance
 from rlvr_world.training.learner import Learner, TokenLoss
 from rlvr_world.training.losses import finite, kl_estimate, policy_loss
 from rlvr_world.training.packing import Branch, Group, Packed, legal_ranges, response_lengths
 from rlvr_world.training.sft import rows_of_step
+from rlvr_world.training.shared import sampled, scored
 from rlvr_world.types import Domain, Rollout, Score, Transition, Write
 
 Rollouts = Sequence[Sequence[Rollout]]
@@ -102,12 +103,11 @@ class GRPO:
         for batch in range(self.batches):
             begun = time.perf_counter()
             more_rows, more = self.rollouts(step, batch)
-            sampled = time.perf_counter()
-            written = [[r.written for r in group] for group in more]
-            scores += [[score for _, score in judged] for judged in judge(self.domain, written, more_rows)]
+            drawn = time.perf_counter()
+            scores += scored(self.domain, more, more_rows)
             rows, groups = rows + more_rows, groups + more
-            seconds["time/rollout"] += sampled - begun
-            seconds["time/reward"] += time.perf_counter() - sampled
+            seconds["time/rollout"] += drawn - begun
+            seconds["time/reward"] += time.perf_counter() - drawn
             if int((~zero_variance(rewards(scores))).sum()) >= self.config.prompts:
                 break
         return rows, groups, scores, seconds
@@ -132,7 +132,7 @@ class GRPO:
         scripts = [self.domain.encode(t) for t in transitions]
         streams = [(self.seed, step, first + i) for i in range(len(scripts))]
         drawn = Sampling(config.temperature)
-        return transitions, sample(self.learner.policy, scripts, config.group, drawn, streams, step, config.max_rows)
+        return transitions, sampled(self.learner.policy, scripts, config.group, drawn, streams, step, config.max_rows)
 
     def learn_on(self, pending: Pending, progress: float) -> dict[str, float]:
         """The updates of one step. ``self.pending`` says where it is, for whoever wants to know what failed."""
@@ -259,5 +259,7 @@ class _Watch:
 
     def metrics(self) -> dict[str, float]:
         """Means over tokens; of the first update also the largest gap to the log-probs of the sampler."""
-        gap = {"logp_gap": self.gap} if self.first else {}
-        return {**{k: v / self.tokens for k, v in self.sums.items()}, **gap}
+        gap = {"logp_gap": max(ranks.everyone(self.gap))} if self.first else {}
+        sums = ranks.added({**self.sums, "tokens": self.tokens})
+        tokens = sums.pop("tokens")
+        return {**{k: v / tokens for k, v in sums.items()}, **gap}

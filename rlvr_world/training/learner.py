@@ -20,6 +20,7 @@ from rlvr_world.models.device import compute_dtype
 from rlvr_world.models.head import Model, head_weight
 from rlvr_world.models.loading import load_weights, save_model
 from rlvr_world.models.text_tokenizer import TextTokenizer
+from rlvr_world.system import ranks
 from rlvr_world.training.losses import chosen_logps
 from rlvr_world.training.optimizer import TRAINER, Watched, adamw, load_optimizer, save_optimizer, take_step
 from rlvr_world.training.packing import Group, Packed, micro_batches, pack
@@ -41,21 +42,28 @@ class Learner:
         model: Model,
         tokenizer: TextTokenizer | None,
         model_config: ModelConfig,
-        optimizer_config: OptimizerConfig,
+        optimizer_config: OptimizerConfig | None,
         world: Path | None = None,
     ) -> None:
-        """``world``: the folder that goes with the model into every checkpoint."""
-        self.model, self.tokenizer, self.config, self.world = model, tokenizer, optimizer_config, world
+        """``optimizer_config``: None where the model is only used, which takes no float32 weights. ``world``: the
+        folder that goes with the model into every checkpoint."""
+        self.model, self.tokenizer, self.world = model, tokenizer, world
+        self.config = optimizer_config or OptimizerConfig()
         self.device = next(model.parameters()).device
         prepare(model, model_config.gradient_checkpointing)
         dtype = compute_dtype(model_config.precision, self.device)
-        self.policy: Model = model if dtype == torch.float32 else copy.deepcopy(model)
-        if self.policy is not model:
-            for used in self.policy.parameters():  # not `to`: it rounds buffers too, and with them every position
-                used.data = used.data.to(dtype)
-        pairs = zip(model.parameters(), self.policy.parameters(), strict=True)
+        self.policy: Model = model
+        if dtype != torch.float32:  # parameters alone: rounded buffers would round every position
+            rounded = {id(p): torch.nn.Parameter(p.detach().to(dtype), p.requires_grad) for p in model.parameters()}
+            self.policy = copy.deepcopy(model, rounded)  # takes these for its own, and copies no float32
+            if optimizer_config is None:
+                self.model = model = self.policy
+        pairs = list(zip(model.parameters(), self.policy.parameters(), strict=True))
         self.trainable = [(master, used) for master, used in pairs if master.requires_grad]
-        self.optimizer = adamw([master for master, _ in self.trainable], optimizer_config)
+        for master, used in pairs if self.device.type == "cuda" else ():
+            if master is not used and not master.requires_grad:
+                master.data = master.data.cpu()  # of LoRA's frozen weights the GPU has the copy alone
+        self.optimizer = adamw([master for master, _ in self.trainable], self.config)
         self.watched: Watched = [(self.optimizer, model)]
         self.spread: dict[str, float] = {}
         """By row, the deviation of the rewards of its last group, where RL draws rows by it."""
@@ -103,10 +111,11 @@ class Learner:
     def update(
         self, groups: list[Group], loss_of: TokenLoss, progress: float, forward_tokens: int, temperature: float = 1.0
     ) -> dict[str, float]:
-        """One optimizer step on the weighted sum of token losses; micro-batching cannot change it."""
+        """One optimizer step on the weighted sum of token losses; neither micro-batching nor ranks can change it."""
         learning(self.policy)
         total = 0.0
-        for batch in micro_batches(groups, forward_tokens):
+        own = ranks.mine(sorted(groups, key=lambda group: group.tokens))  # as much for each rank
+        for batch in micro_batches(own, forward_tokens):
             packed = pack(batch).to(self.device)
             logp_T, entropy_T = self.logps(packed, temperature)
             loss = (packed.weight_T * loss_of(logp_T, entropy_T, packed)).sum()
@@ -116,4 +125,4 @@ class Learner:
         taken = take_step(self.optimizer, self.config, progress)
         self.optimizer.zero_grad(set_to_none=True)
         self.refresh()
-        return {"loss": total, **taken}
+        return {**ranks.added({"loss": total}), **taken}

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from rlvr_world.config import OptimizerConfig
 from rlvr_world.errors import InputError
+from rlvr_world.system import ranks
 
 TRAINER = "trainer"
 """The folder inside a checkpoint that holds what only training needs."""
@@ -41,7 +42,9 @@ def learning_rate(config: OptimizerConfig, progress: float) -> float:
 
 
 def take_step(optimizer: Optimizer, config: OptimizerConfig, progress: float) -> dict[str, float]:
-    """One step with gradients clipped together, whose norm before that is told, at the rate of ``progress``."""
+    """One step with gradients added up over all ranks and clipped together, whose norm before that is told, at the rate
+    of ``progress``."""
+    ranks.add_gradients(_parameters(optimizer))
     norm, rate = clip_grad_norm_(_parameters(optimizer), config.clip_norm), learning_rate(config, progress)
     for settings in optimizer.param_groups:
         settings["lr"] = rate

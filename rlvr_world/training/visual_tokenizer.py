@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rlvr_world.errors import InputError
+from rlvr_world.system import ranks
 from rlvr_world.training.optimizer import TRAINER, Watched, adamw, load_optimizer, save_optimizer, take_step
 from rlvr_world.vision.blocks import VisualTokenizer
 from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
@@ -85,31 +87,42 @@ class VisualTokenizerTraining:
 
     def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:
         """One update of each network; metrics, and the tokens that the frames came to."""
-        frames_BTCHW = self.batch_of(step).to(self.device)
+        parts = [self._own(part) for part in self.batch_of(step).split(self.config.at_once)]
+        total = sum(ranks.everyone(sum(map(len, parts))))
         judged = self.discriminator is not None and progress >= self.config.gan_start
         self.tokenizer.train()
         self.optimizer.zero_grad(set_to_none=True)
         made, indices = [], []
         metrics: dict[str, float] = {}
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(self.seed * 1_000_003 + step)  # dropout of the cross-attention
-            for real in frames_BTCHW.split(self.config.at_once):
+            # Dropout of the cross-attention; each rank has its own.
+            torch.manual_seed(self.seed * 1_000_003 + step + 500_009 * ranks.rank())
+            for real in parts:
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
                     made_BTCHW, found = reconstruct(self.tokenizer, real)
                 losses = self._losses(real, made_BTCHW.float(), judged)
-                share = len(real) / len(frames_BTCHW)
+                share = len(real) / total
                 (share * torch.stack(list(losses.values())).sum()).backward()
                 for name, value in losses.items():
                     metrics[name] = metrics.get(name, 0.0) + share * value.item()
                 made.append(made_BTCHW.detach().float().flatten(0, 1))
                 indices.append(found)
+        metrics = ranks.added(metrics)
         metrics["loss"] = sum(metrics.values())
         metrics["grad_norm"] = take_step(self.optimizer, self.config.optimizer, progress)["grad_norm"]
         if judged:
-            metrics |= self._judge(frames_BTCHW.flatten(0, 1), torch.cat(made), progress)
+            metrics |= self._judge(torch.cat(parts).flatten(0, 1), torch.cat(made), progress)
         tokens = torch.cat(indices)
-        metrics["code_usage"] = tokens.unique().numel() / self.tokenizer.codebook_size
-        return metrics, tokens.numel()
+        used = {token for of_rank in ranks.everyone(tokens.unique().tolist()) for token in of_rank}
+        metrics["code_usage"] = len(used) / self.tokenizer.codebook_size
+        return metrics, sum(ranks.everyone(tokens.numel()))
+
+    def _own(self, part_BTCHW: Tensor) -> Tensor:
+        """This rank's share of what goes through the tokenizer together."""
+        if len(part_BTCHW) < ranks.size():
+            got = f"got {len(part_BTCHW)} for {ranks.size()} ranks; change data.tokenizer.batch or at_once"
+            raise InputError(f"data.tokenizer: expected a segment for each rank in every part of a batch, {got}")
+        return part_BTCHW[ranks.rank() :: ranks.size()].to(self.device)
 
     @torch.inference_mode()
     def validate(self, batches: Sequence[Tensor], metrics: FrameMetrics) -> dict[str, float]:
@@ -151,15 +164,15 @@ class VisualTokenizerTraining:
         assert self.discriminator is not None
         self.discriminator_optimizer.zero_grad(set_to_none=True)  # the tokenizer's loss left gradients here
         metrics = {"discriminator": 0.0, "penalty": 0.0}
-        size = self.config.at_once * self.config.segment
+        size, frames = self.config.at_once * self.config.segment, sum(ranks.everyone(len(real)))
         for some_real, some_made in zip(real.split(size), made.split(size), strict=True):
-            share = len(some_real) / len(real)
+            share = len(some_real) / frames
             verdict = hinge_loss(self.discriminator(some_real), self.discriminator(some_made))
             penalty = self.config.penalty * gradient_penalty(self.discriminator, some_real)
             (share * (verdict + penalty)).backward()
             metrics["discriminator"] += share * verdict.item()
             metrics["penalty"] += share * penalty.item()
-        since = max(0.0, progress - self.config.gan_start)
+        metrics, since = ranks.added(metrics), max(0.0, progress - self.config.gan_start)
         take_step(self.discriminator_optimizer, replace(self.config.optimizer, schedule="constant"), since)
         return metrics
 

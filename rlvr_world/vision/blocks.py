@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, cast
 
+import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin
 from diffusers.models.modeling_utils import ModelMixin
@@ -18,6 +19,7 @@ from diffusers.models.unets.unet_2d_blocks import DownEncoderBlock2D, UNetMidBlo
 from torch import Tensor, nn
 
 from rlvr_world.errors import InputError
+from rlvr_world.system import ranks
 from rlvr_world.vision.cross_attention import CrossAttention, KeysValues, PositionNorm
 from rlvr_world.vision.fsq import FSQ
 
@@ -260,13 +262,25 @@ class NeighbourBlock(nn.Module):
 
 
 class CodeNorm(nn.BatchNorm1d):
-    """Zero mean and unit variance of each code channel over the batch and all positions of [M, d, ...]."""
+    """Zero mean and unit variance of each code channel over the batch, that of all ranks, and all positions of
+    [M, d, ...]."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, affine=False)
 
     def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input.flatten(2)).view_as(input) if input.dim() > 2 else super().forward(input)
+        values_MdN = input.flatten(2) if input.dim() > 2 else input[..., None]
+        if not self.training or ranks.size() == 1:
+            return super().forward(values_MdN).view_as(input)
+        count = ranks.total(values_MdN.new_tensor(values_MdN[:, 0].numel()))
+        mean_d = ranks.total(values_MdN.sum((0, 2))) / count
+        centred_MdN = values_MdN - mean_d[:, None]
+        var_d = ranks.total(centred_MdN.square().sum((0, 2))) / count
+        with torch.no_grad():
+            for kept, new in ((self.running_mean, mean_d), (self.running_var, var_d * count / (count - 1))):
+                cast(Tensor, kept).lerp_(new, cast(float, self.momentum))
+            cast(Tensor, self.num_batches_tracked).add_(1)
+        return (centred_MdN * (var_d + self.eps).rsqrt()[:, None]).view_as(input)
 
 
 def code_norm(channels: int, patch_width: int | None) -> nn.Module:

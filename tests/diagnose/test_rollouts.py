@@ -49,7 +49,7 @@ def test_a_model_is_told_the_start_and_the_actions_alone() -> None:
         def observe(self, state: int) -> str:
             return str(state)
 
-    walks = [Walk([1, 1, 1], ["0", "1", "9", "3"]), Walk([2, 3], ["0", "2", "5"]), Walk([4, 0], ["0", "4", "4"])]
+    walks = [Walk([1, 1, 1], [*"0193"], "a"), Walk([2, 3], [*"025"], "a"), Walk([4, 0], [*"044"], "b")]
     assert _followed(Adding(), walks, 5) == [[1, 0, 1], [1, 1], [1, 0]]  # type: ignore[arg-type]
 
 
@@ -69,6 +69,6 @@ def test_a_run_answers_in_a_table_and_files(tmp_path: Path, capsys: pytest.Captu
     names = [row.split(" | ")[0] for row in rows]
     assert names == ["| no change", "| rl/seed0", "| sft", "| control/seed0"]
     told = json.loads((tmp_path / "whole" / "studies" / "rollouts.json").read_text())
-    assert told["sft"][0]["n"] == 4
+    assert told["sft"][0]["n"] == 2  # games
     assert {one["mean"] for one in told["sft"]} == {0.0}  # so small a model writes nothing that reads
     assert (tmp_path / "whole" / "studies" / "rollouts.png").read_bytes().startswith(b"\x89PNG")

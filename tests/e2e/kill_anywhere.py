@@ -45,7 +45,7 @@ SMALL = """threads=1 model.layers=1 model.hidden=32 model.heads=2 model.precisio
 sft.batch=4 sft.save_every=2 sft.eval_every=3 rl.steps=5 rl.prompts=2 rl.group=3 rl.save_every=2 rl.eval_every=2
 rl.drop_zero_variance=false control.enabled=false eval.valid_rows=4 eval.rows=8 guards.still_steps=0"""
 TEXT = """data.env.games=1 data.env.rows_per_game=40 model.vocabulary=320 data.max_prompt=2000 data.max_response=12
-data.reward=task_specific"""
+data.reward=task_specific plan.starts=1 plan.depth=1"""
 VIDEO = """data.source=npz data.height=16 data.width=16 data.frame_skip=1 data.action_pool=1
 data.test_every=3 data.split.test=0.3
 data.split.valid=0.3 data.lpips=none data.reward.lpips=0 data.tokenizer.widths=32,32 data.tokenizer.groups=8

@@ -45,6 +45,8 @@ TINY = [
     "data.reward=task_specific",
     "eval.valid_rows=4",
     "eval.rows=4",
+    "plan.starts=2",
+    "plan.depth=1",
     "threads=1",
 ]
 
@@ -71,7 +73,8 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def whole(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("whole") / "run"
-    call("train", "demo", "--out", run, *TINY, f"data.cache={cache}")
+    printed = call("train", "demo", "--out", run, *TINY, f"data.cache={cache}")
+    (run / "printed").write_text(printed)
     return run
 
 
@@ -86,6 +89,31 @@ def test_a_run_explains_itself(whole: Path) -> None:
     assert steps == {"sft": list(range(5)), "rl/seed0": list(range(4))}
     assert not list(whole.rglob(".partial*"))
     assert not [path for path in whole.rglob("*") if path.suffix in (".pt", ".pth", ".bin", ".pkl")]
+
+
+def test_it_ends_with_planning_and_with_what_to_do_next(whole: Path) -> None:
+    planned = {path.relative_to(whole / "planning").as_posix() for path in whole.glob("planning/*/*.json")}
+    tasks, models = ("trained-games", "unseen-games"), ("sft", "rl-seed0", "control-seed0")
+    assert planned == {f"{task}/{model}.json" for task in tasks for model in models}
+    printed = (whole / "printed").read_text()
+    assert printed.count("| *real world, 1 deep* |") == 2
+    page = (whole / "report.html").read_text()
+    assert "What the models are good for" in page
+    said = printed.partition("next: ")[2].splitlines()
+    assert [line.split()[1] for line in said] == [str(whole / "report.html"), "play", "predict", "plan"]
+    row = said[2].split()[-1]
+    assert json.loads(call("predict", whole, "--row", row).splitlines()[0])
+
+
+def test_without_goals_there_is_no_planning_and_the_run_stands(whole: Path, cache: Path, tmp_path: Path) -> None:
+    """Rows of files are no games that could be won."""
+    tiny = [one for one in TINY if not one.startswith(("sft.", "rl."))]
+    files = [f"data.train={next(cache.rglob('house-train-*.jsonl.gz'))}", "data.source=files"]
+    arguments = ("train", "demo", "--out", tmp_path / "run", *tiny, *files, "sft.steps=1", "rl.steps=0")
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "planning left out: " in done.stderr
+    assert "has no goals" in done.stderr
 
 
 def test_models_load_with_transformers_alone(whole: Path) -> None:

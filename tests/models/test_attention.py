@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import random
 from typing import Any
 
 import pytest
 import torch
+from torch.nn.attention.flex_attention import create_block_mask
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -122,3 +124,40 @@ def test_keys_beyond_the_written_ones_change_nothing() -> None:
                 cache.length += ids.shape[1]
         found.append(torch.cat(steps, 1))
     torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=0)
+
+
+def test_blocks_are_those_of_the_whole_mask_without_making_it() -> None:
+    draw, whole_blocks = random.Random(0), 0
+    for _ in range(12):
+        sizes = [[draw.randint(1, 400) for _ in range(draw.choice((0, 1, 4)))] for _ in range(draw.randint(1, 3))]
+        layout = TreeLayout(tuple(Tree(draw.randint(1, 700), tuple(members)) for members in sizes))
+        blocks = layout._blocks(torch.device("cpu"))
+        N = sum(tree.prefix + sum(tree.members) for tree in layout.trees)
+        dense = create_block_mask(blocks.mask_mod, None, None, N, N, device="cpu")
+        assert (blocks.to_dense() == dense.to_dense()).all()
+        known = _table(dense.full_kv_num_blocks, dense.full_kv_indices)
+        assert not (_table(blocks.full_kv_num_blocks, blocks.full_kv_indices) & ~known).any()
+        partly = _table(blocks.kv_num_blocks, blocks.kv_indices)
+        assert not (partly & _table(blocks.full_kv_num_blocks, blocks.full_kv_indices)).any()
+        whole_blocks += int(blocks.full_kv_num_blocks.sum())
+    assert whole_blocks > 50
+
+
+def _table(counts: Any, numbers: Any) -> torch.Tensor:
+    table = torch.zeros(numbers.shape[-2:], dtype=torch.bool)
+    for row, (count, of_row) in enumerate(zip(counts[0, 0], numbers[0, 0], strict=True)):
+        table[row, of_row[:count].long()] = True
+    return table
+
+
+def test_a_cache_makes_room_for_no_more_than_can_be_written() -> None:
+    cache = GroupCache(1, 2, torch.tensor([3]), stride=8, most=70)
+    cache.layers[0] = [torch.zeros(1, 1, 4, 3), torch.zeros(1, 1, 3, 4), *(torch.zeros(1, 1, 2, 0, 4),) * 2]
+    cache.length = 0
+    rooms = []
+    for _ in range(70):
+        cache.begin(1)
+        cache.length += 1
+        rooms.append(cache.layers[0][2].shape[3])
+        assert cache.length <= cache.seen <= rooms[-1]
+    assert sorted(set(rooms)) == [64, 70]

@@ -147,8 +147,8 @@ def test_a_web_run_from_the_published_files(tmp_path: Path, model: Path, capsys:
 
 def test_built_prompts_of_odd_rows_need_the_grammar(tmp_path: Path, model: Path) -> None:
     file = published.parquet(tmp_path / "rows.parquet", [published.page_record(i, a) for i, a in enumerate(ODD * 4)])
-    settings = config("webarena-published", model, f"data.train={file}", "data.style=published", "data.split.test=0.3")
-    splits = find("webarena-published").splits(settings)
+    settings = config("webarena-published", model, f"data.train={file}", "data.style=published", "data.test=")
+    splits = find("webarena-published").splits(override(settings, ["data.split.test=0.3"]))
     assert splits.left_out["rows that do not read"] == 8  # type [] and type [0535]
 
 

@@ -61,8 +61,12 @@ def test_published_settings():
     assert (config.rl.prompts, config.rl.group, config.rl.minibatches) == (64, 5, 4)
     assert (config.rl.optimizer.learning_rate, config.rl.kl) == (1e-6, 0.001)
     assert (config.model.lora_rank, config.model.lora_alpha) == (32, 16)
-    with pytest.raises(InputError, match=r"data\.train"):
+    with pytest.raises(
+        InputError, match=r"thuml/webarena-world-model-cot: no such folder, and the hub gave no data set"
+    ):
         find("webarena-published").splits(config)
+    with pytest.raises(InputError, match=r"data\.train"):
+        find("webarena-published").splits(override(config, ["data.train="]))
 
 
 def test_rows_left_out_and_rows_that_do_not_read_are_counted(tmp_path):

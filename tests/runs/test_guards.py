@@ -15,7 +15,7 @@ from rlvr_world.config import CheckpointConfig, GuardConfig, OptimizerConfig, RL
 from rlvr_world.errors import Halted, InputError
 from rlvr_world.runs import checkpoints as checkpoint
 from rlvr_world.runs.faults import FAULT, ROLLOUTS, repeat
-from rlvr_world.runs.guards import Collapsed, Guard
+from rlvr_world.runs.guards import LOGGED, Collapsed, Guard
 from rlvr_world.runs.stage import Schedule, finished, run_stage
 from rlvr_world.runs.tracking import Log
 from rlvr_world.training.grpo import GRPO
@@ -241,6 +241,13 @@ def test_held_out_reward_that_falls_is_a_collapse() -> None:
     feed(guard(), "score", [0.001, 0.0, 0.0, 0.0, 0.0])  # noise about nothing
     with pytest.raises(Collapsed, match=r"entropy is 0\.001"):
         feed(guard(limits=("entropy>=0.01",), patience=1), "entropy", [0.5, 0.001])
+
+
+def test_every_step_logs_what_the_look_takes_to_be_logged(tmp_path: Path, learner_of: Callable[..., Learner]) -> None:
+    learner = learner_of()
+    run(grpo(learner), learner, tmp_path, steps=1)
+    [row] = map(json.loads, (tmp_path / "metrics.jsonl").open())
+    assert {name for name in row if not name.startswith(("accuracy/", "score/"))} - {"stage"} == set(LOGGED)
 
 
 def test_a_limit_on_a_number_that_is_not_logged_is_refused_with_the_nearest() -> None:

@@ -3,21 +3,28 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
 import pytest
 
 from rlvr_world import cli
+from rlvr_world.config import ModelConfig
 from rlvr_world.domains.video.splits import parts
 from rlvr_world.errors import InputError
+from rlvr_world.models.loading import create_model
 from rlvr_world.overrides import override
 from rlvr_world.recipes import find
 from rlvr_world.recipes.text_game import TextGameRecipe
 from rlvr_world.recipes.video_recipe import VideoRecipe
 from rlvr_world.runs import runner
+from rlvr_world.runs.look import encoded
+from rlvr_world.sampling.engine import Sampling, sample, sample_each
 from rlvr_world.training.visual_tokenizer import create_visual_tokenizer
+from rlvr_world.types import Given, Script, Transition, Write
 from tests.recipes.test_video import KINDS, TINY, config, write_square
 from tests.test_corrupted_folders import TINY as TEXT
 
@@ -53,6 +60,8 @@ TEXT_SETTINGS = {
     "sft.optimizer.learning_rate=-1": "sft.optimizer.learning_rate: expected at least 0, got -1.0",
     "eval.temperature=-1": "eval.temperature: expected at least 0, got -1.0",
     "data.max_response=0": "data.max_response: expected at least 1, got 0",
+    "sft.reasoning=true": "data.reasoning_column: expected a column of row files with sft.reasoning=true, got ''",
+    "guards.limits=eval/overall/exact>=0.1": "rl.eval_every: expected more than 0 with a limit on eval/..., got 0",
     "guards.collapse=rollback": "rl.eval_every: expected more than 0 with guards.collapse=rollback",
 }
 ROWS = {
@@ -61,6 +70,15 @@ ROWS = {
     "data.style.rules=true": "but no rules file is given",
     "eval.reject=repetitoin data.max_response=140": "eval.reject: expected a part of the score (exact, ",
     "model.vocabulary=259 model.context=300": "or raise model.context",
+}
+
+
+NAMES = {
+    "guards.limits=kll<=9": "guards.limits: expected a number that is logged, got 'kll'; the nearest is 'kl'",
+    "guards.limits=score/exat>=0.1": "the nearest is 'score/exact'",
+    "guards.limits=eval/overall/exat>=0.1 rl.eval_every=1": "the nearest is 'eval/overall/exact'",
+    "checkpoints.best=-eval/overall/vale rl.eval_every=1": "checkpoints.best: expected a number that is logged, got ",
+    "checkpoints.best=eval/won/exact sft.eval_every=1": "checkpoints.best: expected a number that is logged, got ",
 }
 
 
@@ -104,6 +122,32 @@ def test_settings_that_the_rows_do_not_go_with(
 ) -> None:
     monkeypatch.setattr(runner, "_carry_out", forbidden)
     refused("bytesized32", with_files(house, changes), ROWS[changes], tmp_path / "run", capsys)
+
+
+@pytest.mark.parametrize("changes", NAMES)
+def test_names_that_no_stage_logs(
+    changes: str, house: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "_carry_out", forbidden)
+    given = with_files(house, f"data.max_response=140 {changes}")
+    refused("bytesized32", given, NAMES[changes], tmp_path / "run", capsys)
+
+
+def test_the_look_and_the_sampler_know_one_window_and_one_sentence() -> None:
+    script, row = Script((Given((3, 4, 5)), Write(4))), Transition("a", "", "", None)
+    domain: Any = SimpleNamespace(encode=lambda row: script)
+    config = override(find("demo").config(), ["model.source=mine"])
+    for positions, good in ((6, True), (5, False)):
+        model, said = create_model(ModelConfig(layers=1, hidden=16, heads=2, context=positions), 64, None, 0), set()
+        for look, *given in (
+            (encoded, domain, row, model, config),
+            (sample, model, [script], 1, Sampling(), [(0,)]),
+            (sample_each, model, [script], Sampling(), [(0,)]),
+        ):
+            with nullcontext() if good else pytest.raises(InputError) as refusal:
+                look(*given)
+            said |= set() if good else {str(refusal.value).removeprefix("row a: ")}
+        assert len(said) == (not good), said
 
 
 def with_files(house: Any, changes: str) -> list[str]:

@@ -30,8 +30,9 @@ from transformers import (
 
 from rlvr_world.errors import NonFinite
 from rlvr_world.models.attention import share_prefixes
-from rlvr_world.sampling import engine
-from rlvr_world.sampling.engine import OWN, Sampling, draw, sample, sample_each
+from rlvr_world.sampling import engine, reader
+from rlvr_world.sampling.engine import OWN, Sampling, batches, draw, sample, sample_each
+from rlvr_world.sampling.reader import rope_kinds
 from rlvr_world.types import Given, Rollout, Script, Write
 
 VOCABULARY = 96
@@ -231,9 +232,9 @@ def test_what_prompts_have_in_front_is_read_once_and_changes_nothing(monkeypatch
     alone = [group[0] for group in sample(SHARED, BEGUN, 1, FREE, NAMED, max_rows=1)]
     streams = [rollout.stream for rollout in alone]
     read: list[int] = []
-    plain = engine.hidden_states
+    plain = reader.hidden_states
     monkeypatch.setattr(
-        engine, "hidden_states", lambda model, ids, *rest: read.append(ids.numel()) or plain(model, ids, *rest)
+        reader, "hidden_states", lambda model, ids, *rest: read.append(ids.numel()) or plain(model, ids, *rest)
     )
     for rows in (512, 3):
         for rollout, expected in zip(sample_each(SHARED, BEGUN, FREE, streams, rows), alone, strict=True):
@@ -324,3 +325,34 @@ def test_logits_that_are_not_finite_are_said_to_be() -> None:
         for sampling in (FREE, GREEDY):
             with pytest.raises(NonFinite, match="logits are not finite"):
                 draw(logits, [None, None], sampling, torch.tensor([0.5, 0.5]))
+
+
+def test_prompts_read_in_parts_are_the_same_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    scripts = [Script((Given(prompt), Write(12, stop=(2,)))) for prompt in PROMPTS]
+    streams = [(3, i) for i in range(len(scripts))]
+    whole = sample(shared_of(model_of("qwen2")), scripts, 3, FREE, streams)
+    monkeypatch.setattr(reader, "PREFILL", 45)
+    parts = sample(shared_of(model_of("qwen2")), scripts, 3, FREE, streams)
+    for group, same in zip(whole, parts, strict=True):
+        for one, other in zip(group, same, strict=True):
+            assert one.ids.tolist() == other.ids.tolist()
+            torch.testing.assert_close(one.logps, other.logps, rtol=0, atol=1e-5)
+
+
+def test_as_many_scripts_together_as_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, few = model_of("qwen3"), [Script((Given((1,) * n), Write(10))) for n in (30, 10, 20, 10)]
+    assert batches(model, few, 2, 512) == [[1, 3, 2, 0]]
+    assert batches(model, few, 2, 5) == [[1, 3], [2, 0]]
+    bytes_a_token = 2 * 2 * 2 * 16 * 4  # keys and values, layers, heads, size, float32
+    monkeypatch.setattr(engine, "device_memory", lambda _: bytes_a_token * 3 * 65)
+    assert batches(model, few, 2, 512) == [[1, 3], [2], [0]]  # 60, 40 and 50 tokens of the 65
+    monkeypatch.setattr(engine, "device_memory", lambda _: 0)
+    assert batches(model, few, 2, 512) == [[1], [3], [2], [0]]
+
+
+def test_kinds_of_rotary_embeddings_are_those_of_all_layers() -> None:
+    assert rope_kinds(model_of("llama")) == {"default"}
+    assert rope_kinds(model_of("gemma3")) >= {"default"}
+    model = model_of("llama")
+    model.config.rope_parameters = {"full_attention": {"rope_type": "longrope"}, "sliding_attention": None}
+    assert "longrope" in rope_kinds(model)

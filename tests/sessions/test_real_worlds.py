@@ -70,9 +70,9 @@ def test_a_table_is_stepped_and_forked(table: Any) -> None:
         session.step([0.0])
     with pytest.raises(InputError, match="its own states"):
         session.reset(options={"state": first})
-    for episode in (-1, "x"):
-        with pytest.raises(InputError, match="start, episode"):
-            session.reset(options={"episode": episode})
+    for odd in ("1", None, -1, 2.0, True, [1]):
+        with pytest.raises(InputError, match="start, episode: expected a number of at least 0, got "):
+            session.reset(options={"episode": odd})
 
 
 def same(one: Any, other: Any) -> bool:
@@ -176,6 +176,8 @@ def test_a_page_is_acted_on_and_forked(pages: Any) -> None:
     assert session.step("stop [done]")[2] is True
     with pytest.raises(InputError, match=r"start, task: expected one such as 'late\.html'"):
         fork.reset(options={"task": "nowhere"})
+    with pytest.raises(InputError, match=r"start, task: expected one such as 'late\.html', got \[5\]"):
+        fork.reset(options={"task": [5]})
 
 
 def test_pages_keep_gymnasiums_contract(pages: Any) -> None:

@@ -291,7 +291,12 @@ def test_openenv_speaks_with_it(running: Running) -> None:
         assert (begun["type"], begun["data"]["done"], begun["data"]["reward"]) == ("observation", False, None)
         assert ask("step", action=3)["data"]["reward"] == 3.0
         assert ask("state") == {"type": "state", "data": {"episode_id": "3", "step_count": 1}}
-        assert ask("reset", seed=4)["data"]["observation"]["info"] == {"seed": 4}
+        assert ask("reset", seed=4, episode_id="mine")["data"]["observation"]["info"] == {"seed": 4}
+        assert ask("state")["data"] == {"episode_id": "mine", "step_count": 0}
+        assert ask("step", action=1, metadata={"by": "an agent"})["data"]["done"] is False
+        assert ask("reset", seed=5, horizon=1)["type"] == "observation", "a reset may ask for another session"
+        assert ask("step", action=1)["data"]["done"] is True
+        assert ask("reset", world="none")["data"]["code"] == "EXECUTION_ERROR"
         assert ask("step", action="x")["data"]["code"] == "EXECUTION_ERROR"
         assert ask("dance")["type"] == "error"
         assert Client(running.port)("GET", "/health")[1]["sessions"] == 1

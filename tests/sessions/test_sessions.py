@@ -153,9 +153,9 @@ def test_an_action_is_text() -> None:
             read_text(given)
 
 
-def test_a_row_is_asked_for_by_whatever_its_id_ends_in() -> None:
+def test_a_row_is_asked_for_by_the_end_of_its_id() -> None:
     choose = start_rows(lambda: [Transition(f"rows:{n}", n, "", None) for n in range(3)])
-    assert choose(0, {"row": 2}).state == 2
+    assert choose(0, {"row": ":2"}).state == 2
     with pytest.raises(InputError, match=r"got \[7\]"):
         choose(0, {"row": [7]})
 

@@ -243,3 +243,14 @@ def test_the_rate_in_force_is_the_one_reported(learner_of: Callable[..., Learner
     before = [p.clone() for p, _ in learner.trainable]
     assert learner.update(GROUPS, loss_of, 0.0, 4096)["learning_rate"] == 0.02, "a first step at rate 0 would be none"
     assert not any(torch.equal(p, old) for (p, _), old in zip(learner.trainable, before, strict=True))
+
+
+def test_a_model_that_is_only_used_has_no_float32_weights(tiny: Callable[..., Any]) -> None:
+    learner = Learner(tiny(), None, ModelConfig(precision="bfloat16", device="cpu"), None)
+    assert learner.model is learner.policy
+    assert {p.dtype for p in learner.policy.parameters()} == {torch.bfloat16}
+    assert learner.policy.get_output_embeddings().weight is learner.policy.get_input_embeddings().weight
+    trained = Learner(tiny(), None, ModelConfig(precision="bfloat16", device="cpu"), OptimizerConfig())
+    assert trained.policy.get_output_embeddings().weight is trained.policy.get_input_embeddings().weight
+    for used, other in zip(learner.policy.parameters(), trained.policy.parameters(), strict=True):
+        assert torch.equal(used, other)

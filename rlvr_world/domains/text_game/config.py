@@ -54,10 +54,10 @@ class PromptStyle:
     instructions: bool = what(True, "say what the task is and how the answer must look")
     example: bool = what(False, "show two answered steps of a tiny game (about 900 tokens, the same in every prompt)")
     rules: bool = what(True, "give the written object, action and score rules of the row's game; needs a rules file")
-    row: bool = what(False, "ask in the row's own words, as published rows and models need; all else here says nothing")
     literals: Literal["python", "json"] = what(
         "python", "how states are printed: as in the published prompts, or letter by letter as the answer repeats them"
     )
+    row: bool = what(False, "ask in the row's own words, as published rows and models need; all else here says nothing")
 
     def __post_init__(self) -> None:
         if self.literals not in ("python", "json"):

@@ -31,7 +31,7 @@ def read_moment(given: Any) -> Moment:
     if isinstance(given, str):
         try:
             given = json.loads(given)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"start, state: expected a game's state in JSON, got {given:.60}") from error
     game = given.get("game", "") if isinstance(given, dict) else ""
     return Moment(read_question({"state": given, "action": ""}).state, str(game))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
@@ -69,6 +70,17 @@ def codec_of(data: VideoConfig, cache: TokenCache, actions: ActionBins, proprio:
     )
     together = replace(actions, low=actions.low * data.actions_a_frame, high=actions.high * data.actions_a_frame)
     return Codec(layout, together, cache.fingerprint, cache.size, proprio)
+
+
+def planned_layout(data: VideoConfig) -> VideoLayout:
+    """The layout as settings alone tell it, before any episode: no proprioception, and RT-1's 13 fields an action."""
+    settings, single, fields = data.tokenizer, data.kind == "single_step", 13 * data.actions_a_frame
+    codes, scale = math.prod(settings.levels), 2 ** (len(settings.widths) - 1)
+    grid = (data.height // scale) * (data.width // scale)
+    sizes = {"horizon": data.horizon, "action_bins": data.action_bins}
+    if single:
+        return VideoLayout(data.kind, codes, grid, fields, context=data.context, **sizes)
+    return VideoLayout(data.kind, codes, grid // settings.patch**2, fields, codes, grid, **sizes)
 
 
 def check_ranges(data: VideoConfig, part: Part, codec: Codec) -> None:

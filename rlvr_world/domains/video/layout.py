@@ -95,6 +95,12 @@ class VideoLayout:
             return self.context_tokens + self.frames * (state + self.action_width)
         return self.context * (state + self.action_width) + self.horizon * (1 + state) + 1
 
+    @property
+    def prompt_length(self) -> int:
+        """Given tokens before the first that is written."""
+        step = self.tokens + self.proprio_width + self.action_width
+        return self.context_tokens + self.context * step + (self.kind == "single_step")
+
     def script(
         self, tokens_Fn: Tensor, actions_FA: Tensor, context_c: Tensor | None = None, proprio_FP: Tensor | None = None
     ) -> Script:

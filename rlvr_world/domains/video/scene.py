@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlvr_world.domains.scene import is_count
 from rlvr_world.domains.video.domain import VideoDomain
 from rlvr_world.domains.video.episodes import FramesInMemory, read_question
 from rlvr_world.domains.video.layout import Frames
@@ -55,7 +56,7 @@ class VideoScene:
         given, told = (options["state"], {}) if "state" in options else self.starts(seed, options)
         multi = self.layout.kind == "multi_step"
         window = options.get("window", self.layout.horizon if multi else self.layout.context)
-        if not isinstance(window, int) or window < 1 or not (multi or window == self.layout.context):
+        if not is_count(window) or window < 1 or not (multi or window == self.layout.context):
             only = "at least 1 frame" if multi else f"the {self.layout.context} of this model"
             raise InputError(f"start, window: expected {only}, got {window!r}")
         return given if isinstance(given, Film) else self._film(given, window), told
@@ -145,7 +146,7 @@ def read_seen(given: Any, width: int) -> Transition:
     seen = dict(given) if isinstance(given, Mapping) else {"pixels": given}
     images, felt = seen.get("pixels"), seen.get("agent_pos")
     if isinstance(images, np.ndarray) and images.ndim == 3:
-        images, felt = images[None], None if felt is None else np.asarray(felt)[None]
+        images, felt = images[None], None if felt is None else [felt]
     return read_question({"state": images, "proprio": felt, "action": np.zeros((1, width), np.float32)})
 
 

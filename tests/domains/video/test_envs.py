@@ -108,7 +108,7 @@ def test_a_grain_in_the_way_is_pushed_to_the_end_and_the_board_leaves_the_pictur
     scene.rest()
     before = scene.places()[0]
     heading = -before / np.linalg.norm(before)
-    scene.push(before - 0.05 * heading, before + 0.1 * heading, granular._BOARD.height)
+    scene.push(before - 0.05 * heading, before + 0.1 * heading, granular.PUSHER.height)
     after = scene.places()[0]
     image = scene.picture().astype(int)
     scene.close()

@@ -21,11 +21,11 @@ WITHOUT_ROOM = ("metal-detector", "space-walk", "sunburn")
 
 def main(checkout: str, name: str) -> None:
     rows, sys.stdout = sys.stdout, sys.stderr  # games print
-    spec = importlib.util.spec_from_file_location("game", Path(checkout, "data", "games", f"{name}.py"))
+    spec = importlib.util.spec_from_file_location(name, Path(checkout, "data", "games", f"{name}.py"))
     assert spec is not None
     assert spec.loader is not None
     module: Any = importlib.util.module_from_spec(spec)
-    sys.modules["game"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     lines = Path(checkout, "data", "playthroughs", f"{name}-playthrough.txt").read_text().splitlines()
     taken = [line[1:].strip() for line in lines if line.startswith(">")]

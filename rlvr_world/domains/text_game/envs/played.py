@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
-from rlvr_world.domains.scene import MAX_ACTION, MAX_TEXT, AnyText, read_text
+from rlvr_world.domains.scene import MAX_ACTION, MAX_TEXT, AnyText, is_count, read_text
 from rlvr_world.domains.text_game.config import TextWorldSpec
 from rlvr_world.domains.text_game.envs.afforded import afforded
 from rlvr_world.domains.text_game.envs.textworld import Game
@@ -15,6 +15,15 @@ from rlvr_world.domains.text_game.rows import GameState
 from rlvr_world.domains.text_game.scene import Moment, came, drawn, observed, read_moment
 from rlvr_world.errors import InputError
 from rlvr_world.types import Asked, Outcome, Streams
+
+
+@lru_cache(maxsize=64)
+def _made(spec: TextWorldSpec, name: str) -> Game:
+    """Making a game takes longer than most of what is done in it, and every model of a run plays the same ones."""
+    number = name.removeprefix("house-")
+    if not number.isdecimal() or len(number) > 9:
+        raise InputError(f"game {name!r:.80}: expected a name such as house-0017, or its number")
+    return Game(spec, random.Random(f"{spec.seed}/{int(number)}"))
 
 
 class RealGames:
@@ -26,14 +35,8 @@ class RealGames:
     def __init__(self, spec: TextWorldSpec) -> None:
         self.spec = spec
         self.action_space, self.observation_space = AnyText(MAX_ACTION), AnyText(MAX_TEXT)
-        self._game = lru_cache(maxsize=64)(self._make)
+        self._game = partial(_made, spec)
         self._afforded = lru_cache(maxsize=65536)(self._work_out)
-
-    def _make(self, name: str) -> Game:
-        number = name.removeprefix("house-")
-        if not number.isdecimal():
-            raise InputError(f"game {name!r}: expected a name such as house-0017, or its number")
-        return Game(self.spec, random.Random(f"{self.spec.seed}/{int(number)}"))
 
     def _work_out(self, seen: str) -> Sequence[str]:
         moment = read_moment(seen)
@@ -46,7 +49,9 @@ class RealGames:
                 raise InputError("start, state: a real game goes on from its own states alone; give one of a session's")
         else:
             chosen = options.get("game", self.spec.game_number(seed % self.spec.games))
-            name = f"house-{chosen:04d}" if isinstance(chosen, int) else str(chosen)
+            name = f"house-{chosen:04d}" if is_count(chosen) else chosen
+            if not isinstance(name, str):
+                raise InputError(f"start, game: expected a name such as house-0017, or its number, got {name!r:.80}")
             moment = self._seen(name, self._game(name).game.world.state, won=False)
         told = {"game": moment.game, "goal": self._game(moment.game).goal}
         return moment, {**told, "commands": self._possible(moment)}
@@ -93,4 +98,4 @@ class RealGames:
         return drawn(observed(state))
 
     def close(self) -> None:
-        self._game.cache_clear()
+        """Holds nothing."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rlvr_world.domains.replayed import Begun, Replayed
+from rlvr_world.domains.scene import is_count
 from rlvr_world.domains.video.config import VideoConfig
 from rlvr_world.domains.video.envs import drawer, granular, pusht, rope
 from rlvr_world.domains.video.envs.specs import DrawerSpec, PushTSpec, Spec
@@ -32,8 +33,8 @@ def real_world(data: VideoConfig, live: int = 16) -> Replayed:
 
     def begin(seed: int, options: Mapping[str, Any]) -> Begun:
         episode = options.get("episode", data.env.episodes + seed)
-        if not isinstance(episode, int) or episode < 0:
-            raise InputError(f"start, episode: expected a number of at least 0, got {episode!r:.40}")
+        if not is_count(episode):
+            raise InputError(f"start, episode: expected a number of at least 0, got {episode!r:.80}")
         return (episode,)
 
     def read(given: Any) -> tuple[float, ...]:

@@ -37,9 +37,9 @@ class RealPages(Replayed):
     def _begin(self, seed: int, options: Mapping[str, Any]) -> Begun:
         site = self.browser.site
         tasks = tasks_of(self.spec, site)
-        task = str(options.get("task", tasks[seed % len(tasks)]))
-        if task not in site.tasks:
-            raise InputError(f"start, task: expected one such as {tasks[0]!r}, got {task!r}")
+        task = options.get("task", tasks[seed % len(tasks)])
+        if not isinstance(task, str) or task not in site.tasks:
+            raise InputError(f"start, task: expected one such as {tasks[0]!r}, got {task!r:.80}")
         return task, seed
 
     def _opened(self, begun: Begun) -> _Episode:

@@ -1,0 +1,100 @@
+"""What a recipe would take, before there is a machine for it: parameters, memory by part, tokens, FLOP and hours.
+
+Counted on a model without weights. Prompts and answers are as long as the settings allow; every GPU holds the model
+whole. FLOP: two a weight and token forward, twice that backward (once where it is frozen), and attention's products.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from rlvr_world import recipes
+from rlvr_world.config import Config, ModelConfig
+from rlvr_world.models.loading import hollow_model
+from rlvr_world.runs.jobs import after_sft
+
+ACTIVATIONS, CACHE = "activations", "keys and values of rollouts"
+
+
+def estimate(config: Config, gpus: int, memory: float, teraflops: float, share: float) -> tuple[bool, str]:
+    """Whether both stages fit into ``memory`` GB a GPU, and what each takes; where one does not fit, the setting to
+    change. ``share``: what training reaches of a GPU's ``teraflops`` (10^12 FLOP a second)."""
+    vocabulary, prompt, response = recipes.find(config.recipe).lengths(config)
+    model = hollow_model(config.model, vocabulary, prompt + response)
+    all_fit, lines = True, ["| stage | part | GB a GPU |", "|---|---|--:|"]
+    told = []
+    for name, settings in (("sft", config.model), ("rl", after_sft(config).model)):
+        stage = getattr(config, name)
+        if not stage.steps:
+            continue
+        weights, trained = _weights(model, settings.lora_rank)
+        parts = _memory(model, settings, stage, (prompt, response))
+        most = sum(parts.values()) - min(parts[ACTIVATIONS], parts[CACHE])
+        all_fit &= most <= memory
+        said = "fits" if most <= memory else f"DOES NOT FIT: {_advice(name, parts, memory, settings)}"
+        lines += [f"| {name} | {part} | {size:.2f} |" for part, size in parts.items() if size]
+        lines.append(f"| {name} | at most at once | {most:.2f} |")
+        tokens, flop = _step(model, settings, stage, (prompt, response))
+        hours = stage.steps * flop / (gpus * teraflops * 1e12 * share * 3600)
+        told += [
+            f"{name}: {weights:,} parameters, {trained:,} trained; {said}",
+            f"{name}: {tokens:,} tokens and {flop:.2e} FLOP a step, {stage.steps} steps: {hours:.1f} h at {share:.0%}",
+        ]
+    return all_fit, "\n".join([*lines, "", *told])
+
+
+def _weights(model: Any, rank: int) -> tuple[int, int]:
+    """All weights, and those that are trained."""
+    head = model.get_output_embeddings()
+    linear = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not head]
+    adapters = rank * sum(m.in_features + m.out_features for m in linear)
+    whole = sum(p.numel() for p in model.parameters()) + adapters
+    return whole, adapters or whole
+
+
+def _memory(model: Any, settings: ModelConfig, stage: Any, lengths: tuple[int, int]) -> dict[str, float]:
+    """GB by part; the last two are never there together."""
+    (weights, trained), shape, (prompt, response) = _weights(model, settings.lora_rank), model.config, lengths
+    number, group = 4 if settings.precision == "float32" else 2, getattr(stage, "group", 1)
+    parts = {"weights, float32": 4.0 * weights, "gradients and AdamW's moments": 12.0 * trained}
+    if number == 2:
+        parts["their bfloat16 copy"] = 2.0 * weights
+    if getattr(stage, "kl", 0) and not settings.lora_rank:
+        parts["reference model"] = float(number * weights)
+    layers, width = shape.num_hidden_layers, shape.hidden_size
+    layer, again = 10 * width + 4 * shape.intermediate_size, settings.gradient_checkpointing
+    tokens = max(stage.forward_tokens, prompt + group * response)
+    parts[ACTIVATIONS] = float(number * tokens * (layers * width + layer if again else layers * layer))
+    rows = min(stage.max_rows, stage.prompts * group) if group > 1 else 0
+    depth = getattr(shape, "head_dim", None) or width // shape.num_attention_heads
+    slots = rows * response + rows // group * prompt
+    parts[CACHE] = 2.0 * number * layers * shape.num_key_value_heads * depth * slots
+    return {part: size / 1e9 for part, size in parts.items()}
+
+
+def _advice(name: str, parts: dict[str, float], memory: float, settings: ModelConfig) -> str:
+    """What to change where a stage does not fit."""
+    held = sum(parts.values()) - parts[ACTIVATIONS] - parts[CACHE]
+    if held > memory:
+        return "take a smaller model" if settings.lora_rank else "set model.lora_rank, and model.lora_stages=all"
+    if held + parts[CACHE] > memory:
+        return "lower rl.max_rows"
+    return (
+        f"lower {name}.forward_tokens" if settings.gradient_checkpointing else "set model.gradient_checkpointing=true"
+    )
+
+
+def _step(model: Any, settings: ModelConfig, stage: Any, lengths: tuple[int, int]) -> tuple[int, float]:
+    """Tokens of all forwards that a step counts, and its FLOP."""
+    (weights, trained), shape, (prompt, response) = _weights(model, settings.lora_rank), model.config, lengths
+    rl = hasattr(stage, "group")
+    answers = stage.prompts * stage.group * response if rl else stage.batch * response
+    tokens = (stage.prompts if rl else stage.batch) * prompt + answers
+    tables = model.get_input_embeddings().weight.numel(), model.get_output_embeddings().weight.numel()
+    body = weights - (tables[0] if shape.tie_word_embeddings else sum(tables))
+    products = shape.num_hidden_layers * shape.hidden_size * (prompt + response)
+    forward = 2.0 * tokens * (body + products) + 2.0 * answers * tables[1]
+    passes = 2 + trained / weights + (1 + bool(stage.kl and not settings.lora_rank) if rl else 0)
+    return tokens * (1 + rl), forward * passes
