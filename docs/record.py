@@ -3,7 +3,7 @@
     python docs/record.py RUN docs/img/play.gif --start 27 --acts "go west; open cabinet (ID: 3); model sft; back 1"
 
 An act is a command that is typed, ``model NAME`` (another model goes on from here) or ``back N`` (to step N). Without
-acts a game or a page is given what it offers first, and frames are played with the pointer on a circle. Needs the
+acts a game or a page is given what it offers first, and frames are played once round a circle. Needs the
 extras serve and web, Pillow, and a Chromium.
 """
 
@@ -23,7 +23,8 @@ from typing import Any
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-CALM = "#commands { height: 4.2rem; align-content: start; } #save { display: none; } .seen { max-height: none; }"
+CALM = """#commands { height: 4.2rem; align-content: start; } #commands:empty, #save { display: none; }
+.seen { max-height: none; } .seen img { max-width: 15rem; }"""
 """Style that keeps the page from jumping between frames."""
 COLOURS, CIRCLE = 128, 24
 SHOWN = {"typed": 900, "did": 2200, "moved": 150, "last": 3500}
@@ -59,15 +60,11 @@ class Recording:
         self.keep("did")
 
     def circle(self) -> None:
-        """Frames: the pointer goes round on the imagined one, held down."""
-        box = self.page.locator("#imagined img").bounding_box()
+        """Frames: once round the middle, as the pointer would."""
         for turn in range(CIRCLE):
             angle = 2 * math.pi * turn / CIRCLE
-            x, y = (0.5 + 0.35 * math.cos(angle)) * box["width"], (0.5 + 0.35 * math.sin(angle)) * box["height"]
-            self.page.mouse.move(box["x"] + x, box["y"] + y)
-            self.page.mouse.down()
-            self.page.wait_for_function(f"history.length > {turn + 1}", timeout=120_000)
-            self.after(self.page.mouse.up)
+            at = [0.5 + 0.35 * math.cos(angle), 0.5 + 0.35 * math.sin(angle)]
+            self.after(lambda at=at: self.page.evaluate("([x, y]) => { aim(x, y); return act(numbers()); }", at))
             self.keep("moved")
 
     def offered(self) -> str:

@@ -29,6 +29,11 @@ class Past:
     seen: Any
 
 
+def seen_in(state: Any) -> Any:
+    """Of a state that a model is to go on from what it can read: what is seen where a real world stands."""
+    return state.seen if isinstance(state, Past) else state
+
+
 class Running(Protocol):
     """An episode as it runs. ``told``: what is to say at its start."""
 

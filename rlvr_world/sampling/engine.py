@@ -105,7 +105,7 @@ def sample_each(
     found: dict[int, Rollout] = {}
     device = next(model.parameters()).device
     own = [OWN if len(script.prompt) >= 2 * OWN else 0 for script in scripts]
-    with evaluating(model), torch.no_grad(), columns_first(model, device):
+    with evaluating(model), torch.inference_mode(), columns_first(model, device):
         for cut in set(own):
             alike: dict[tuple[int, ...], list[int]] = {}
             for i in sorted((i for i in range(len(scripts)) if own[i] == cut), key=lambda i: len(scripts[i].prompt)):

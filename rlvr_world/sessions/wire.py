@@ -42,22 +42,22 @@ def read_fields(body: bytes, name: str) -> dict[str, Any]:
     """The fields of a request's body. Raises InputError that names the field where one is not of its type."""
     try:
         given = json.loads(body or b"{}")
+        json.dumps(given, ensure_ascii=False).encode()  # half of a surrogate pair is no text
     except (ValueError, RecursionError):  # no JSON, no UTF-8, too many digits, nested too deep
         given = None
     if not isinstance(given, dict):
         raise InputError(f"body: expected a JSON object, got {bytes(body[:40])!r}")
+    given = {field: value for field, value in given.items() if value is not None}
     if missing := [field for field in REQUIRED.get(name, ()) if field not in given]:
         raise InputError(f"{missing[0]}: expected it in the body, got {', '.join(given) or 'nothing'}")
     for field, value in given.items():
         kind = FIELDS[name].get(field)
         if kind is None:
             raise InputError(f"{field!r:.40}: expected one of {', '.join(FIELDS[name])}")
-        if value is None:
-            continue
         fits = isinstance(value, _TYPES[kind]) and not (kind == "integer" and isinstance(value, bool))
         if not fits or (kind == "integer" and not LEAST.get(field, 0) <= value <= _MOST):
             raise InputError(f"{field}: expected {kind}, got {value!r:.60}")
-    return {field: value for field, value in given.items() if value is not None}
+    return given
 
 
 def plain(value: Any) -> Any:

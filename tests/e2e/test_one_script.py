@@ -57,6 +57,8 @@ def test_it_runs_as_it_stands(
     assert lines[0].startswith("0 ")
     assert len(SCRIPT.splitlines()) <= 30
     assert names["real"].state is not None
+    names["imagined"].reset(seed=1, options={"state": names["real"].state})  # as a fork into a model does
+    assert str(names["imagined"].world.observe(names["imagined"].state)) == str(names["seen"])
     if recipe == "demo":
         exec(STEPS.replace('"runs/demo"', repr(str(tmp_path / "run"))), names)
         lines = capsys.readouterr().out.splitlines()

@@ -72,7 +72,7 @@ def play(port: int, number: int, steps: int) -> tuple[int, int]:
 
 
 def noise(port: int, number: int, count: int) -> int:
-    """Answers that were no 2xx or 4xx, and not capacity."""
+    """Answers that were no 2xx or 4xx, and not capacity, or none at all."""
     rng, client = random.Random(number), Client(port)
     values = [None, True, -1, 0, 3, 2**65, 1e300, "", "look", "x" * 500, "\ud800", [], [["look"]], {}, {"game": 3}]
     values += [{"state": 2}, {"state": "{}"}, {"game": [1]}, {"row": 5}]
@@ -88,9 +88,16 @@ def noise(port: int, number: int, count: int) -> int:
         method = rng.choice(["POST"] * 8 + ["GET", "PUT"])
         connection = client.connection
         sent = body if isinstance(body, bytes) else json.dumps(body).encode()
-        connection.request(method, f"/v1/sessions/{name}{path}" if path or method != "POST" else "/v1/sessions", sent)
-        answer = connection.getresponse()
-        read = answer.read()
+        try:
+            connection.request(
+                method, f"/v1/sessions/{name}{path}" if path or method != "POST" else "/v1/sessions", sent
+            )
+            answer = connection.getresponse()
+            read = answer.read()
+        except (http.client.HTTPException, OSError):  # it has hung up
+            faults += 1
+            connection.close()
+            continue
         if answer.status >= 500:
             faults += b"capacity_reached" not in read
         if answer.status == 201:
@@ -112,8 +119,14 @@ def main() -> int:
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    try:
+        return load(args, process)
+    finally:
+        process.kill()
+
+
+def load(args: argparse.Namespace, process: subprocess.Popen[str]) -> int:
     assert process.stdout is not None
-    assert process.stderr is not None
     errors: list[str] = []
     threading.Thread(target=lambda: errors.extend(process.stderr or ()), daemon=True).start()
     port = int(process.stdout.readline().rstrip("/\n").rpartition(":")[2])
@@ -130,18 +143,19 @@ def main() -> int:
     print(f"{done} steps of {args.sessions} sessions: {done / seconds:.0f} a second, {again} cut off, {wrong} wrong")
     grown = 100 * (sizes[2] / sizes[1] - 1)
     print(f"memory {sizes[1]:.0f} -> {sizes[2]:.0f} MiB in the second half: {grown:+.2f} %")
+    begun = time.monotonic()
     with ThreadPoolExecutor(8) as pool:
         faults = sum(pool.map(lambda n: noise(port, n, args.noise // 8), range(8)))
-    print(f"{args.noise} requests of noise: {faults} answers that are no 4xx; {len(errors)} lines of errors")
+    pace = args.noise / (time.monotonic() - begun)
+    print(f"{args.noise} requests of noise, {pace:.0f} a second: {faults} broken, {len(errors)} lines of errors")
     process.terminate()
     try:
-        ended = process.wait(10)
+        ended: int | None = process.wait(10)
     except subprocess.TimeoutExpired:
-        ended = 0
-        process.kill()
-    print(f"SIGTERM: {'ended' if ended else 'did not end'} ({ended})")
-    print("".join(errors[:20]), file=sys.stderr, end="")
-    return int(bool(wrong or faults or errors or grown > 2 or not ended))
+        ended = None
+    print(f"SIGTERM: {'did not end' if ended is None else 'ended'} ({ended})")
+    print("".join(errors[:120]), file=sys.stderr, end="")
+    return int(bool(wrong or faults or errors or grown > 2 or ended is None))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import random
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -173,6 +174,9 @@ def test_a_step_happens_once(client: Client) -> None:
         ("", {"horizon": 5000}, "horizon: expected at most 4000"),
         ("", {"options": {"state": "x"}}, "start, state: expected a number"),
         ("/step", {}, "action: expected it in the body"),
+        ("/step", {"action": None}, "action: expected it in the body"),
+        ("/step", {"action": "\ud800"}, "body: expected a JSON object"),
+        ("/imagine", {"plans": None}, "plans: expected it in the body"),
         ("/step", {"action": [1]}, "action: expected a number from 0 to 9"),
         ("/imagine", {"plans": [1]}, "plans: expected a list of lists"),
         ("/imagine", {"plans": [[1]] * 30, "n": 2}, "plans: expected at most 50 steps, got 60"),
@@ -369,6 +373,14 @@ def test_noise_gets_a_4xx(running: Running) -> None:
         )
         assert status < 500 or told["error"]["code"] == "capacity_reached", (path, body, told)
     assert client("GET", "/health")[0] == 200
+
+
+def test_answers_are_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio turns Nagle's delay off where the listening socket says that it is TCP."""
+    seen: list[int] = []
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: seen.append(sockets[0].proto))
+    serve(Server({"one": Counter}), "127.0.0.1", 0)
+    assert seen == [socket.IPPROTO_TCP]
 
 
 def test_it_says_what_it_is(client: Client) -> None:

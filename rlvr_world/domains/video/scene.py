@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rlvr_world.domains.replayed import seen_in
 from rlvr_world.domains.scene import is_count
 from rlvr_world.domains.video.domain import VideoDomain
 from rlvr_world.domains.video.episodes import FramesInMemory, read_question
@@ -53,7 +54,7 @@ class VideoScene:
 
     def start(self, seed: int, options: Mapping[str, Any]) -> tuple[Film, Mapping[str, Any]]:
         """``options["window"]``: frames that a multi-step model is given at most; its horizon where nobody says."""
-        given, told = (options["state"], {}) if "state" in options else self.starts(seed, options)
+        given, told = (seen_in(options["state"]), {}) if "state" in options else self.starts(seed, options)
         multi = self.layout.kind == "multi_step"
         window = options.get("window", self.layout.horizon if multi else self.layout.context)
         if not is_count(window) or window < 1 or not (multi or window == self.layout.context):

@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium as gym
 
+from rlvr_world.domains.replayed import seen_in
 from rlvr_world.domains.scene import MAX_ACTION, MAX_TEXT, AnyText, TextScene
 from rlvr_world.domains.web_page.actions import parse_action
 from rlvr_world.domains.web_page.rows import PageState, read_question
@@ -51,7 +52,7 @@ def imagined_pages(domain: Domain, choose: Callable[[int, Mapping[str, Any]], Tr
 
     def start(seed: int, options: Mapping[str, Any]) -> tuple[PageState, Mapping[str, Any]]:
         if "state" in options:
-            return read_question({"state": options["state"], "action": ""}).state, {}
+            return read_question({"state": seen_in(options["state"]), "action": ""}).state, {}
         row = choose(seed, options)
         return row.state, {"row": row.id, "task": row.world}
 
