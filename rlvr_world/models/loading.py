@@ -86,8 +86,7 @@ def load_model(
     place = model_place(source)
     local = Path(place)
     try:
-        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
-        _check_kind(source, config)
+        config = known_kind(source)
         textual = text and getattr(config, CODEC, None) is None
         if textual and local.is_dir() and not any((local / name).is_file() for name in TOKENIZER_FILES):
             raise InputError(f"model {local}: there is no tokenizer ({TOKENIZER_FILES[0]}); {_OTHERWISE}")
@@ -127,8 +126,14 @@ def model_place(source: str) -> str:
     return place
 
 
-def _check_kind(source: str, config: PretrainedConfig) -> None:
-    """Raises InputError for a model that is not one sequence of tokens under weights that can be trained."""
+def known_kind(source: str) -> PretrainedConfig:
+    """The config of a model that is there. Raises InputError for one that is not, and for one that is not one sequence
+    of tokens under weights that can be trained."""
+    place = model_place(source)
+    try:
+        config = AutoConfig.from_pretrained(place, trust_remote_code=False)
+    except Exception as error:
+        raise InputError(_why_not_loaded(source, Path(place).is_dir(), error)) from error
     kinds = {
         "an encoder-decoder": getattr(config, "is_encoder_decoder", False),
         "quantised weights": getattr(config, "quantization_config", None),
@@ -137,6 +142,7 @@ def _check_kind(source: str, config: PretrainedConfig) -> None:
     if wrong := [kind for kind, is_so in kinds.items() if is_so]:
         wanted = "a causal language model with weights that can be trained"
         raise InputError(f"model {source}: expected {wanted}, got {wrong[0]}; choose another one")
+    return config
 
 
 def world_of(source: str | Path) -> Path | None:

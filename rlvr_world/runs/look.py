@@ -11,7 +11,7 @@ from rlvr_world.errors import InputError, NonFinite
 from rlvr_world.evaluation.summary import OVERALL
 from rlvr_world.models.contract import check_length, prepare
 from rlvr_world.models.head import Model
-from rlvr_world.models.loading import load_model, model_place
+from rlvr_world.models.loading import known_kind, load_model
 from rlvr_world.recipes import Recipe
 from rlvr_world.runs import jobs
 from rlvr_world.runs.guards import LOGGED, Guard, require
@@ -23,8 +23,10 @@ from rlvr_world.types import BatchDomain, Domain, Script, Transition, Write
 
 LEAST = {
     **dict.fromkeys(("save_every", "forward_tokens", "batch", "max_rows", "at_once", "keep", "layers", "heads"), 1),
-    **dict.fromkeys(("runs", "patience", "model.hidden", "model.context", "max_prompt", "max_response"), 1),
-    **dict.fromkeys(("seed", "steps", "eval_every", "threads", "rows", "valid_rows", "samples", "pretrain_steps"), 0),
+    **dict.fromkeys(
+        ("runs", "valid_rows", "patience", "model.hidden", "model.context", "max_prompt", "max_response"), 1
+    ),
+    **dict.fromkeys(("seed", "steps", "eval_every", "threads", "rows", "samples", "pretrain_steps"), 0),
     **dict.fromkeys(
         ("lora_rank", "dynamic_sampling", "extremes", "sample", "flat_steps", "still_steps", "reject_attempts"), 0
     ),
@@ -55,7 +57,7 @@ def at_settings(config: Config) -> Recipe:
     if config.rl.steps:
         _check_rl(config)
     if config.model.source != "scratch":
-        model_place(config.model.source)
+        known_kind(config.model.source)
     recipe = recipes.find(config.recipe)
     recipe.check_config(config)
     return recipe

@@ -23,6 +23,8 @@ from rlvr_world.runs import look, runner
         ("data.env.seed=-1", "data.env.seed: expected at least 0, got -1"),
         ("sft.batch=0", "sft.batch: expected at least 1, got 0"),
         ("rl.max_rows=0", "rl.max_rows: expected at least 1, got 0"),
+        ("eval.valid_rows=0", "eval.valid_rows: expected at least 1, got 0"),
+        ("model.source=nobody/nothing", "model nobody/nothing: "),
         ("eval.max_rows=-3", "eval.max_rows: expected at least 1, got -3"),
         ("sft.steps=-1", "sft.steps: expected at least 0, got -1"),
         ("rl.steps=-1", "rl.steps: expected at least 0, got -1"),
@@ -49,5 +51,5 @@ def test_every_recipe_keeps_to_them() -> None:
             look.at_settings(recipe.config())
         except InputError as error:
             said = str(error)
-        lacks = ("is not installed", "LPIPS weights", "the hub gave no data set")
+        lacks = ("is not installed", "LPIPS weights", "the hub")
         assert not said or any(one in said for one in lacks), "what a machine lacks is no number"
