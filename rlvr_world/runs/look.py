@@ -11,7 +11,7 @@ from rlvr_world.errors import InputError, NonFinite
 from rlvr_world.evaluation.summary import OVERALL
 from rlvr_world.models.contract import check_length, prepare
 from rlvr_world.models.head import Model
-from rlvr_world.models.loading import known_kind, load_model
+from rlvr_world.models.loading import load_model, model_place
 from rlvr_world.recipes import Recipe
 from rlvr_world.runs import jobs
 from rlvr_world.runs.guards import LOGGED, Guard, require
@@ -57,7 +57,7 @@ def at_settings(config: Config) -> Recipe:
     if config.rl.steps:
         _check_rl(config)
     if config.model.source != "scratch":
-        known_kind(config.model.source)
+        model_place(config.model.source)
     recipe = recipes.find(config.recipe)
     recipe.check_config(config)
     return recipe

@@ -25,7 +25,7 @@ from rlvr_world.evaluation.evaluate import Shown, evaluate, save_result
 from rlvr_world.evaluation.report import text_report, write_report
 from rlvr_world.evaluation.summary import fingerprint
 from rlvr_world.models.device import check_device
-from rlvr_world.models.loading import world_of
+from rlvr_world.models.loading import known_kind, world_of
 from rlvr_world.models.text_tokenizer import answer_text
 from rlvr_world.runs import checkpoints, jobs, sources
 from rlvr_world.runs.cards import write_cards
@@ -57,6 +57,8 @@ def train(config: Config, folder: Path) -> Path:
     stored, config = folder / "config.json", sources.rooted(config)
     recipe = at_settings(config)
     check_device(config.model.device)
+    if config.model.source != "scratch" and not has_trained(folder):
+        known_kind(config.model.source)  # `check` does without: rows can be read where no hub is
     another = stored.exists() and stored_config(folder) != config
     if another and has_trained(folder):
         raise InputError(f"{folder}: holds a trained run with another config; name another --out, or resume it")
