@@ -17,10 +17,11 @@ from rlvr_world.overrides import to_json
 from rlvr_world.planning.search import Beam, Chooser, Remembered, at_random, looking_ahead, without_model
 from rlvr_world.planning.trials import Start, Trial, attempt, starts
 from rlvr_world.recipes import Task
+from rlvr_world.runs.checkpoints import identity
 from rlvr_world.runs.folder import models_of
 from rlvr_world.runs.world_model import load
 from rlvr_world.sessions.imagined import Imagined
-from rlvr_world.system.files import write_whole
+from rlvr_world.system.files import read_object, write_whole
 from rlvr_world.system.progress import track
 
 
@@ -39,7 +40,11 @@ def plan_run(run: Path, config: Config) -> None:
         settings = {"domain": "planning", "task": name, "resample": "world", **asdict(config.plan)}
         protocol = {**settings, "data": to_json(config.data)}
         folder = run / PLANNING / name.replace(" ", "-")
-        todo = {name: model for name, model in models.items() if not _stands(_file(folder, name), model, protocol)}
+        keys = {
+            name: {"checkpoint": identity(model), "fingerprint": fingerprint(protocol)}
+            for name, model in models.items()
+        }
+        todo = {name: model for name, model in models.items() if not _stands(_file(folder, name), keys[name])}
         if todo:
             folder.mkdir(parents=True, exist_ok=True)
             from_ = starts(task, config.plan.starts, config.plan.distances)
@@ -47,7 +52,7 @@ def plan_run(run: Path, config: Config) -> None:
             for name, model in todo.items():
                 trials = _try(task, from_, _planner(task, model, config.plan), config.plan, name)
                 told = {"name": name, "model": model.name, "trials": [asdict(trial) for trial in trials]}
-                result = {**told, **summarise(_records(trials, baselines), protocol)}
+                result = {**told, **keys[name], **summarise(_records(trials, baselines), protocol)}
                 write_whole(_file(folder, name), json.dumps(result))
 
 
@@ -55,9 +60,8 @@ def _file(folder: Path, name: str) -> Path:
     return folder / f"{name.replace('/', '-')}.json"
 
 
-def _stands(file: Path, model: Path, protocol: Mapping[str, Any]) -> bool:
-    found = json.loads(file.read_text()) if file.is_file() else {}
-    return (found.get("fingerprint"), found.get("model")) == (fingerprint(protocol), model.name)
+def _stands(file: Path, key: Mapping[str, str]) -> bool:
+    return file.is_file() and key.items() <= read_object(file).items()
 
 
 def _baselines(task: Task, config: PlanConfig) -> Iterator[tuple[str, Chooser]]:

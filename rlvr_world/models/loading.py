@@ -163,12 +163,7 @@ def hollow_model(shape: ModelConfig, vocab_size: int, length: int) -> Any:
     with torch.device("meta"):
         if shape.source == "scratch":
             return create_model(replace(shape, context=length), vocab_size)
-        place = model_place(shape.source)
-        try:
-            config = AutoConfig.from_pretrained(place, trust_remote_code=False)
-            return AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise InputError(_why_not_loaded(shape.source, Path(place).is_dir(), error)) from error
+        return AutoModelForCausalLM.from_config(known_kind(shape.source), trust_remote_code=False)
 
 
 def _looks_like_a_path(source: str) -> bool:

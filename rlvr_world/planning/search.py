@@ -14,10 +14,11 @@ from typing import Any, Literal, Protocol
 
 from rlvr_world.config import at_least
 from rlvr_world.recipes import Task
+from rlvr_world.sessions.session import LOST
 from rlvr_world.types import Asked, Outcome, Streams
 
-LOST = ("action_error", "malformed")
-"""In an outcome's ``info``: nothing came of the action, or nobody can read what did."""
+NOWHERE = LOST | {"action_error"}
+"""Reasons in an outcome's ``info`` for which the action leads nowhere."""
 
 
 class Foresight(Protocol):
@@ -104,7 +105,7 @@ def beam_search(
         asked += len(pairs)
         won, level = Counter[tuple[Any, ...]](), []
         for (_, p, _), outcome in zip(names, outcomes, strict=True):
-            if any(reason in outcome.info for reason in LOST):
+            if not NOWHERE.isdisjoint(outcome.info):
                 continue
             if (path := _to_goal(outcome, tried[p][1], task, beam)) is not None:
                 won[path] += 1
