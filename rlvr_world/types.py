@@ -10,6 +10,7 @@ and how long a rollout can be all follow from the script.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -41,6 +42,16 @@ class Transition:
     """A given chain of thought that leads to the answer, for SFT on reasoning; empty for none."""
     prompt: str = ""
     """The question as the row itself words it, for models that were trained on just that; empty where it does not."""
+
+
+def verb_of(action: str) -> str:
+    """The first word of an action; empty for one that begins otherwise, such as numbers.
+
+    >>> verb_of("take key (ID: 4)"), verb_of("click('12')"), verb_of("[[0.1, 0.2]]")
+    ('take', 'click', '')
+    """
+    word = re.match(r"[^\W\d]+", action)
+    return word[0] if word else ""
 
 
 @dataclass(frozen=True)

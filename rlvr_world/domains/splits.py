@@ -4,14 +4,13 @@ All functions keep the order of the rows. Imports nothing heavy."""
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from rlvr_world.config import what
 from rlvr_world.errors import InputError
-from rlvr_world.types import Transition
+from rlvr_world.types import Transition, verb_of
 
 N = TypeVar("N", bound=Hashable)
 Parts = tuple[list[Transition], list[Transition], list[Transition]]
@@ -142,8 +141,7 @@ def evened(rows: Sequence[Transition], share: float, seed: int, epoch: int = 0) 
         return rows
     cells: dict[tuple[str, str], list[Transition]] = {}
     for row in rows:
-        verb = re.match(r"\w*", str(row.action))
-        cells.setdefault((row.world, verb[0] if verb else ""), []).append(row)
+        cells.setdefault((row.world, verb_of(str(row.action))), []).append(row)
     drawn, found, wanted = random.Random(f"even {seed} {epoch}"), list[Transition](), 0.0
     whole = sum(len(cell) ** (1 - share) for cell in cells.values())
     for cell in cells.values():

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import gzip
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from rlvr_world.evaluation.intervals import bootstrap, wilson
 from rlvr_world.evaluation.summary import OVERALL, Result, runs_of
 from rlvr_world.evaluation.tables import Row, Table, column_of, headline
+from rlvr_world.types import verb_of
 
 LONGEST = 4000
 """Characters of a state, an answer or a difference that the page shows; of longer ones its beginning and its end."""
@@ -26,16 +26,6 @@ LARGEST = 12_000_000
 LINES = 40
 """Worlds, or verbs, that a table shows: those of the most rows."""
 Samples = Mapping[str, Sequence[Mapping[str, Any]]]
-
-
-def verb_of(action: str) -> str:
-    """The first word of an action; empty for one that begins otherwise, such as numbers.
-
-    >>> verb_of("take key (ID: 4)"), verb_of("click('12')"), verb_of("[[0.1, 0.2]]")
-    ('take', 'click', '')
-    """
-    word = re.match(r"[^\W\d]+", action)
-    return word[0] if word else ""
 
 
 def side_by_side(samples: Samples, states: Mapping[str, str]) -> list[dict[str, Any]]:

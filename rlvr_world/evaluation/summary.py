@@ -176,6 +176,9 @@ def runs_of(results: Mapping[str, Result], family: str) -> dict[str, Result]:
 
 
 def across_seeds(results: Sequence[Result], slice_: str, part: str) -> dict[str, Any]:
-    """The mean over runs that differ only in their seed: a t interval, with ``n`` seeds."""
+    """The mean over runs that differ only in their seed: a t interval, with ``n`` seeds; of a share within 0 and 1."""
     same_protocol(results)
-    return t_interval([r["slices"][slice_]["parts"][part]["mean"] for r in results]).as_dict()
+    found = t_interval([r["slices"][slice_]["parts"][part]["mean"] for r in results]).as_dict()
+    if found["low"] is not None and all(part in r["binary"] for r in results):
+        found |= {"low": max(0.0, found["low"]), "high": min(1.0, found["high"])}
+    return found

@@ -152,16 +152,19 @@ class SharedSessions:
             session = other.session = _moved(session, await self.world(name))
         if back or name != held.world:
             session.state, info = await self._work(session.world.start, session.seed, {"state": state})
-            observation = session.world.observe(session.state)
+            observation = await self._work(session.world.observe, session.state)
             other.last = {"observation": plain(observation), "info": plain(info), **_shown(session)}
         return self._hold(other), other
 
     async def episode(self, held: Held) -> tuple[list[Any], list[Any]]:
         """What was seen in its episode, as far as its past is kept, and the actions between."""
-        async with self._lock:
-            past, state = list(held.past), held.session.state
-        seen = [self._opened[left.world].observe(left.state) for left in past]
-        return [*seen, held.session.world.observe(state)], [left.action for left in past]
+
+        def seen() -> tuple[list[Any], list[Any]]:
+            before = [self._opened[left.world].observe(left.state) for left in held.past]
+            return [*before, held.session.world.observe(held.session.state)], [left.action for left in held.past]
+
+        found: tuple[list[Any], list[Any]] = await self._work(seen)
+        return found
 
     async def step(self, held: Held, action: Any, step_id: int | None = None) -> dict[str, Any]:
         """What a step comes to, done with all others that wait; ``step_id`` makes it happen once."""

@@ -114,12 +114,12 @@ def full_speed(model: Model) -> float:
 
 @lru_cache
 def peak_flops(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP a second of a large square product, the best of five: what is reached here, not what is advertised."""
+    """FLOP a second of a large square product, the best of twenty: what is reached here, not what is advertised."""
     size = 8192 if device.type == "cuda" else 1024
     random = torch.Generator(device).manual_seed(0)
     factor = torch.rand(size, size, generator=random, device=device).to(dtype)
     best = float("inf")
-    for _ in range(5):
+    for _ in range(20):
         started = time.perf_counter()
         (factor @ factor)[0, 0].item()  # which waits for it
         best = min(best, time.perf_counter() - started)

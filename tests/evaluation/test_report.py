@@ -18,10 +18,11 @@ from rlvr_world.errors import InputError
 from rlvr_world.evaluation import predictions
 from rlvr_world.evaluation.differences import comparisons, reading, verdict
 from rlvr_world.evaluation.plots import curve, mean_curve, save_heat_map, smooth
-from rlvr_world.evaluation.predictions import LONGEST, packed, side_by_side, verb_of
+from rlvr_world.evaluation.predictions import LONGEST, packed, side_by_side
 from rlvr_world.evaluation.report import text_report, write_report
 from rlvr_world.evaluation.summary import summarise
 from rlvr_world.evaluation.tables import details, tables
+from rlvr_world.types import verb_of
 
 ROWS = 40
 

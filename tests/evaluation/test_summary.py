@@ -104,8 +104,10 @@ def test_differences_refuse_another_protocol_and_other_rows() -> None:
 def test_seeds_by_hand() -> None:
     runs, start = [result(1, 1, 0, 0), result(1, 1, 1, 0), result(1, 1, 1, 1)], result(1, 1, 0, 0)
     changed = across_seeds(runs, "changed", "exact")
-    # per-seed means 0, 0.5, 1: mean 0.5, standard deviation 0.5, 4.3027 * 0.5 / sqrt(3) = 1.2421
-    assert (changed["mean"], changed["low"], changed["n"]) == pytest.approx((0.5, 0.5 - 1.2421, 3), abs=1e-4)
+    # per-seed means 0, 0.5, 1 of exact, half of them of value: standard deviation 0.5, 4.3027 * 0.5 / sqrt(3) = 1.2421
+    assert (changed["mean"], changed["low"], changed["high"], changed["n"]) == (0.5, 0.0, 1.0, 3)  # a share has ends
+    value = across_seeds(runs, "changed", "value")
+    assert (value["mean"], value["low"]) == pytest.approx((0.25, 0.25 - 1.2421 / 2), abs=1e-4)
     found = difference(runs, [start], "overall", "exact")
     assert found["seeds"]["mean"] == found["rows"]["mean"] == 0.25
     assert found["relative"]["mean"] == found["relative_seeds"]["mean"] == 0.5
