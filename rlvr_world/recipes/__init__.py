@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rlvr_world.models.text_tokenizer import TextTokenizer
     from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining
 
-BUILT_IN = ("text_game", "web_page", "video")
+BUILT_IN = ("text_game", "json_world", "web_page", "video")
 """The modules of this package that hold recipes, each in a mapping ``RECIPES``."""
 ENTRY_POINTS = "rlvr_world.recipes"
 

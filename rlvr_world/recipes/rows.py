@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SFTConfig, at_least, check_shape
-from rlvr_world.domains.splits import evened, held_out, mix_unchanged
+from rlvr_world.domains.splits import Parts, deduplicate, evened, held_out, mix_unchanged, split_rows
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import Recipe, Splits
 from rlvr_world.types import Transition
@@ -62,6 +63,25 @@ class RowsRecipe(Recipe):
     def record(self, row: Transition) -> dict[str, Any]:
         """The row as ``read`` reads it."""
         ...
+
+    def from_files(
+        self, config: Config, unit: Callable[[Transition], Hashable], on_fault: OnFault, column: str = ""
+    ) -> Parts:
+        """Training, validation and test rows of the files that the config names; rows of one ``unit`` go together."""
+        data = config.data
+        train = self.read(config, train_file(config), column, on_fault)
+        if not data.test:
+            return split_rows(train, data.split, unit)
+        test = self.read(config, data.test, on_fault=on_fault)
+        if data.deduplicate:
+            train = deduplicate(train, test, unit)
+        if data.split.worlds:
+            worlds = sorted({row.world for row in train})
+            held = set(held_out(worlds, data.split.worlds, data.split.seed, "worlds"))
+            train = [row for row in train if row.world not in held]
+            test = [row for row in test if row.world in held]
+        train, valid, _ = split_rows(train, replace(data.split, test=0.0, worlds=0.0), unit)
+        return train, valid, test
 
     def files(self, config: Config) -> Mapping[str, str]:
         """The row files that the config names, with the column of each that holds reasoning."""
