@@ -107,6 +107,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="rlvr-world",
         description="Train world models by reinforcement learning on verifiable rewards, and use them.",
         allow_abbrev=False,
+        fromfile_prefix_chars="@",
     )
     parser.add_argument("--version", action="version", version=f"rlvr-world {__version__}")
     verbs = Verbs(parser.add_subparsers(title="verbs", metavar="VERB", required=True))

@@ -12,9 +12,11 @@ from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SF
 from rlvr_world.domains.splits import Parts, deduplicate, evened, held_out, mix_unchanged, split_rows
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import Recipe, Splits
-from rlvr_world.types import Transition
+from rlvr_world.types import Domain, Transition
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rlvr_world.domains.row_files import OnFault
     from rlvr_world.models.text_tokenizer import TextTokenizer
 
@@ -89,6 +91,22 @@ class RowsRecipe(Recipe):
 
     def lengths(self, config: Config) -> tuple[int, int, int]:
         return config.model.vocabulary, config.data.max_prompt, config.data.max_response
+
+    def measured(self, config: Config, splits: Splits) -> tuple[Domain, np.ndarray]:
+        """The domain with its text tokenizer but no model, and the tokens of prompts and answers, int [N, 2], of rows
+        spread evenly."""
+        import numpy as np
+
+        from rlvr_world.models.loading import load_model
+        from rlvr_world.models.text_tokenizer import train_text_tokenizer
+
+        shape, endless = config.model, replace(config.data, max_prompt=10**9, max_response=10**9)
+        tokenizer = None if shape.source == "scratch" else load_model(shape.source)[1]
+        tokenizer = tokenizer or train_text_tokenizer(self.texts(config, splits), shape.vocabulary, shape.pieces)
+        domain = self.domain(replace(config, data=endless), None, tokenizer, None)  # type: ignore[arg-type]
+        rows = [*splits.train, *splits.test]
+        scripts = [domain.encode(row) for row in rows[:: -(-len(rows) // 1000)]]
+        return domain, np.array([[len(script.prompt), len(script.target_ids()[0])] for script in scripts])
 
     def row_faults(self, config: Config) -> list[str]:
         from rlvr_world.domains.row_files import skipping

@@ -13,6 +13,7 @@ from rlvr_world import Imagined, Malformed, Session, cli
 from rlvr_world.models.text_tokenizer import train_text_tokenizer
 from rlvr_world.overrides import override
 from rlvr_world.recipes import find
+from rlvr_world.recipes.init import described
 
 TINY = """threads=1 model.device=cpu model.precision=float32 model.vocabulary=400 model.layers=1 model.hidden=32
 model.heads=2 sft.steps=60 sft.batch=8 sft.eval_every=0 rl.steps=1 rl.prompts=2 rl.group=2 rl.eval_every=0 eval.rows=3
@@ -88,3 +89,23 @@ def test_a_wrong_explanation_shows_both(tmp_path: Path) -> None:
     assert "+ /room: 'room" in said
     assert "  /done: False -> True" in said
     assert "malformed: no" in domain.explain(Malformed("no"), row)
+
+
+def test_init_writes_what_trains_on_rows(tmp_path: Path, house: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, file = write_rows(tmp_path), tmp_path / "mine.args"
+    rows.write_text(rows.read_text() + '{"state": 1}\n')
+    assert cli.main(["init", str(rows), "--out", str(file)]) == 0, capsys.readouterr()
+    seen = capsys.readouterr()
+    assert "| test | 6 |" in seen.out
+    assert "true answer scores as it should" in seen.out
+    assert "left out: 1 rows" in seen.err
+    name, *settings = file.read_text().splitlines()
+    assert name == "json_world"
+    assert {f"data.train={rows}", "data.skip_faulty=true", "sft.batch=4"} < {*settings}
+    assert cli.main(["init", str(rows), "--out", str(file)]) == 2
+    assert "expected no such file yet" in capsys.readouterr().err
+    assert cli.main(["check", f"@{file}"]) == 0
+    assert described(str(house(30)))[0] == "bytesized32"
+    (tmp_path / "other.jsonl").write_text('{"x": 1}')
+    with pytest.raises(rlvr_world.InputError, match=r"as bytesized32: .*as json_world: .* as npz: "):
+        described(str(tmp_path / "other.jsonl"))
