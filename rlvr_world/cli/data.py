@@ -23,9 +23,11 @@ def add_verbs(verbs: Verbs) -> None:
     collect.add_argument("folder", metavar="FOLDER", type=Path, help="where they go")
     add_settings(collect)
 
-    inspect = verbs.add("inspect", _inspect, "counts, ranges and faults of a video recipe's episodes, a contact sheet")
-    add_recipe(inspect, "recipe", "a video recipe; data.source and data.path name other episodes")
-    inspect.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where the contact sheet goes (.)")
+    inspect = verbs.add(
+        "inspect", _inspect, "counts, lengths, faults of a recipe's data; some rows, or a contact sheet"
+    )
+    add_recipe(inspect, "recipe", "whose rows or episodes")
+    inspect.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where a contact sheet goes (.)")
 
     convert = verbs.add("convert", _convert, "turn RLDS episodes (RT-1, Open X-Embodiment) into .npz files")
     convert.add_argument("source", metavar="SOURCE", help="folder or bucket that holds the TensorFlow datasets")

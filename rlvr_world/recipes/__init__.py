@@ -213,7 +213,7 @@ class Recipe(ABC):
 
     def inspect(self, config: Config, out: Path) -> str:
         """A look at the data before anything is trained on them; pictures go to the folder ``out``."""
-        raise InputError(f"recipe {config.recipe}: it has nothing to inspect; name a video recipe, or write inspect()")
+        raise InputError(f"recipe {config.recipe}: it has nothing to inspect; write inspect()")
 
     def rewarded_by(self, config: Config) -> dict[str, Config]:
         """The config with the reward made of one metric alone, by metric; empty where the reward is what it is."""

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SFTConfig, at_least, check_shape
@@ -91,6 +92,26 @@ class RowsRecipe(Recipe):
 
     def lengths(self, config: Config) -> tuple[int, int, int]:
         return config.model.vocabulary, config.data.max_prompt, config.data.max_response
+
+    def inspect(self, config: Config, out: Path) -> str:
+        """Rows by split, the tokens of prompts and answers, faults, and some rows that change something."""
+        import numpy as np
+
+        splits = self.splits(config)
+        domain, lengths_N2 = self.measured(config, splits)
+        lines = ["| split | rows | worlds |", "|---|--:|--:|"]
+        for name, rows in (("train", splits.train), ("valid", splits.valid), ("test", splits.test)):
+            lines.append(f"| {name} | {len(rows)} | {len({row.world for row in rows})} |")
+        lines += ["", "| tokens | median | 95 % | longest |", "|---|--:|--:|--:|"]
+        for name, counts in zip(("prompt", "answer"), lengths_N2.T, strict=True):
+            lines.append(f"| {name} | {np.median(counts):g} | {np.quantile(counts, 0.95):g} | {counts.max()} |")
+        faults = self.row_faults(config)
+        lines += ["", f"faults: {len(faults) or 'none'}", *(f"- {fault}" for fault in faults[:10])]
+        changed = [row for row in splits.train if not row.kind.startswith("unchanged")] or splits.train
+        for row in changed[:: -(-len(changed) // 3)]:
+            answer = domain.encode(row).target_ids()[0][:-1]
+            lines += ["", f"{row.id} {row.world}", str(domain.explain(domain.decode([answer], row), row))]
+        return "\n".join(lines)
 
     def measured(self, config: Config, splits: Splits) -> tuple[Domain, np.ndarray]:
         """The domain with its text tokenizer but no model, and the tokens of prompts and answers, int [N, 2], of rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,13 @@ def test_init_writes_what_trains_on_rows(tmp_path: Path, house: Any, capsys: pyt
     assert cli.main(["init", str(rows), "--out", str(file)]) == 2
     assert "expected no such file yet" in capsys.readouterr().err
     assert cli.main(["check", f"@{file}"]) == 0
+    capsys.readouterr()
+    assert cli.main(["inspect", f"@{file}"]) == 0
+    seen = capsys.readouterr().out
+    assert "| test | 6 | " in seen
+    assert "faults: 1\n- " in seen
+    assert "/items/lamp/lit: False -> True" in seen
+    assert re.search(r"\| answer \| \d+(\.5)? \| [\d.]+ \| \d+ \|", seen)
     assert described(str(house(30)))[0] == "bytesized32"
     (tmp_path / "other.jsonl").write_text('{"x": 1}')
     with pytest.raises(rlvr_world.InputError, match=r"as bytesized32: .*as json_world: .* as npz: "):
