@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from rlvr_world.domains.video.episodes import SeveralCamerasError
+from rlvr_world.domains.video.episodes import Episodes, SeveralCamerasError
 from rlvr_world.domains.video.readers import open_episodes
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import override
@@ -32,7 +31,8 @@ def described(place: str) -> list[str]:
     for read in (_rows, _episodes) if path.suffix in (".jsonl", ".json", ".gz", ".parquet") else (_episodes, _rows):
         if found := read(place, said):
             return found
-    raise InputError(f"{place}: expected rows or episodes in a known layout, got none; as {'; as '.join(said)}")
+    each = "; as ".join(said).replace(f"{place}: ", "")
+    raise InputError(f"{place}: expected rows or episodes in a known layout, got none; as {each}")
 
 
 def _rows(place: str, said: list[str]) -> list[str]:
@@ -63,14 +63,8 @@ def _episodes(place: str, said: list[str]) -> list[str]:
     """In the first layout that reads: one camera of several, frames of their own shape at about 64 x 64 pixels, at
     least ten of them an episode."""
     for layout in LAYOUTS:
-        faults, camera = list[InputError](), ""
-        opened = partial(open_episodes, layout, place, on_fault=faults.append)
         try:
-            try:
-                episodes = opened()
-            except SeveralCamerasError as error:
-                episodes = opened(camera=(camera := error.known[0]))
-                print(f"cameras: {', '.join(error.known)}; the first is taken, data.camera names others")
+            episodes, camera, faults = _opened(layout, place)
             high, wide = episodes.frames(0, [0]).shape[1:3]
             break
         except InputError as error:
@@ -88,3 +82,17 @@ def _episodes(place: str, said: list[str]) -> list[str]:
     settings += [f"data.camera={camera}"] * bool(camera) + ["data.skip_faulty=true"] * bool(faults)
     settings += [f"data.frame_skip={skip}", f"data.action_pool={skip}", f"data.height={height}", f"data.width={width}"]
     return ["robot", f"data.source={layout}", f"data.path={place}", *settings]
+
+
+def _opened(layout: str, place: str) -> tuple[Episodes, str, list[InputError]]:
+    """The episodes, with which of several cameras, and what is wrong with some."""
+    faults = list[InputError]()
+    try:
+        return open_episodes(layout, place, on_fault=faults.append), "", faults
+    except InputError as error:
+        several = [one for one in (error, *faults) if isinstance(one, SeveralCamerasError) and one.known]
+        if not several:
+            raise (faults or [error])[0] from None
+    (camera, *_), faults = several[0].known, []
+    print(f"cameras: {', '.join(several[0].known)}; the first is taken, data.camera names others")
+    return open_episodes(layout, place, camera=camera, on_fault=faults.append), camera, faults
