@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +97,31 @@ def test_a_broken_answer_is_malformed(answer: str, why: str) -> None:
     assert isinstance(reached, Malformed)
     assert why in reached.reason
     assert score_state(reached, Transition("row", ROOM, "act", ROOM), "partial").value == 0
+
+
+def test_spoiled_answers_are_read_or_malformed_and_never_raise() -> None:
+    draw, answer = (
+        random.Random(0),
+        '{"set": {"/items/lamp/lit": true, "/grid/2": ["."], "/x": {}}, "removed": ["/bag"]}',
+    )
+    row, read = Transition("row", ROOM, "act", after(bag=[])), 0
+    for _ in range(2000):
+        text = list(answer)
+        for _ in range(draw.randint(1, 5)):
+            text[draw.randrange(len(text))] = draw.choice("{}[]\":,/~0 truN'\n")
+        reached = read_answer("".join(text), ROOM)
+        read += not isinstance(reached, Malformed)
+        assert 0 <= score_state(reached, row, "partial").value <= 1
+    assert 20 < read < 1980
+
+
+def test_the_example_writes_rows_that_read(tmp_path: Path) -> None:
+    script = Path(__file__).parents[3] / "docs" / "examples" / "rooms.py"
+    subprocess.run([sys.executable, str(script), str(tmp_path / "rows.jsonl"), "4"], check=True)
+    rows = read_rows(tmp_path / "rows.jsonl")
+    assert {row.world for row in rows} == {"house0", "house1", "house2", "house3"}
+    assert all(same(applied(row.state, *difference(row.state, row.next_state)), row.next_state) for row in rows)
+    assert {row.kind for row in rows} == {"changed", "unchanged"}
 
 
 def test_reward_counts_true_and_stated_changes() -> None:
