@@ -62,7 +62,7 @@ def _init(args: argparse.Namespace) -> None:
         raise InputError(f"{file}: expected no such file yet, got one; name another with --out, or remove it")
     args.recipe, *args.settings = found = described(args.place)
     config = config_of(args)
-    print(find("robot").inspect(config, file.parent) if args.recipe == "robot" else check(config)[1])
+    print(find("robot").inspect(config, file.parent) if args.recipe == "robot" else check(config, limit=500)[1])
     print(f"\n{estimate_here(config)}")
     file.write_text("\n".join(found) + "\n")
     print(f"\n{file}: {' '.join(found)}\nnext: rlvr-world train @{file} --out runs/{file.stem}")
