@@ -1,18 +1,26 @@
-"""The example of docs/bring_your_own_world.md scores its own right answers, and is what the page shows.
+"""What the README and the pages show: commands that parse, settings that there are, sentences that are said, and an
+example that scores its own right answers.
 
-Whole runs of it are in tests/e2e/test_own_recipe.py.
+Whole runs of the example are in tests/e2e/test_own_recipe.py, of the README's code in test_one_script.py and
+test_predict.py, of docs/reproduce.md in test_reproduce.py.
 """
 
 from __future__ import annotations
 
 import inspect
+import re
+import shlex
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-from rlvr_world import InputError, Recipe, recipes
+from rlvr_world import InputError, Recipe, cli, recipes
+from rlvr_world.cli.parser import config_of
 from rlvr_world.models.text_tokenizer import train_text_tokenizer
+from rlvr_world.overrides import override
+from rlvr_world.recipes.embedded import env_settings
 from rlvr_world.types import Write
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -65,3 +73,60 @@ def test_wrong_settings_and_questions_are_one_sentence(grid: ModuleType) -> None
         with pytest.raises(InputError, match="an action of north"):
             grid.recipe.question({"state": [3, 4], "action": action})
     assert grid.recipe.question({"state": [3, 4], "action": "north"}).state == (3, 4)
+
+
+SHORT = ("index", "tutorial", "faq", "commands", "contributing", "decisions", "your_data", "json_world")
+"""Pages whose paragraphs have at most five lines."""
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def commands(page: Path) -> list[str]:
+    """The lines of a page's shell blocks that call this program, without what is piped into them."""
+    text = re.sub(r"\\\n\s*", "", page.read_text())
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    return [line[line.index("rlvr-world ") :] for line in lines if re.match(r"(.*\| |\S+=\S+ )?rlvr-world ", line)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_parses_and_its_settings_are_there(page: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "docs").symlink_to(DOCS)
+    (tmp_path / "login.py").touch()
+    (tmp_path / "mine.args").write_text("json_world\ndata.train=rows.jsonl\n")
+    monkeypatch.chdir(tmp_path)
+    for command in commands(page):
+        given = shlex.split(command, comments=True)[1:]
+        ends = [place for place, one in enumerate(given) if re.match(r"\d?[<>|&]", one)]
+        given = [one.replace("…", "x") for one in given[: ends[0] if ends else None]]
+        if "--help" in given or given[0].isupper():
+            continue
+        args = cli.parse(given)
+        recipe = getattr(args, "recipe", None)
+        if recipe and not recipe.isupper() and (recipe in recipes.recipes() or Path(recipe).is_file()):
+            config_of(args)
+        elif world := getattr(args, "world", ""):
+            override(env_settings(world), args.settings)
+
+
+def test_commands_are_found() -> None:
+    assert sum(len(commands(page)) for page in PAGES) > 60
+
+
+def test_every_page_has_its_place() -> None:
+    placed = re.findall(r": ([\w/]+\.md)$", (DOCS.parent / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert sorted(placed) == sorted(page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md"))
+
+
+def test_sentences_of_the_help_page_are_said() -> None:
+    code = "".join(path.read_text() for path in sorted((DOCS.parent / "rlvr_world").rglob("*.py")))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # a sentence may stand on two lines
+    headings = [line for line in (DOCS / "faq.md").read_text().splitlines() if line.startswith("### ")]
+    said = [words for line in headings for words in re.findall(r"`([^`]+)`", line)]
+    assert len(said) > 12
+    assert [words for words in said if words not in code] == []
+
+
+def test_paragraphs_are_short() -> None:
+    for page in PAGES:
+        if page.stem in SHORT:
+            parts = re.sub(r"(?s)```.*?```", "", page.read_text()).split("\n\n")
+            assert [part for part in parts if part.count("\n") >= 5 and part.lstrip()[:1] not in "|-1:"] == []

@@ -46,6 +46,8 @@ EXTRAS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
+    if os.name == "nt":
+        return fail("Windows: expected a POSIX system, whose locks and signals runs stand on; use WSL")
     # Threads that wait spin for a moment, then sleep. By default (300,000 turns) a step beside other work takes
     # ten times longer; if they slept at once (PASSIVE), one on an idle machine would take twice as long.
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -107,6 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="rlvr-world",
         description="Train world models by reinforcement learning on verifiable rewards, and use them.",
         allow_abbrev=False,
+        fromfile_prefix_chars="@",
     )
     parser.add_argument("--version", action="version", version=f"rlvr-world {__version__}")
     verbs = Verbs(parser.add_subparsers(title="verbs", metavar="VERB", required=True))

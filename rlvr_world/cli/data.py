@@ -1,4 +1,4 @@
-"""Verbs that bring data: collect, inspect, convert, lpips, teach."""
+"""Verbs that bring data: init, collect, inspect, convert, lpips, teach."""
 
 from __future__ import annotations
 
@@ -6,19 +6,28 @@ import argparse
 from pathlib import Path
 
 from rlvr_world.cli.parser import Verbs, add_recipe, add_settings, config_of
+from rlvr_world.errors import InputError
 from rlvr_world.overrides import override
 from rlvr_world.recipes.embedded import ENVS, collect, convert_rlds, env_settings
 
 
 def add_verbs(verbs: Verbs) -> None:
+    init = verbs.add(
+        "init", _init, "look at data, say what they are, and write the file that has a recipe train on them"
+    )
+    init.add_argument("place", metavar="PATH", help="a file or folder of rows or episodes, or a data set's hub id")
+    init.add_argument("--out", metavar="FILE", type=Path, help="a recipe and its settings (NAME.args, of the data)")
+
     collect = verbs.add("collect", _collect, "play an embedded world and keep its rows or episodes")
     collect.add_argument("world", metavar="WORLD", help=f"one of {', '.join(ENVS)}")
     collect.add_argument("folder", metavar="FOLDER", type=Path, help="where they go")
     add_settings(collect)
 
-    inspect = verbs.add("inspect", _inspect, "counts, ranges and faults of a video recipe's episodes, a contact sheet")
-    add_recipe(inspect, "recipe", "a video recipe; data.source and data.path name other episodes")
-    inspect.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where the contact sheet goes (.)")
+    inspect = verbs.add(
+        "inspect", _inspect, "counts, lengths, faults of a recipe's data; some rows, or a contact sheet"
+    )
+    add_recipe(inspect, "recipe", "whose rows or episodes")
+    inspect.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where a contact sheet goes (.)")
 
     convert = verbs.add("convert", _convert, "turn RLDS episodes (RT-1, Open X-Embodiment) into .npz files")
     convert.add_argument("source", metavar="SOURCE", help="folder or bucket that holds the TensorFlow datasets")
@@ -40,6 +49,23 @@ def add_verbs(verbs: Verbs) -> None:
     teach.add_argument("--at-once", metavar="N", type=int, default=8, help="rows to ask about together (8)")
     teach.add_argument("--unchanged", metavar="S", type=float, default=0, help="share of unchanged rows to ask too (0)")
     teach.add_argument("--least", metavar="S", type=float, default=1, help="score from which an answer is kept (1)")
+
+
+def _init(args: argparse.Namespace) -> None:
+    from rlvr_world.diagnose.check import check
+    from rlvr_world.diagnose.estimate import estimate_here
+    from rlvr_world.recipes import find
+    from rlvr_world.recipes.init import described
+
+    file = args.out or Path(f"{Path(args.place).expanduser().resolve().name.partition('.')[0]}.args")
+    if file.exists():
+        raise InputError(f"{file}: expected no such file yet, got one; name another with --out, or remove it")
+    args.recipe, *args.settings = found = described(args.place)
+    config = config_of(args)
+    print(find("robot").inspect(config, file.parent) if args.recipe == "robot" else check(config, limit=500)[1])
+    print(f"\n{estimate_here(config)}")
+    file.write_text("\n".join(found) + "\n")
+    print(f"\n{file}: {' '.join(found)}\nnext: rlvr-world train @{file} --out runs/{file.stem}")
 
 
 def _collect(args: argparse.Namespace) -> None:

@@ -6,14 +6,19 @@ whole. FLOP: two a weight and token forward, twice that backward (once where it 
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import torch
 from torch import nn
 
 from rlvr_world import recipes
 from rlvr_world.config import Config, ModelConfig
+from rlvr_world.models.device import check_device, compute_dtype
 from rlvr_world.models.loading import hollow_model
 from rlvr_world.runs.jobs import after_sft
+from rlvr_world.system.memory import device_memory
+from rlvr_world.system.progress import clock
 
 ACTIVATIONS, CACHE = "activations", "keys and values of rollouts"
 
@@ -37,12 +42,29 @@ def estimate(config: Config, gpus: int, memory: float, teraflops: float, share: 
         lines += [f"| {name} | {part} | {size:.2f} |" for part, size in parts.items() if size]
         lines.append(f"| {name} | at most at once | {most:.2f} |")
         tokens, flop = _step(model, settings, stage, (prompt, response))
-        hours = stage.steps * flop / (gpus * teraflops * 1e12 * share * 3600)
+        took = f"{clock(stage.steps * flop / (gpus * teraflops * 1e12 * share))} at {share:.0%}"
         told += [
             f"{name}: {weights:,} parameters, {trained:,} trained; {said}",
-            f"{name}: {tokens:,} tokens and {flop:.2e} FLOP a step, {stage.steps} steps: {hours:.1f} h at {share:.0%}",
+            f"{name}: {tokens:,} tokens and {flop:.2e} FLOP a step, {stage.steps} steps: {took}",
         ]
     return all_fit, "\n".join([*lines, "", *told])
+
+
+def estimate_here(config: Config) -> str:
+    """The estimate for this machine, by what a product of matrices reaches on it."""
+    device = check_device(config.model.device)
+    one = torch.eye(1024, device=device, dtype=compute_dtype(config.model.precision, device))
+    (one @ one).sum().item()  # the first waits for libraries
+    began = time.perf_counter()
+    for _ in range(4):
+        one = one @ one
+    one.sum().item()
+    teraflops = 4 * 2 * 1024**3 / (time.perf_counter() - began) / 1e12
+    recipe = recipes.find(config.recipe)
+    (_, prompt, answer), first = recipe.lengths(config), recipe.first_stage(config)
+    said = f"tokens: at most {prompt} a prompt, {answer} an answer; this machine: {teraflops:.3g} TFLOP/s"
+    apart = f"not counted: the {first.steps} steps of the {first.name} before all else\n" if first else ""
+    return f"{estimate(config, 1, device_memory(device) / 1e9, teraflops, 0.3)[1]}\n{apart}{said}"
 
 
 def _weights(model: Any, rank: int) -> tuple[int, int]:

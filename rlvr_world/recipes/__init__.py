@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rlvr_world.models.text_tokenizer import TextTokenizer
     from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining
 
-BUILT_IN = ("text_game", "web_page", "video")
+BUILT_IN = ("text_game", "json_world", "web_page", "video")
 """The modules of this package that hold recipes, each in a mapping ``RECIPES``."""
 ENTRY_POINTS = "rlvr_world.recipes"
 
@@ -213,7 +213,7 @@ class Recipe(ABC):
 
     def inspect(self, config: Config, out: Path) -> str:
         """A look at the data before anything is trained on them; pictures go to the folder ``out``."""
-        raise InputError(f"recipe {config.recipe}: it has nothing to inspect; name a video recipe, or write inspect()")
+        raise InputError(f"recipe {config.recipe}: it has nothing to inspect; write inspect()")
 
     def rewarded_by(self, config: Config) -> dict[str, Config]:
         """The config with the reward made of one metric alone, by metric; empty where the reward is what it is."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SFTConfig, at_least, check_shape
-from rlvr_world.domains.splits import evened, held_out, mix_unchanged
+from rlvr_world.domains.splits import Parts, deduplicate, evened, held_out, mix_unchanged, split_rows
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import Recipe, Splits
-from rlvr_world.types import Transition
+from rlvr_world.types import Domain, Transition
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rlvr_world.domains.row_files import OnFault
     from rlvr_world.models.text_tokenizer import TextTokenizer
 
@@ -63,12 +67,67 @@ class RowsRecipe(Recipe):
         """The row as ``read`` reads it."""
         ...
 
+    def from_files(
+        self, config: Config, unit: Callable[[Transition], Hashable], on_fault: OnFault, column: str = ""
+    ) -> Parts:
+        """Training, validation and test rows of the files that the config names; rows of one ``unit`` go together."""
+        data = config.data
+        train = self.read(config, train_file(config), column, on_fault)
+        if not data.test:
+            return split_rows(train, data.split, unit)
+        test = self.read(config, data.test, on_fault=on_fault)
+        if data.deduplicate:
+            train = deduplicate(train, test, unit)
+        if data.split.worlds:
+            worlds = sorted({row.world for row in train})
+            held = set(held_out(worlds, data.split.worlds, data.split.seed, "worlds"))
+            train = [row for row in train if row.world not in held]
+            test = [row for row in test if row.world in held]
+        train, valid, _ = split_rows(train, replace(data.split, test=0.0, worlds=0.0), unit)
+        return train, valid, test
+
     def files(self, config: Config) -> Mapping[str, str]:
         """The row files that the config names, with the column of each that holds reasoning."""
         return {config.data.train: reasoning_column(config), config.data.test: ""}
 
     def lengths(self, config: Config) -> tuple[int, int, int]:
         return config.model.vocabulary, config.data.max_prompt, config.data.max_response
+
+    def inspect(self, config: Config, out: Path) -> str:
+        """Rows by split, the tokens of prompts and answers, faults, and some rows that change something."""
+        import numpy as np
+
+        splits = self.splits(config)
+        domain, lengths_N2 = self.measured(config, splits)
+        lines = ["| split | rows | worlds |", "|---|--:|--:|"]
+        for name, rows in (("train", splits.train), ("valid", splits.valid), ("test", splits.test)):
+            lines.append(f"| {name} | {len(rows)} | {len({row.world for row in rows})} |")
+        lines += ["", "| tokens | median | 95 % | longest |", "|---|--:|--:|--:|"]
+        for name, counts in zip(("prompt", "answer"), lengths_N2.T, strict=True):
+            lines.append(f"| {name} | {np.median(counts):g} | {np.quantile(counts, 0.95):g} | {counts.max()} |")
+        faults = self.row_faults(config)
+        lines += ["", f"faults: {len(faults) or 'none'}", *(f"- {fault}" for fault in faults[:10])]
+        changed = [row for row in splits.train if not row.kind.startswith("unchanged")] or splits.train
+        for row in changed[:: -(-len(changed) // 3)]:
+            answer = domain.encode(row).target_ids()[0][:-1]
+            lines += ["", f"{row.id} {row.world}", str(domain.explain(domain.decode([answer], row), row))]
+        return "\n".join(lines)
+
+    def measured(self, config: Config, splits: Splits) -> tuple[Domain, np.ndarray]:
+        """The domain with its text tokenizer but no model, and the tokens of prompts and answers, int [N, 2], of rows
+        spread evenly."""
+        import numpy as np
+
+        from rlvr_world.models.loading import load_model
+        from rlvr_world.models.text_tokenizer import train_text_tokenizer
+
+        shape, endless = config.model, replace(config.data, max_prompt=10**9, max_response=10**9)
+        tokenizer = None if shape.source == "scratch" else load_model(shape.source)[1]
+        tokenizer = tokenizer or train_text_tokenizer(self.texts(config, splits), shape.vocabulary, shape.pieces)
+        domain = self.domain(replace(config, data=endless), None, tokenizer, None)  # type: ignore[arg-type]
+        rows = [*splits.train, *splits.test]
+        scripts = [domain.encode(row) for row in rows[:: -(-len(rows) // 1000)]]
+        return domain, np.array([[len(script.prompt), len(script.target_ids()[0])] for script in scripts])
 
     def row_faults(self, config: Config) -> list[str]:
         from rlvr_world.domains.row_files import skipping

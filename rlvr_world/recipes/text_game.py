@@ -18,7 +18,7 @@ from rlvr_world.config import (
     RLConfig,
     SFTConfig,
 )
-from rlvr_world.domains.splits import WorldSplitRule, held_out, split_rows
+from rlvr_world.domains.splits import WorldSplitRule, split_rows
 from rlvr_world.domains.text_game.config import PromptStyle, TextGameConfig, TextWorldSpec
 from rlvr_world.recipes import Splits, Task, rows
 from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
@@ -123,28 +123,10 @@ class TextGameRecipe(RowsRecipe):
         if data.source == "textworld":
             parts = _played(data)
         else:
-            parts = self._from_files(config, "" if data.sft_train else column, on_fault)
+            parts = self.from_files(config, question, on_fault, "" if data.sft_train else column)
         apart = data.sft_train and rows.has_likelihood(config)
         sft = self.read(config, data.sft_train, column, on_fault) if apart else None
         return replace(rows.shared_out(parts, config, question, is_gold, sft), left_out=left_out(faults))
-
-    def _from_files(self, config: Config, column: str, on_fault: OnFault) -> tuple[Sequence[Transition], ...]:
-        from rlvr_world.domains.text_game.rows import deduplicate, question
-
-        data: TextGameConfig = config.data
-        train = self.read(config, rows.train_file(config), column, on_fault)
-        if not data.test:
-            return split_rows(train, data.split, question)
-        test = self.read(config, data.test, on_fault=on_fault)
-        if data.deduplicate:
-            train = deduplicate(train, test)
-        if data.split.worlds:
-            games = sorted({row.world for row in train})
-            held = set(held_out(games, data.split.worlds, data.split.seed, "worlds"))
-            train = [row for row in train if row.world not in held]
-            test = [row for row in test if row.world in held]
-        train, valid, _ = split_rows(train, replace(data.split, test=0.0, worlds=0.0), question)
-        return train, valid, test
 
     def read(self, config: Config, path: str, column: str = "", on_fault: OnFault = None) -> list[Transition]:
         from rlvr_world.domains.text_game.rows import read_rows

@@ -50,6 +50,25 @@ def miniwob() -> Config:
     )
 
 
+def web() -> Config:
+    """Pages of real size: prompts of up to 5,632 tokens, for a pretrained model that reads 8,192."""
+    return Config(
+        recipe="web",
+        summary="pages of real size: a site of yours, or rows (data.train); SmolLM2-135M with LoRA (GPU; extra smollm)",
+        data=WebPageConfig(source="files", max_prompt=5632, max_response=2560, unchanged_per_hundred=50.0),
+        model=ModelConfig(source="smollm2", lora_rank=32, lora_alpha=16, gradient_checkpointing=True),
+        sft=SFTConfig(
+            steps=600,
+            batch=16,
+            forward_tokens=16384,
+            optimizer=OptimizerConfig(5e-4, "cosine", warmup=0.1, beta2=0.95),
+            eval_every=150,
+        ),
+        rl=RLConfig(steps=100, prompts=16, group=8, optimizer=OptimizerConfig(5e-5), forward_tokens=16384, max_rows=64),
+        eval=EvalConfig(max_rows=64, valid_rows=64),
+    )
+
+
 def webarena_published() -> Config:
     """The paper's web run (section 4.3; scripts ``run_web_agent_sft.sh``, ``run_web_agent_rl.sh``)."""
     return Config(
@@ -172,4 +191,8 @@ class WebPageRecipe(RowsRecipe):
         return {"domain": "web page", **{name: getattr(config.data, name) for name in names}}
 
 
-RECIPES = {"miniwob": WebPageRecipe(miniwob), "webarena-published": WebPageRecipe(webarena_published)}
+RECIPES = {
+    "miniwob": WebPageRecipe(miniwob),
+    "web": WebPageRecipe(web),
+    "webarena-published": WebPageRecipe(webarena_published),
+}

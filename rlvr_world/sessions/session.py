@@ -89,7 +89,7 @@ class Session(gym.Env):
         return *step[:4], dict(step.info)
 
     def imagine(self, plans: Sequence[Sequence[Any]], n: int = 1) -> list[list[list[Step]]]:
-        """What would come of each plan (actions in order), ``n`` times each: [plan][sample][step], shorter where an
+        """What would come of each plan (actions in order), ``n`` times each: ``[plan][sample][step]``, shorter where an
         episode would end. Moves nothing.
 
         Draws are named (seed, step, plan, sample): whatever else is asked, each is the same, and sample 0 of plan 0 is

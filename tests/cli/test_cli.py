@@ -174,3 +174,11 @@ def test_an_error_whose_reader_has_gone_is_no_traceback() -> None:
         reader.stderr.close()
         assert reader.stdout.read() == b""
     assert reader.returncode == 2
+
+
+def test_windows_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli.os, "name", "nt")
+    code = cli.main(["recipes"])
+    monkeypatch.undo()
+    assert code == 2
+    assert "use WSL" in capsys.readouterr().err

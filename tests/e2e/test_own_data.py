@@ -98,3 +98,27 @@ def test_from_ones_own_recordings_to_a_report(
     codec = json.loads((tmp_path / "run/base/config.json").read_text())["codec"]
     assert codec["layout"]["action_width"] == 2 * (2 if write is csv_and_mov else 3)
     assert codec["layout"]["proprio_width"] == (0 if write is csv_and_mov else 3)
+
+
+@pytest.mark.parametrize("write", [csv_and_mov, lerobot_v2])
+def test_init_says_what_lies_there_and_writes_what_trains_on_it(
+    write: Callable[[Path], list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "mine")
+    file = tmp_path / "mine.args"
+    assert cli.main(["init", str(tmp_path / "mine"), "--out", str(file)]) == 0, capsys.readouterr()
+    seen = capsys.readouterr().out
+    assert f"{EPISODES} episodes, {EPISODES * STEPS} frames" in seen
+    assert "Problems: none" in seen
+    assert "rl: " in seen
+    written = file.read_text().splitlines()
+    assert written[0] == "robot"
+    assert f"data.source={'folder' if write is csv_and_mov else 'lerobot'}" in written
+    assert {"data.height=48", "data.width=88", "data.frame_skip=1"} < {*written}  # of 24 x 48, ten frames an episode
+    assert ("data.camera=observation.images.left" in written) == (write is lerobot_v2)
+    smaller = {"data.height=16", "data.width=16", *TINY}  # the same file, at a size for a test
+    names = {line.partition("=")[0] for line in smaller}
+    kept = [line for line in written if line.partition("=")[0] not in names]
+    file.write_text("\n".join([*kept, *smaller, f"data.cache={tmp_path / 'cache'}"]))
+    assert cli.main(["train", f"@{file}", "--out", str(tmp_path / "run")]) == 0, capsys.readouterr()
+    assert (tmp_path / "run/report.html").is_file()

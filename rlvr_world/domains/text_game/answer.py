@@ -7,32 +7,17 @@ The answer is ``{"modified": [whole objects], "removed": [uuids], "score": {}}``
 
 from __future__ import annotations
 
-import ast
-import json
-import math
 import re
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from rlvr_world.domains.answers import after_thinking
+from rlvr_world.domains.answers import MAX_ANSWER, after_thinking, closing, finite, read_literal
 from rlvr_world.domains.text_game.diff import StateDiff
 from rlvr_world.domains.text_game.rows import OBJECT_FIELDS
 from rlvr_world.types import Malformed
 
-MAX_ANSWER = 65_536
-"""Longest answer that is read, in characters: what comes after the last marker."""
-MAX_LITERAL = 16_384
-"""Longest Python literal that is read, in characters."""
-MAX_DEPTH = 64
-"""Deepest nesting of brackets. Right answers have about 6."""
-TWICE = "a key stands twice in one object"
-
 _MARKER = re.compile(r"the final (?:answer|(?:game )?state) is:|```", re.IGNORECASE)
 _START = re.compile(r"""\{\s*["'](?:modified|removed|score)["']\s*:""")
-# Unclosed strings run to the end, so that this pattern never backtracks.
-_STRING_OR_BRACKET = re.compile(r""""(?:[^"\\]+|\\.?)*(?:"|\Z)|'(?:[^'\\]+|\\.?)*(?:'|\Z)|[\[\]{}]""", re.DOTALL)
 _KINDS = {dict: "an object", list: "a list", str: "text", int: "an integer", bool: "true or false"}
 _KINDS |= {float: "a decimal number", type(None): "null"}
 
@@ -71,7 +56,7 @@ def parse_answer(text: str) -> StateDiff | Malformed:
     data: Any = {}
     end = 0
     while start := _START.search(part, end):
-        end = _closing(part, start.start())
+        end = closing(part, start.start())
         if isinstance(value := read_literal(part[start.start() : end]), Malformed):
             return value
         data = value if "modified" in value or "removed" in value else data or value  # a score alone is no answer
@@ -79,62 +64,6 @@ def parse_answer(text: str) -> StateDiff | Malformed:
         return Malformed(fault)
     modified = tuple({key: item[key] for key in OBJECT_FIELDS} for item in data["modified"])
     return StateDiff(modified, tuple(data["removed"]), data.get("score"))
-
-
-def too_deep(text: str) -> bool:
-    """Whether brackets nest too deep for a recursive parser: counted without those in quotes, which is exact for JSON,
-    and with them, because broken quotes would hide brackets (json_repair reads parentheses as brackets too)."""
-    if sum(map(text.count, "[{(")) <= MAX_DEPTH:
-        return False
-    outside = "".join(token for token in _STRING_OR_BRACKET.findall(text) if token in ("[", "]", "{", "}"))
-    return max(_depth(outside), _depth("".join(re.findall(r"[\[\]{}()]", text)))) > MAX_DEPTH
-
-
-def read_literal(text: str) -> Any:
-    """The value of a whole text, JSON or a Python literal (the published prompts show states so); or Malformed."""
-    if too_deep(text):
-        return Malformed(f"brackets nest deeper than {MAX_DEPTH}")
-    try:
-        return json.loads(text, object_pairs_hook=_once)
-    except json.JSONDecodeError:
-        pass
-    except ValueError as error:  # a key twice, or more digits than Python converts
-        return Malformed(TWICE if str(error) == TWICE else "a number is too long")
-    if len(text) > MAX_LITERAL:
-        return Malformed(f"neither JSON nor a Python literal of at most {MAX_LITERAL} characters")
-    try:
-        tree = ast.parse(text, mode="eval")
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Dict):
-                _once([(ast.literal_eval(key or node), None) for key in node.keys])
-        return ast.literal_eval(tree)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        return Malformed(TWICE if str(error) == TWICE else "neither JSON nor a Python literal")
-
-
-def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
-    """The pairs as a dict; ValueError where a key stands twice: two statements about one thing."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError(TWICE)
-    return found
-
-
-def _closing(text: str, start: int) -> int:
-    """Behind the bracket that closes the one at ``start``; the end of the text where none does."""
-    depth = 0
-    for token in _STRING_OR_BRACKET.finditer(text, start):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(token.group(), 0)
-        if not depth:
-            return token.end()
-    return len(text)
-
-
-def _depth(brackets: str) -> int:
-    """How deep brackets nest; one that closes nothing does not count."""
-    opens = np.isin(np.frombuffer(brackets.encode(), np.uint8), np.frombuffer(b"[{(", np.uint8))
-    depth = np.cumsum(np.where(opens, 1, -1))
-    return int((depth - np.minimum(np.minimum.accumulate(depth), 0)).max(initial=0))
 
 
 def _fault(data: Any) -> str:
@@ -160,7 +89,7 @@ def _fault(data: Any) -> str:
     score = data.get("score", {})
     if not isinstance(score, dict):
         return f"'score' must be an object, got {_kind(score)}"
-    return "" if _finite(score) else "'score': a number is not finite"
+    return "" if finite(score) else "'score': a number is not finite"
 
 
 def _object_fault(item: Any) -> str:
@@ -173,13 +102,7 @@ def _object_fault(item: Any) -> str:
             return f"{key!r} must be {_KINDS[kind]}, got {_kind(item[key])}"
     if not all(isinstance(name, str) for name in item["contains"]):
         return "'contains' must be a list of names"
-    return "" if _finite(item["properties"]) else "'properties': a number is not finite"
-
-
-def _finite(value: Any) -> bool:
-    if isinstance(value, (dict, list)):
-        return all(map(_finite, value.values() if isinstance(value, dict) else value))
-    return not isinstance(value, float) or math.isfinite(value)
+    return "" if finite(item["properties"]) else "'properties': a number is not finite"
 
 
 def _kind(value: Any) -> str:

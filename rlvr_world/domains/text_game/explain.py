@@ -6,14 +6,13 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from rlvr_world.domains.answers import printable
+from rlvr_world.domains.answers import ABSENT, compared, printable, shown
 from rlvr_world.domains.text_game.answer import Prediction
 from rlvr_world.domains.text_game.diff import StateDiff, apply_diff
 from rlvr_world.domains.text_game.rows import GameState, by_uuid
-from rlvr_world.domains.text_game.scoring import fields, same
+from rlvr_world.domains.text_game.scoring import fields
 from rlvr_world.types import Malformed, Transition
 
-_ABSENT = object()
 _SHOWN = 200
 
 
@@ -66,30 +65,19 @@ def _created_lines(name: str, after: Mapping[str, Any] | None, predicted: Mappin
 
 def _field_lines(name: str, before: Mapping[str, Any], after: Mapping[str, Any], said: Mapping[str, Any]) -> list[str]:
     lines: list[str] = []
-    for field in {**before, **after, **said}:
-        old, true, predicted = (values.get(field, _ABSENT) for values in (before, after, said))
+    for mark, field, old, new in compared(before, after, said):
         label = name + field if name.endswith(".") or field.startswith(".") else f"{name} {field}"
-        if same(predicted, true):
-            lines += [] if same(old, true) else [f"  {label}{_change(field, old, true)}"]
-            continue
-        if not same(old, true):
-            lines.append(f"- {label}{_change(field, old, true)}")
-        if not same(old, predicted):
-            lines.append(f"+ {label}{_change(field, old, predicted)}")
+        lines.append(f"{mark} {label}{_change(field, old, new)}")
     return lines
 
 
 def _change(field: str, old: Any, new: Any) -> str:
     """``: False -> True``; for contents, which can be long, what comes and goes."""
-    if field != "contains" or old is _ABSENT or new is _ABSENT:
-        return f": {_shown(old)} -> {_shown(new)}"
+    if field != "contains" or old is ABSENT or new is ABSENT:
+        return f": {shown(old)} -> {shown(new)}"
     moves = (("loses", Counter(old) - Counter(new)), ("gains", Counter(new) - Counter(old)))
     return ": " + ", ".join(f"{verb} {name}" for verb, names in moves for name in names.elements())
 
 
 def _mark(true: bool, said: bool) -> str:
     return " " if true and said else "-" if true else "+"
-
-
-def _shown(value: Any) -> str:
-    return "absent" if value is _ABSENT else repr(value)

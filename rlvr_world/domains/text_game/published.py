@@ -15,7 +15,7 @@ from typing import Any
 
 import json_repair  # from 0.58.7: older ones can loop for ever on broken quotes
 
-from rlvr_world.domains.text_game.answer import MAX_ANSWER, too_deep
+from rlvr_world.domains.answers import MAX_ANSWER, too_deep
 from rlvr_world.domains.text_game.rows import GameState, by_uuid
 
 MAX_PUBLISHED_REPAIR = 16_384

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -105,16 +105,6 @@ def question(transition: Transition) -> bytes:
     state: GameState = transition.state
     asked = [transition.world, state.objects, state.score, state.next_uuid, transition.action]
     return hashlib.blake2b(json.dumps(asked).encode(), digest_size=16).digest()
-
-
-def deduplicate(train: Sequence[Transition], test: Sequence[Transition]) -> list[Transition]:
-    """The training rows whose question does not occur in ``test``, each question once (its first row). Of the published
-    test questions 21 % stand word for word in the training rows, because that split is random inside each game."""
-    first: dict[bytes, Transition] = {}
-    for row in train:
-        first.setdefault(question(row), row)
-    seen = {question(row) for row in test}
-    return [row for key, row in first.items() if key not in seen]
 
 
 def by_uuid(state: GameState) -> dict[int, dict[str, Any]]:

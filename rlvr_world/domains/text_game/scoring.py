@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from rlvr_world.domains.answers import ABSENT, same
 from rlvr_world.domains.text_game.answer import Prediction
 from rlvr_world.domains.text_game.diff import StateDiff
 from rlvr_world.domains.text_game.published import published_scores
@@ -18,8 +19,6 @@ from rlvr_world.types import Malformed, Score, Transition
 
 Reward = Literal["binary", "task_specific"]
 Scoring = Literal["strict", "published"]
-
-_ABSENT = object()
 
 
 def score_answer(
@@ -92,7 +91,7 @@ def score_strict(prediction: StateDiff | Malformed, transition: Transition) -> d
     score = {} if prediction.score is None else prediction.score or transition.state.score
     true_score = transition.next_state.score
     keys = score.keys() | true_score.keys()
-    right = sum(same(score.get(k, _ABSENT), true_score.get(k, _ABSENT)) for k in keys)
+    right = sum(same(score.get(k, ABSENT), true_score.get(k, ABSENT)) for k in keys)
     missed = set(wrong)
     hits, stated = sum(change not in missed for change in changes), changed_fields(old, said)
     return {
@@ -123,13 +122,3 @@ def changed_fields(before: Mapping[int, dict[str, Any]], after: Mapping[int, dic
             changes += [(uuid, f) for f, value in new.items() if f not in old or not same(old[f], value)]
             changes += [(uuid, f) for f in old if f not in new]
     return changes + [(uuid, field) for uuid, old in before.items() if uuid not in after for field in old]
-
-
-def same(a: Any, b: Any) -> bool:
-    """Equality of JSON values: numbers by value (``1`` is ``1.0``), but ``true`` is not ``1``."""
-    kind = type(a)
-    if kind is dict:
-        return type(b) is dict and a.keys() == b.keys() and all(same(value, b[key]) for key, value in a.items())
-    if kind is list or kind is tuple:
-        return isinstance(b, (list, tuple)) and len(a) == len(b) and all(map(same, a, b))
-    return a == b and (kind is bool) == (type(b) is bool)

@@ -126,6 +126,14 @@ def _numbers(given: Any, field: str, rows: int | None = None) -> np.ndarray:
     return values.astype(np.float32)
 
 
+class SeveralCamerasError(InputError):
+    """Of the cameras that are ``known`` none is named."""
+
+    def __init__(self, known: Sequence[str], text: str) -> None:
+        super().__init__(text)
+        self.known = known
+
+
 def chosen_cameras(known: Sequence[str], wanted: str, where: str) -> list[str]:
     """The cameras to read of those known: the only one, or those that ``wanted`` names, with commas; a name is the
     whole one, what stands behind its last point, or before an underscore (``top``, ``agentview``)."""
@@ -136,7 +144,7 @@ def chosen_cameras(known: Sequence[str], wanted: str, where: str) -> list[str]:
     if all(len(keys) == 1 for keys in found):
         return [key for (key,) in found]
     got = f"got {wanted!r}; name one in data.camera, or several with commas, which come side by side"
-    raise InputError(f"{where}: expected one camera of {', '.join(known) or 'none at all'}, {got}")
+    raise SeveralCamerasError(known, f"{where}: expected one camera of {', '.join(known) or 'none at all'}, {got}")
 
 
 def side_by_side(views: Mapping[str, np.ndarray], where: str) -> np.ndarray:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rlvr_world.domains.text_game.rows import GameState, deduplicate, is_gold, question, read_rows
+from rlvr_world.domains.splits import deduplicate
+from rlvr_world.domains.text_game.rows import GameState, is_gold, question, read_rows
 from rlvr_world.types import Transition
 
 DATA = Path(__file__).resolve().parents[3] / "../shared/data/bytesized32"
@@ -39,7 +40,7 @@ def test_question_sees_everything_that_is_asked_and_nothing_else():
 def test_deduplicated_training_rows():
     test = [row(1, action="a")]
     train = [row(1, action="a"), row(2, action="a"), row(3, action="b"), row(4, action="b"), row(5, action="c")]
-    assert ids(deduplicate(train, test)) == ["f:3", "f:5"]
+    assert ids(deduplicate(train, test, question)) == ["f:3", "f:5"]
 
 
 def test_gold_is_a_change_in_an_object_that_stays():
