@@ -48,10 +48,9 @@ def study_best_of(run: Path, samples: int, rows: int) -> str:
     RL does as well as RL, whose draws differ less; also ``RUN/studies/best-of.json`` and ``.png``. Paper, figure 4a."""
     opened = runner.opened_run(run)
     config, some = opened.config, opened.splits.test[: rows or None]
-    source = config.model.source
-    models = {**models_of(run), **({} if source == "scratch" else {"base": Path(source)})}
+    base = {} if config.model.source == "scratch" else {"base": Path(config.model.source)}
     bests: dict[str, Any] = {}
-    for name, model in track(list(models.items()), "sampling", "models"):
+    for name, model in track([*models_of(run).items(), *base.items()], "sampling", "models"):
         learner, domain = learner_and_domain(opened.recipe, config, model, opened.world)
         scripts, streams = [domain.encode(row) for row in some], [(config.seed, i) for i in range(len(some))]
         groups = sample(learner.policy, scripts, samples, Sampling(), streams, max_rows=config.eval.max_rows)
@@ -61,7 +60,7 @@ def study_best_of(run: Path, samples: int, rows: int) -> str:
     at = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < samples] + [samples]
     scores = {name: best[:, [n - 1 for n in at]].tolist() for name, best in bests.items()}
     text = told(run / "studies" / "best-of", scores, [row.world for row in some], at, ("best of", "reward"))
-    start, trained = bests.get("sft", bests.get("base")), [best for name, best in bests.items() if name[:2] == "rl"]
+    start, trained = bests.get("sft", bests.get("base")), [one for name, one in bests.items() if name[:2] == "rl"]
     if start is None or not trained:
         return text
     behind = start.mean(0) < np.mean(trained, axis=(0, 1))

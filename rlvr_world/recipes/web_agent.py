@@ -103,11 +103,12 @@ class Agent:
         if imagined:
             lost = imagined.info.get("malformed")
             change = Malformed(lost) if lost else page_change(state.page, imagined.state.page)
-        elif said := self._ask("world", build_prompt(state, action, "published")):
-            change = read_change(said[0])
+        elif answers := self._ask("world", build_prompt(state, action, "published")):
+            change = read_change(answers[0])
         told = [write_change(one) for one in self._read("world", [change])]
         for role in ("summary", "description") if told else ():
-            told += self._ask("summary", _prompt(role, state, action, told[-1]))
+            said = self._ask("summary", _prompt(role, state, action, told[-1]))
+            told += [after_thinking(text).strip() or told[-1] for text in said]
         prompt = _prompt("value", state, action, told[-1] if told else ASKED["unknown"])
         scores = self._read("value", [read_score(reply) for reply in self._ask("value", prompt, self.config.votes)])
         return {"told": told, "scores": scores, "value": sum(scores) / max(1, len(scores))}

@@ -78,8 +78,8 @@ class Script(BaseHTTPRequestHandler):
 def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     Script.asked, Script.faults, Script.most = [], [], 20
     Script.replies = {
-        "policy": cart_or_buy, "world": lambda *_: f"It is bought.\n\n{CHANGE}", "summary": lambda *_: "1. Bought",
-        "description": lambda *_: "The user owns it.", "value": bought,
+        "policy": cart_or_buy, "world": lambda *_: f"It is bought.\n\n{CHANGE}", "value": bought,
+        "summary": lambda *_: "<think>Hm.</think>\n1. Bought", "description": lambda *_: "The user owns it.",
     }  # fmt: skip
     monkeypatch.setattr(time, "sleep", lambda _: None)
     http = ThreadingHTTPServer(("127.0.0.1", 0), Script)
