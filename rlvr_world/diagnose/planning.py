@@ -150,13 +150,14 @@ def try_agent(out: Path, config: AgentConfig, most: Counter[str]) -> str:
     """Play the tasks that ``out`` does not hold to their end; what came of all of it. ``most``: see ``Agent``. A trace
     is written after each step, ``index.html`` at the end. Raises InputError where ``out`` holds tasks that were played
     with other settings, Halted where the budget is spent or a server is lost."""
-    imagine = Imagined(config.imagine).advance if config.imagine not in ("", "server") else None
-    agent, settings, known = Agent(config, most, imagine), out / "agent.json", to_json(config)
+    world, real = Imagined(config.imagine) if config.imagine not in ("", "server") else None, pages(config.env)
+    if world and world.observation_space != real.observation_space:
+        raise InputError(f"imagine={config.imagine}: expected a model of web pages, got one of another world; name one")
+    agent, settings, known = Agent(config, most, world.advance if world else None), out / "agent.json", to_json(config)
     if settings.exists() and read_object(settings) != known:
         raise InputError(f"{out}: holds tasks that were played with other settings; choose another folder")
     out.mkdir(parents=True, exist_ok=True)
     write_whole(settings, json.dumps(known, indent=1))
-    real = pages(config.env)
     try:
         files = {one: out / f"task-{quote(one[0], safe='')}-{one[1]}.json" for one in real.episodes()}
         todo = [one for one, file in files.items() if not (file.exists() and read_object(file)["done"])]
@@ -191,13 +192,11 @@ def _episode(agent: Agent, session: Session, task: str, seed: int) -> Iterator[d
 
 
 def _told(traces: Sequence[dict[str, Any]]) -> tuple[str, str]:
-    """Success of what was played to its end, with an interval over tasks, what it cost and what did not read; and the
-    traces as a page, which loads nothing."""
+    """What came of tasks, with an interval over them; and their traces as a page, which loads nothing."""
     ended = [trace for trace in traces if trace["done"] and "left out" not in trace]
     steps = [step for trace in traces for step in trace["steps"]]
     costs, broken = ([one for step in steps for one in step[key]] for key in ("tokens", "broken"))
-    played = f"{len(ended)} of {len(traces)} tasks played"
-    lines = [f"{played}: {len(steps)} steps, {len(costs)} requests, {sum(costs)} tokens"]
+    lines = [f"played {len(ended)} of {len(traces)}: {len(steps)} steps, {len(costs)} requests, {sum(costs)} tokens"]
     if ended:
         one = bootstrap([float(trace["won"]) for trace in ended], np.array([trace["task"] for trace in ended]))
         lines += [f"success: {one.mean:.1%}" + ("" if one.low is None else f" [{one.low:.1%}, {one.high:.1%}]")]

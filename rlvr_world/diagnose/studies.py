@@ -47,7 +47,8 @@ def study_best_of(run: Path, samples: int, rows: int) -> str:
     """The expected best reward of 1 to ``samples`` draws a row, of each model, and from how many draws on the start of
     RL does as well as RL, whose draws differ less; also ``RUN/studies/best-of.json`` and ``.png``. Paper, figure 4a."""
     opened = runner.opened_run(run)
-    config, some = opened.config, opened.splits.test[: rows or None]
+    config, test = opened.config, opened.splits.test
+    some = test[:: max(1, len(test) // (rows or len(test)))][: rows or None]  # of every world: they stand in its order
     base = {} if config.model.source == "scratch" else {"base": Path(config.model.source)}
     bests: dict[str, Any] = {}
     for name, model in track([*models_of(run).items(), *base.items()], "sampling", "models"):

@@ -84,15 +84,14 @@ class Agent:
         state: PageState = read_question({"state": seen, "action": ""}).state
         replies = self._ask("policy", _prompt("policy", state), self.config.proposals)
         read = self._read("policy", [read_action(reply, state) for reply in replies])
-        counts = Counter(read).most_common(self.config.branches)
-        tried: list[dict[str, Any]] = [{"action": action, "proposals": count} for action, count in counts]
-        actions = [action for action, _ in counts]
-        chosen = next((action for action in actions if action.startswith("stop")), "") or next(iter(actions), "")
-        if len(actions) > 1 and self.config.imagine and not chosen.startswith("stop"):
-            pairs, streams = [(state, action) for action in actions], [(*stream, i) for i in range(len(actions))]
-            imagined = self.imagine(pairs, streams) if self.imagine else [None] * len(actions)
-            with ThreadPoolExecutor(len(actions)) as pool:
-                judged = pool.map(partial(self._judged, state), actions, imagined)
+        best = dict(Counter(read).most_common(self.config.branches))
+        tried: list[dict[str, Any]] = [{"action": action, "proposals": count} for action, count in best.items()]
+        chosen = next((action for action in best if action.startswith("stop")), "") or next(iter(best), "")
+        if len(best) > 1 and self.config.imagine and not chosen.startswith("stop"):
+            pairs, streams = [(state, action) for action in best], [(*stream, i) for i in range(len(best))]
+            imagined = self.imagine(pairs, streams) if self.imagine else [None] * len(best)
+            with ThreadPoolExecutor(len(best)) as pool:
+                judged = pool.map(partial(self._judged, state), best, imagined)
                 tried = [one | more for one, more in zip(tried, judged, strict=True)]
             chosen = max(tried, key=lambda one: float(one["value"]))["action"]
         return {"action": chosen, "candidates": tried, "replies": replies}

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from rlvr_world import Outcome, cli
+from rlvr_world.diagnose import planning
 from rlvr_world.domains.web_page.actions import GRAMMAR
 from rlvr_world.domains.web_page.config import BrowserSpec
 from rlvr_world.domains.web_page.envs.chromium import find_chromium
@@ -264,7 +265,7 @@ def test_the_whole_loop_on_three_miniwob_tasks(
     Script.asked.clear()
     assert cli.main([*command, "imagine=server"]) == 0
     said = capsys.readouterr().out
-    assert "3 of 3 tasks played: 3 steps, 19 requests, 2280 tokens\nsuccess: 100.0%\n" in said
+    assert "played 3 of 3: 3 steps, 19 requests, 2280 tokens\nsuccess: 100.0%\n" in said
     assert "broken replies, policy: no action: 15\n" in said
     assert counts() == {"policy": 2, "world": 5, "value": 5}, "the task that was played is not played again"
     assert before.items() <= {file: file.read_bytes() for file in (tmp_path / "out").glob("task-*")}.items()
@@ -335,7 +336,7 @@ def test_an_infinity_app_is_reset_run_and_verified(
     }  # fmt: skip
     assert "its verifier is content before anything is done" in traces["task-idle-0"]["left out"]
     assert "the verifier of never failed: TypeError" in traces["task-never-0"]["steps"][0]["notes"]
-    assert "4 of 6 tasks played: 4 steps, 4 requests, 800 tokens\nsuccess: 50.0%" in said
+    assert "played 4 of 6: 4 steps, 4 requests, 800 tokens\nsuccess: 50.0%" in said
 
 
 def test_a_server_that_is_lost_ends_the_call_and_the_next_goes_on(
@@ -350,7 +351,7 @@ def test_a_server_that_is_lost_ends_the_call_and_the_next_goes_on(
     assert "not ended" in (tmp_path / "index.html").read_text()
     Script.replies["policy"] = named
     assert cli.main(command) == 0
-    assert "1 of 1 tasks played: 1 steps, 1 requests, 10 tokens\nsuccess: 100.0%" in capsys.readouterr().out
+    assert "played 1 of 1: 1 steps, 1 requests, 10 tokens\nsuccess: 100.0%" in capsys.readouterr().out
 
 
 def test_the_policy_is_told_every_action_that_one_tab_has() -> None:
@@ -362,3 +363,12 @@ def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="votes: expected at least 1, got 0"):
         AgentConfig(votes=0)
     assert AgentConfig().env == BrowserSpec(episodes=1, steps=5)
+
+
+def test_a_model_of_another_world_is_refused(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Text:
+        observation_space = None
+
+    monkeypatch.setattr(planning, "Imagined", lambda source: Text())
+    with pytest.raises(InputError, match="imagine=runs/demo: expected a model of web pages"):
+        planning.try_agent(tmp_path, config(url, imagine="runs/demo"), FREE)
