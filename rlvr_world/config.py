@@ -97,9 +97,11 @@ class RLConfig:
         4096, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens"
     )
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    advantage: Literal["group", "none", "batch"] = what(
-        "group", "divide centred rewards by the group's deviation (GRPO), by nothing (Dr.GRPO), by the batch's"
+    advantage: Literal["group", "none", "batch", "max@k"] = what(
+        "group",
+        "divide centred rewards by the group's deviation (GRPO), by nothing (Dr.GRPO), the batch's; or max@k",
     )
+    best_of: int = what(4, "advantage=max@k: learn what a rollout adds to the best of so many, below rl.group", "draws")
     aggregation: Literal["sequence", "token", "constant"] = what(
         "token",
         "mean over tokens of each rollout then rollouts (GRPO), over all tokens (as published), or by the "

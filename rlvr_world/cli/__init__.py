@@ -38,6 +38,7 @@ EXTRAS = {
     "playwright": "web",
     "miniwob": "web",
     "scipy": "web",
+    "requests": "web",
     "starlette": "serve",
     "uvicorn": "serve",
 }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rlvr_world.cli.parser import Verbs, add_recipe, config_of
 
@@ -38,12 +40,15 @@ def add_verbs(verbs: Verbs) -> None:
     study = verbs.add("study", _study, "ask a finished run a question")
     questions = {"metrics": "RL rewarded by each metric alone", "actions": "does the prediction follow the action?"}
     questions["rollouts"] = "how far can it be followed, k steps ahead beside the real world?"
+    questions["best-of"] = "from how many draws on does the start of RL do as well as RL?"
+    questions |= {"group-size": "RL in groups of 4 to 32", "planning": "success by depth, width and samples"}
     study.add_argument("question", choices=questions, help="; ".join(f"{q}: {text}" for q, text in questions.items()))
     study.add_argument("run", metavar="RUN", type=Path)
-    study.add_argument("--steps", metavar="N", type=int, default=0, help="metrics: RL steps of each reward (the run's)")
+    study.add_argument("--steps", metavar="N", type=int, default=0, help="metrics, group-size: RL steps (the run's)")
     study.add_argument("--actions", metavar="K", type=int, default=5, help="actions: a row's own and others (5)")
-    study.add_argument("--rows", metavar="N", type=int, default=100, help="actions: test rows; rollouts: walks (100)")
+    study.add_argument("--rows", metavar="N", type=int, default=100, help="rows; of planning and rollouts starts (100)")
     study.add_argument("--depth", metavar="K", type=int, default=10, help="rollouts: steps ahead (10)")
+    study.add_argument("--samples", metavar="N", type=int, default=100, help="best-of: draws a row (100)")
 
 
 def _recipes(args: argparse.Namespace) -> None:
@@ -96,13 +101,14 @@ def _replay(args: argparse.Namespace) -> int:
 
 
 def _study(args: argparse.Namespace) -> None:
-    from rlvr_world.diagnose import studies
+    from rlvr_world.diagnose import planning, rollouts, studies
 
-    if args.question == "metrics":
-        print(studies.study_metrics(args.run, args.steps))
-    elif args.question == "rollouts":
-        from rlvr_world.diagnose.rollouts import study_rollouts, table
-
-        print(table(study_rollouts(args.run, args.depth, args.rows)))
-    else:
-        print(json.dumps(studies.study_actions(args.run, args.actions, args.rows), indent=1))
+    asked: dict[str, Callable[[], Any]] = {
+        "metrics": lambda: studies.study_metrics(args.run, args.steps),
+        "rollouts": lambda: rollouts.study_rollouts(args.run, args.depth, args.rows),
+        "best-of": lambda: studies.study_best_of(args.run, args.samples, args.rows),
+        "group-size": lambda: studies.study_group_size(args.run, (4, 8, 16, 32), args.steps),
+        "planning": lambda: planning.study_planning(args.run, args.rows),
+        "actions": lambda: json.dumps(studies.study_actions(args.run, args.actions, args.rows), indent=1),
+    }
+    print(asked[args.question]())

@@ -82,6 +82,10 @@ def _settings(namespace: argparse.Namespace) -> list[tuple[str, Any]]:
     if recipe := getattr(namespace, "recipe", None):
         config = recipes.config_of(recipe)
         return [(f"{recipe}: {config.summary}\n\nsettings:", config)]
+    if hasattr(namespace, "tokens"):
+        from rlvr_world.recipes.web_agent import AgentConfig
+
+        return [("settings of agent:", AgentConfig())]
     if hasattr(namespace, "world"):
         names = [namespace.world] if namespace.world else list(ENVS)
         return [(f"settings of {name}:", env_settings(name)) for name in names]

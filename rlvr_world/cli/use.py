@@ -1,10 +1,11 @@
-"""Verbs that use a trained model: predict, serve, play, plan."""
+"""Verbs that use a trained model: predict, serve, play, plan, agent."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +54,12 @@ def add_verbs(verbs: Verbs) -> None:
     plan.add_argument("run", metavar="RUN", type=Path)
     add_settings(plan)
 
+    agent = verbs.add("agent", _agent, "language models act on web pages, looking ahead in a world model")
+    agent.add_argument("out", metavar="FOLDER", type=Path, help="of traces; tasks that it holds are not played again")
+    agent.add_argument("--requests", metavar="N", type=int, default=0, help="stop after so many; 0 for no limit (0)")
+    agent.add_argument("--tokens", metavar="N", type=int, default=0, help="stop after so many; 0 for no limit (0)")
+    add_settings(agent)
+
 
 def _predict(args: argparse.Namespace) -> None:
     from rlvr_world.runs.world_model import load
@@ -93,6 +100,14 @@ def plan(run: Path, config: Config) -> None:
 
     plan_run(run, config)
     print(f"\n{planning_text(run)}\nreport: {write_report(run)}")
+
+
+def _agent(args: argparse.Namespace) -> None:
+    from rlvr_world.diagnose.planning import try_agent
+    from rlvr_world.recipes.web_agent import AgentConfig
+
+    most = Counter(requests=args.requests, tokens=args.tokens)
+    print(try_agent(args.out, override(AgentConfig(), args.settings), most))
 
 
 def _play(args: argparse.Namespace) -> None:

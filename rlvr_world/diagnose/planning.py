@@ -1,50 +1,94 @@
-"""What a run's models are good for: planners that look ahead in them, tried in the real world."""
+"""What a run's models are good for: planners that look ahead in them, and a web agent, tried in the real world."""
 
 from __future__ import annotations
 
+import html
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+import numpy as np
 
 from rlvr_world import recipes
 from rlvr_world.config import Config, PlanConfig
+from rlvr_world.diagnose.rollouts import told
 from rlvr_world.errors import InputError
+from rlvr_world.evaluation.intervals import bootstrap
 from rlvr_world.evaluation.report import PLANNING
-from rlvr_world.evaluation.summary import fingerprint, summarise
-from rlvr_world.overrides import to_json
+from rlvr_world.evaluation.summary import OVERALL, fingerprint, summarise
+from rlvr_world.overrides import override, to_json
 from rlvr_world.planning.search import Beam, Chooser, Remembered, at_random, looking_ahead, without_model
 from rlvr_world.planning.trials import Start, Trial, attempt, starts
 from rlvr_world.recipes import Task
+from rlvr_world.recipes.web_agent import Agent, AgentConfig, pages
 from rlvr_world.runs.checkpoints import identity
 from rlvr_world.runs.folder import models_of
+from rlvr_world.runs.runner import stored_config
 from rlvr_world.runs.world_model import load
 from rlvr_world.sessions.imagined import Imagined
+from rlvr_world.sessions.session import Session
 from rlvr_world.system.files import read_object, write_whole
 from rlvr_world.system.progress import track
 
+SWEPT: dict[str, tuple[int, ...]] = {"depth": (1, 2, 3, 4), "width": (1, 2, 4, 8, 16), "samples": (1, 2, 4, 8)}
 
-def plan_run(run: Path, config: Config) -> None:
+
+def study_planning(run: Path, starts: int) -> str:
+    """Success from so many starts against each of ``SWEPT`` (samples at temperature 1), for one model of each stage,
+    and its correlation with one-step exactness over all; ``RUN/studies/planning``. What stands is not made again."""
+    config, every, folder, texts = stored_config(run), models_of(run), run / "studies" / PLANNING, list[str]()
+    some = {name: every[name] for name in every if name == "sft" or name.endswith(f"seed{config.rl.seeds[0]}")}
+    config = override(config, [f"plan.starts={starts}"])
+    plan_run(run, config, folder / "all")
+    for axis, values in SWEPT.items():
+        for value in values:
+            swept = override(config, [f"plan.{axis}={value}", *(["plan.temperature=1"] if axis == "samples" else [])])
+            plan_run(run, swept, folder / f"{axis}-{value}", some)
+    for task in (name.replace(" ", "-") for name in recipes.find(config.recipe).tasks(config)):
+        for axis, values in SWEPT.items():
+            scores, worlds = dict[str, Any](), list[str]()
+            for name in some:
+                rows = [read_object(_file(folder / f"{axis}-{value}" / task, name))["rows"] for value in values]
+                scores[name.partition("/")[0]] = list(zip(*(one["parts"]["success"] for one in rows), strict=True))
+                worlds = rows[0]["world"]
+            texts.append(f"{task}\n\n{told(folder / f'{task}-{axis}', scores, worlds, values, (axis, 'success'))}\n")
+        numbers = []
+        for name in every:
+            files = _file(run / "eval", name), _file(folder / "all" / task, name)
+            one_step, planned = (read_object(file)["slices"][OVERALL]["parts"] for file in files)
+            numbers.append((one_step.get("exact", one_step["value"])["mean"], planned["success"]["mean"]))
+        with np.errstate(invalid="ignore"):  # not a number where all models do the same
+            r = np.corrcoef(numbers, rowvar=False)[0, 1]
+        texts.append(f"{task}: one-step exactness and success correlate by {r:+.2f} over {len(numbers)} models\n")
+    return "\n".join(texts)
+
+
+def plan_run(run: Path, config: Config, under: Path | None = None, models: Mapping[str, Path] | None = None) -> None:
     """Try planners on the tasks of a recipe: with SFT and with RL and the control of each seed as their models and, for
     comparison, without any and with the real world itself.
 
-    What they did lies in ``RUN/planning/<task>/<model>.json``, a result as an evaluation's, with its trials; one that
-    stands there for this model and these settings is not made again. Raises InputError where nothing can be planned.
+    What they did lies in ``RUN/planning/<task>/<model>.json`` (or ``under``), a result as an evaluation's, with its
+    trials; one that stands there for this model and these settings is not made again. ``models``: all of the run's,
+    unless given. Raises InputError where nothing can be planned.
     """
     tasks = recipes.find(config.recipe).tasks(config)
     if not tasks:
         raise InputError(f"{run}: recipe {config.recipe} has no goals to plan for; write its tasks()")
-    models = models_of(run)
+    models = models or models_of(run)
     for name, task in tasks.items():
         settings = {"domain": "planning", "task": name, "resample": "world", **asdict(config.plan)}
         protocol = {**settings, "data": to_json(config.data)}
-        folder = run / PLANNING / name.replace(" ", "-")
+        folder = (under or run / PLANNING) / name.replace(" ", "-")
         keys = {
             name: {"checkpoint": identity(model), "fingerprint": fingerprint(protocol)}
             for name, model in models.items()
         }
-        todo = {name: model for name, model in models.items() if not _stands(_file(folder, name), keys[name])}
+        stand = {name: read_object(file) for name in models if (file := _file(folder, name)).is_file()}
+        todo = {name: model for name, model in models.items() if not keys[name].items() <= stand.get(name, {}).items()}
         if todo:
             folder.mkdir(parents=True, exist_ok=True)
             from_ = starts(task, config.plan.starts, config.plan.distances)
@@ -58,10 +102,6 @@ def plan_run(run: Path, config: Config) -> None:
 
 def _file(folder: Path, name: str) -> Path:
     return folder / f"{name.replace('/', '-')}.json"
-
-
-def _stands(file: Path, key: Mapping[str, str]) -> bool:
-    return file.is_file() and key.items() <= read_object(file).items()
 
 
 def _baselines(task: Task, config: PlanConfig) -> Iterator[tuple[str, Chooser]]:
@@ -104,3 +144,67 @@ def _records(trials: Sequence[Trial], baselines: Mapping[str, Sequence[Trial]]) 
 
 def _parts(trial: Trial) -> dict[str, float]:
     return {"success": float(trial.won), "shortest": float(trial.won and len(trial.actions) == trial.distance)}
+
+
+def try_agent(out: Path, config: AgentConfig, most: Counter[str]) -> str:
+    """Play the tasks that ``out`` does not hold to their end; what came of all of it. ``most``: see ``Agent``. A trace
+    is written after each step, ``index.html`` at the end. Raises InputError where ``out`` holds tasks that were played
+    with other settings, Halted where the budget is spent or a server is lost."""
+    world, real = Imagined(config.imagine) if config.imagine not in ("", "server") else None, pages(config.env)
+    if world and world.observation_space != real.observation_space:
+        raise InputError(f"imagine={config.imagine}: expected a model of web pages, got one of another world; name one")
+    agent, settings, known = Agent(config, most, world.advance if world else None), out / "agent.json", to_json(config)
+    if settings.exists() and read_object(settings) != known:
+        raise InputError(f"{out}: holds tasks that were played with other settings; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    write_whole(settings, json.dumps(known, indent=1))
+    try:
+        files = {one: out / f"task-{quote(one[0], safe='')}-{one[1]}.json" for one in real.episodes()}
+        todo = [one for one, file in files.items() if not (file.exists() and read_object(file)["done"])]
+        for one in track(todo, "acting", "tasks"):
+            for trace in _episode(agent, Session(real, config.env.steps), *one):
+                write_whole(files[one], json.dumps(trace, indent=1))
+    finally:
+        real.close()
+        text, page = _told([read_object(file) for file in sorted(out.glob("task-*.json"))])
+        write_whole(out / "index.html", page)
+    return text
+
+
+def _episode(agent: Agent, session: Session, task: str, seed: int) -> Iterator[dict[str, Any]]:
+    """A task as far as it has come, after each step: what was seen, thought and done."""
+    trace: dict[str, Any] = {"task": task, "seed": seed, "goal": "", "won": False, "done": False, "steps": []}
+    try:
+        seen, _ = session.reset(seed=seed, options={"task": task})
+    except InputError as error:
+        yield trace | {"done": True, "left out": str(error)}
+        return
+    while not trace["done"]:
+        broken, spent, number = len(agent.broken), len(agent.spent), len(trace["steps"])
+        step: dict[str, Any] = {"page": seen["observation"], **agent.decide(seen, (seed, number))}
+        trace["goal"] = seen["goal"]
+        if step["action"]:
+            seen, reward, *_, info = session.step(step["action"])
+            trace["won"], step["notes"] = trace["won"] or reward > 0, info.get("lost") or info.get("notes", "")
+        trace["steps"].append(step | {"broken": agent.broken[broken:], "tokens": agent.spent[spent:]})
+        trace["done"] = session.over or number + 1 == session.horizon
+        yield trace
+
+
+def _told(traces: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """What came of tasks, with an interval over them; and their traces as a page, which loads nothing."""
+    ended = [trace for trace in traces if trace["done"] and "left out" not in trace]
+    steps = [step for trace in traces for step in trace["steps"]]
+    costs, broken = ([one for step in steps for one in step[key]] for key in ("tokens", "broken"))
+    lines = [f"played {len(ended)} of {len(traces)}: {len(steps)} steps, {len(costs)} requests, {sum(costs)} tokens"]
+    if ended:
+        one = bootstrap([float(trace["won"]) for trace in ended], np.array([trace["task"] for trace in ended]))
+        lines += [f"success: {one.mean:.1%}" + ("" if one.low is None else f" [{one.low:.1%}, {one.high:.1%}]")]
+    lines += [f"broken replies, {reason}: {count}" for reason, count in Counter(broken).most_common()]
+    parts = ["<!doctype html><meta charset=utf-8><title>Web agent</title><style>pre{white-space:pre-wrap}</style>"]
+    for trace in traces:
+        end = trace.get("left out") or ("won" if trace["won"] else "not won" if trace["done"] else "not ended")
+        head = html.escape(f"{trace['task']}, seed {trace['seed']}: {end}. {trace['goal']}")
+        shown = html.escape(json.dumps(trace["steps"], indent=1, ensure_ascii=False).replace("\\n", "\n"))
+        parts.append(f"<details><summary>{head}</summary><pre>{shown}</pre></details>")
+    return "\n".join(lines), "\n".join(parts)

@@ -22,7 +22,7 @@ from rlvr_world.system.files import write_whole
 from rlvr_world.system.progress import track
 from rlvr_world.types import World
 
-NO_CHANGE = "no change"
+NO_CHANGE, LABELS = "no change", ("steps ahead", "nearness to the real world")
 
 
 class Walk(NamedTuple):
@@ -34,7 +34,7 @@ class Walk(NamedTuple):
     world: str
 
 
-def study_rollouts(run: Path, depth: int, starts: int) -> dict[str, Any]:
+def study_rollouts(run: Path, depth: int, starts: int) -> str:
     """For each model of a run, after 1 to ``depth`` imagined steps, how near what is seen is to the real world.
 
     Random walks in the real world begin at ``starts`` seeds; each model is told where they begin and what is done, and
@@ -53,22 +53,26 @@ def study_rollouts(run: Path, depth: int, starts: int) -> dict[str, Any]:
             real.close()
             followed[NO_CHANGE] = [[nearness(walk.seen[0], true) for true in walk.seen[1:]] for walk in walks]
         followed[name] = _followed(world, walks, depth)
+    return told(run / "studies" / "rollouts", followed, [walk.world for walk in walks], range(1, depth + 1), LABELS)
+
+
+def told(stem: Path, scores: dict[str, Any], worlds: Sequence[str], at: Sequence[int], labels: tuple[str, str]) -> str:
+    """What each model's ``scores`` [unit][at] (shorter where a unit ends) come to, with intervals over worlds, also as
+    the mean over a stage's seeds and the differences of stages: in ``<stem>.json``, drawn, and as a table."""
     for stage in ("rl", "control"):
-        seeds_of = [scores for name, scores in followed.items() if name.startswith(f"{stage}/")]
+        seeds_of = [one for model, one in scores.items() if model.startswith(f"{stage}/")]
         if len(seeds_of) > 1:
-            followed[stage] = [np.mean(walk, axis=0) for walk in zip(*seeds_of, strict=True)]
-    worlds = [walk.world for walk in walks]
-    answers = {name: _summed(scores, worlds, depth, _share) for name, scores in followed.items()}
-    folder = run / "studies"
-    folder.mkdir(exist_ok=True)
-    means = {name: one for name, one in answers.items() if "/" not in name or name.split("/")[0] not in answers}
-    save_lines(folder / "rollouts.png", means, "steps ahead", "nearness to the real world")
+            scores[stage] = [np.mean(unit, axis=0) for unit in zip(*seeds_of, strict=True)]
+    answers = {model: _summed(one, worlds, len(at), _share) for model, one in scores.items()}
+    stem.parent.mkdir(exist_ok=True)
+    means = {model: one for model, one in answers.items() if "/" not in model or model.split("/")[0] not in answers}
+    save_lines(stem.with_suffix(".png"), means, labels, at)
     for one, other in (("rl", "sft"), ("control", "sft"), ("rl", "control")):
-        if one in followed and other in followed:
-            apart = [np.subtract(*pair) for pair in zip(followed[one], followed[other], strict=True)]
-            answers[f"{one} - {other}"] = _summed(apart, worlds, depth, bootstrap)
-    write_whole(folder / "rollouts.json", json.dumps(answers, indent=1))
-    return answers
+        if one in scores and other in scores:
+            apart = [np.subtract(*pair) for pair in zip(scores[one], scores[other], strict=True)]
+            answers[f"{one} - {other}"] = _summed(apart, worlds, len(at), bootstrap)
+    write_whole(stem.with_suffix(".json"), json.dumps(answers, indent=1))
+    return _table(answers, labels[0], at)
 
 
 def _walk(real: World, space: Any, seed: int, depth: int) -> Walk:
@@ -131,13 +135,13 @@ def _share(values: Sequence[float], worlds: np.ndarray) -> Interval:
     return wilson(sum(values), len(values)) if alone else bootstrap(values, worlds)
 
 
-def table(answers: dict[str, Any]) -> str:
-    """Means and intervals as Markdown: a row for each model, a column for each number of steps."""
+def _table(answers: dict[str, Any], label: str, at: Sequence[int]) -> str:
+    """Means and intervals as Markdown: a row for each model, a column for each of ``at``."""
 
     def cell(one: dict[str, Any]) -> str:
         around = "" if one["low"] is None else f" [{one['low']:.3g}, {one['high']:.3g}]"
         return f"{one['mean']:.3g}{around}"
 
     rows = [[name, *map(cell, intervals)] for name, intervals in answers.items()]
-    head = ["steps ahead", *map(str, range(1, max(map(len, rows))))]
+    head = [label, *map(str, at[: max(map(len, rows)) - 1])]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---", *["--:"] * (len(head) - 1)], *rows))

@@ -3,36 +3,81 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from rlvr_world import recipes
 from rlvr_world.config import Config
+from rlvr_world.diagnose.rollouts import told
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.action_following import action_following
 from rlvr_world.evaluation.plots import save_heat_map
 from rlvr_world.evaluation.summary import OVERALL
+from rlvr_world.overrides import override
 from rlvr_world.runs import runner
 from rlvr_world.runs.checkpoints import latest
+from rlvr_world.runs.folder import models_of
 from rlvr_world.runs.jobs import learner_and_domain, plan
-from rlvr_world.system.files import write_whole
+from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.scoring import judge
+from rlvr_world.system.files import read_object, write_whole
+from rlvr_world.system.progress import track
+from rlvr_world.training.advantages import max_at_k
 
 
 def study_actions(run: Path, actions: int, rows: int) -> dict[str, Any]:
     """``action_following`` of the likelihood start and of each RL seed; also ``RUN/studies/actions.json``."""
-    opened = runner.opened_run(run)
-    config, answers = opened.config, {}
-    for name in ("sft", *(f"rl/seed{seed}" for seed in config.rl.seeds)):
-        if model := latest(run / name):
-            learner, domain = learner_and_domain(opened.recipe, config, model, opened.world)
+    opened, answers = runner.opened_run(run), {}
+    for name, model in models_of(run).items():
+        if not name.startswith("control"):
+            learner, domain = learner_and_domain(opened.recipe, opened.config, model, opened.world)
             swaps = {"swap": domain.swap_action} if hasattr(domain, "swap_action") else {}
-            some = opened.splits.test[: config.eval.rows or None][: rows or None]
-            answers[name] = action_following(learner.policy, domain, some, actions, plan(config), **swaps)
-    if not answers:
-        raise InputError(f"{run}: holds no trained model yet; `rlvr-world resume {run}` goes on with it")
-    _write(run / "studies" / "actions.json", answers)
+            some = opened.splits.test[: opened.config.eval.rows or None][: rows or None]
+            answers[name] = action_following(learner.policy, domain, some, actions, plan(opened.config), **swaps)
+    (run / "studies").mkdir(exist_ok=True)
+    write_whole(run / "studies" / "actions.json", json.dumps(answers, indent=1))
     return answers
+
+
+def study_best_of(run: Path, samples: int, rows: int) -> str:
+    """The expected best reward of 1 to ``samples`` draws a row, of each model, and from how many draws on the start of
+    RL does as well as RL, whose draws differ less; also ``RUN/studies/best-of.json`` and ``.png``. Paper, figure 4a."""
+    opened = runner.opened_run(run)
+    config, test = opened.config, opened.splits.test
+    some = test[:: max(1, len(test) // (rows or len(test)))][: rows or None]  # of every world: they stand in its order
+    base = {} if config.model.source == "scratch" else {"base": Path(config.model.source)}
+    bests: dict[str, Any] = {}
+    for name, model in track([*models_of(run).items(), *base.items()], "sampling", "models"):
+        learner, domain = learner_and_domain(opened.recipe, config, model, opened.world)
+        scripts, streams = [domain.encode(row) for row in some], [(config.seed, i) for i in range(len(some))]
+        groups = sample(learner.policy, scripts, samples, Sampling(), streams, max_rows=config.eval.max_rows)
+        judged = judge(domain, [[rollout.written for rollout in group] for group in groups], some)
+        rewards = torch.tensor([[score.value for _, score in group] for group in judged])
+        bests[name] = torch.stack([max_at_k(rewards, n) for n in range(1, samples + 1)], dim=1).numpy()
+    at = [n for n in (1, 2, 4, 8, 16, 32, 64) if n < samples] + [samples]
+    scores = {name: best[:, [n - 1 for n in at]].tolist() for name, best in bests.items()}
+    text = told(run / "studies" / "best-of", scores, [row.world for row in some], at, ("best of", "reward"))
+    start, trained = bests.get("sft", bests.get("base")), [one for name, one in bests.items() if name[:2] == "rl"]
+    if start is None or not trained:
+        return text
+    behind = start.mean(0) < np.mean(trained, axis=(0, 1))
+    first = "stays below" if behind.all() else f"from best of {behind.argmin() + 1} on does as well as"
+    return f"{text}\n\nthe start of RL {first} RL"
+
+
+def study_group_size(run: Path, sizes: Sequence[int], steps: int) -> str:
+    """RL from the likelihood start of ``run`` with groups of each size, as many prompts a step: rewards of test rows.
+    Each is a run of its own under ``RUN/studies/group-size``, resumed when cut short. Paper, figure 4b."""
+    config, stem = runner.stored_config(run), run / "studies" / "group-size"
+    grouped = [override(config, [f"rl.group={size}"]) for size in sizes]
+    pairs = [_rl_alone(one, f"group {one.rl.group}", run, steps, stem / str(one.rl.group)) for one in grouped]
+    values = [[result["rows"]["parts"]["value"] for result in of] for of in zip(*pairs, strict=True)]
+    scores = {name: list(zip(*of, strict=True)) for name, of in zip(("sft", "rl"), values, strict=True)}
+    return told(stem, scores, pairs[0][0]["rows"]["world"], sizes, ("rollouts a group", "reward"))
 
 
 def study_metrics(run: Path, steps: int) -> Path:
@@ -41,34 +86,27 @@ def study_metrics(run: Path, steps: int) -> Path:
     Each is a run folder of its own under ``RUN/studies/metrics``, and is resumed when cut short. Returns the heat map:
     the change of each metric (column) under each reward (row), relative to the start. Paper, figure 4c.
     """
-    config, start = runner.stored_config(run), latest(run / "sft")
+    config = runner.stored_config(run)
     rewarded = recipes.find(config.recipe).rewarded_by(config)
-    if not rewarded or start is None:
+    if not rewarded:
         raise InputError(f"{run}: expected a video run with a finished sft stage; give the folder of one")
     folder, metrics = run / "studies" / "metrics", list(rewarded)
     table = []
     for metric, changed in rewarded.items():
-        runner.train(_rl_alone(changed, metric, start, steps), folder / metric)
-        files = (folder / metric / "eval" / f"{name}.json" for name in ("base", f"rl-seed{config.rl.seeds[0]}"))
-        before, after = (json.loads(file.read_text()) for file in files)
+        before, after = _rl_alone(changed, f"rewarded by {metric} alone", run, steps, folder / metric)
         old, new = (result["slices"][OVERALL]["parts"] for result in (before, after))
         table.append([new[column]["mean"] / old[column]["mean"] - 1 for column in metrics])
-    _write(folder / "changes.json", {"rewards": metrics, "metrics": metrics, "relative_change": table})
+    changes = {"rewards": metrics, "metrics": metrics, "relative_change": table}
+    write_whole(folder / "changes.json", json.dumps(changes, indent=1))
     title = "Relative change of each metric (columns) under each reward (rows)"
     return save_heat_map(folder / "heat_map.png", metrics, metrics, table, title, before["lower_is_better"])
 
 
-def _rl_alone(config: Config, metric: str, start: Path, steps: int) -> Config:
-    return replace(
-        config,
-        summary=f"RL rewarded by {metric} alone",
-        model=replace(config.model, source=str(start)),
-        sft=replace(config.sft, steps=0),
-        rl=replace(config.rl, steps=steps or config.rl.steps, seeds=config.rl.seeds[:1]),
-        control=replace(config.control, enabled=False),
-    )
-
-
-def _write(path: Path, value: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(value, indent=1))
+def _rl_alone(config: Config, how: str, run: Path, steps: int, folder: Path) -> tuple[Any, Any]:
+    """The results on test rows before and after RL from the likelihood start of ``run``, its first seed, ``how``."""
+    start, seed = latest(run / "sft"), config.rl.seeds[0]
+    if start is None:
+        raise InputError(f"{run}: expected a run with a finished sft stage; give the folder of one")
+    alone = [f"summary=RL, {how}", f"model.source={start}", "sft.steps=0", "control.enabled=false", f"rl.seeds={seed}"]
+    runner.train(override(config, [*alone, f"rl.steps={steps or config.rl.steps}"]), folder)
+    return read_object(folder / "eval" / "base.json"), read_object(folder / "eval" / f"rl-seed{seed}.json")

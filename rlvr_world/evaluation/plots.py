@@ -117,20 +117,20 @@ def save_heat_map(
     return file
 
 
-def save_lines(file: Path, lines: Mapping[str, Sequence[Mapping[str, Any]]], xlabel: str, ylabel: str) -> Path:
-    """Means with their intervals, from x = 1 on, as a picture: a line for each name; the file."""
+def save_lines(file: Path, lines: Mapping[str, Sequence[Mapping[str, Any]]], labels: Names, at: Sequence[int]) -> Path:
+    """Means with their intervals, as far as they go at ``at``, as a picture: a line for each name; the file."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, intervals in lines.items():
-        x, means = range(1, len(intervals) + 1), [one["mean"] for one in intervals]
+        x, means = at[: len(intervals)], [one["mean"] for one in intervals]
         [line] = axes.plot(x, means, marker=".", label=name)
         low, high = (
             [mean if one[end] is None else one[end] for one, mean in zip(intervals, means, strict=True)]
             for end in ("low", "high")
         )
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel=labels[0], ylabel=labels[1], xscale="log" if at[-1] > 30 else "linear")
+    axes.set_xticks(at, map(str, at))
     axes.legend(frameon=False)
     figure.savefig(file, dpi=150)
     return file

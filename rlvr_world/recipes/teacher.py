@@ -9,9 +9,7 @@ reads with ``data.train=FILE data.reasoning_column=answer sft.reasoning=true``; 
 from __future__ import annotations
 
 import json
-import os
 import random
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -24,6 +22,7 @@ from rlvr_world.models.contract import prepare
 from rlvr_world.models.device import check_device
 from rlvr_world.models.loading import load_model
 from rlvr_world.recipes import find
+from rlvr_world.recipes.chat import Chat
 from rlvr_world.recipes.rows import RowsRecipe
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.system.progress import progress
@@ -31,8 +30,6 @@ from rlvr_world.types import Transition
 
 Taught = Iterator[tuple[Transition, str | None]]
 """Rows with the teacher's first right text, or None where it had none."""
-TRIES, WAIT = 6, 1.0
-"""How often a busy server is asked, and the seconds before it is asked again, which double each time."""
 
 
 @dataclass(frozen=True)
@@ -111,51 +108,21 @@ def _from_model(rows: Sequence[Transition], config: Config, recipe: RowsRecipe, 
 
 
 def _from_server(rows: Sequence[Transition], config: Config, recipe: RowsRecipe, teacher: Teacher) -> Taught:
-    key = os.environ.get("OPENAI_API_KEY")
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    import httpx  # an extra: only asking a server needs it
+    chat = Chat("teacher", teacher.url, teacher.model, spent=teacher.tokens)
 
-    with httpx.Client(base_url=teacher.url, headers=headers, timeout=600) as client:
+    def verified(row: Transition) -> str | None:
+        prompt = recipe.asked(config, row)
+        texts = (text for _ in range(teacher.samples) for text in chat.ask(prompt))
+        return _first_right(texts, row, config, recipe, teacher)
 
-        def verified(row: Transition) -> str | None:
-            prompt = recipe.asked(config, row)
-            texts = (_ask(client, teacher, prompt) for _ in range(teacher.samples))
-            return _first_right(texts, row, config, recipe, teacher)
-
-        pool = ThreadPoolExecutor(teacher.at_once)
-        try:
-            yield from zip(rows, pool.map(verified, rows), strict=True)
-        finally:
-            pool.shutdown(cancel_futures=True)  # a stop or a fault must not send the requests that still wait
+    pool = ThreadPoolExecutor(teacher.at_once)
+    try:
+        yield from zip(rows, pool.map(verified, rows), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)  # a stop or a fault must not send the requests that still wait
 
 
 def _first_right(
     texts: Iterable[str], row: Transition, config: Config, recipe: RowsRecipe, teacher: Teacher
 ) -> str | None:
     return next((text for text in texts if recipe.graded(config, row, text) >= teacher.least), None)
-
-
-def _ask(client: Any, teacher: Teacher, prompt: str) -> str:
-    """A text of the teacher's: its thinking to the end mark, where the server gives it apart, then its answer. A server
-    that is busy or does not answer is asked again."""
-    import httpx
-
-    request = {"model": teacher.model, "messages": [{"role": "user", "content": prompt}]}
-    fault: Exception | None = None
-    for wait in (0.0, *(WAIT * 2**n for n in range(TRIES - 1))):
-        time.sleep(wait)
-        try:
-            reply = client.post("chat/completions", json=request).raise_for_status().json()
-            message = reply["choices"][0]["message"]
-            thought, answer = message.get("reasoning_content"), message["content"] or ""
-        except (httpx.HTTPError, ValueError, LookupError) as error:
-            fault, code = error, getattr(getattr(error, "response", None), "status_code", 0)
-            if isinstance(error, httpx.TransportError) or code == 429 or code >= 500:
-                continue
-            break
-        teacher.tokens.append(int((reply.get("usage") or {}).get("total_tokens", 0)))
-        return f"{thought}\n</think>\n\n{answer}" if thought else answer
-    raise InputError(
-        f"teacher {teacher.model} at {client.base_url}: expected a chat completion, got {type(fault).__name__}: "
-        f"{str(fault).partition(chr(10))[0]}; check --url, --model and OPENAI_API_KEY"
-    ) from fault

@@ -75,6 +75,8 @@ def _check_rl(config: Config) -> None:
     for name, least in (("prompts", 1), ("group", 2), ("minibatches", 1)):
         if (got := getattr(config.rl, name)) < least:
             raise InputError(f"rl.{name}: expected at least {least}, got {got}; raise it, or set rl.steps=0")
+    if config.rl.advantage == "max@k" and not 1 <= config.rl.best_of < config.rl.group:
+        raise InputError(f"rl.best_of: expected 1 to {config.rl.group - 1}, below rl.group, got {config.rl.best_of}")
     if config.rl.temperature <= 0:
         raise InputError(f"rl.temperature: expected more than 0, got {config.rl.temperature}; RL learns from samples")
     seeds = config.rl.seeds

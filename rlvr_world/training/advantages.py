@@ -5,6 +5,7 @@ Shapes: B = prompts in the batch, G = rollouts of each prompt (the group), N = r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-Normalise = Literal["group", "batch", "none"]
+Normalise = Literal["group", "batch", "none", "max@k"]
 Aggregation = Literal["sequence", "token", "constant"]
 EPSILON = 1e-6
 REVISITED = 0.1
@@ -38,12 +39,23 @@ def drawn_by_spread(spreads: Sequence[float | None], count: int, seed: Sequence[
     return [int(i) for i in np.resize(np.argsort(clocks, kind="stable"), count)]
 
 
-def group_advantages(rewards_BG: Tensor, normalise: Normalise = "group") -> Tensor:
+def max_at_k(rewards_BG: Tensor, k: int) -> Tensor:
+    """The expected best of k draws from each group, float64 [B]: the mean of the maximum over all its subsets of k,
+    unbiased where the rollouts are independent (pass@k: Chen et al., arXiv 2107.03374). Needs 1 <= k <= G."""
+    ordered, size = rewards_BG.double().sort(dim=1).values, rewards_BG.shape[1]
+    subsets = [math.comb(i, k - 1) / math.comb(size, k) for i in range(size)]  # share in which the i-th is the best
+    return ordered @ torch.tensor(subsets, dtype=torch.float64, device=ordered.device)
+
+
+def group_advantages(rewards_BG: Tensor, normalise: Normalise = "group", k: int = 1) -> Tensor:
     """How much better each rollout did than its group; float32 [B, G], every token of a rollout shares it.
 
     ``group``   (r - mean) / (std + 1e-6) within the group: GRPO (arXiv 2402.03300, eq. 4), and what RLVR-World ran.
     ``batch``   r - mean of the group, divided by the std of all rewards of the batch.
     ``none``    r - mean of the group: Dr. GRPO (arXiv 2503.20783).
+    ``max@k``   G (max@k of the group - max@k of the others), divided by its own std in the group: what the best of k
+                draws gains by this one (pass@k for 0/1 rewards), an unbiased gradient but for the division, as PKPO's
+                (arXiv 2505.15201) with the others as baseline. k = 1 is ``group``; needs k < G.
 
     The standard deviation divides by n - 1, as in verl and TRL (which adds 1e-4). Groups of equal rewards get
     exactly 0, which rounding would make small advantages.
@@ -56,10 +68,14 @@ def group_advantages(rewards_BG: Tensor, normalise: Normalise = "group") -> Tens
         raise ValueError("rewards must be finite numbers")
     rewards = rewards_BG.double()
     advantages = rewards - rewards.mean(dim=1, keepdim=True)
-    if normalise not in ("group", "batch", "none"):
-        raise ValueError(f"normalise is group, batch or none, got {normalise!r}")
+    if normalise == "max@k":
+        size = rewards.shape[1]
+        without = [max_at_k(torch.cat([rewards[:, :i], rewards[:, i + 1 :]], dim=1), k) for i in range(size)]
+        advantages = rewards = size * (max_at_k(rewards, k)[:, None] - torch.stack(without, dim=1))
+    elif normalise not in ("group", "batch", "none"):
+        raise ValueError(f"normalise is group, batch, none or max@k, got {normalise!r}")
     if normalise != "none":
-        deviation = rewards.std(dim=1, keepdim=True) if normalise == "group" else rewards.std()
+        deviation = rewards.std() if normalise == "batch" else rewards.std(dim=1, keepdim=True)
         advantages = advantages / (deviation + EPSILON)
     return advantages.masked_fill(zero_variance(rewards_BG)[:, None], 0.0).to(torch.float32)
 

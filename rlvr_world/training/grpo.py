@@ -162,7 +162,7 @@ class GRPO:
             return
         rollouts, flat_B = [pending.groups[b] for b in batch.tolist()], flat_B[batch]
         drop = config.drop_zero_variance and not config.kl and not config.entropy
-        advantages_BG = group_advantages(pending.rewards_BG[batch], config.advantage)
+        advantages_BG = group_advantages(pending.rewards_BG[batch], config.advantage, config.best_of)
         longest = max(sum(s.max_tokens for s in g[0].script.tail if isinstance(s, Write)) for g in rollouts)
         for part in torch.arange(len(rollouts)).chunk(config.minibatches):
             lengths_N = torch.tensor([int(r.sampled.sum()) for b in part.tolist() for r in rollouts[b]])

@@ -22,8 +22,8 @@ from rlvr_world.domains.web_page.rows import read_rows as read_pages
 from rlvr_world.errors import InputError
 from rlvr_world.models.loading import create_model, save_model
 from rlvr_world.models.text_tokenizer import train_text_tokenizer
+from rlvr_world.recipes import chat as module
 from rlvr_world.recipes import find
-from rlvr_world.recipes import teacher as module
 from rlvr_world.recipes.teacher import Teacher as Asked
 from rlvr_world.recipes.teacher import teach
 from rlvr_world.training.learner import Learner
@@ -111,7 +111,7 @@ def test_only_changed_rows_are_asked_and_only_verified_answers_kept(server: str,
 
 
 def test_a_server_that_refuses_is_a_sentence(server: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"teacher r2 at .*404.*check --url"):
+    with pytest.raises(InputError, match=r"teacher r2 at .*404.*check the url"):
         teach(config(tmp_path), tmp_path / "kept.jsonl", Asked("r2", server))
 
 

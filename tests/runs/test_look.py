@@ -62,6 +62,7 @@ TEXT_SETTINGS = {
     "data.max_response=0": "data.max_response: expected at least 1, got 0",
     "sft.reasoning=true": "data.reasoning_column: expected a column of row files with sft.reasoning=true, got ''",
     "guards.limits=eval/overall/exact>=0.1": "rl.eval_every: expected more than 0 with a limit on eval/..., got 0",
+    "rl.advantage=max@k rl.group=4": "rl.best_of: expected 1 to 3, below rl.group, got 4",
     "guards.collapse=rollback": "rl.eval_every: expected more than 0 with guards.collapse=rollback",
 }
 ROWS = {

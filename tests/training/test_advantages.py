@@ -1,7 +1,16 @@
+from collections.abc import Sequence
+from itertools import combinations, product
+
 import pytest
 import torch
 
-from rlvr_world.training.advantages import drawn_by_spread, group_advantages, rollout_weights, zero_variance
+from rlvr_world.training.advantages import (
+    drawn_by_spread,
+    group_advantages,
+    max_at_k,
+    rollout_weights,
+    zero_variance,
+)
 
 
 def test_advantages_worked_out_by_hand() -> None:
@@ -16,7 +25,54 @@ def test_advantages_worked_out_by_hand() -> None:
     torch.testing.assert_close(group_advantages(rewards, "batch"), centred / 1.246423, atol=3e-6, rtol=0)
 
 
-@pytest.mark.parametrize("normalise", ["group", "batch", "none"])
+def best(group: Sequence[float], k: int) -> float:
+    """The mean of the maximum over all subsets of k."""
+    return sum(map(max, subsets := list(combinations(group, k)))) / len(subsets)
+
+
+def test_the_best_of_k_is_the_mean_over_all_subsets() -> None:
+    rewards = [[0.1, 0.9, 0.4, 0.4, 0.7], [0.0, 0.0, 1.0, 0.0, 0.0]]
+    for k in range(1, 6):
+        expected = torch.tensor([best(group, k) for group in rewards], dtype=torch.float64)
+        torch.testing.assert_close(max_at_k(torch.tensor(rewards, dtype=torch.float64), k), expected)
+
+
+def test_the_advantage_of_the_best_of_k_is_what_a_rollout_adds_to_it() -> None:
+    group = [0.1, 0.9, 0.4, 0.4, 0.7]
+    for k in range(1, 5):
+        gains = torch.tensor([best(group, k) - best(group[:i] + group[i + 1 :], k) for i in range(5)])
+        told = group_advantages(torch.tensor([group]), "max@k", k)[0]
+        torch.testing.assert_close(told, gains / gains.std(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        group_advantages(torch.tensor([group]), "max@k", 1),
+        group_advantages(torch.tensor([group])),
+        atol=1e-5,
+        rtol=0,
+    )
+    many_right = torch.tensor([[1.0, 1.0, 1.0, 0.0, 0.0]])
+    torch.testing.assert_close(group_advantages(many_right, "max@k", 3), torch.zeros(1, 5))
+
+
+def test_it_is_the_gradient_of_the_expected_best_of_k() -> None:
+    """Before it is divided: over all draws of groups of 3 from a policy over three outcomes, k = 2."""
+    logits = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64, requires_grad=True)
+    rewards, n, k = (0.2, 0.5, 1.0), 3, 2
+    logps = logits.log_softmax(0)
+    expected = sum(
+        logps[list(pick)].sum().exp() * max(rewards[i] for i in pick) for pick in product(range(3), repeat=k)
+    )
+    [wanted] = torch.autograd.grad(expected, logits, retain_graph=True)
+    found = torch.zeros(3, dtype=torch.float64)
+    for pick in product(range(3), repeat=n):
+        group = [rewards[i] for i in pick]
+        gains = [n * (best(group, k) - best(group[:i] + group[i + 1 :], k)) for i in range(n)]
+        loss = sum(gain * logps[i] / n for gain, i in zip(gains, pick, strict=True))
+        [gradient] = torch.autograd.grad(loss, logits, retain_graph=True)
+        found += logps[list(pick)].sum().exp().detach() * gradient
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("normalise", ["group", "batch", "none", "max@k"])
 def test_equal_rewards_teach_exactly_nothing(normalise: str) -> None:
     # The mean of ten float32 0.27 is not 0.27: without care, rounding over epsilon becomes an advantage.
     rewards = torch.full((2, 10), 0.27)

@@ -76,12 +76,16 @@ def build_prompt(state: PageState, action: str, style: Style, kept: Collection[i
     page = "\n".join([state.page.tabs, *lines] if state.page.tabs else lines)
     if style == "compact":
         return f"{page}\n{_compact_action(action, state.page, acted)}\n"
-    verb = action.partition(" where [")[0]
-    where = "" if acted is None else f" where [{state.page.nodes[acted].id}] is {state.page.nodes[acted].text}"
     return (
         f"{INSTRUCTIONS}\nURL: {state.url}\nOBJECTIVE: {state.goal}\nPREVIOUS ACTION: {state.previous or 'None'}\n"
-        f"CURRENT OBSERVATION:\n{page}\n\nCURRENT ACTION: {verb}{where}\n"
+        f"CURRENT OBSERVATION:\n{page}\n\nCURRENT ACTION: {told_action(state.page, action)}\n"
     )
+
+
+def told_action(page: Page, action: str) -> str:
+    """The action with the element that it names: ``click [12] where [12] is link 'Cart'``."""
+    acted, verb = acted_node(page, action), action.partition(" where [")[0]
+    return verb if acted is None else f"{verb} where [{page.nodes[acted].id}] is {page.nodes[acted].text}"
 
 
 def page_lines(page: Page, style: Style, acted: int | None) -> list[str]:

@@ -293,7 +293,8 @@ def test_collecting_goes_on_where_it_stopped_and_the_same_spec_gives_the_same_ro
 
 def test_an_app_of_an_infinity_checkout_is_served_on_loopback(tmp_path: Path):
     (tmp_path / "index.html").write_text("<title>App</title><button>Star</button>")
-    (tmp_path / "real-tasks.json").write_text('[{"id": "e1", "instruction": "Star it."}]')
+    (tmp_path / "real-tasks.json").write_text('[{"id": "e1", "instruction": "Star it.", "verify": "e1.py"}]')
+    (tmp_path / "e1.py").write_text("def verify(url):\n    return True, 'starred'\n")
     (tmp_path / "server.py").write_text(
         "import http.server\nclass AppHandler(http.server.SimpleHTTPRequestHandler):\n"
         "    def do_POST(self):\n        open('reset', 'a').write(self.path)\n"
@@ -303,6 +304,7 @@ def test_an_app_of_an_infinity_checkout_is_served_on_loopback(tmp_path: Path):
     rows = read(collect_rows(spec, tmp_path / "rows"))
     assert [(row["goal"], row["seed"]) for row in rows] == [("Star it.", 0), ("Star it.", 1)]
     assert "button 'Star'" in rows[0]["observation"]
+    assert [(row["reward"], row["done"]) for row in rows] == [(1.0, True)] * 2
     assert (tmp_path / "reset").read_text() == "/api/reset" * 2
 
 

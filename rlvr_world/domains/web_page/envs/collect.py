@@ -74,7 +74,7 @@ def _content(spec: BrowserSpec) -> tuple[Any, ...]:
         return fields, Path(spec.login).expanduser().read_text() if spec.login else ""
     if spec.site != "miniwob":
         path = Path(spec.path).expanduser()
-        parts = (part for kind in ("html", "css", "js") for part in path.rglob(f"*.{kind}") if part.is_file())
+        parts = (p for p in path.rglob("*") if p.suffix in (".html", ".css", ".js", ".json", ".py") and p.is_file())
         pages = {str(part.relative_to(path)): hashlib.sha256(part.read_bytes()).hexdigest() for part in parts}
         return fields, "with frames", str(path.resolve()), pages
     return fields, spec.tasks or MINIWOB_TASKS, metadata.version("miniwob")
@@ -147,11 +147,11 @@ async def play(session: Session, site: Site, task: str, seed: int, steps: int) -
             tried |= {"step": len(rows), "url": url, "goal": goal, "observation": page.text, "action": action}
             await session.act(action)
             page = await session.observation()
-            over, reward = await session.run(site.outcome)
+            over, reward = await outcome(session, site, task)
             rows.append(tried | _came(page, session.notes(), reward, over))
     except PageFailure as error:
         notes = "; ".join(filter(None, (session.notes(), str(error))))
-        rows.append(tried | _came(NOTHING, notes, 0, True))
+        rows.append(tried | _came(NOTHING, notes, 0.0, True))
         await session.restart()
     return rows
 
@@ -167,5 +167,11 @@ async def begin(session: Session, site: Site, task: str, seed: int) -> tuple[str
     return goal, page
 
 
+async def outcome(session: Session, site: Site, task: str) -> tuple[bool, float]:
+    """Whether the episode is over, and its reward. Where a program verifies, it is over when that says so."""
+    over, reward = [site.verify(task)] * 2 if site.verify else await session.run(site.outcome)
+    return bool(over), float(reward)
+
+
 def _came(page: Observation, error: str, reward: float, done: bool) -> dict[str, Any]:
-    return {"next_observation": page.text, "error": error, "reward": float(reward), "done": done}
+    return {"next_observation": page.text, "error": error, "reward": reward, "done": done}

@@ -11,7 +11,7 @@ from typing import Any
 from rlvr_world.domains.replayed import Begun, Replayed
 from rlvr_world.domains.scene import MAX_ACTION, AnyText, read_text
 from rlvr_world.domains.web_page.config import BrowserSpec
-from rlvr_world.domains.web_page.envs.collect import begin, opened, tasks_of
+from rlvr_world.domains.web_page.envs.collect import begin, opened, outcome, tasks_of
 from rlvr_world.domains.web_page.envs.explorer import clicks
 from rlvr_world.domains.web_page.envs.session import Session
 from rlvr_world.domains.web_page.envs.sites import PageFailure, Site
@@ -33,6 +33,11 @@ class RealPages(Replayed):
         """Started when the first session is."""
         self._browser = self._browser or self._held.enter_context(_browser(self.spec))
         return self._browser
+
+    def episodes(self) -> list[tuple[str, int]]:
+        """The spec's tasks with its seeds: each task once before one comes again."""
+        seeds = range(self.spec.seed, self.spec.seed + self.spec.episodes)
+        return [(task, seed) for seed in seeds for task in tasks_of(self.spec, self.browser.site)]
 
     def _begin(self, seed: int, options: Mapping[str, Any]) -> Begun:
         site = self.browser.site
@@ -81,9 +86,11 @@ class _Episode:
     """A page that runs; see ``Running``. The next page takes its place."""
 
     def __init__(self, browser: _Browser, task: str, seed: int) -> None:
-        self.browser = browser
+        self.browser, self.task = browser, task
         try:
             goal, page = browser.wait(begin(browser.session, browser.site, task, seed))
+            if browser.site.verify and browser.site.verify(task):
+                raise InputError(f"task {task!r}: its verifier is content before anything is done; leave it out")
         except PageFailure as error:
             browser.wait(browser.session.restart())
             raise InputError(f"task {task!r}, seed {seed}: its page does not open: {error}") from error
@@ -111,9 +118,9 @@ class _Episode:
         session, before = self.browser.session, self.state
         await session.act(action)
         page = await session.observation()
-        over, reward = await session.run(self.browser.site.outcome)
+        over, reward = await outcome(session, self.browser.site, self.task)
         self.state = PageState(page.text, self._url(), before.goal, action)
         told = {"changed": page.text != before.text, "notes": session.notes(), "commands": clicks(page.page)}
-        return float(reward), bool(over), told
+        return reward, over, told
 
     def close(self) -> None: ...

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,6 +71,8 @@ class Site:
     """JavaScript function of the seed that starts an episode on the loaded page; returns the goal, empty for none."""
     outcome: str = "() => [false, 0]"
     """JavaScript function that returns whether the episode is over, and its reward."""
+    verify: Callable[[str], bool] | None = None
+    """Instead of it, whether a task is done as the app's state says. Raises PageFailure."""
     reset: Callable[[], None] = lambda: None
     """Called before an episode. Raises PageFailure."""
     stateless: bool = False
@@ -127,8 +130,9 @@ def infinity(path: Path) -> Iterator[Site]:
                 f"path={path}: expected an app of a WebArena-Infinity checkout, such as CHECKOUT/apps/gmail, "
                 f"got a folder without {name}; give the app's own folder"
             )
-    known = json.loads((path / "real-tasks.json").read_text())
-    tasks = {task["id"]: Task("", task["instruction"]) for task in known}
+    files = [file for kind in ("real", "function") if (file := path / f"{kind}-tasks.json").is_file()]
+    known = {task["id"]: task for file in files for task in json.loads(file.read_text())}
+    tasks = {name: Task("", task["instruction"]) for name, task in known.items()}
     command = [sys.executable, "-c", _SERVE]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=path, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as server:
@@ -138,9 +142,19 @@ def infinity(path: Path) -> Iterator[Site]:
             if not port:
                 raise InputError(f"{path / 'server.py'}: does not start; expected a class AppHandler, as the apps have")
             url = f"http://127.0.0.1:{port}/"
-            yield Site(url, tasks, reset=lambda: _post(url + "api/reset"))
+            verify = partial(_verified, {name: path / task["verify"] for name, task in known.items()}, url)
+            yield Site(url, tasks, reset=lambda: _post(url + "api/reset"), verify=verify)
         finally:
             server.kill()
+
+
+def _verified(programs: Mapping[str, Path], url: str, task: str) -> bool:
+    """What the checkout's own program for a task says of the app's state, which it reads at ``/api/state``."""
+    verify = runpy.run_path(str(programs[task]))["verify"]
+    try:
+        return bool(verify(url.rstrip("/"))[0])
+    except Exception as error:
+        raise PageFailure(f"the verifier of {task} failed: {type(error).__name__}: {error}") from error
 
 
 def _post(url: str) -> None:
