@@ -43,9 +43,8 @@ class VideoRecipe(Recipe):
     def splits(self, config: Config) -> Splits:
         from torch.utils.data import ConcatDataset
 
-        from rlvr_world.domains.row_files import left_out
         from rlvr_world.domains.video.augmentation import Jittered
-        from rlvr_world.domains.video.splits import held_out_clips, parts, training_clips
+        from rlvr_world.domains.video.splits import counted, held_out_clips, parts, training_clips
 
         data: VideoConfig = config.data
         found = parts(data)
@@ -57,7 +56,7 @@ class VideoRecipe(Recipe):
             versions: list[Any] = [train, *(training_clips(data, copy, config.seed) for copy in copies)]
             sft = ConcatDataset(versions)
         valid, test = (held_out_clips(data, found[name], config.seed) for name in ("valid", "test"))
-        return Splits(sft, train, valid, test, left_out=left_out(found.skipped, "episodes"))
+        return Splits(sft, train, valid, test, left_out=counted(found, (train, valid, test)))
 
     def check_config(self, config: Config) -> None:
         data: VideoConfig = config.data

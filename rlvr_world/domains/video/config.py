@@ -77,6 +77,9 @@ class VideoConfig:
     horizon: int = what(1, "predicted frames", "frames")
     frame_skip: int = what(5, "steps from one frame to the next; their actions go together", "steps")
     action_pool: int = what(1, "steps whose actions are given as their mean; 1 gives each", "steps")
+    short: Literal["drop", "pad"] = what(
+        "drop", "episodes shorter than a clip: left out and counted; or their last frame and action again (published)"
+    )
     train_every: int = what(1, "steps from the start of one training clip to the next", "steps")
     test_every: int = what(0, "the same for validation and test; 0 takes one clip an episode, as published", "steps")
     action_bins: int = what(256, "bins of an action's field", "bins")
