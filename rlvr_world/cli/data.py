@@ -58,8 +58,7 @@ def _inspect(args: argparse.Namespace) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    which = (args.max_episodes, args.camera, args.workers)
-    new, absent = convert_rlds(args.source, args.dataset, args.folder, *which)
+    new, absent = convert_rlds(args.source, args.dataset, args.folder, args.max_episodes, args.camera, args.workers)
     print(f"{args.folder}: {new} new episodes" + (f"; {absent} lie in files that are not there" if absent else ""))
 
 

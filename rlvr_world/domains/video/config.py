@@ -77,9 +77,7 @@ class VideoConfig:
     horizon: int = what(1, "predicted frames", "frames")
     frame_skip: int = what(5, "steps from one frame to the next; their actions go together", "steps")
     action_pool: int = what(1, "steps whose actions are given as their mean; 1 gives each", "steps")
-    short: Literal["drop", "pad"] = what(
-        "drop", "episodes shorter than a clip: left out and counted; or their last frame and action again (published)"
-    )
+    short: Literal["drop", "pad"] = what("drop", "episodes shorter than a clip: left out, or padded (published)")
     train_every: int = what(1, "steps from the start of one training clip to the next", "steps")
     test_every: int = what(0, "the same for validation and test; 0 takes one clip an episode, as published", "steps")
     action_bins: int = what(256, "bins of an action's field", "bins")
@@ -94,6 +92,10 @@ class VideoConfig:
     proprio: bool = what(False, "predict proprioception too, in bins like an action's")
     skip_blocks: bool = what(False, "patches whose token is that of the frame before keep its pixels")
     jittered: int = what(0, "copies of the training episodes in other colours, for likelihood training", "copies")
+    encode: Literal["float32", "bfloat16"] = what(
+        "float32",
+        "numbers that frames are encoded in; bfloat16 is faster on GPUs and changes tokens: it is said how many",
+    )
     tokenizer: VisualTokenizerConfig = field(default_factory=VisualTokenizerConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     lpips: Literal["none", "vgg", "alex"] = what("vgg", "trunk of LPIPS, in training, reward and results")

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 import struct
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,8 @@ from rlvr_world.system.progress import track
 
 CYCLE, BLOCK = 16, 16
 """tensorflow_datasets reads so many files side by side, and so many episodes of one before it goes on to the next."""
-PICTURES = (b"\xff\xd8", b"\x89PNG")
-"""What JPEG and PNG begin with."""
+PICTURES = (b"\xff\xd8", b"\x89PNG")  # JPEG, PNG
 OBSERVED = "steps/observation/"
-Fields = dict[str, Any]
-"""Of an episode, by path: a list of byte strings, or an array float32 or int64."""
-Job = tuple[str, dict[int, Path], str]
-"""A file, which episodes of it go where, and the camera."""
 
 
 def convert(
@@ -44,47 +39,43 @@ def convert(
     ``source``: the folder (or gs:// address) that holds ``<dataset>/<version>``, the highest of which is taken.
     ``camera``: which picture, in a folder ``<dataset>-<camera>``; empty takes ``image`` or the only one.
     ``max_episodes``: at most so many over all splits, also of those that are there; 0 takes all. Files that exist are
-    left as they are, so that the same command goes on where it was stopped. ``workers``: processes, 0 for one a CPU.
-    Raises InputError for an unknown data set, and for an episode without the pictures or actions, by its number.
+    not made again. ``workers``: processes, 0 for one a CPU. Raises InputError for an unknown data set, and for an
+    episode without the pictures or actions.
     """
     if source.startswith("gs://"):
         import gcsfs  # noqa: F401  (missing, it names the extra)
     fs, root = fsspec.core.url_to_fs(os.path.expanduser(source))
     versions = fs.glob(f"{root}/{dataset}/*/dataset_info.json")
     if not versions:
-        wanted = "a folder of a version with dataset_info.json and .tfrecord files"
-        raise InputError(f"{source}/{dataset}: expected {wanted}, found none; check the folder and the name")
+        raise InputError(f"{source}/{dataset}: expected <version>/dataset_info.json, found none; check folder and name")
     newest = str(max(versions, key=lambda file: [int(n) for n in file.split("/")[-2].split(".") if n.isdigit()]))
     folder = newest.rsplit("/", 1)[0]
     target = out / (f"{dataset}-{camera.replace('/', '-')}" if camera else dataset)
     target.mkdir(parents=True, exist_ok=True)
-    there, missing = {name.rsplit("/", 1)[-1] for name in fs.ls(folder, detail=False)}, 0
-    jobs: list[Job] = []
-    for name, episodes in _shards(json.loads(fs.cat_file(newest)), newest, target, max_episodes):
-        if name in there:
-            jobs.append((fs.unstrip_protocol(f"{folder}/{name}"), episodes, camera))
-        else:
-            missing += len(episodes)
-    return sum(_worked(jobs, workers or os.cpu_count() or 1, dataset)), missing
+    there = {name.rsplit("/", 1)[-1] for name in fs.ls(folder, detail=False)}
+    wanted = _wanted(json.loads(fs.cat_file(newest)), newest, target, max_episodes)
+    jobs = [(fs.unstrip_protocol(f"{folder}/{name}"), wanted[name], camera) for name in sorted(wanted.keys() & there)]
+    missing = sum(len(wanted[name]) for name in wanted.keys() - there)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=spawn) as pool:
+        counts = (map if workers == 1 else pool.map)(_convert_file, jobs)
+        return sum(next(counts) for _ in track(jobs, f"converting {dataset}", "files")), missing
 
 
-def _shards(info: Any, where: str, target: Path, most: int) -> Iterator[tuple[str, dict[int, Path]]]:
-    """The record files that are needed: name, and by place in it the episodes that are not yet written."""
-    left = most or 2**62
+def _wanted(info: Any, where: str, target: Path, most: int) -> dict[str, dict[int, Path]]:
+    """By name of a record file, and by place in it, the episodes that are not yet written."""
     try:
-        splits = {split["name"]: [int(n) for n in split["shardLengths"]] for split in info["splits"]}
-        name = str(info["name"])
+        name, splits = info["name"], {one["name"]: [int(n) for n in one["shardLengths"]] for one in info["splits"]}
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{where}: expected name, splits and their shardLengths; download it again") from None
-    for split, lengths in sorted(splits.items()):
-        wanted: dict[int, dict[int, Path]] = {}
-        for number, (shard, place) in enumerate(interleaved(lengths)[:left]):
-            file = target / f"{split}_eps_{number:08d}.npz"
-            if not file.exists():
-                wanted.setdefault(shard, {})[place] = file
-        left -= min(left, sum(lengths))
-        for shard, files in sorted(wanted.items()):
-            yield f"{name}-{split}.tfrecord-{shard:05d}-of-{len(lengths):05d}", files
+    every = ((split, at) for split, lengths in sorted(splits.items()) for at in enumerate(interleaved(lengths)))
+    found: dict[str, dict[int, Path]] = {}
+    for split, (number, (shard, place)) in islice(every, most or None):
+        file = target / f"{split}_eps_{number:08d}.npz"
+        if not file.exists():
+            of = f"{name}-{split}.tfrecord-{shard:05d}-of-{len(splits[split]):05d}"
+            found.setdefault(of, {})[place] = file
+    return found
 
 
 def interleaved(lengths: Sequence[int]) -> list[tuple[int, int]]:
@@ -100,23 +91,9 @@ def interleaved(lengths: Sequence[int]) -> list[tuple[int, int]]:
     return order
 
 
-def _worked(jobs: Sequence[Job], workers: int, label: str) -> Iterator[int]:
-    """How many episodes each file gave."""
-    pool: Executor = ThreadPoolExecutor(1)
-    if min(workers, len(jobs)) > 1:
-        pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=multiprocessing.get_context("spawn"))
-    with pool:
-        try:
-            finished = as_completed([pool.submit(_convert_file, *job) for job in jobs])
-            for _ in track(jobs, f"converting {label}", "files"):
-                yield next(finished).result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-def _convert_file(url: str, wanted: dict[int, Path], camera: str) -> int:
-    """A record is its size, a checksum, an episode and a checksum; checksums are not looked at."""
+def _convert_file(job: tuple[str, dict[int, Path], str]) -> int:
+    """Some episodes of a file. A record is size, checksum, episode and checksum; checksums are not looked at."""
+    url, wanted, camera = job
     with fsspec.open(url, "rb") as stream:
         at, end = 0, stream.seek(0, io.SEEK_END)
         for place in range(max(wanted) + 1):
@@ -133,9 +110,9 @@ def _convert_file(url: str, wanted: dict[int, Path], camera: str) -> int:
     return len(wanted)
 
 
-def _fields(record: bytes, where: str) -> Fields:
-    """The features of a ``tf.train.Example``, as they lie on the wire."""
-    found: Fields = {}
+def _fields(record: bytes, where: str) -> dict[str, Any]:
+    """The features of a ``tf.train.Example``, by path: lists of byte strings, arrays float32 or int64."""
+    found: dict[str, Any] = {}
     try:
         for _, features in _parts(memoryview(record)):
             for _, entry in _parts(features):
@@ -180,10 +157,10 @@ _READ: dict[int, Any] = {1: list, 2: lambda values: np.frombuffer(b"".join(value
 """What a feature holds: byte strings, floats or integers."""
 
 
-def _arrays(fields: Fields, camera: str, where: str) -> tuple[np.ndarray, np.ndarray]:
+def _arrays(fields: dict[str, Any], camera: str, where: str) -> tuple[np.ndarray, np.ndarray]:
     """The frames, uint8 [T, H, W, 3], and the actions, float32 [T, A], of one episode; of several fields of an action
     those first that come first in the alphabet."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     pictured = [k for k, of in fields.items() if isinstance(of, list) and of and bytes(of[0]).startswith(PICTURES)]
     cameras = [key.removeprefix(OBSERVED) for key in pictured if key.startswith(OBSERVED)]
@@ -193,7 +170,7 @@ def _arrays(fields: Fields, camera: str, where: str) -> tuple[np.ndarray, np.nda
         raise InputError(f"{where}: expected the pictures steps/observation/{name}, found {known}; see --camera")
     try:
         images = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in fields[OBSERVED + name]]
-    except (OSError, UnidentifiedImageError) as error:
+    except OSError as error:
         raise InputError(f"{where}: a picture of {name} does not decode ({error}); download the file again") from None
     keys = sorted((key for key in fields if f"{key}/".startswith("steps/action/")), key=lambda key: key.split("/"))
     rows = [fields[key] for key in keys]

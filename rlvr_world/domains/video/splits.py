@@ -159,8 +159,7 @@ class Clips(Sequence[Transition]):
         self._place = {episode: place for place, episode in enumerate(chosen)}
         span = (window.frames - 1) * window.frame_skip + 1
         starts = [np.arange(0, max(episodes.lengths[e] - span + 1, int(window.pad)), every) for e in chosen]
-        self.without = sum(not len(each) for each in starts)
-        """Episodes that are too short for a window."""
+        self.without = sum(not len(each) for each in starts)  # episodes
         # One row a window: episode, start, and the far context frame, or -1 for the one that the clip's id draws.
         rows = [np.stack(np.broadcast_arrays(e, each, -1), 1) for e, each in zip(chosen, starts, strict=True)]
         self._windows_N3 = np.concatenate([np.empty((0, 3), np.int32), *rows]).astype(np.int32)
@@ -229,11 +228,9 @@ def held_out_clips(data: VideoConfig, part: Part, seed: int) -> Clips:
 
 
 def _clips(data: VideoConfig, part: Part, every: int, seed: int) -> Clips:
-    (episodes, chosen), single = part, data.kind == "single_step"
+    (episodes, chosen), single, pad = part, data.kind == "single_step", data.short == "pad"
     context, back = (data.context, None) if single else (1, data.context_back)
-    window = Window(
-        context, data.horizon, data.frame_skip, back, data.action_pool, data.action_dims, data.short == "pad"
-    )
+    window = Window(context, data.horizon, data.frame_skip, back, data.action_pool, data.action_dims, pad)
     clips = Clips(episodes, chosen, window, every, seed)
     if not len(clips):
         wanted = f"a clip of {context + data.horizon} frames, {data.frame_skip} steps apart"

@@ -162,7 +162,7 @@ def test_wrong_episodes_are_named(tmp_path: Path, wrong: str) -> None:
 
 
 def test_wrong_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="absent: expected a folder of a version with dataset_info"):
+    with pytest.raises(InputError, match="absent: expected <version>/dataset_info"):
         convert(str(tmp_path), "absent", tmp_path / "out")
     folder = write(tmp_path)
     file = next(folder.glob("*-train.tfrecord-00002-of-00003"))
