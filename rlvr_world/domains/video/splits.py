@@ -68,7 +68,7 @@ def parts(data: VideoConfig) -> Parts:
 def _unread(data: VideoConfig, episodes: Episodes) -> dict[int, str]:
     """What is wrong with episodes that do not read, by number. Each is read whole, frame by frame, and what is found is
     kept under ``data.cache`` for as long as the files stay as they are."""
-    files = sorted(file for file in Path(data.path).rglob("*") if data.path and file.is_file())
+    files = sorted(file for file in Path(data.path).expanduser().rglob("*") if data.path and file.is_file())
     states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     about = [data.source, data.path, data.camera, episodes.name, *episodes.ids, *states]
     kept = Path(data.cache).expanduser() / f"faults-{_hash(json.dumps(about)):016x}.json"
