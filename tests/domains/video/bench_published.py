@@ -137,9 +137,8 @@ def reading() -> None:
         np.savez_compressed(folder / f"train_eps_{number:08d}.npz", image=noisy, action=np.zeros((43, 13)))
     episodes, size = open_episodes("npz", folder), (256, 320)
     segments = Segments(episodes, range(16), size, 1, find("rt1_single").config().data.tokenizer, 0)
-    print(
-        f"a batch of tokenizer training, 16 x 8 frames: {timed(lambda: segments(0), time.process_time):.1f} s, made beside the step"
-    )
+    batch = timed(lambda: segments(0), time.process_time)
+    print(f"a batch of tokenizer training, 16 x 8 frames: {batch:.1f} s, made beside the step")
     cache = TokenCache(CompressiveTokenizer(), size, folder)
     jittered = Jittered(episodes, 1)
     keys = [(0, max(0, start - 7), *range(start, start + 8)) for start in range(28)]
