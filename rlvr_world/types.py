@@ -79,6 +79,8 @@ class Write:
     """Legal token ids; None means the whole vocabulary."""
     target: tuple[int, ...] | None = None
     """What likelihood training has the model write here, stop token included; None when unknown."""
+    guess: tuple[int, ...] = field(default=(), compare=False)
+    """Tokens that may well come, as of the frame before: drawing is faster where they do, and draws the same."""
 
 
 @dataclass(frozen=True)

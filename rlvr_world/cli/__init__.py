@@ -34,7 +34,7 @@ EXTRAS = {
     "gym_pusht": "pusht",
     "mujoco": "mujoco",
     "metaworld": "metaworld",
-    "tensorflow_datasets": "rlds",
+    "gcsfs": "rlds",
     "playwright": "web",
     "miniwob": "web",
     "scipy": "web",

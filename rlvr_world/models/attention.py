@@ -26,7 +26,7 @@ from rlvr_world.models.head import Model
 
 NAME = "shared_prefix"
 BLOCK = 128
-"""Tokens of a row from which the GPU's kernel is worth the seconds that it takes to compile: one of its blocks."""
+"""Queries, and keys, of a block that the GPU's kernel computes or skips; it is worth compiling for rows as long."""
 
 
 @dataclass(frozen=True)
@@ -115,10 +115,6 @@ class TreeLayout:
                         queries[q, -(-begin // size) : end // size] += last - first
                     seen[q, first // size : -(-last // size)] |= last > first
         return seen, queries == size
-
-
-BLOCK = 128
-"""Queries, and keys, of a block that the kernel computes or skips."""
 
 
 def _numbered(table: Tensor) -> tuple[Tensor, Tensor]:

@@ -37,6 +37,11 @@ def compute_dtype(precision: Literal["auto", "float32", "bfloat16"], device: tor
     return torch.bfloat16 if fast else torch.float32
 
 
+def shown_in(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
+    """What frames are decoded and looked at in: on GPUs as the model, since no token depends on it."""
+    return compute_dtype(precision, device) if device.type == "cuda" else torch.float32
+
+
 def _cpu_multiplies_bfloat16() -> bool:
     info = Path("/proc/cpuinfo")
     return info.is_file() and any(flag in info.read_text() for flag in ("amx_bf16", "avx512_bf16"))

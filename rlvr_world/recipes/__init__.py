@@ -155,7 +155,7 @@ class Recipe(ABC):
         return config
 
     def prepare(self, config: Config, splits: Splits, world: Path, run: Path) -> None:  # noqa: B027
-        """What else has to stand in the run folder before there can be a model."""
+        """What else has to stand in the run folder before there can be a model; all ranks come here together."""
 
     def check_data(self, config: Config, domain: Domain) -> None:  # noqa: B027
         """Raises InputError where the rows are not of the kind that the model was trained on."""

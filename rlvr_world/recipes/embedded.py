@@ -40,8 +40,8 @@ def collect(name: str, spec: Any, folder: Path) -> Path:
     return episodes.collect(name, spec, folder)
 
 
-def convert_rlds(source: str, dataset: str, folder: Path, max_episodes: int) -> int:
-    """Rewrite RLDS episodes as .npz files; how many are new."""
+def convert_rlds(source: str, dataset: str, folder: Path, *which: Any) -> tuple[int, int]:
+    """Rewrite RLDS episodes as .npz files; how many are new, and how many lie in files that are not there."""
     from rlvr_world.domains.video.rlds import convert
 
-    return convert(source, dataset, folder, max_episodes)
+    return convert(source, dataset, folder, *which)

@@ -157,6 +157,7 @@ RT1 = VideoConfig(
     width=320,
     context=4,
     frame_skip=1,
+    short="pad",
     action_ranges="minmax",
     jittered=1,
     tokenizer=VisualTokenizerConfig(),

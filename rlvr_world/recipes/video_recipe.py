@@ -18,10 +18,12 @@ from rlvr_world.types import Domain, Finding, Picture, Scene, Score, Transition,
 if TYPE_CHECKING:
     from rlvr_world.domains.video.domain import VideoDomain
     from rlvr_world.domains.video.layout import Codec
+    from rlvr_world.domains.video.segments import Segments
     from rlvr_world.domains.video.token_cache import TokenCache
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
     from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining
+    from rlvr_world.vision.config import VisualTokenizerConfig
     from rlvr_world.vision.lpips import LPIPS
 
 
@@ -43,9 +45,8 @@ class VideoRecipe(Recipe):
     def splits(self, config: Config) -> Splits:
         from torch.utils.data import ConcatDataset
 
-        from rlvr_world.domains.row_files import left_out
         from rlvr_world.domains.video.augmentation import Jittered
-        from rlvr_world.domains.video.splits import held_out_clips, parts, training_clips
+        from rlvr_world.domains.video.splits import counted, held_out_clips, parts, training_clips
 
         data: VideoConfig = config.data
         found = parts(data)
@@ -57,7 +58,7 @@ class VideoRecipe(Recipe):
             versions: list[Any] = [train, *(training_clips(data, copy, config.seed) for copy in copies)]
             sft = ConcatDataset(versions)
         valid, test = (held_out_clips(data, found[name], config.seed) for name in ("valid", "test"))
-        return Splits(sft, train, valid, test, left_out=left_out(found.skipped, "episodes"))
+        return Splits(sft, train, valid, test, left_out=counted(found, (train, valid, test)))
 
     def check_config(self, config: Config) -> None:
         data: VideoConfig = config.data
@@ -94,14 +95,8 @@ class VideoRecipe(Recipe):
         settings = config.data.tokenizer
         if settings.source or config.model.source != "scratch":
             return None
-        return FirstStage(
-            "tokenizer",
-            settings.steps,
-            settings.save_every,
-            settings.eval_every,
-            partial(_visual_tokenizer_training, config),
-            partial(_validate_visual_tokenizer, config),
-        )
+        made, judged = partial(_visual_tokenizer_training, config), partial(_validate_visual_tokenizer, config)
+        return FirstStage("tokenizer", settings.steps, settings.save_every, settings.eval_every, made, judged)
 
     def write_world(self, config: Config, folder: Path, start: Path | None, run: Path) -> Config:
         """The visual tokenizer: the one that the recipe names, that of the start, or the one trained in the run."""
@@ -114,16 +109,19 @@ class VideoRecipe(Recipe):
         return replace(config, data=replace(data, tokenizer=replace(data.tokenizer, source="")))
 
     def prepare(self, config: Config, splits: Splits, world: Path, run: Path) -> None:
-        """The tokens of all clips, and the table of what the visual tokenizer loses."""
+        """The table of what the visual tokenizer loses, and tokens; of training clips where likelihood training will
+        see them all, for else they are made as they are drawn (RL from a published model sees few)."""
         from rlvr_world.domains.video.reconstruction import measure_reconstruction
         from rlvr_world.evaluation.intervals import bootstrap
+        from rlvr_world.system import ranks
         from rlvr_world.system.files import write_whole
         from rlvr_world.vision.metrics import FrameMetrics
 
         cache, file = _cache(config, world), run / "tokenizer" / "reconstruction.json"
-        for name in ("sft", "valid", "test"):
+        seen = config.sft.steps * config.sft.batch >= len(splits.sft)
+        for name in ("sft", "valid", "test")[not seen :]:
             cache.build(getattr(splits, name), f"tokens: {name}")
-        if not file.exists():
+        if ranks.first() and not file.exists():
             values, measured = measure_reconstruction(cache, FrameMetrics(_lpips(config)), splits.test)
             metrics = {name: bootstrap(numbers).as_dict() for name, numbers in values.items()}
             file.parent.mkdir(exist_ok=True)
@@ -280,33 +278,29 @@ def _domain(config: Config, codec: Codec, cache: TokenCache) -> VideoDomain:
 
 
 def _visual_tokenizer_training(config: Config) -> VisualTokenizerTraining:
-    from rlvr_world.domains.video.segments import Segments
-    from rlvr_world.domains.video.splits import parts
     from rlvr_world.models.device import check_device, compute_dtype
     from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining, create_visual_tokenizer
 
-    data: VideoConfig = config.data
-    settings, size, device = data.tokenizer, (data.height, data.width), check_device(config.model.device)
-    return VisualTokenizerTraining(
-        create_visual_tokenizer(settings, *size, config.seed).to(device),
-        settings,
-        Segments(*parts(data)["train"], size, data.frame_skip, settings, config.seed, data.fit),
-        _lpips(config),
-        config.seed,
-        compute_dtype(config.model.precision, device),
-    )
+    data, device = config.data, check_device(config.model.device)
+    new = create_visual_tokenizer(data.tokenizer, data.height, data.width, config.seed).to(device)
+    segments, dtype = _segments(config, "train", data.tokenizer), compute_dtype(config.model.precision, device)
+    return VisualTokenizerTraining(new, data.tokenizer, segments, _lpips(config), config.seed, dtype)
 
 
 def _validate_visual_tokenizer(config: Config, stage: VisualTokenizerTraining) -> dict[str, float]:
-    from rlvr_world.domains.video.segments import Segments
-    from rlvr_world.domains.video.splits import parts
     from rlvr_world.vision.metrics import FrameMetrics
 
-    data: VideoConfig = config.data
-    plain = replace(data.tokenizer, jitter=False, crop=1.0)
-    size = (data.height, data.width)
-    held = Segments(*parts(data)["valid"], size, data.frame_skip, plain, config.seed, data.fit)
+    held = _segments(config, "valid", replace(config.data.tokenizer, jitter=False, crop=1.0))
     return stage.validate([held(i) for i in range(VALIDATED)], FrameMetrics(stage.lpips))
+
+
+def _segments(config: Config, part: str, settings: VisualTokenizerConfig) -> Segments:
+    from rlvr_world.domains.video.segments import Segments
+    from rlvr_world.domains.video.splits import parts
+
+    data: VideoConfig = config.data
+    size = (data.height, data.width)
+    return Segments(*parts(data)[part], size, data.frame_skip, settings, config.seed, data.fit)
 
 
 def _lpips(config: Config) -> LPIPS | None:
@@ -314,10 +308,12 @@ def _lpips(config: Config) -> LPIPS | None:
 
 
 def _load_lpips(config: Config) -> LPIPS:
-    from rlvr_world.models.device import check_device
+    from rlvr_world.models.device import check_device, shown_in
     from rlvr_world.vision.lpips_weights import load_lpips
 
-    return load_lpips(config.data.lpips).to(check_device(config.model.device))
+    lpips, device = load_lpips(config.data.lpips), check_device(config.model.device)
+    lpips.trunk.to(shown_in(config.model.precision, device))
+    return lpips.to(device)
 
 
 def _visual_tokenizer(config: Config, *own: Path | None) -> str:
@@ -332,18 +328,22 @@ def _visual_tokenizer(config: Config, *own: Path | None) -> str:
 
 def _cache(config: Config, world: Path | None) -> TokenCache:
     """The frozen visual tokenizer with the tokens it gave: the one that the recipe names, or the model's own."""
-    from rlvr_world.models.device import check_device
-
     data: VideoConfig = config.data
     source = _visual_tokenizer(config, world and world / VISUAL_TOKENIZER)
     kept = Path(data.cache).expanduser() / "tokens" / data.camera.replace("/", "-")  # cameras may begin alike
-    return _opened(source, (data.height, data.width), kept, data.fit, str(check_device(config.model.device)))
+    types = (config.model.device, config.model.precision, data.encode)
+    return _opened(source, (data.height, data.width), kept, data.fit, types)
 
 
 @lru_cache(maxsize=1)
-def _opened(source: str, size: tuple[int, int], kept: Path, fit: str, device: str) -> TokenCache:
+def _opened(source: str, size: tuple[int, int], kept: Path, fit: str, types: tuple[Any, Any, str]) -> TokenCache:
     """Opened once: the fingerprint of a large tokenizer and the index of many tokens take their time."""
+    import torch
+
     from rlvr_world.domains.video.token_cache import TokenCache
+    from rlvr_world.models.device import check_device, shown_in
     from rlvr_world.vision.loading import load_visual_tokenizer
 
-    return TokenCache(load_visual_tokenizer(source).to(device), size, kept, fit)
+    cache = TokenCache(load_visual_tokenizer(source).to(device := check_device(types[0])), size, kept, fit)
+    cache.keeps, cache.encodes, cache.decodes = True, getattr(torch, types[2]), shown_in(types[1], device)
+    return cache

@@ -106,7 +106,8 @@ def _carry_out(run: Run) -> Path:
         _train(run, jobs.first_job(run, first))
     with ranks.first_ahead():
         jobs.write_world(run)
-        run.recipe.prepare(run.config, run.splits, run.world, run.folder)
+    run.recipe.prepare(run.config, run.splits, run.world, run.folder)
+    with ranks.first_ahead():
         base = jobs.base_model(run)
     finals: dict[str, str | Path] = {"base": base}
     for job in jobs.model_jobs(run, base):

@@ -30,8 +30,6 @@ def prefill(model: Model, prompts: list[Tensor], cache: GroupCache) -> Tensor:
 
 GRAPHED = 128
 """Response tokens that one CUDA graph serves."""
-
-
 LOOKS_AT_POSITIONS = {"dynamic", "longrope"}
 """Rotary embeddings that look at positions while they run: what they do is no graph."""
 
@@ -58,29 +56,29 @@ class Reader:
         self.graph: tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor] | None = None
 
     def __call__(self, ids_Nn: Tensor) -> Tensor:
-        """The last hidden state of each row, [N, D]."""
+        """The hidden states of each row, [N, n, D]."""
         cache, n = self.cache, ids_Nn.shape[1]
         cache.begin(n)
         start_N1 = cache.prompt_lengths_B.repeat_interleave(cache.size)[:, None] + cache.length
         positions_Nn = start_N1 + torch.arange(n, device=ids_Nn.device)
         forward = self._replay if self.graphed and n == 1 and ids_Nn.device.type == "cuda" else self._forward
-        hidden_ND = forward(ids_Nn, positions_Nn)
+        hidden_NnD = forward(ids_Nn, positions_Nn)
         cache.length += n
-        return hidden_ND
+        return hidden_NnD
 
     def _forward(self, ids_Nn: Tensor, positions_Nn: Tensor) -> Tensor:
-        return hidden_states(self.model, ids_Nn, positions_Nn, self.cache)[:, -1]
+        return hidden_states(self.model, ids_Nn, positions_Nn, self.cache)
 
     def _replay(self, ids_N1: Tensor, positions_N1: Tensor) -> Tensor:
         wanted = (self.cache.moves, self.cache.seen)
         if self.graph is None or self.serves != wanted:
             self.cache.masked = True  # the mask of every step that the graph serves
             self.graph, self.serves = self._capture(ids_N1.clone(), positions_N1.clone()), wanted
-        graph, ids, positions, hidden_ND = self.graph
+        graph, ids, positions, hidden_N1D = self.graph
         ids.copy_(ids_N1)
         positions.copy_(positions_N1)
         graph.replay()
-        return hidden_ND.clone()
+        return hidden_N1D.clone()
 
     def _capture(self, ids_N1: Tensor, positions_N1: Tensor) -> tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor]:
         """Running a step again writes the same keys and values to the same places: warming up changes nothing."""
@@ -94,5 +92,5 @@ class Reader:
         self.cache.mask = None
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self.graph[0].pool() if self.graph else None):
-            hidden_ND = self._forward(ids_N1, positions_N1)
-        return graph, ids_N1, positions_N1, hidden_ND
+            hidden_N1D = self._forward(ids_N1, positions_N1)
+        return graph, ids_N1, positions_N1, hidden_N1D

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from rlvr_world.errors import InputError
 from rlvr_world.system import ranks
+from rlvr_world.system.ahead import ahead
 from rlvr_world.training.optimizer import TRAINER, Watched, adamw, load_optimizer, save_optimizer, take_step
 from rlvr_world.vision.blocks import VisualTokenizer
 from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
@@ -72,7 +74,7 @@ class VisualTokenizerTraining:
         dtype: torch.dtype = torch.float32,
     ) -> None:
         self.tokenizer, self.config, self.batch_of, self.lpips = tokenizer, config, batch_of, lpips
-        self.seed, self.dtype = seed, dtype
+        self.seed, self.dtype, self._next = seed, dtype, -1
         self.device = next(tokenizer.parameters()).device
         self.optimizer = adamw(tokenizer.parameters(), config.optimizer)
         self.watched: Watched = [(self.optimizer, tokenizer)]
@@ -87,7 +89,10 @@ class VisualTokenizerTraining:
 
     def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:
         """One update of each network; metrics, and the tokens that the frames came to."""
-        parts = [self._own(part) for part in self.batch_of(step).split(self.config.at_once)]
+        if step != self._next:
+            self._batches = ahead(self.batch_of, count(step))
+        self._next = step + 1
+        parts = [self._own(part) for part in next(self._batches).split(self.config.at_once)]
         total = sum(ranks.everyone(sum(map(len, parts))))
         judged = self.discriminator is not None and progress >= self.config.gan_start
         self.tokenizer.train()

@@ -1,5 +1,5 @@
 """Every command of docs/reproduce.md, on small folders of the exact published layout: the hub's cache as it is after
-fetching, checkouts, and RT-1 behind tensorflow_datasets. Only sizes and devices are added to a command."""
+fetching, checkouts, and a folder in the place of RT-1's bucket. Only sizes and devices are added to a command."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ import json
 import re
 import shlex
 import shutil
-import sys
-from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from huggingface_hub import constants
+from PIL import Image
 
 from rlvr_world import cli
 from tests.recipes import published_layout as published
@@ -82,25 +81,25 @@ def place(tmp_path_factory: pytest.TempPathFactory, house_records: Any) -> Path:
     configs = folder / "RLVR-World" / "vid_wm" / "ivideogpt" / "configs" / "vgpt"
     configs.mkdir(parents=True)
     published.action_ranges(configs / "frac_action_ranges.pth")
+    files = [[rt1_episode(0)], [rt1_episode(1), rt1_episode(2)]]
+    published.rlds(folder / "robotics", "fractal20220817_data", "0.1.0", {"train": files})
     return folder
 
 
-class RT1:
-    """What ``tensorflow_datasets`` gives of RT-1: steps with a picture and a dictionary of numbers."""
-
-    info = SimpleNamespace(splits={"train": None})
-    widths = (("base_displacement_vector", 2), ("base_displacement_vertical_rotation", 1), ("world_vector", 3),
-              ("gripper_closedness_action", 1), ("rotation_delta", 3), ("terminate_episode", 3))  # fmt: skip
-
-    def as_dataset(self, split: str) -> Iterator[dict[str, Any]]:
-        for episode in range(3):
-            yield {"steps": self.steps(np.random.default_rng(episode))}
-
-    def steps(self, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
-        for _ in range(10):
-            picture = np.kron(rng.integers(0, 255, (8, 10, 3), np.uint8), np.ones((32, 32, 1), np.uint8))
-            action = {name: rng.uniform(0, 0.003, width).astype(np.float32) for name, width in self.widths}
-            yield {"observation": {"image": picture}, "action": action}
+def rt1_episode(number: int) -> dict[str, Any]:
+    """Ten steps with a picture and a dictionary of numbers."""
+    rng, widths = np.random.default_rng(number), (2, 1, 1, 3, 3, 3)
+    fields = ("base_displacement_vector", "base_displacement_vertical_rotation", "gripper_closedness_action",
+              "rotation_delta", "terminate_episode", "world_vector")  # fmt: skip
+    pictures = []
+    for blocks in rng.integers(0, 255, (10, 8, 10, 3), np.uint8):
+        Image.fromarray(blocks).resize((320, 256), Image.Resampling.NEAREST).save(stream := BytesIO(), "JPEG")
+        pictures.append(stream.getvalue())
+    actions = {name: rng.uniform(0, 0.003, 10 * n).astype(np.float32) for name, n in zip(fields, widths, strict=True)}
+    return {
+        "steps/observation/image": pictures,
+        **{f"steps/action/{name}": numbers for name, numbers in actions.items()},
+    }
 
 
 def test_the_page_has_a_command_of_each_kind() -> None:
@@ -113,10 +112,6 @@ def test_the_page_has_a_command_of_each_kind() -> None:
 def test_every_command_runs(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(place)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(place / "hub"))
-    module = ModuleType("tensorflow_datasets")
-    module.builder_from_directory = lambda builder_dir: RT1()  # type: ignore[attr-defined]
-    module.as_numpy = lambda dataset: dataset  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", module)
     for command in COMMANDS:
         if command.startswith("rlvr-world"):
             code = cli.main(with_sizes(command, place))
@@ -130,6 +125,7 @@ def test_every_command_runs(place: Path, monkeypatch: pytest.MonkeyPatch, capsys
 def with_sizes(command: str, place: Path) -> list[str]:
     """The command for a small machine."""
     _, verb, *given = shlex.split(command)
+    given = [part.replace("gs://gresearch/robotics", str(place / "robotics")) for part in given]
     recipe = next((part for part in given if part.startswith(("published", "webarena-p", "rt1_"))), "")
     if verb == "check":
         return [verb, *given, *MACHINE, "model.vocabulary=300", "data.split.valid=0.2"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,41 @@ def rt1_episodes(folder: Path, count: int = 3, frames: int = 10) -> Path:
             action=rng.uniform(low, high, (frames, 13)),
         )
     return folder
+
+
+def rlds(folder: Path, name: str, version: str, splits: Mapping[str, Sequence[Sequence[dict[str, Any]]]]) -> Path:
+    """A data set as tensorflow_datasets writes it: of each split some files of episodes, which are byte strings,
+    floats and integers by the paths of their fields."""
+    folder = folder / name / version
+    folder.mkdir(parents=True)
+    for split, files in splits.items():
+        for number, episodes in enumerate(files):
+            file = folder / f"{name}-{split}.tfrecord-{number:05d}-of-{len(files):05d}"
+            records = [_message((1, b"".join(_message((1, _feature(*each))) for each in e.items()))) for e in episodes]
+            file.write_bytes(b"".join(struct.pack("<QI", len(r), 0) + r + bytes(4) for r in records))
+    told = [{"name": split, "shardLengths": [str(len(f)) for f in files]} for split, files in splits.items()]
+    (folder / "dataset_info.json").write_text(json.dumps({"name": name, "version": version, "splits": told}))
+    return folder
+
+
+def _feature(key: str, values: Any) -> bytes:
+    """A field of a ``tf.train.Example``: its name, and a list of one of three kinds."""
+    if isinstance(values, list):
+        kind, data = 1, b"".join(_message((1, value)) for value in values)
+    elif values.dtype == np.float32:
+        kind, data = 2, _message((1, values.astype("<f4").tobytes()))
+    else:
+        kind, data = 3, _message((1, b"".join(_varint(int(value) % 2**64) for value in values)))
+    return _message((1, key.encode()), (2, _message((kind, data))))
+
+
+def _message(*fields: tuple[int, bytes]) -> bytes:
+    return b"".join(_varint(number << 3 | 2) + _varint(len(data)) + data for number, data in fields)
+
+
+def _varint(value: int) -> bytes:
+    head = bytes([value & 127 | (128 if value > 127 else 0)])
+    return head + _varint(value >> 7) if value > 127 else head
 
 
 CHAT = (

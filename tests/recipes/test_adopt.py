@@ -54,6 +54,10 @@ def test_an_adopted_model_is_evaluated_trained_and_asked(
     assert result["slices"]["overall"]["malformed"]["mean"] == 0
     run = ["train", f"rt1_{kind}", "--out", str(tmp_path / "run"), f"model.source={model}", "control.enabled=false"]
     assert cli.main([*run, *rows, *RL]) == 0
+    [tokens] = (tmp_path / "cache" / "tokens").glob("*.tokens")
+    size = 4 * 2 + 2 * 320 if kind == "single" else 4 * 5 + 2 * (1280 + 3 * 80)
+    drawn = tokens.stat().st_size / size
+    assert drawn < (20 if kind == "single" else 10), "of the training episode's 10 frames or 8 clips, what was drawn"
     trained = tmp_path / "run" / "rl" / "seed0" / "step-000001"
     before, after = (load_file(Path(f) / "model.safetensors")["lm_head.weight"] for f in (model, trained))
     assert not torch.equal(before, after)

@@ -356,3 +356,32 @@ def test_kinds_of_rotary_embeddings_are_those_of_all_layers() -> None:
     model = model_of("llama")
     model.config.rope_parameters = {"full_attention": {"rope_type": "longrope"}, "sliding_attention": None}
     assert "longrope" in rope_kinds(model)
+
+
+@pytest.mark.parametrize("sampling", [FREE, GREEDY, Sampling(0.8, top_k=20)])
+@pytest.mark.parametrize("wrong", [(), (0,), (3, 4, 11), (23,), tuple(range(24))])
+def test_guesses_change_nothing_but_the_forwards(
+    sampling: Sampling, wrong: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, forwards, forward = Given(PROMPTS[1]), [], reader.Reader.__call__
+
+    def script(guess: tuple[int, ...], more: tuple[int, ...] = ()) -> Script:
+        frame, text = Write(24, allowed=range(10, 90), guess=guess), Write(6, stop=(2,), guess=more)
+        return Script((given, frame, Given((9, 8, 7)), text, Given((4,))))
+
+    [[plain]] = draw_all([script(())], n=1, sampling=sampling)
+    guess = tuple(10 if i in wrong and t != 10 else 11 if i in wrong else t for i, t in enumerate(plain.written[0]))
+
+    def watched(self: reader.Reader, ids: Tensor) -> Tensor:
+        forwards.append(ids.shape[1])
+        return forward(self, ids)
+
+    monkeypatch.setattr(reader.Reader, "__call__", watched)
+    for more in ((), plain.written[1], (2, 4, 4)):
+        [[found]] = draw_all([script(guess, more)], n=1, sampling=sampling)
+        same(plain, found)
+    forwards.clear()
+    draw_all([script(guess)], n=1, sampling=sampling)
+    firsts = 24 if len(wrong) == 24 else 1 + 24 // 13 + len(wrong)  # 13 tokens at most in a forward
+    assert len(forwards) <= firsts + 2 + len(plain.written[1])
+    assert max(forwards) <= 13

@@ -20,6 +20,7 @@ import torch
 
 import rlvr_world
 from rlvr_world import Imagined, Session
+from rlvr_world.sampling import engine
 from rlvr_world.sessions.session import step_together
 
 SESSIONS = (1, 16, 64)
@@ -70,7 +71,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument(
+        "--guesses", type=int, default=engine.GUESSED, help="tokens read ahead for one player; 0 for none"
+    )
     args = parser.parse_args()
+    engine.GUESSED = args.guesses
     torch.set_num_threads(1)
     print(f"| run | {' | '.join(map(str, SESSIONS))} | {CANDIDATES} together | one at a time | load |")
     print("|---|" + "---:|" * (len(SESSIONS) + 3))

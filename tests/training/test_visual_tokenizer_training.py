@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +119,19 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, kind: str) -> None:
     frames = batch_of(9)[:, :2]
     one, two = (reconstruct(load_visual_tokenizer(folder), frames)[0] for folder in (whole, resumed))
     assert torch.equal(one, two)
+
+
+def test_batches_are_made_ahead_and_are_those_of_their_steps() -> None:
+    asked: list[tuple[int, bool]] = []
+    training = stage(gan=0.0)
+
+    def watched(step: int) -> Tensor:
+        asked.append((step, threading.current_thread() is threading.main_thread()))
+        return batch_of(step)
+
+    plain, training.batch_of = stage(gan=0.0), watched
+    for step in (0, 1, 2, 7, 8):  # a run that goes on begins anywhere
+        assert training.step(step, 0.0)[0] == plain.step(step, 0.0)[0]
+    del training
+    assert {step for step, _ in asked} >= {0, 1, 2, 3, 7, 8}
+    assert not any(main for _, main in asked)

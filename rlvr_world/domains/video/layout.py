@@ -149,7 +149,7 @@ class VideoLayout:
             prompt += [*z, *(i + self.action_offset for i in p), *(i + self.action_offset for i in b)]
         given = Given(tuple(prompt if self.kind == "multi_step" else [*prompt, self.bos]))
         feel = (Write(self.proprio_width, allowed=range(self.action_offset, self.bos)),) if self.proprio_width else ()
-        return Script((given, Write(self.tokens, allowed=range(self.visual)), *feel))
+        return Script((given, Write(self.tokens, allowed=range(self.visual), guess=tuple(frames[-1])), *feel))
 
     def read(self, written: Written) -> tuple[Frames, Frames] | Malformed:
         """Tokens of each written frame, and its proprioception in bins (empty without it). Legal-token masks make

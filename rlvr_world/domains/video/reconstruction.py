@@ -5,6 +5,7 @@ That look asks what the round trip costs, and whether the codec decides who is b
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -34,18 +35,23 @@ def measure_reconstruction(
     cache: TokenCache, metrics: FrameMetrics, rows: Sequence[Transition]
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Each metric of each clip's frames after the round trip that bounds every prediction; ``code_usage``, pictures
-    and ``restless``: of the places where no pixel changes from one frame to the next, the share whose token does."""
+    ``restless``: of the places where no pixel changes from one frame to the next, the share whose token does; and
+    ``changed``: the share of tokens that are others than in float32, where frames are encoded in something else."""
     values: dict[str, list[float]] = {}
     pictures: list[str] = []
     used: set[int] = set()
-    still, restless = 0, 0
+    still, restless, changed = 0, 0, []
     chosen = range(0, len(rows), max(1, len(rows) // CLIPS))
     for number, i in enumerate(chosen):
         clip = whole_clip(rows[i])
         context, tokens = cache.lookup(clip)
         used |= set(tokens.flatten().tolist())
         [made] = cache.decode([context], [tokens])
-        real = cache.read(clip)[-len(tokens) :]
+        frames = cache.read(clip)
+        if cache.encodes != torch.float32:
+            exact = cache.encode(frames[None] if cache.context_tokens else frames[:, None], torch.float32)
+            changed += (exact.flatten() != torch.cat([context, tokens.flatten()])).tolist()
+        real = frames[-len(tokens) :]
         measured = metrics.measure(made[None].to(cache.device), metrics.truth(real.to(cache.device)))
         for name, value in measured.items():
             values.setdefault(name, []).append(value.mean().item())
@@ -54,7 +60,11 @@ def measure_reconstruction(
         if number % max(1, len(chosen) // SHOWN) == 0 and len(pictures) < SHOWN:
             pictures.append(Picture(strip([torch.cat([real[-1:], made[-1:], error_map(made[-1:], real[-1:])])])).uri)
     usage, moved = len(used) / cache.codebook, restless / still if still else None
-    return values, {"rows": len(chosen), "code_usage": usage, "restless": moved, "pictures": pictures}
+    told = {"rows": len(chosen), "code_usage": usage, "restless": moved, "pictures": pictures}
+    if changed:
+        told["changed"] = sum(changed) / len(changed)
+        print(f"encoded in {cache.encodes}, {told['changed']:.2%} of the tokens are others", file=sys.stderr)
+    return values, told
 
 
 def _unchanged(frames_T3HW: Tensor, tokens_Tn: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:

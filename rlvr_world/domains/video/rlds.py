@@ -1,88 +1,182 @@
 """Robot data sets in RLDS (RT-1 and its kin of Open X-Embodiment), rewritten as the published npz layout.
 
-Needs tensorflow_datasets, which nothing else here does. Source of the layout, of the versions and of the names of the
-pictures: the converter of iVideoGPT and RLVR-World.
+TensorFlow is not needed: an episode is a ``tf.train.Example`` in a TFRecord file, and its pictures are JPEG or PNG.
+Names of the files are those of the published converter, which numbers episodes as tensorflow_datasets gives them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import io
+import json
+import multiprocessing
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 
 from rlvr_world.domains.video.readers.npz import write_npz
 from rlvr_world.errors import InputError
+from rlvr_world.system.progress import track
 
-_VERSIONS = {"robo_net": "1.0.0", "cmu_playing_with_food": "1.0.0", "language_table": "0.0.1"}
-"""Where it is not 0.1.0."""
-_IMAGES = {"taco_play": "rgb_static", "roboturk": "front_rgb", "viola": "agentview_rgb", "language_table": "rgb"}
-"""Which picture is taken where it is not ``image``."""
-_NUMBERED = ("stanford_robocook_converted_externally_to_rlds", "uiuc_d3field")
-"""Data sets of four cameras: the name with a digit after it takes ``image_<digit>``."""
+CYCLE, BLOCK = 16, 16
+"""tensorflow_datasets reads so many files side by side, and so many episodes of one before it goes on to the next."""
+PICTURES = (b"\xff\xd8", b"\x89PNG")  # JPEG, PNG
+OBSERVED = "steps/observation/"
 
 
-def convert(source: str, dataset: str, out: Path, max_episodes: int = 0) -> int:
-    """Writes ``out/<dataset>/<split>_eps_<8 digits>.npz``, one file an episode; returns how many are new.
+def convert(
+    source: str, dataset: str, out: Path, max_episodes: int = 0, camera: str = "", workers: int = 0
+) -> tuple[int, int]:
+    """Writes ``out/<dataset>/<split>_eps_<8 digits>.npz``, one file an episode; returns how many are new, and how many
+    lie in files that are not there (a download of a part).
 
-    ``source``: the folder (or gs:// address) that holds ``<dataset>/<version>``. ``max_episodes``: at most so many
-    files over all splits, those that are there already included; 0 takes all. Files that exist are left as they are,
-    so that the same command goes on where it was stopped.
-    Raises InputError for an unknown data set, and for an episode without the pictures or actions, by its number.
+    ``source``: the folder (or gs:// address) that holds ``<dataset>/<version>``, the highest of which is taken.
+    ``camera``: which picture, in a folder ``<dataset>-<camera>``; empty takes ``image`` or the only one.
+    ``max_episodes``: at most so many over all splits, also of those that are there; 0 takes all. Files that exist are
+    not made again. ``workers``: processes, 0 for one a CPU. Raises InputError for an unknown data set, and for an
+    episode without the pictures or actions.
     """
-    import tensorflow_datasets as tfds
+    if source.startswith("gs://"):
+        import gcsfs  # noqa: F401  (missing, it names the extra)
+    fs, root = fsspec.core.url_to_fs(os.path.expanduser(source))
+    versions = fs.glob(f"{root}/{dataset}/*/dataset_info.json")
+    if not versions:
+        raise InputError(f"{source}/{dataset}: expected <version>/dataset_info.json, found none; check folder and name")
+    newest = str(max(versions, key=lambda file: [int(n) for n in file.split("/")[-2].split(".") if n.isdigit()]))
+    folder = newest.rsplit("/", 1)[0]
+    target = out / (f"{dataset}-{camera.replace('/', '-')}" if camera else dataset)
+    target.mkdir(parents=True, exist_ok=True)
+    there = {name.rsplit("/", 1)[-1] for name in fs.ls(folder, detail=False)}
+    wanted = _wanted(json.loads(fs.cat_file(newest)), newest, target, max_episodes)
+    jobs = [(fs.unstrip_protocol(f"{folder}/{name}"), wanted[name], camera) for name in sorted(wanted.keys() & there)]
+    missing = sum(len(wanted[name]) for name in wanted.keys() - there)
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=spawn) as pool:
+        counts = (map if workers == 1 else pool.map)(_convert_file, jobs)
+        return sum(next(counts) for _ in track(jobs, f"converting {dataset}", "files")), missing
 
-    folder, image = _place(source, dataset)
+
+def _wanted(info: Any, where: str, target: Path, most: int) -> dict[str, dict[int, Path]]:
+    """By name of a record file, and by place in it, the episodes that are not yet written."""
     try:
-        builder = tfds.builder_from_directory(builder_dir=folder)
-    except (OSError, ValueError, AssertionError) as error:
-        raise InputError(f"{folder}: not an RLDS data set ({error}); check the folder and the name") from None
-    (out / dataset).mkdir(parents=True, exist_ok=True)
-    written = seen = 0
-    for split in sorted(builder.info.splits):
-        for number, episode in enumerate(tfds.as_numpy(builder.as_dataset(split=split))):
-            if max_episodes and seen >= max_episodes:
-                return written
-            seen += 1
-            file = out / dataset / f"{split}_eps_{number:08d}.npz"
-            if file.exists():
-                continue
-            images, actions = _arrays(episode["steps"], image, f"{folder}, split {split}, episode {number}")
-            write_npz(file, {"image": images, "action": actions})
-            written += 1
-    return written
+        name, splits = info["name"], {one["name"]: [int(n) for n in one["shardLengths"]] for one in info["splits"]}
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"{where}: expected name, splits and their shardLengths; download it again") from None
+    every = ((split, at) for split, lengths in sorted(splits.items()) for at in enumerate(interleaved(lengths)))
+    found: dict[str, dict[int, Path]] = {}
+    for split, (number, (shard, place)) in islice(every, most or None):
+        file = target / f"{split}_eps_{number:08d}.npz"
+        if not file.exists():
+            of = f"{name}-{split}.tfrecord-{shard:05d}-of-{len(splits[split]):05d}"
+            found.setdefault(of, {})[place] = file
+    return found
 
 
-def _place(source: str, dataset: str) -> tuple[str, str]:
-    """The folder of a data set, and which of its pictures to take."""
-    base, digit = dataset[:-1], dataset[-1:]
-    if base in _NUMBERED:
-        if digit not in "1234":
-            raise InputError(f"data set {dataset}: expected a camera of 1 to 4 after the name, got {digit}")
-        return f"{source}/{base}/0.1.0", f"image_{digit}"
-    return f"{source}/{dataset}/{_VERSIONS.get(dataset, '0.1.0')}", _IMAGES.get(dataset, "image")
+def interleaved(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """Episodes as (file, place in it), in the order in which tensorflow_datasets gives those of files so long."""
+    waiting = ([(file, place) for place in range(length)] for file, length in enumerate(lengths) if length)
+    slots = [iter(next(waiting, [])) for _ in range(CYCLE)]
+    order: list[tuple[int, int]] = []
+    while len(order) < sum(lengths):
+        for i, slot in enumerate(slots):
+            order += (some := list(islice(slot, BLOCK)))
+            if len(some) < BLOCK:  # at its end: another file in its place, from the next round on
+                slots[i] = iter(next(waiting, []))
+    return order
 
 
-def _arrays(steps: Iterable[Mapping[str, Any]], image: str, where: str) -> tuple[np.ndarray, np.ndarray]:
-    """The frames, uint8 [T, H, W, 3], and the actions, float32 [T, A], of one episode."""
-    images, actions = [], []
-    for number, step in enumerate(steps):
-        for field, values in ((image, step.get("observation", {})), ("action", step)):
-            if field not in values:
-                wanted, found = f"expected the field {field}", ", ".join(sorted(values)) or "nothing"
-                raise InputError(f"{where}, step {number}: {wanted}, found {found}; take another data set")
-        images.append(np.asarray(step["observation"][image]))
-        actions.append(_row(step["action"]))
-    if not images:
-        raise InputError(f"{where}: expected steps, found none; download the data set again")
-    if len({row.shape for row in actions}) > 1 or len({picture.shape for picture in images}) > 1:
-        raise InputError(f"{where}: expected frames of one size and actions of one width; take another data set")
-    return np.stack(images), np.stack(actions)
+def _convert_file(job: tuple[str, dict[int, Path], str]) -> int:
+    """Some episodes of a file. A record is size, checksum, episode and checksum; checksums are not looked at."""
+    url, wanted, camera = job
+    with fsspec.open(url, "rb") as stream:
+        at, end = 0, stream.seek(0, io.SEEK_END)
+        for place in range(max(wanted) + 1):
+            where = f"{url.removeprefix('file://')}, episode {place}"
+            stream.seek(at)
+            head = stream.read(12)
+            size = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else end
+            at += size + 16
+            if at > end:
+                raise InputError(f"{where}: expected a whole record, the file ends before; download it again")
+            if place in wanted:
+                images, actions = _arrays(_fields(stream.read(size), where), camera, where)
+                write_npz(wanted[place], {"image": images, "action": actions})
+    return len(wanted)
 
 
-def _row(action: Any) -> np.ndarray:
-    """An action as one row, float32 [A]; dictionaries in the alphabetical order of their keys."""
-    if isinstance(action, Mapping):
-        return np.concatenate([_row(action[key]) for key in sorted(action)])
-    return np.asarray(action, np.float32).reshape(-1)
+def _fields(record: bytes, where: str) -> dict[str, Any]:
+    """The features of a ``tf.train.Example``, by path: lists of byte strings, arrays float32 or int64."""
+    found: dict[str, Any] = {}
+    try:
+        for _, features in _parts(memoryview(record)):
+            for _, entry in _parts(features):
+                key, feature = (value for _, value in _parts(entry))
+                for kind, values in _parts(feature):
+                    found[str(key, "utf-8")] = _READ[kind]([value for _, value in _parts(values)])
+    except (IndexError, KeyError, OverflowError, ValueError) as error:
+        raise InputError(f"{where}: not a tf.train.Example ({error}); download the file again") from None
+    return found
+
+
+def _parts(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """The fields of a message, all of which are bytes: their numbers and values."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        size, at = _varint(data, at)
+        if tag & 7 != 2 or at + size > len(data):
+            raise ValueError(f"a field of type {tag & 7} and {size} bytes")
+        yield tag >> 3, data[at : at + size]
+        at += size
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """A number of seven bits a byte, and where the next field begins."""
+    value = shift = 0
+    while data[at] & 128:
+        value, shift, at = value | (data[at] & 127) << shift, shift + 7, at + 1
+    return value | data[at] << shift, at + 1
+
+
+def _integers(values: list[memoryview]) -> np.ndarray:
+    """Negative ones are stored as 64 bits."""
+    found, at, data = [], 0, memoryview(b"".join(values))
+    while at < len(data):
+        one, at = _varint(data, at)
+        found.append(one)
+    return np.array(found, np.uint64).astype(np.int64)
+
+
+_READ: dict[int, Any] = {1: list, 2: lambda values: np.frombuffer(b"".join(values), "<f4"), 3: _integers}
+"""What a feature holds: byte strings, floats or integers."""
+
+
+def _arrays(fields: dict[str, Any], camera: str, where: str) -> tuple[np.ndarray, np.ndarray]:
+    """The frames, uint8 [T, H, W, 3], and the actions, float32 [T, A], of one episode; of several fields of an action
+    those first that come first in the alphabet."""
+    from PIL import Image
+
+    pictured = [k for k, of in fields.items() if isinstance(of, list) and of and bytes(of[0]).startswith(PICTURES)]
+    cameras = [key.removeprefix(OBSERVED) for key in pictured if key.startswith(OBSERVED)]
+    name = camera or ("image" if "image" in cameras or len(cameras) != 1 else cameras[0])
+    if name not in cameras:
+        known = ", ".join(sorted(cameras)) or "none"
+        raise InputError(f"{where}: expected the pictures steps/observation/{name}, found {known}; see --camera")
+    try:
+        images = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in fields[OBSERVED + name]]
+    except OSError as error:
+        raise InputError(f"{where}: a picture of {name} does not decode ({error}); download the file again") from None
+    keys = sorted((key for key in fields if f"{key}/".startswith("steps/action/")), key=lambda key: key.split("/"))
+    rows = [fields[key] for key in keys]
+    T, wrong = len(images), [key for key, row in zip(keys, rows, strict=True) if len(row) % len(images)]
+    if not keys or wrong or any(isinstance(row, list) for row in rows) or len({image.shape for image in images}) > 1:
+        wanted = "frames of one size and for each as many numbers in steps/action"
+        got = ", ".join(f"{key} of {len(fields[key])}" for key in keys) or f"only {', '.join(sorted(fields))}"
+        raise InputError(f"{where}: expected {wanted}, got {T} frames and {got}; take another data set")
+    return np.stack(images), np.concatenate([row.reshape(T, -1).astype(np.float32) for row in rows], axis=1)

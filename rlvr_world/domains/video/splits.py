@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import overload
 
 import numpy as np
 
-from rlvr_world.domains.row_files import skipping
+from rlvr_world.domains.row_files import left_out, skipping
 from rlvr_world.domains.video.actions import chosen_dims, pooled
 from rlvr_world.domains.video.config import EpisodeSplitRule, VideoConfig
 from rlvr_world.domains.video.envs.collect import collect
@@ -67,7 +68,7 @@ def parts(data: VideoConfig) -> Parts:
 def _unread(data: VideoConfig, episodes: Episodes) -> dict[int, str]:
     """What is wrong with episodes that do not read, by number. Each is read whole, frame by frame, and what is found is
     kept under ``data.cache`` for as long as the files stay as they are."""
-    files = sorted(file for file in Path(data.path).rglob("*") if data.path and file.is_file())
+    files = sorted(file for file in Path(data.path).expanduser().rglob("*") if data.path and file.is_file())
     states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     about = [data.source, data.path, data.camera, episodes.name, *episodes.ids, *states]
     kept = Path(data.cache).expanduser() / f"faults-{_hash(json.dumps(about)):016x}.json"
@@ -123,6 +124,8 @@ class Window:
     """Steps whose actions are given as their mean."""
     dims: tuple[int, ...] = ()
     """Which numbers of an action are given; empty for all."""
+    pad: bool = False
+    """An episode shorter than a window has one all the same: its last frame and action stand for what it lacks."""
 
     @property
     def frames(self) -> int:
@@ -132,9 +135,9 @@ class Window:
 class Clips(Sequence[Transition]):
     """Every window of the chosen episodes as a transition. Holds numbers only: frames are read when a clip is.
 
-    No window is padded. Row k of the action holds the actions, or means of actions, of the steps from frame k up to
-    frame k + 1, one after the other: float32 [F, A * frame_skip / pool]. The last row leads out of the window and is
-    unused or a placeholder; where the episode ends within it, the rest is zeros.
+    Row k of the action holds the actions, or means of actions, of the steps from frame k up to frame k + 1, one after
+    the other: float32 [F, A * frame_skip / pool]. The last row leads out of the window and is unused or a placeholder;
+    where the episode ends within it, the rest is zeros.
     """
 
     def __init__(
@@ -155,7 +158,8 @@ class Clips(Sequence[Transition]):
         self._episodes, self._window, self._seed = episodes, window, seed
         self._place = {episode: place for place, episode in enumerate(chosen)}
         span = (window.frames - 1) * window.frame_skip + 1
-        starts = [np.arange(0, max(episodes.lengths[e] - span + 1, 0), every) for e in chosen]
+        starts = [np.arange(0, max(episodes.lengths[e] - span + 1, int(window.pad)), every) for e in chosen]
+        self.without = sum(not len(each) for each in starts)  # episodes
         # One row a window: episode, start, and the far context frame, or -1 for the one that the clip's id draws.
         rows = [np.stack(np.broadcast_arrays(e, each, -1), 1) for e, each in zip(chosen, starts, strict=True)]
         self._windows_N3 = np.concatenate([np.empty((0, 3), np.int32), *rows]).astype(np.int32)
@@ -174,7 +178,8 @@ class Clips(Sequence[Transition]):
             return self._with(self._windows_N3[index])
         episode, start, far = self._windows_N3[index].tolist()
         name, window = self._episodes.ids[episode], self._window
-        steps = tuple(range(start, start + window.frames * window.frame_skip, window.frame_skip))
+        last = self._episodes.lengths[episode] - 1
+        steps = tuple(min(start + k * window.frame_skip, last) for k in range(window.frames))
         row_id = f"{self._episodes.name}/{name}:{start}"
         before: tuple[int, ...] = ()
         if window.context_back is not None:
@@ -206,7 +211,8 @@ class Clips(Sequence[Transition]):
     def _actions(self, episode: int, start: int) -> np.ndarray:
         count = self._window.frames * self._window.frame_skip
         actions = chosen_dims(self._rows(episode), self._window.dims, self._episodes.name)[start : start + count]
-        padded = np.pad(actions, ((0, count - len(actions)), (0, 0)))
+        short = self._window.pad and len(actions) <= count - self._window.frame_skip
+        padded = np.pad(actions, ((0, count - len(actions)), (0, 0)), mode="edge" if short else "constant")
         return pooled(padded, self._window.pool).reshape(self._window.frames, -1)
 
 
@@ -222,15 +228,23 @@ def held_out_clips(data: VideoConfig, part: Part, seed: int) -> Clips:
 
 
 def _clips(data: VideoConfig, part: Part, every: int, seed: int) -> Clips:
-    (episodes, chosen), single = part, data.kind == "single_step"
+    (episodes, chosen), single, pad = part, data.kind == "single_step", data.short == "pad"
     context, back = (data.context, None) if single else (1, data.context_back)
-    window = Window(context, data.horizon, data.frame_skip, back, data.action_pool, data.action_dims)
+    window = Window(context, data.horizon, data.frame_skip, back, data.action_pool, data.action_dims, pad)
     clips = Clips(episodes, chosen, window, every, seed)
     if not len(clips):
         wanted = f"a clip of {context + data.horizon} frames, {data.frame_skip} steps apart"
         got = f"none of its {len(chosen)} episodes is long enough for {wanted}"
         raise InputError(f"{episodes.name}: {got}; lower data.horizon or data.frame_skip")
     return clips
+
+
+def counted(found: Parts, clips: Iterable[Clips]) -> dict[str, int]:
+    """Episodes that are not used, by why; stderr is told."""
+    gone, short = left_out(found.skipped, "episodes"), sum(part.without for part in clips)
+    if short:
+        print(f"left out: {short} episodes shorter than a clip; data.short=pad keeps them", file=sys.stderr)
+    return gone | ({"episodes shorter than a clip": short} if short else {})
 
 
 def _hash(text: str) -> int:

@@ -10,8 +10,8 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from rlvr_world.domains.video.episodes import Clip, Episodes
 from rlvr_world.errors import InputError
+from rlvr_world.system import ranks
+from rlvr_world.system.ahead import ahead
 from rlvr_world.system.files import digest
 from rlvr_world.system.progress import track
 from rlvr_world.types import Transition
@@ -65,15 +67,17 @@ def whole_clip(row: Transition) -> Clip:
 class TokenCache:
     """A frozen tokenizer at one frame size, and what it made of every clip, kept on disk.
 
-    ``build`` encodes what ``lookup`` will be asked for; a clip that was not built is encoded when looked up. The
-    per-frame tokenizer's tokens are kept by frame, whatever clips it is in; the compressive one's by clip, because they
-    depend on the context frame. A stopped ``build`` goes on where it was, and one with more rows adds what is new.
+    ``build`` encodes what ``lookup`` will be asked for; a clip that was not built is encoded when it is looked up, and
+    may be kept then, if it is of a stored data set. The per-frame tokenizer's tokens are kept by frame, whatever clips
+    it is in; the compressive one's by clip, because they depend on the context frame. A stopped ``build`` goes on where
+    it was, and one with more rows adds what is new.
     """
 
     def __init__(self, tokenizer: VisualTokenizer, size: tuple[int, int], folder: Path, fit: str = "squash") -> None:
         """``size``: height and width of frames. InputError where the tokenizer does not divide it evenly."""
         self.tokenizer, self.size, self.folder = tokenizer.requires_grad_(False).eval(), size, folder
-        self.fit = fit
+        self.fit, self.keeps, self.encodes, self.decodes = fit, False, torch.float32, torch.float32
+        """``keeps``: also what is first looked up; the others: what is computed in (``encodes`` changes tokens)."""
         self.fingerprint = fingerprint(tokenizer)
         self.codebook, self.grid = tokenizer.codebook_size, tokenizer.grid(*size)
         self.context_codebook, self.context_tokens = 0, 0
@@ -88,7 +92,8 @@ class TokenCache:
         self._digest: Callable[[Any], str] = lru_cache(maxsize=8)(lambda episodes: digest(*episodes.files))
 
     def build(self, rows: Iterable[Transition], label: str = "tokens") -> None:
-        """Encode all clips of ``rows`` that are not on disk yet; a progress bar says ``label``."""
+        """Encode all clips of ``rows`` that are not on disk yet, episodes shared among processes, until all are; a
+        progress bar says ``label``."""
         wanted: dict[tuple[int, int], tuple[Episodes, set[Key]]] = {}
         for row in rows:
             clip = whole_clip(row)
@@ -97,10 +102,13 @@ class TokenCache:
         for name, (episodes, found) in wanted.items():
             table = self._table(episodes, name[1], create=True)
             assert table is not None
-            missing, size = sorted(found - table.place.keys()), max(1, READ_AT_ONCE // (name[1] - 1))
+            own = {key for key in found if key[0] % ranks.size() == ranks.rank()}
+            missing, size = table.missing(own), max(1, READ_AT_ONCE // (name[1] - 1))
             batches = [missing[i : i + size] for i in range(0, len(missing), size)]
+            frames = ahead(partial(self._frames, episodes), batches)
             for batch in track(batches, f"{label} of {episodes.name}", "batches"):
-                table.append(batch, self._encode(episodes, batch))
+                table.append(batch, self.encode(next(frames)))
+        ranks.everyone(None)
 
     def read(self, clip: Clip) -> Tensor:
         """The frames of a clip as the tokenizer sees them, float32 [T, 3, H, W]."""
@@ -109,9 +117,10 @@ class TokenCache:
     def lookup(self, clip: Clip) -> tuple[Tensor, Tensor]:
         """int64 tokens of the context frame [c] and of the frames [T, n] (compressive: of those after the first)."""
         keys = self._keys(clip)
-        table = self._table(clip.episodes, len(keys[0]), create=False)
-        known = table if table and all(key in table.place for key in keys) else None
-        records_Kw = known.read(keys) if known else self._encode(clip.episodes, keys)
+        table = self._table(clip.episodes, len(keys[0]), create=self.keeps and bool(clip.episodes.files))
+        if table and (missing := table.missing(keys)):
+            table.append(missing, self.encode(self._frames(clip.episodes, missing)))
+        records_Kw = table.read(keys) if table else self.encode(self._frames(clip.episodes, keys))
         context, frames = records_Kw[0, : self.context_tokens], records_Kw[:, self.context_tokens :]
         return context, frames.reshape(-1, self.tokens)
 
@@ -120,20 +129,22 @@ class TokenCache:
         """Frames of each group of tokens [U, n] with its context's tokens [c]: float32 [U, 3, H, W] in [0, 1], CPU.
         Each context is decoded once, and all groups together in batches."""
         tokenizer = self.tokenizer
-        if isinstance(tokenizer, FrameTokenizer):
-            grids_Uhw = torch.cat(list(groups)).unflatten(1, self.grid).to(self.device)
-            parts = [tokenizer.decode(part).clamp(0, 1).cpu() for part in grids_Uhw.split(self.at_once)]
-            return list(torch.cat(parts).split([len(group) for group in groups]))
-        assert isinstance(tokenizer, CompressiveTokenizer)
         frames: list[Tensor] = []
-        size = max(1, self.at_once // max(map(len, groups), default=1))
-        for start in range(0, len(groups), size):
-            some = groups[start : start + size]
-            _, features = tokenizer.context_features(torch.stack(list(contexts[start : start + size])).to(self.device))
-            padded_GUn = pad_sequence(list(some), batch_first=True).to(self.device)
-            split = padded_GUn.split(max(1, self.at_once // len(some)), 1)
-            parts = [tokenizer.decode_frames(features, part).clamp(0, 1).cpu() for part in split]
-            frames += [made[: len(group)] for made, group in zip(torch.cat(parts, 1), some, strict=True)]
+        with self._computing(self.decodes):
+            if isinstance(tokenizer, FrameTokenizer):
+                grids_Uhw = torch.cat(list(groups)).unflatten(1, self.grid).to(self.device)
+                parts = [tokenizer.decode(part).clamp(0, 1).cpu() for part in grids_Uhw.split(self.at_once)]
+                return list(torch.cat(parts).split([len(group) for group in groups]))
+            assert isinstance(tokenizer, CompressiveTokenizer)
+            size = max(1, self.at_once // max(map(len, groups), default=1))
+            for start in range(0, len(groups), size):
+                some = groups[start : start + size]
+                given = torch.stack(list(contexts[start : start + size])).to(self.device)
+                _, features = tokenizer.context_features(given)
+                padded_GUn = pad_sequence(list(some), batch_first=True).to(self.device)
+                split = padded_GUn.split(max(1, self.at_once // len(some)), 1)
+                parts = [tokenizer.decode_frames(features, part).clamp(0, 1).cpu() for part in split]
+                frames += [made[: len(group)] for made, group in zip(torch.cat(parts, 1), some, strict=True)]
         return frames
 
     def _keys(self, clip: Clip) -> list[Key]:
@@ -141,18 +152,29 @@ class TokenCache:
             return [(clip.episode, *clip.steps)]
         return [(clip.episode, step) for step in clip.steps]
 
+    def _frames(self, episodes: Episodes, keys: Sequence[Key]) -> Tensor:
+        """float32 [K, t, 3, H, W] of the steps of each key; a frame of several keys in a row is read once."""
+        found: dict[Key, Tensor] = {}
+        for episode, some in groupby(keys, key=lambda key: key[0]):
+            steps = tuple(sorted({step for key in some for step in key[1:]}))
+            read = self.read(Clip(episodes, episode, steps))
+            found |= {(episode, step): frame for step, frame in zip(steps, read, strict=True)}
+        return torch.stack([torch.stack([found[key[0], step] for step in key[1:]]) for key in keys])
+
     @torch.no_grad()
-    def _encode(self, episodes: Episodes, keys: Sequence[Key]) -> Tensor:
-        """int64 [K, w] on the CPU; keys of the same episode are read together."""
-        tokenizer = self.tokenizer
-        if isinstance(tokenizer, FrameTokenizer):
-            runs = [(episode, tuple(step for _, step in run)) for episode, run in groupby(keys, key=lambda key: key[0])]
-            frames = torch.cat([self.read(Clip(episodes, *run)) for run in runs])
-            return torch.cat([tokenizer.encode(f.to(self.device)).flatten(1).cpu() for f in frames.split(self.at_once)])
-        assert isinstance(tokenizer, CompressiveTokenizer)
-        clips = torch.stack([self.read(Clip(episodes, key[0], key[1:])) for key in keys])
-        encoded = [tokenizer.encode(f.to(self.device)) for f in clips.split(max(1, self.at_once // clips.shape[1]))]
-        return torch.cat([torch.cat([context, frames.flatten(1)], 1).cpu() for context, frames in encoded])
+    def encode(self, frames_Kt3HW: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """int64 [K, w] on the CPU, in ``encodes`` unless said otherwise."""
+        tokenizer, records = self.tokenizer, []
+        for part in frames_Kt3HW.split(max(1, self.at_once // frames_Kt3HW.shape[1])):
+            with self._computing(dtype or self.encodes):
+                part = part.to(self.device)
+                compressive = isinstance(tokenizer, CompressiveTokenizer)
+                found = tokenizer.encode(part) if compressive else [tokenizer.encode(part[:, 0])]
+            records.append(torch.cat([tokens.flatten(1).cpu() for tokens in found], 1))
+        return torch.cat(records)
+
+    def _computing(self, dtype: torch.dtype) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32)
 
     def _table(self, episodes: Episodes, length: int, create: bool) -> _Table | None:
         """The file of a data set and a length of keys; None where there is none and none shall be."""
@@ -171,7 +193,8 @@ class TokenCache:
         """Changes with names and lengths of the episodes, the bytes that they are read from, the very first frame, the
         tokenizer and the size."""
         named = (episodes.name, list(episodes.ids), list(episodes.lengths), self._digest(episodes))
-        about = (*named, self.fingerprint, self.size, self.fit, key_length)
+        computed = () if self.encodes == torch.float32 else (str(self.encodes),)
+        about = (*named, self.fingerprint, self.size, self.fit, key_length, *computed)
         known = hashlib.sha256(repr(about).encode() + episodes.frames(0, (0,)).tobytes()).hexdigest()[:16]
         return self.folder / f"{re.sub(r'[^0-9A-Za-z_.+-]+', '-', episodes.name)}-{known}.tokens"
 
@@ -185,8 +208,22 @@ class _Table:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
         self._map: np.ndarray | None = None
-        keys = self._records()["key"].tolist()
-        self.place: dict[Key, int] = {tuple(key): i for i, key in enumerate(keys)}
+        self._seen = 0
+        self.place: dict[Key, int] = {}
+        self._look()
+
+    def _look(self) -> None:
+        """Take note of the records that this process or another has added."""
+        self._map = None
+        keys = self._records()["key"]
+        self.place |= ((tuple(keys[i].tolist()), i) for i in range(self._seen, len(keys)))
+        self._seen = len(keys)
+
+    def missing(self, keys: Collection[Key]) -> list[Key]:
+        """Those that are not there, in order."""
+        if not self.place.keys() >= set(keys):
+            self._look()
+        return sorted(set(keys) - self.place.keys())
 
     def append(self, keys: Sequence[Key], tokens_Kw: Tensor) -> None:
         records = np.empty(len(keys), self.record)
@@ -196,9 +233,7 @@ class _Table:
             file.seek(0, os.SEEK_END)
             file.truncate(file.tell() // self.record.itemsize * self.record.itemsize)  # of a writer that was killed
             file.write(records.tobytes())
-            end = file.tell() // self.record.itemsize  # another process may have added some before these
-        self.place |= zip(keys, range(end - len(keys), end), strict=True)
-        self._map = None
+        self._look()
 
     def read(self, keys: Sequence[Key]) -> Tensor:
         """int64 [K, w]."""

@@ -1,131 +1,179 @@
-"""The converter, on a stand-in for tensorflow_datasets that yields what RT-1's episodes look like."""
+"""The converter, on tiny sets in the layout that tensorflow_datasets writes: TFRecord files of tf.train.Example."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+import io
+import json
+from collections.abc import Callable
+from itertools import groupby
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from rlvr_world import cli
 from rlvr_world.domains.video.readers import open_episodes
-from rlvr_world.domains.video.rlds import convert
+from rlvr_world.domains.video.rlds import convert, interleaved
 from rlvr_world.errors import InputError
+from tests.recipes.published_layout import rlds
+
+RT1 = "fractal20220817_data"
+Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
-def step(episode: int, number: int) -> dict[str, Any]:
-    """A step as RT-1 has it: the action is a dictionary of floats and integers."""
+def png(value: int, size: tuple[int, int] = (16, 20)) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((*size, 3), value, np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def episode(number: int) -> dict[str, Any]:
+    """An episode as RT-1 has it: the action is a dictionary of floats and integers."""
+    T = 3 + number
     action = {
-        "world_vector": np.array([10, 11, 12], np.float32),
-        "terminate_episode": np.array([0, 1, 0], np.int32),
-        "rotation_delta": np.array([4, 5, 6], np.float32),
-        "gripper_closedness_action": np.array([number], np.float32),
-        "base_displacement_vertical_rotation": np.array([2], np.float32),
-        "base_displacement_vector": np.array([0, 0.5], np.float32),
+        "world_vector": [10, 11, 12],
+        "terminate_episode": [0, -1, 0],
+        "rotation_delta": [4, 5, 6],
+        "gripper_closedness_action": [7],
+        "base_displacement_vertical_rotation": [2],
+        "base_displacement_vector": [0, 0.5],
     }
-    picture = np.full((16, 20, 3), 10 * episode + number, np.uint8)
-    observation = {"image": picture, "rgb": picture + 100, "natural_language_instruction": b"open middle drawer"}
-    return {"observation": observation, "action": action, "is_first": number == 0, "reward": np.float32(0)}
+    types = {"terminate_episode": np.int64}
+    return {
+        "steps/observation/image": [png(10 * number + t) for t in range(T)],
+        "steps/observation/natural_language_instruction": [b"open middle drawer"] * T,
+        "steps/is_first": np.arange(T) == 0,
+        "steps/reward": np.zeros(T, np.float32),
+        **{f"steps/action/{key}": np.array(row * T, types.get(key, np.float32)) for key, row in action.items()},
+    }
 
 
-class Builder:
-    """Two splits of episodes, each with a nested data set of steps; counts the episodes whose steps are read."""
-
-    def __init__(self, change: Any) -> None:
-        self.info = SimpleNamespace(splits={"val": None, "train": None})
-        self.read: list[int] = []
-        self.change = change
-
-    def as_dataset(self, split: str) -> Iterator[dict[str, Any]]:
-        for episode in {"train": (0, 1, 2), "val": (5,)}[split]:
-            yield {"steps": self.steps(episode), "episode_metadata": {}}
-
-    def steps(self, episode: int) -> Iterator[dict[str, Any]]:
-        self.read.append(episode)
-        for number in range(3 + episode):
-            yield self.change(step(episode, number))
+def write(folder: Path, name: str = RT1, version: str = "0.1.0", change: Change = dict) -> Path:
+    splits = {"train": [[episode(0)], [], [episode(1), episode(2)]], "val": [[episode(5)]]}
+    changed = {split: [[change(each) for each in file] for file in files] for split, files in splits.items()}
+    return rlds(folder, name, version, changed)
 
 
-@pytest.fixture
-def tfds(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    state = SimpleNamespace(folders=[], builder=None, change=lambda each: each)
-
-    def builder_from_directory(builder_dir: str) -> Builder:
-        if "absent" in builder_dir:
-            raise FileNotFoundError(builder_dir)
-        state.folders.append(builder_dir)
-        state.builder = Builder(state.change)
-        return state.builder
-
-    module = ModuleType("tensorflow_datasets")
-    module.builder_from_directory = builder_from_directory  # type: ignore[attr-defined]
-    module.as_numpy = lambda dataset: dataset  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "tensorflow_datasets", module)
-    return state
-
-
-def test_rt1_becomes_the_published_layout(tfds: SimpleNamespace, tmp_path: Path) -> None:
-    assert convert("gs://data", "fractal20220817_data", tmp_path) == 4
-    assert tfds.folders == ["gs://data/fractal20220817_data/0.1.0"]
-    episodes = open_episodes("npz", tmp_path / "fractal20220817_data")
+@pytest.mark.parametrize("workers", [1, 2])
+def test_rt1_becomes_the_published_layout(tmp_path: Path, workers: int) -> None:
+    write(tmp_path, version="0.1.0", change=lambda each: {})
+    write(tmp_path, version="0.2.0")
+    assert convert(str(tmp_path), RT1, tmp_path / "out", workers=workers) == (4, 0), "the highest version is taken"
+    episodes = open_episodes("npz", tmp_path / "out" / RT1)
     assert episodes.ids == ["train_eps_00000000", "train_eps_00000001", "train_eps_00000002", "val_eps_00000000"]
     assert episodes.lengths == [3, 4, 5, 8]
     assert episodes.frames(1, [2]).shape == (1, 16, 20, 3)
     assert episodes.frames(1, [0, 2])[:, 0, 0, 0].tolist() == [10, 12]
-    assert episodes.actions(1)[2].tolist() == [0, 0.5, 2, 2, 4, 5, 6, 0, 1, 0, 10, 11, 12]
+    assert episodes.actions(1)[2].tolist() == [0, 0.5, 2, 7, 4, 5, 6, 0, -1, 0, 10, 11, 12]
 
 
-def test_it_goes_on_where_it_was_stopped(tfds: SimpleNamespace, tmp_path: Path) -> None:
-    assert convert("data", "fractal20220817_data", tmp_path, max_episodes=2) == 2
-    assert tfds.builder.read == [0, 1]
-    kept = tmp_path / "fractal20220817_data" / "train_eps_00000001.npz"
+def test_it_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    folder, out = write(tmp_path), tmp_path / "out"
+    assert convert(str(tmp_path), RT1, out, 2, workers=1) == (2, 0)
+    kept = out / RT1 / "train_eps_00000001.npz"
     before = kept.stat().st_mtime_ns
-    assert convert("data", "fractal20220817_data", tmp_path, max_episodes=3) == 1
-    assert tfds.builder.read == [2]
-    assert convert("data", "fractal20220817_data", tmp_path) == 1
-    assert tfds.builder.read == [5]
+    assert convert(str(tmp_path), RT1, out, 3, workers=1) == (1, 0)
+    for file in folder.glob("*-train.tfrecord-*"):
+        file.write_bytes(b"")  # what has been read is not looked at again
+    assert convert(str(tmp_path), RT1, out, workers=1) == (1, 0)
     assert kept.stat().st_mtime_ns == before
 
 
-def test_an_interrupted_episode_is_written_again(tfds: SimpleNamespace, tmp_path: Path) -> None:
-    def stop(each: dict[str, Any]) -> dict[str, Any]:
-        if each["observation"]["image"][0, 0, 0] == 12:
-            raise KeyboardInterrupt
-        return each
-
-    tfds.change = stop
-    with pytest.raises(KeyboardInterrupt):
-        convert("data", "fractal20220817_data", tmp_path)
-    assert [file.name for file in (tmp_path / "fractal20220817_data").iterdir()] == ["train_eps_00000000.npz"]
+def test_a_download_of_a_part_keeps_its_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    next(write(tmp_path).glob("*-train.tfrecord-00000-of-00003")).unlink()
+    assert cli.main(["convert", str(tmp_path), RT1, str(tmp_path / "out"), "--workers", "1"]) == 0
+    assert capsys.readouterr().out.endswith("3 new episodes; 1 lie in files that are not there\n")
+    names = [file.stem for file in sorted((tmp_path / "out" / RT1).iterdir())]
+    assert names == ["train_eps_00000001", "train_eps_00000002", "val_eps_00000000"]
 
 
-def test_which_version_and_picture(tfds: SimpleNamespace, tmp_path: Path) -> None:
-    convert("data", "language_table", tmp_path, max_episodes=1)
-    assert tfds.folders == ["data/language_table/0.0.1"]
-    assert open_episodes("npz", tmp_path / "language_table").frames(0, [0])[0, 0, 0, 0] == 100
-    with pytest.raises(InputError, match=r"data/uiuc_d3field/0\.1\.0, split train, episode 0, step 0: .*field image_3"):
-        convert("data", "uiuc_d3field3", tmp_path)
+LENGTHS = [20, 5, 40, 17, 33, 1, 16, 32, 9, 25, 0, 18, 7, 31, 12, 28, 21, 3, 19, 35]
+GIVEN = [
+    *[(0, 16), (1, 5), (2, 16), (3, 16), (4, 16), (5, 1), (6, 16), (7, 16), (8, 9), (9, 16), (11, 16), (12, 7)],
+    *[(13, 16), (14, 12), (15, 16), (16, 16), (0, 4), (17, 3), (2, 16), (3, 1), (4, 16), (18, 16), (7, 16)],
+    *[(19, 16), (9, 9), (11, 2), (13, 15), (15, 12), (16, 5), (2, 8), (4, 1), (18, 3), (19, 19)],
+]
+"""File, and how many episodes of it come next: what tensorflow_datasets 4.9.10 gave of files so long."""
 
 
-def test_plain_actions_are_taken_as_they_are(tfds: SimpleNamespace, tmp_path: Path) -> None:
-    tfds.change = lambda each: {**each, "action": np.array([1.0, 2.0])}
-    convert("data", "bridge", tmp_path, max_episodes=1)
-    assert open_episodes("npz", tmp_path / "bridge").actions(0).tolist() == [[1, 2]] * 3
+def test_episodes_are_numbered_as_tensorflow_datasets_gives_them() -> None:
+    order = interleaved(LENGTHS)
+    runs = [(file, len(list(some))) for file, some in groupby(order, key=lambda each: each[0])]
+    assert runs == GIVEN
+    for file, length in enumerate(LENGTHS):
+        assert [place for number, place in order if number == file] == list(range(length))
+    whole = interleaved([16] * 40)
+    assert sorted(whole) == [(file, place) for file in range(40) for place in range(16)]
 
 
-def test_wrong_input_is_named(tfds: SimpleNamespace, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"data/absent/0\.1\.0: not an RLDS data set"):
-        convert("data", "absent", tmp_path)
-    with pytest.raises(InputError, match="expected a camera of 1 to 4 after the name, got 7"):
-        convert("data", "uiuc_d3field7", tmp_path)
-    tfds.change = lambda each: {key: value for key, value in each.items() if key != "action"}
-    with pytest.raises(InputError, match="episode 0, step 0: expected the field action, found is_first, observation"):
-        convert("data", "bridge", tmp_path)
-    tfds.change = lambda each: {**each, "action": np.zeros(2 + int(each["is_first"]))}
-    with pytest.raises(InputError, match="episode 0: expected frames of one size and actions of one width"):
-        convert("data", "bridge", tmp_path)
-    tfds.builder = None
-    tfds.change = None
+def test_which_picture(tmp_path: Path) -> None:
+    def two(each: dict[str, Any]) -> dict[str, Any]:
+        pictures = each.pop("steps/observation/image")
+        return {**each, "steps/observation/rgb": pictures, "steps/observation/wrist": [png(100)] * len(pictures)}
+
+    write(tmp_path, "language_table", "0.0.1", two)
+    with pytest.raises(InputError, match=r"0\.0\.1.*episode 0: .*observation/image, found rgb, wrist; see --camera"):
+        convert(str(tmp_path), "language_table", tmp_path / "out", workers=1)
+    assert convert(str(tmp_path), "language_table", tmp_path / "out", 1, "wrist", 1) == (1, 0)
+    assert open_episodes("npz", tmp_path / "out" / "language_table-wrist").frames(0, [0])[0, 0, 0, 0] == 100
+    write(tmp_path, "bridge", change=lambda each: {key: of for key, of in two(each).items() if "wrist" not in key})
+    assert convert(str(tmp_path), "bridge", tmp_path / "out", 1, workers=1) == (1, 0)
+
+
+def test_plain_actions_are_taken_as_they_are(tmp_path: Path) -> None:
+    def plain(each: dict[str, Any]) -> dict[str, Any]:
+        kept = {key: value for key, value in each.items() if "action" not in key}
+        return {**kept, "steps/action": np.array([1, 2] * len(each["steps/reward"]), np.float32)}
+
+    write(tmp_path, "bridge", change=plain)
+    convert(str(tmp_path), "bridge", tmp_path / "out", 1, workers=1)
+    assert open_episodes("npz", tmp_path / "out" / "bridge").actions(0).tolist() == [[1, 2]] * 3
+
+
+WRONG: dict[str, tuple[Change, str]] = {
+    "no action": (
+        lambda each: {key: value for key, value in each.items() if "action" not in key},
+        "3 frames and only steps/is_first, steps/observation/image",
+    ),
+    "width": (
+        lambda each: {**each, "steps/action/world_vector": np.zeros(7, np.float32)},
+        "got 3 frames and .*world_vector of 7",
+    ),
+    "sizes": (
+        lambda each: {**each, "steps/observation/image": [png(1), png(1), png(1, (8, 8))]},
+        "expected frames of one size",
+    ),
+    "picture": (
+        lambda each: {**each, "steps/observation/image": [png(1), png(2)[:60], png(3)]},
+        "a picture of image does not decode",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_wrong_episodes_are_named(tmp_path: Path, wrong: str) -> None:
+    change, told = WRONG[wrong]
+    write(tmp_path, "bridge", change=change)
+    with pytest.raises(InputError, match=rf"bridge-train\.tfrecord-00000-of-00003, episode 0: .*{told}"):
+        convert(str(tmp_path), "bridge", tmp_path / "out", 1, workers=1)
+    assert not list((tmp_path / "out" / "bridge").iterdir())
+
+
+def test_wrong_folders_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="absent: expected <version>/dataset_info"):
+        convert(str(tmp_path), "absent", tmp_path / "out")
+    folder = write(tmp_path)
+    file = next(folder.glob("*-train.tfrecord-00002-of-00003"))
+    whole = file.read_bytes()
+    for bad, told in ((whole[:-50], "episode 1: expected a whole record"), (b"\x0f" * len(whole), "whole record")):
+        file.write_bytes(bad)
+        with pytest.raises(InputError, match=told):
+            convert(str(tmp_path), RT1, tmp_path / "out", workers=1)
+    file.write_bytes(whole[:12] + b"\x0f" * (len(whole) - 12))
+    with pytest.raises(InputError, match=r"episode 0: not a tf\.train\.Example"):
+        convert(str(tmp_path), RT1, tmp_path / "other", workers=1)
+    (folder / "dataset_info.json").write_text(json.dumps({"name": RT1}))
+    with pytest.raises(InputError, match="expected name, splits and their shardLengths"):
+        convert(str(tmp_path), RT1, tmp_path / "out")

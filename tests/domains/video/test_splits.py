@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr_world.domains.video.config import EpisodeSplitRule
-from rlvr_world.domains.video.splits import Clips, Window, split_episodes
+from rlvr_world.domains.video.splits import Clips, Parts, Window, counted, split_episodes
 from rlvr_world.errors import InputError
 
 
@@ -167,7 +167,7 @@ def test_windows_are_all_there_and_none_is_padded(
     assert [(clip.world, clip.state.steps[0]) for clip in clips] == expected
     assert len(clips) == len(expected)
     too_short = len(lengths) - len({clip.world for clip in clips})
-    assert too_short == sum(length <= span for length in lengths)
+    assert too_short == clips.without == sum(length <= span for length in lengths)
     for clip in clips:
         assert clip.next_state.steps[-1] < data.lengths[clip.next_state.episode]
         assert clip.action.shape == (context + horizon, 2 * skip)
@@ -211,3 +211,25 @@ def test_clips_that_make_no_sense_are_refused(wrong: dict[str, int]) -> None:
 def test_without_reach_the_context_frame_is_the_current_one() -> None:
     for clip in Clips(Recorded([12]), [0], Window(context=1, horizon=3, context_back=0)):
         assert clip.state.steps[0] == clip.state.steps[1]
+
+
+def test_short_episodes_are_padded_by_choice() -> None:
+    data = Recorded([2, 5, 3])
+    clips = Clips(data, (0, 1, 2), Window(2, 2, pad=True))
+    assert [clip.world for clip in clips] == ["e000", "e001", "e001", "e002"]
+    assert clips.without == 0
+    short, whole, later, other = clips
+    assert (short.state.steps, short.next_state.steps) == ((0, 1), (1, 1))
+    assert short.action[:, 0].tolist() == [0, 1, 1, 1]
+    assert (other.next_state.steps, other.action[:, 0].tolist()) == ((2, 2), [200, 201, 202, 202])
+    assert (whole.action[:, 0].tolist(), later.action[:, 0].tolist()) == ([100, 101, 102, 103], [101, 102, 103, 104])
+    assert Clips(data, (1,), Window(2, 3, pad=True))[0].action[-1].tolist() == [104, -4], "as without padding"
+    far = Clips(data, (0, 2), Window(1, 4, context_back=3, pad=True)).one_per_episode()
+    assert [clip.state.steps for clip in far] == [(0, 0), (0, 0)]
+
+
+def test_short_episodes_are_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    clips = Clips(Recorded([2, 5, 3]), (0, 1, 2), Window(2, 2))
+    assert counted(Parts(), (clips, clips[:1])) == {"episodes shorter than a clip": 4}
+    assert capsys.readouterr().err == "left out: 4 episodes shorter than a clip; data.short=pad keeps them\n"
+    assert counted(Parts(), (Clips(Recorded([5]), (0,), Window(2, 2)),)) == {}

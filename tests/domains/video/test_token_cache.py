@@ -12,11 +12,13 @@ from rlvr_world.domains.video import token_cache as tokens_module
 from rlvr_world.domains.video.augmentation import Jittered, recolour
 from rlvr_world.domains.video.episodes import Clip, FramesInMemory
 from rlvr_world.domains.video.readers.npz import NpzEpisodes, write_npz
+from rlvr_world.domains.video.reconstruction import measure_reconstruction
 from rlvr_world.domains.video.splits import Clips, Window
 from rlvr_world.domains.video.token_cache import TokenCache, read_frames, whole_clip
 from rlvr_world.errors import InputError
 from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
 from rlvr_world.vision.frame_tokenizer import FrameTokenizer
+from rlvr_world.vision.metrics import FrameMetrics
 
 
 class Noise:
@@ -98,8 +100,8 @@ def test_nothing_is_encoded_twice(tmp_path: Path, make: type) -> None:
     again = Noise()
     cache = TokenCache(make(), (16, 16), tmp_path)
     cache.build(Clips(again, (0, 1, 2), Window(1, 2)))
-    frames = sum(again.lengths) if make is frame_tokenizer else 3 * len(rows)
-    assert first + again.read == frames + 2  # and a frame for each name of the file
+    twice = 0 if make is frame_tokenizer else 2  # of the episode that both read; a frame of several clips is read once
+    assert first + again.read == sum(again.lengths) + twice + 2  # and a frame for each name of the file
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -224,3 +226,72 @@ def test_recolour_by_hand() -> None:
     assert turned.argmax() == 1  # a third of the circle: red to green
     halves = torch.stack([torch.zeros(2, 3), torch.ones(2, 3)])[None]
     assert torch.allclose(recolour(halves, 1, 0.9, 1, 0)[0, :, 0, 0], torch.tensor([0.05, 0.95]), atol=1e-3)
+
+
+def stored(folder: Path) -> NpzEpisodes:
+    rng = np.random.default_rng(0)
+    for number in range(3):
+        arrays = {"image": rng.integers(0, 256, (6, 16, 16, 3), np.uint8), "action": np.zeros((6, 2), np.float32)}
+        write_npz(folder / f"one_eps_{number:08d}.npz", arrays)
+    return NpzEpisodes(folder)
+
+
+@pytest.mark.parametrize("make", [frame_tokenizer, compressive_tokenizer])
+def test_what_is_looked_up_may_be_kept_and_is_seen_by_others(
+    tmp_path: Path, make: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    episodes = stored(tmp_path)
+    plain, one, other = (TokenCache(make(), (16, 16), tmp_path / "tokens") for _ in range(3))
+    first, second, *_ = map(whole_clip, Clips(episodes, (0, 1), Window(1, 2)))
+    expected = [plain.lookup(clip) for clip in (first, second)]
+    assert not (tmp_path / "tokens").exists()
+    one.keeps = other.keeps = True
+    other.lookup(first)
+    one.lookup(second)
+    assert len(list((tmp_path / "tokens").iterdir())) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(TokenCache, "encode", lambda *_: pytest.fail("encoded twice"))
+        found = [other.lookup(clip) for clip in (first, second)]
+    for (context, frames), (their_context, their_frames) in zip(found, expected, strict=True):
+        assert torch.equal(context, their_context)
+        assert torch.equal(frames, their_frames)
+
+
+def test_processes_share_the_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = TokenCache(frame_tokenizer(), (16, 16), tmp_path / "whole")
+    whole.build(rows := Clips(Noise(), (0, 1, 2), Window(1, 1)))
+    monkeypatch.setattr(tokens_module.ranks, "size", lambda: 2)
+    monkeypatch.setattr(tokens_module.ranks, "everyone", lambda value: [value, value])
+    caches = [TokenCache(frame_tokenizer(), (16, 16), tmp_path / "shared") for _ in range(2)]
+    read = []
+    for number, cache in enumerate(caches):
+        monkeypatch.setattr(tokens_module.ranks, "rank", lambda number=number: number)
+        cache.build(Clips(episodes := Noise(), (0, 1, 2), Window(1, 1)))
+        read.append(episodes.read - 1)
+    assert read == [5 + 7, 6]
+    for row in rows:
+        assert torch.equal(caches[0].lookup(whole_clip(row))[1], whole.lookup(whole_clip(row))[1])
+
+
+@pytest.mark.parametrize("make", [frame_tokenizer, compressive_tokenizer])
+def test_bfloat16_shows_nearly_the_same_and_says_which_tokens_change(
+    tmp_path: Path, make: type, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exact, quick = (TokenCache(make(), (16, 16), tmp_path) for _ in range(2))
+    quick.encodes = quick.decodes = torch.bfloat16
+    rows = Clips(Noise(), (0, 1, 2), Window(1, 2))
+    for cache in (exact, quick):
+        cache.build(rows)
+    assert len(list(tmp_path.iterdir())) == 2, "tokens of each in a file of their own"
+    contexts, tokens = zip(*(exact.lookup(whole_clip(row)) for row in rows), strict=True)
+    others = [torch.cat([part.flatten() for part in quick.lookup(whole_clip(row))]) for row in rows]
+    known = [torch.cat([context, of.flatten()]) for context, of in zip(contexts, tokens, strict=True)]
+    changed = (torch.stack(others) != torch.stack(known)).float().mean().item()
+    assert 0 < changed < 0.2
+    _, told = measure_reconstruction(quick, FrameMetrics(None), rows)
+    assert told["changed"] == pytest.approx(changed)
+    assert f"{changed:.2%} of the tokens are others" in capsys.readouterr().err
+    assert "changed" not in measure_reconstruction(exact, FrameMetrics(None), rows)[1]
+    one, two = (torch.cat(cache.decode(contexts, tokens)) for cache in (exact, quick))
+    assert one.dtype == two.dtype == torch.float32
+    assert 0 < (one - two).abs().mean() < 0.005
