@@ -112,6 +112,16 @@ class RLConfig:
 
 
 @dataclass(frozen=True)
+class RolloutConfig:
+    urls: tuple[str, ...] = what((), "vLLM servers that sample for RL, such as http://node1:8000; none: sample here")
+    model: str = what("policy", "the name under which they serve the model (--served-model-name)")
+    timeout: float = what(600.0, "longest wait for an answer", "seconds")
+    band: float = what(
+        5.0, "no loss on tokens whose probability is further than this factor from the server's; 0: on all"
+    )
+
+
+@dataclass(frozen=True)
 class ControlConfig:
     enabled: bool = what(True, "train the RL start on by SFT for as many tokens as RL processed, one run a seed")
     learning_rate: float | None = what(None, "peak learning rate of the control; none takes that of SFT, as all else")
@@ -180,6 +190,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
     rl: RLConfig = field(default_factory=RLConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -25,6 +25,7 @@ from rlvr_world.runs.records import Recorder
 from rlvr_world.runs.stage import ProgressOf, Schedule, Stage, Validate
 from rlvr_world.runs.tracking import Log
 from rlvr_world.sampling.engine import Sampling
+from rlvr_world.sampling.servers import Servers
 from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
 from rlvr_world.training.grpo import GRPO
@@ -106,7 +107,9 @@ def _rl(run: Run, name: str, start: str, seed: int) -> Job:
 
     def stage_of(learner: Learner, domain: Domain) -> Stage:
         keep = Recorder(run.folder / name, run.config.record, seed).keep if ranks.first() else None
-        return GRPO(learner, config, domain, partial(run.splits.rl_epoch, seed), seed, keep)
+        rows, asked = partial(run.splits.rl_epoch, seed), run.config.rollout
+        servers = Servers(asked, run.folder / name / "served") if asked.urls else None
+        return GRPO(learner, config, domain, rows, seed, keep, servers)
 
     return _job(run, name, config, lambda c: c.step / config.steps, start, stage_of)
 

@@ -50,7 +50,7 @@ def sample(
     rollouts: list[list[Rollout]] = [[] for _ in scripts]
     with evaluating(model), torch.no_grad(), columns_first(model, device):
         for chosen in batches(model, scripts, n, max_rows):
-            grid = [[_Row(scripts[i], (*streams[i], s)) for s in range(n)] for i in chosen]
+            grid = [[Row(scripts[i], (*streams[i], s)) for s in range(n)] for i in chosen]
             _grow(model, grid, sampling, device)
             for i, rows in zip(chosen, grid, strict=True):
                 rollouts[i] = [row.rollout(policy_version) for row in rows]
@@ -87,7 +87,7 @@ def _bytes_a_token(model: Model) -> int:
 
 
 @dataclass
-class _Row:
+class Row:
     """One rollout as it grows: a cursor over the script's tail."""
 
     script: Script
@@ -160,7 +160,7 @@ class _Row:
         )
 
 
-def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torch.device) -> None:
+def _grow(model: Model, grid: list[list[Row]], sampling: Sampling, device: torch.device) -> None:
     """Fill every row of a [B][G] grid. Rows that are done leave the grid when enough of them are."""
     prompts = [torch.tensor(rows[0].script.prompt) for rows in grid]
     lengths_B = torch.tensor([len(p) for p in prompts], device=device)
@@ -262,7 +262,7 @@ class _Reader:
         return graph, ids_N1, positions_N1, hidden_ND
 
 
-def _advance(model: Model, rows: list[_Row], hidden_ND: Tensor, sampling: Sampling) -> Tensor:
+def _advance(model: Model, rows: list[Row], hidden_ND: Tensor, sampling: Sampling) -> Tensor:
     """Move every live row by as many tokens as all of them can take at once; those tokens, int64 [N, n]."""
     writers = [i for i, row in enumerate(rows) if isinstance(row.now, Write)]
     n = 1 if writers else min((len(row.forced()) for row in rows if row.now is not None), default=0)
@@ -328,7 +328,7 @@ def _truncate(logps_NV: Tensor, sampling: Sampling) -> Tensor:
     return logps_NV
 
 
-def _compact(cache: GroupCache, grid: list[list[_Row]], fed_Nn: Tensor) -> tuple[list[list[_Row]], Tensor]:
+def _compact(cache: GroupCache, grid: list[list[Row]], fed_Nn: Tensor) -> tuple[list[list[Row]], Tensor]:
     """Shrink the grid to the live groups and the fullest group's live rows, when that saves a quarter or more."""
     live = [(b, [g for g, row in enumerate(group) if row.now is not None]) for b, group in enumerate(grid)]
     live = [(b, members) for b, members in live if members]

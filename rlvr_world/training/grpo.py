@@ -8,25 +8,28 @@ forward. The atomic unit is the whole step, so a run stopped between steps and r
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor
 
 from rlvr_world.config import RLConfig
-from rlvr_world.sampling.engine import Sampling
+from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.sampling.servers import Servers
 from rlvr_world.system import ranks
 from rlvr_world.training.advantages import group_advantages, rollout_weights, zero_variance
 from rlvr_world.training.learner import Learner, TokenLoss
 from rlvr_world.training.losses import finite, kl_estimate, policy_loss
-from rlvr_world.training.packing import Branch, Group, Packed, legal_ranges, response_lengths
+from rlvr_world.training.packing import Branch, Group, Packed, legal_ranges, pack, response_lengths
 from rlvr_world.training.sft import rows_of_step
-from rlvr_world.training.shared import sampled, scored
+from rlvr_world.training.shared import Draw, sampled, scored
 from rlvr_world.types import Domain, Rollout, Score, Transition, Write
 
 Rollouts = Sequence[Sequence[Rollout]]
@@ -61,10 +64,11 @@ class GRPO:
         epoch_rows: Callable[[int], Sequence[Transition]],
         seed: int,
         record: Record | None = None,
+        servers: Servers | None = None,
     ) -> None:
-        """``epoch_rows``: the rows of an epoch, as many in every epoch."""
+        """``epoch_rows``: the rows of an epoch, as many in every epoch. ``servers`` sample instead of the learner."""
         self.learner, self.config, self.domain, self.seed = learner, config, domain, seed
-        self.record = record
+        self.record, self.servers = record, servers
         self.pending: Pending | None = None
         self.epoch_rows = lru_cache(maxsize=2)(epoch_rows)
         self.rows = len(self.epoch_rows(0))
@@ -100,8 +104,23 @@ class GRPO:
         transitions, config = self.prompts(step), self.config
         scripts = [self.domain.encode(t) for t in transitions]
         streams = [(self.seed, step, i) for i in range(len(scripts))]
-        drawn = Sampling(config.temperature)
-        return transitions, sampled(self.learner.policy, scripts, config.group, drawn, streams, step, config.max_rows)
+        drawn, policy, servers = Sampling(config.temperature), self.learner.policy, self.servers
+        if servers is None:
+            draw: Draw = lambda some, of: sample(policy, some, config.group, drawn, of, step, config.max_rows)  # noqa: E731
+        else:
+            self._lead(servers, step, scripts[0].prompt)
+            draw = lambda some, of: servers.sample(some, config.group, drawn, of)  # noqa: E731
+        return transitions, sampled(draw, scripts, streams, step)
+
+    def _lead(self, servers: Servers, step: int, prompt: tuple[int, ...]) -> None:
+        """Have the servers follow the policy; the first rank does."""
+
+        @torch.no_grad()
+        def logps(ids: Sequence[int]) -> Any:
+            read = Branch(torch.tensor(ids[1:]), torch.ones(len(ids) - 1, dtype=torch.bool), 1.0)
+            return self.learner.logps(pack([Group((ids[0],), (read,))]).to(self.learner.device))[0].cpu().numpy()
+
+        ranks.by_first(lambda: servers.follow(self.learner.policy, step, prompt, logps))
 
     def learn_on(self, pending: Pending, progress: float) -> dict[str, float]:
         """The updates of one step. ``self.pending`` says where it is, for whoever wants to know what failed."""
@@ -151,6 +170,10 @@ class GRPO:
             watch.add(entropy=entropy_T, clip_fraction=clipped_T.float())
             if watch.first:  # later updates have another policy than the one that sampled
                 watch.gap = max(watch.gap, (logp_T - packed.old_logp_T).detach().abs().max().item())
+            if self.servers is not None and self.servers.band:
+                apart_T = (logp_T.detach() - packed.old_logp_T).abs() > math.log(self.servers.band)
+                watch.add(outside_band=apart_T.float())
+                loss_T = loss_T.masked_fill(apart_T, 0.0)
             if config.kl > 0:
                 kl_T = kl_estimate(logp_T, self._reference_logps(packed), config.kl_estimator)
                 watch.add(kl=kl_T)
