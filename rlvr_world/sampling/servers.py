@@ -27,8 +27,9 @@ PARALLEL = 128
 """Groups that are asked for at once."""
 PROBED = 128
 """Tokens of a prompt by whose log-probs one sees which weights a server has."""
-FOLLOWS = 0.1
-"""A server whose log-probs move by less than this share of what the policy's did has kept old weights."""
+FOLLOWS, NOISE = 0.25, 4.0
+"""A server has kept old weights, or some of them, where its log-probs are further from the policy's than this share of
+what these have moved, and than so many times the distance at the start."""
 Logps = Callable[[Sequence[int]], np.ndarray]
 """Of the policy: log-prob of every token of a prompt but the first."""
 
@@ -44,7 +45,8 @@ class Servers:
         self.model, self.folder, self.version, self.band = config.model, folder, 0, config.band
         self.adapter = ""
         self.probe: Sequence[int] = ()
-        self.before: list[np.ndarray] = []
+        self.began: tuple[np.ndarray, list[float]] | None = None
+        """The policy's log-probs of the probe at the start, and how far from them the servers' were."""
 
     def sample(
         self, scripts: Sequence[Script], n: int, sampling: Sampling, streams: Sequence[tuple[int, ...]]
@@ -98,13 +100,14 @@ class Servers:
                 self._post(client, "/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": place}})
                 self._post(client, "/reset_prefix_cache", {})
         self.version, self.probe = version, self.probe or prompt[:PROBED]
-        now = [logps(self.probe), *map(self._probed, self.clients)]
-        moved = [np.abs(new - old).sum() for new, old in zip(now, self.before, strict=False)]
-        for client, by in zip(self.clients, moved[1:], strict=False):
-            if by < FOLLOWS * moved[0]:
-                said = f"its log-probs moved by {by:.1e} where the policy's moved by {moved[0]:.1e}; restart it, resume"
+        own, theirs = logps(self.probe), [self._probed(client) for client in self.clients]
+        gaps = [float(np.abs(told - own).sum()) for told in theirs]
+        self.began = self.began or (own, gaps)
+        moved = float(np.abs(own - self.began[0]).sum())
+        for client, gap, noise in zip(self.clients, gaps, self.began[1], strict=True):
+            if gap > max(FOLLOWS * moved, NOISE * noise):
+                said = f"its log-probs are {gap:.1e} apart where the policy's have moved by {moved:.1e}; restart it"
                 raise Halted(f"{client.base_url}: it has kept old weights at step {version}: {said}")
-        self.before = now
 
     def _swap(self, policy: PeftModel, name: str) -> None:
         """Another adapter in the place of the one before."""

@@ -148,7 +148,7 @@ def test_a_server_that_keeps_old_weights_stops_the_run(
 ) -> None:
     stub.stale = True
     assert train(tmp_path / "run", start, stub.url) == 3
-    assert f"{stub.url}: it has kept old weights at step 1: its log-probs moved by 0.0e+00" in capsys.readouterr().err
+    assert f"{stub.url}: it has kept old weights at step 1: its log-probs are" in capsys.readouterr().err
 
 
 def test_a_server_that_does_not_answer_is_named(
