@@ -161,7 +161,7 @@ class _Total(torch.autograd.Function):
 
 def add_gradients(parameters: Sequence[Tensor]) -> None:
     """Every gradient becomes its sum over all processes, in place; one that no process has stays away."""
-    if size() == 1:
+    if size() == 1 or not parameters:
         return
     there = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
     with _together():

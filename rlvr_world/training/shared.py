@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from rlvr_world.models.head import Model
-from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.scoring import judge
 from rlvr_world.system import ranks
 from rlvr_world.types import Domain, Rollout, Score, Script, Transition
 
+Stream = tuple[int, ...]
+Draw = Callable[[Sequence[Script], Sequence[Stream]], list[list[Rollout]]]
+"""A group of rollouts for every script, whose random stream has this key."""
+
 
 def sampled(
-    model: Model,
-    scripts: Sequence[Script],
-    n: int,
-    sampling: Sampling,
-    streams: Sequence[tuple[int, ...]],
-    policy_version: int,
-    max_rows: int,
+    draw: Draw, scripts: Sequence[Script], streams: Sequence[Stream], policy_version: int
 ) -> list[list[Rollout]]:
-    """``sample``, each rank for its share of the scripts."""
-    some, theirs = ranks.mine(scripts), ranks.mine(streams)
-    own = sample(model, some, n, sampling, theirs, policy_version, max_rows)
+    """What ``draw`` gives, each rank for its share of the scripts."""
+    own = draw(ranks.mine(scripts), ranks.mine(streams))
     if ranks.size() == 1:
         return own
     told = ranks.gathered([[_plain(rollout) for rollout in group] for group in own], len(scripts))
@@ -40,7 +35,7 @@ def _plain(rollout: Rollout) -> list[Any]:
     return [*(tensor.tolist() for tensor in tensors), rollout.written, rollout.finished]
 
 
-def _rollout(script: Script, stream: tuple[int, ...], policy_version: int, *plain: Any) -> Rollout:
+def _rollout(script: Script, stream: Stream, policy_version: int, *plain: Any) -> Rollout:
     ids, sampled_, logps, written, finished = plain
     return Rollout(
         script=script,
