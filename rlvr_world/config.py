@@ -135,7 +135,6 @@ class RLConfig:
 @dataclass(frozen=True)
 class RolloutConfig:
     urls: tuple[str, ...] = what((), "vLLM servers that sample for RL, such as http://node1:8000; none: sample here")
-    model: str = what("policy", "the name under which they serve the model (--served-model-name)")
     timeout: float = what(600.0, "longest wait for an answer", "seconds")
     band: float = what(
         5.0, "no loss on tokens whose probability is further than this factor from the server's; 0: on all"

@@ -28,9 +28,7 @@ T = TypeVar("T")
 def shard(model: Model, device: torch.device, dtype: torch.dtype) -> Model:
     """Share out the weights of a model (in place); forwards compute in ``dtype`` on ``device``, see ``inside``."""
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
-        raise InputError(
-            f"model.shard: expected a torch whose FSDP2 can sum over gloo, got {torch.__version__}; update it"
-        )
+        raise InputError(f"model.shard: expected a torch whose FSDP2 can sum, got {torch.__version__}; update it")
     mesh = init_device_mesh(device.type, (ranks.size(),))
     low = None if dtype == torch.float32 else dtype
     precision = MixedPrecisionPolicy(low, reduce_dtype=torch.float32, cast_forward_inputs=False)
@@ -78,7 +76,7 @@ def hollow(model: Model) -> Model:
 def filled(shell: Model, weights: dict[str, Tensor]) -> Model:
     """A copy of a hollow model with these weights for its own."""
     model = copy.deepcopy(shell)
-    model.load_state_dict(weights, assign=True)
+    model.load_state_dict(weights, strict=False, assign=True)
     model.tie_weights()
     return model
 
@@ -101,13 +99,12 @@ def like(target: Tensor, values: Tensor) -> Tensor:
     return distribute_tensor(values.to(target.device), target.device_mesh, target.placements, src_data_rank=None)
 
 
-def collected(named: Iterable[tuple[str, Tensor]], everywhere: bool = False) -> dict[str, Tensor] | None:
+def collected(named: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor] | None:
     """Tensors on the CPU by name. Where they are shared out all ranks call this, and the first alone gets them, one by
-    one, unless they are wanted everywhere; the others get None."""
+    one; the others get None."""
     found, shared = {}, False
     for name, tensor in named:
-        shared = shared or isinstance(tensor, DTensor)
-        value = full(tensor.detach())
-        if everywhere or not shared or ranks.first():
-            found[name] = value.cpu()
-    return found if everywhere or not shared or ranks.first() else None
+        shared, value = shared or isinstance(tensor, DTensor), full(tensor.detach())
+        if not shared or ranks.first():
+            found[name] = value.cpu().contiguous()
+    return found if not shared or ranks.first() else None

@@ -39,9 +39,8 @@ class Counters:
 class State(Protocol):
     """What a stage trains, as far as checkpoints know it."""
 
-    @property
-    def sharded(self) -> bool:
-        """Whether each rank holds a share of it."""
+    sharded: bool
+    """Whether each rank holds a share of it."""
 
     def save(self, folder: Path) -> None:
         """Write weights and optimizer state into an empty folder; where it is shared out all ranks have to."""
@@ -62,7 +61,6 @@ def save(folder: Path, state: State, counters: Counters, keep: int = 2, spare: C
 
 
 def _finish(partial: Path, final: Path, counters: Counters, keep: int, spare: Collection[int]) -> None:
-    """Put counters beside what is saved and publish it; remove what is not to stay."""
     folder = final.parent
     (partial / TRAINER).mkdir(exist_ok=True)
     (partial / TRAINER / "counters.json").write_text(json.dumps(asdict(counters)))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 
 from rlvr_world import overrides, recipes
 from rlvr_world.config import Config, OptimizerConfig, SFTConfig
@@ -113,9 +112,8 @@ def _rl(run: Run, name: str, start: str, seed: int) -> Job:
     def stage_of(learner: Learner, domain: Domain) -> Stage:
         keep = Recorder(run.folder / name, run.config.record, seed).keep if ranks.first() else None
         rows, asked = partial(run.splits.rl_epoch, seed), run.config.rollout
-        lora, exact = isinstance(learner.policy, PeftModel), learner.dtype == torch.float32
-        servers = Servers(asked, run.folder / name / "served", lora, exact) if asked.urls else None
-        return GRPO(learner, config, domain, rows, seed, keep, servers)
+        exact, served = learner.dtype == torch.float32, run.folder / name / "served"
+        return GRPO(learner, config, domain, rows, seed, keep, Servers(asked, served, exact) if asked.urls else None)
 
     return _job(run, name, config, lambda c: c.step / config.steps, start, stage_of)
 

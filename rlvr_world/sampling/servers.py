@@ -29,21 +29,23 @@ PROBED, DRAWN = 32, 4
 """Tokens that a server writes after each change of weights, so many times, for us to see which weights it has."""
 APART = {True: 1e-4, False: 0.05}
 """Most that a log-prob of these may be from the policy's, in nats, the mean: where both compute in float32, or not."""
-Logps = Callable[[Sequence[int], Sequence[int]], np.ndarray]
-"""Of the policy: the log-prob of every token of an answer to a prompt."""
+MEND = {
+    True: "the adapter, got others: serve the model that RL starts from, in the type of model.precision",
+    False: "the weights, got others; it says that it reloads them: use LoRA (model.lora_rank) or another vLLM build",
+}
 
 
 class Servers:
     """One model behind one or more servers, which read its weights from a folder that they share with us."""
 
-    def __init__(self, config: RolloutConfig, folder: Path, adapter: bool, exact: bool) -> None:
-        """``adapter``: a LoRA adapter is handed over, else all weights. ``exact``: the policy computes in float32."""
+    def __init__(self, config: RolloutConfig, folder: Path, exact: bool) -> None:
+        """``exact``: the policy computes in float32."""
         import httpx  # an extra: only asking a server needs it
 
         wire: Any = {"timeout": config.timeout, "limits": httpx.Limits(max_connections=PARALLEL)}
         self.clients = [httpx.Client(base_url=u, transport=httpx.HTTPTransport(retries=3), **wire) for u in config.urls]
-        self.folder, self.adapter, self.exact, self.band = folder, adapter, exact, config.band
-        self.model, self.version = config.model, -1
+        self.folder, self.exact, self.band = folder.absolute(), exact, config.band
+        self.model, self.version, self.adapter = "policy", -1, ""
         self.probe: Script | None = None
 
     def sample(
@@ -69,8 +71,7 @@ class Servers:
 
     def _write(self, client: Any, rows: list[Row], stream: tuple[int, ...], sampling: Sampling) -> None:
         """Have the segment written that rows of the same tokens have come to."""
-        segment = rows[0].now
-        if isinstance(segment, Write):
+        if isinstance(segment := rows[0].now, Write):
             prompt = [*rows[0].script.prompt, *rows[0].ids]
             for row, written in zip(rows, self._ask(client, prompt, segment, len(rows), stream, sampling), strict=True):
                 for token, logp in written:
@@ -94,51 +95,40 @@ class Servers:
                 raise Halted(f"{client.base_url}: expected a log-prob a token, got {len(logps)} for {len(ids)}")
         return [list(zip(*answer, strict=True)) for answer in answers]
 
-    def follow(self, version: int, script: Script, write: Callable[[Path], None], logps: Logps) -> None:
-        """Have every server sample from the policy as it is: all ranks call this, the first asks. ``write`` puts the
-        policy into a folder. Raises Halted where a server goes on with other weights, whatever it answered."""
+    def follow(self, version: int, script: Script, write: Callable[[Path], None], logps: Callable[..., Any]) -> None:
+        """Have every server sample from the policy as it is, for all ranks. ``write`` puts it, or its adapter, into a
+        folder; ``logps`` gives its log-probs of a prompt's answer. Raises Halted where a server has other weights."""
         if version == self.version:
             return
-        name, old = ranks.by_first(lambda: f"step-{version:06d}-{uuid4().hex[:6]}"), self.model
-        place = self.folder.resolve() / (name if self.adapter else "weights")
-        write(place)
-        first = self.version < 0
-        ranks.by_first(lambda: self._swap(place, name, "" if first else old))
-        self.version, self.model = version, name if self.adapter else old
+        name = ranks.by_first(lambda: f"step-{version:06d}-{uuid4().hex[:6]}")  # a server may know one of another run
+        write(self.folder / name)
+        self.version, self.adapter = version, ranks.by_first(lambda: self._swap(self.folder / name))
+        self.model = self.adapter or self.model
         self.probe = script = self.probe or script
-        for client, told in zip(self.clients, ranks.by_first(lambda: self._probed(script)), strict=True):
-            own = np.stack([logps(script.prompt, [token for token, _ in answer]) for answer in told])
-            apart = float(np.abs(own - [[logp for _, logp in answer] for answer in told]).mean())
+        prompt, answer, seed = list(script.prompt), Write(min(PROBED, script.max_response)), (version,)
+        told = ranks.by_first(lambda: [self._ask(c, prompt, answer, DRAWN, seed, Sampling()) for c in self.clients])
+        for client, drawn in zip(self.clients, told, strict=True):
+            own = np.stack([logps(prompt, [token for token, _ in written]) for written in drawn])
+            apart = float(np.abs(own - [[logp for _, logp in written] for written in drawn]).mean())
             if not apart <= APART[self.exact]:
-                raise Halted(f"{client.base_url}: {self._stale(apart)}; then resume the run")
+                at = f"at step {version} log-probs of what it writes are {apart:.1e} from the policy's, allowed are"
+                raise Halted(f"{client.base_url}: {at} {APART[self.exact]:g}: expected {MEND[bool(self.adapter)]}")
 
-    def _stale(self, apart: float) -> str:
-        limit = f"{APART[self.exact]:g} nats a token"
-        if self.adapter:
-            what, mend = "adapter", "serve the model that RL starts from, in the type of model.precision"
-        else:
-            what, mend = "weights", "it says that it reloads them: use LoRA (model.lora_rank) or another vLLM build"
-        return f"expected the {what} of step {self.version}, within {limit}, got others, {apart:.1e} away; {mend}"
-
-    def _swap(self, place: Path, name: str, old: str) -> None:
-        """Other weights in the place of those before: all of them, or the adapter."""
+    def _swap(self, place: Path) -> str:
+        """Other weights in the place of those before: all of them, or an adapter, whose name this gives."""
+        lora = (place / "adapter_config.json").exists()
         for client in self.clients:
-            if not self.adapter:
+            if lora:
+                self._post(client, "/v1/load_lora_adapter", {"lora_name": place.name, "lora_path": str(place)})
+                if self.adapter:
+                    self._post(client, "/v1/unload_lora_adapter", {"lora_name": self.adapter})
+            else:
                 asked = {"method": "reload_weights", "kwargs": {"weights_path": str(place)}}
                 self._post(client, "/collective_rpc", asked)
                 self._post(client, "/reset_prefix_cache", {})
-                continue
-            self._post(client, "/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(place)})
-            if old:
-                self._post(client, "/v1/unload_lora_adapter", {"lora_name": old})
-        for before in self.folder.iterdir():
-            if before.resolve() != place:
-                shutil.rmtree(before)
-
-    def _probed(self, script: Script) -> list[list[list[tuple[int, float]]]]:
-        """What each server writes after a prompt, with log-probs."""
-        write = Write(min(PROBED, script.max_response))
-        return [self._ask(c, list(script.prompt), write, DRAWN, (self.version,), Sampling()) for c in self.clients]
+        for before in {*self.folder.iterdir()} - {place}:
+            shutil.rmtree(before)
+        return place.name if lora else ""
 
     def _post(self, client: Any, path: str, body: dict[str, Any]) -> Any:
         import httpx
@@ -148,7 +138,5 @@ class Servers:
             return answer.json() if "json" in answer.headers.get("content-type", "") else None
         except (httpx.HTTPError, ValueError) as error:
             text = getattr(getattr(error, "response", None), "text", "")[:300]
-            said = (
-                f"expected vLLM to answer within {client.timeout.read:g} s, got {type(error).__name__}: {error} {text}"
-            )
+            said = f"expected an answer within {client.timeout.read:g} s, got {type(error).__name__}: {error} {text}"
             raise Halted(f"{client.base_url}{path}: {said}; see that it runs, then resume the run") from error

@@ -9,7 +9,6 @@ import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import PeftModel
@@ -21,7 +20,7 @@ from rlvr_world.models.contract import check_length, learning, prepare
 from rlvr_world.models.device import check_device, compute_dtype
 from rlvr_world.models.head import Model, head_weight
 from rlvr_world.models.loading import load_weights, save_model
-from rlvr_world.models.shards import collected, filled, hollow, inside, shard
+from rlvr_world.models.shards import collected, filled, full, hollow, inside, shard
 from rlvr_world.models.text_tokenizer import TextTokenizer
 from rlvr_world.system import ranks
 from rlvr_world.training.losses import chosen_logps
@@ -57,15 +56,14 @@ class Learner:
         folder that goes with the model into every checkpoint."""
         self.model, self.tokenizer, self.world = model, tokenizer, world
         self.config = optimizer_config or OptimizerConfig()
-        self.shell: Model | None = None
-        """Where weights are shared out among ranks: the model without them."""
-        shared = shares(model_config, optimizer_config)
-        self.device = check_device(model_config.device) if shared else next(model.parameters()).device
+        self.sharded = shares(model_config, optimizer_config)
+        """Whether weights lie in shares on all ranks, so that all have to save."""
+        self.device = check_device(model_config.device) if self.sharded else next(model.parameters()).device
         prepare(model, model_config.gradient_checkpointing)
         self.dtype = dtype = compute_dtype(model_config.precision, self.device)
         self.policy: Model = model
-        if shared:
-            self.shell = hollow(model)
+        if self.sharded:
+            self.shell = hollow(model)  # before its layers are those of FSDP
             shard(model, self.device, dtype)
         elif dtype != torch.float32:  # parameters alone: rounded buffers would round every position
             rounded = {id(p): torch.nn.Parameter(p.detach().to(dtype), p.requires_grad) for p in model.parameters()}
@@ -82,11 +80,6 @@ class Learner:
         self.spread: dict[str, float] = {}
         """By row, the deviation of the rewards of its last group, where RL draws rows by it."""
 
-    @property
-    def sharded(self) -> bool:
-        """Whether weights lie in shares, so that all ranks have to save."""
-        return self.shell is not None
-
     def save(self, folder: Path) -> None:
         """The model folder, and in it what training goes on from."""
         if (model := self._whole(self.model)) is not None:
@@ -97,26 +90,23 @@ class Learner:
 
     def publish(self, folder: Path) -> None:
         """The policy in a folder for others to read, with LoRA its adapter alone; the first rank writes."""
-        policy = self._whole(self.policy)
+        policy = self._whole(self.policy, "lora_" if isinstance(self.policy, PeftModel) else "")
         if policy is not None and ranks.first():
-            alone: Any = {"save_embedding_layers": False} if isinstance(policy, PeftModel) else {}
-            policy.save_pretrained(str(folder), **alone)
+            policy.save_pretrained(str(folder), save_embedding_layers=False)
 
-    def _whole(self, model: Model) -> Model | None:
-        """The model; of one that is shared out a copy on the first rank's CPU, None on the others."""
-        if self.shell is None:
+    def _whole(self, model: Model, part: str = "") -> Model | None:
+        """The model; of one that is shared out a copy on the first rank's CPU, of weights so named at least."""
+        if not self.sharded:
             return model
-        weights = collected(model.state_dict().items())
+        weights = collected((name, tensor) for name, tensor in model.state_dict().items() if part in name)
         return None if weights is None else filled(self.shell, weights)
 
     def frozen(self) -> Model:
         """A copy of the policy as it is, not to be trained."""
-        if self.shell is None:
-            other = copy.deepcopy(self.policy)
-        else:
-            other = filled(self.shell, collected(self.model.state_dict().items(), everywhere=True) or {})
-        other.eval().requires_grad_(False)
-        return other if self.shell is None else shard(other, self.device, self.dtype)
+        if not self.sharded:
+            return copy.deepcopy(self.policy).eval().requires_grad_(False)
+        other = filled(self.shell, {name: full(tensor).cpu() for name, tensor in self.model.state_dict().items()})
+        return shard(other.eval().requires_grad_(False), self.device, self.dtype)
 
     def restore(self, checkpoint: Path) -> None:
         """Weights and optimizer state of a checkpoint of the same model."""

@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
@@ -69,19 +68,17 @@ def save_optimizer(optimizer: Optimizer, folder: Path, name: str = "optimizer") 
     )
     if (tensors := collected(named)) is not None:
         (folder / TRAINER).mkdir(exist_ok=True)
-        contiguous = {key: value.contiguous() for key, value in tensors.items()}
-        save_file(contiguous, str(folder / TRAINER / f"{name}.safetensors"))
+        save_file(tensors, str(folder / TRAINER / f"{name}.safetensors"))
 
 
 def load_optimizer(optimizer: Optimizer, checkpoint: Path, name: str = "optimizer") -> None:
     """The counterpart of ``save_optimizer``."""
     where, parameters = checkpoint / TRAINER / f"{name}.safetensors", _parameters(optimizer)
     fused = any(group["fused"] for group in optimizer.param_groups)  # only then are step counts kept on the device
-    with safe_open(str(where), "pt") as file:
-        for key in file.keys():  # noqa: SIM118 - it is no dict
-            number, kind = key.split(".", 1)
-            if int(number) >= len(parameters):
-                raise InputError(f"{where}: optimizer state for parameter {number}, the model has {len(parameters)}")
-            parameter, value = parameters[int(number)], file.get_tensor(key)
-            moved = value if kind == "step" and not fused else value.to(parameter.device)
-            optimizer.state[parameter][kind] = moved if kind == "step" else like(parameter, moved)
+    for key, value in load_file(str(where)).items():
+        number, kind = key.split(".", 1)
+        if int(number) >= len(parameters):
+            raise InputError(f"{where}: optimizer state for parameter {number}, but the model has {len(parameters)}")
+        parameter = parameters[int(number)]
+        own = value if kind == "step" else like(parameter, value)
+        optimizer.state[parameter][kind] = own if kind == "step" and not fused else own.to(parameter.device)
