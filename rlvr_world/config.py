@@ -137,7 +137,7 @@ class RolloutConfig:
     urls: tuple[str, ...] = what((), "vLLM servers that sample for RL, such as http://node1:8000; none: sample here")
     timeout: float = what(600.0, "longest wait for an answer", "seconds")
     band: float = what(
-        5.0, "no loss on tokens whose probability is further than this factor from the server's; 0: on all"
+        5.0, "no loss on tokens whose probability is off the server's by more than this factor; 0: on all"
     )
 
 

@@ -39,9 +39,7 @@ def add_verbs(verbs: Verbs) -> None:
 
     export = verbs.add("export", _export, "write a run's or recipe's RL as a folder that TRL or verl runs")
     export.add_argument("engine", choices=("trl", "verl"))
-    export.add_argument(
-        "source", metavar="RUN|RECIPE", help="a run that has trained a start, or a recipe that names one"
-    )
+    export.add_argument("source", metavar="RUN|RECIPE", help="what has a model for RL to start from")
     export.add_argument("--out", metavar="OUT", type=Path, required=True, help="a new folder")
     add_settings(export)
 

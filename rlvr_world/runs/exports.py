@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import jinja2
 import pyarrow as pa
@@ -31,8 +31,6 @@ from rlvr_world.scoring import judge
 from rlvr_world.training.sft import rows_of_step
 from rlvr_world.types import Domain, Score, Script, Transition, Written
 
-MODEL = "model"
-
 
 def export(engine: Literal["trl", "verl"], source: str, settings: list[str], out: Path) -> None:
     """Write such a folder for a run, with the model that its RL starts from, or for a recipe that names a model. Raises
@@ -43,12 +41,12 @@ def export(engine: Literal["trl", "verl"], source: str, settings: list[str], out
     start = start_of_rl(run) if run else config.model.source
     if start in ("", "scratch"):
         raise InputError(f"export {source}: expected a model for RL to start from, found none; name a run with one")
-    out.mkdir(parents=True)
     model, tokenizer = load_model(start)
-    save_model(model, tokenizer or _numbers(model.config.vocab_size), out / MODEL, world_of(start))
-    if not (out / MODEL / WORLD).exists():
-        (out / MODEL / WORLD).mkdir()
-        fill_world(recipes.find(config.recipe), config, out / MODEL / WORLD, None, out)
+    out.mkdir(parents=True)
+    save_model(model, tokenizer or _numbers(model.config.vocab_size), out / "model", world_of(start))
+    if not (out / "model" / WORLD).exists():
+        (out / "model" / WORLD).mkdir()
+        fill_world(recipes.find(config.recipe), config, out / "model" / WORLD, None, out)
     (out / "config.json").write_text(json.dumps(overrides.to_json(config), indent=2))
     task = load_task(out.resolve())
     scripts = [task.script(row) for row in range(len(task.rows))]
@@ -57,8 +55,7 @@ def export(engine: Literal["trl", "verl"], source: str, settings: list[str], out
         template = jinja2.Template(file.read_text(), undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
         (out / file.stem).write_text(template.render(config=config, rl=config.rl, **lengths))
     if engine == "verl":
-        named: dict[str, Any] = {"data_source": config.recipe, "agent_name": "rlvr_world"}
-        named |= {"reward_model": {"style": "rule", "ground_truth": ""}}
+        named = {"data_source": config.recipe, "agent_name": "rlvr_world", "reward_model": {"ground_truth": ""}}
         rows = [{**named, "prompt": [{"role": "user", "content": row.id}]} for row in task.rows]
         numbered = [{**row, "extra_info": {"index": number}} for number, row in enumerate(rows)]
         pq.write_table(pa.Table.from_pylist(numbered), out / "train.parquet")
@@ -84,7 +81,6 @@ class Task:
         return self.domain.encode(self.rows[row])
 
     def score(self, row: int, written: Written) -> Score:
-        """How right an answer is: the tokens of each Write segment, without its stop token."""
         [[(_, score)]] = judge(self.domain, [[written]], [self.rows[row]])
         return score
 
@@ -96,7 +92,7 @@ class Task:
 @lru_cache(maxsize=1)
 def load_task(folder: Path) -> Task:
     """The task of an exported folder, opened once a process; no weights are read."""
-    config, place = runner.stored_config(folder), folder / MODEL
+    config, place = runner.stored_config(folder), folder / "model"
     recipe, tokenizer = recipes.find(config.recipe), AutoTokenizer.from_pretrained(place)
     model = hollow_model(replace(config.model, source=str(place)), 0, 0)
     textual = getattr(model.config, CODEC, None) is None

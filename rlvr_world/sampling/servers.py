@@ -70,7 +70,6 @@ class Servers:
         return rows
 
     def _write(self, client: Any, rows: list[Row], stream: tuple[int, ...], sampling: Sampling) -> None:
-        """Have the segment written that rows of the same tokens have come to."""
         if isinstance(segment := rows[0].now, Write):
             prompt = [*rows[0].script.prompt, *rows[0].ids]
             for row, written in zip(rows, self._ask(client, prompt, segment, len(rows), stream, sampling), strict=True):

@@ -90,6 +90,12 @@ def _together() -> Iterator[None]:
         raise RankLost("another process of this run has ended") from error
 
 
+def check_others(error: Exception) -> None:
+    """Raises RankLost where it is the end of another process that made this one fail."""
+    if isinstance(error, dist.DistError) or "Connection closed by peer" in str(error):
+        raise RankLost("another process of this run has ended") from error
+
+
 def mine(items: Sequence[T]) -> Sequence[T]:
     """This process's share."""
     return items[rank() :: size()]

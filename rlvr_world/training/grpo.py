@@ -209,9 +209,9 @@ class GRPO:
             if watch.first and len(logp_T):  # later updates have another policy than the one that sampled
                 watch.gap = max(watch.gap, (logp_T - packed.old_logp_T).detach().abs().max().item())
             if self.servers is not None and self.servers.band:
-                apart_T = (logp_T.detach() - packed.old_logp_T).abs() > math.log(self.servers.band)
-                watch.add(outside_band=apart_T.float())
-                loss_T = loss_T.masked_fill(apart_T, 0.0)
+                outside_T = (logp_T.detach() - packed.old_logp_T).abs() > math.log(self.servers.band)
+                watch.add(outside_band=outside_T.float())
+                loss_T = loss_T.masked_fill(outside_T, 0.0)
             if config.kl > 0:
                 kl_T = kl_estimate(logp_T, self._reference_logps(packed), config.kl_estimator)
                 watch.add(kl=kl_T)

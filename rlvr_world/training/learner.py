@@ -57,7 +57,6 @@ class Learner:
         self.model, self.tokenizer, self.world = model, tokenizer, world
         self.config = optimizer_config or OptimizerConfig()
         self.sharded = shares(model_config, optimizer_config)
-        """Whether weights lie in shares on all ranks, so that all have to save."""
         self.device = check_device(model_config.device) if self.sharded else next(model.parameters()).device
         prepare(model, model_config.gradient_checkpointing)
         self.dtype = dtype = compute_dtype(model_config.precision, self.device)

@@ -11,15 +11,12 @@ from rlvr_world.scoring import judge
 from rlvr_world.system import ranks
 from rlvr_world.types import Domain, Rollout, Score, Script, Transition
 
-Stream = tuple[int, ...]
-Draw = Callable[[Sequence[Script], Sequence[Stream]], list[list[Rollout]]]
-"""A group of rollouts for every script, whose random stream has this key."""
+Streams = Sequence[tuple[int, ...]]
+Draw = Callable[[Sequence[Script], Streams], list[list[Rollout]]]
 
 
-def sampled(
-    draw: Draw, scripts: Sequence[Script], streams: Sequence[Stream], policy_version: int
-) -> list[list[Rollout]]:
-    """What ``draw`` gives, each rank for its share of the scripts."""
+def sampled(draw: Draw, scripts: Sequence[Script], streams: Streams, policy_version: int) -> list[list[Rollout]]:
+    """What ``draw`` gives for scripts and the keys of their streams, each rank for its share of them."""
     own = draw(ranks.mine(scripts), ranks.mine(streams))
     if ranks.size() == 1:
         return own
@@ -35,7 +32,7 @@ def _plain(rollout: Rollout) -> list[Any]:
     return [*(tensor.tolist() for tensor in tensors), rollout.written, rollout.finished]
 
 
-def _rollout(script: Script, stream: Stream, policy_version: int, *plain: Any) -> Rollout:
+def _rollout(script: Script, stream: tuple[int, ...], policy_version: int, *plain: Any) -> Rollout:
     ids, sampled_, logps, written, finished = plain
     return Rollout(
         script=script,
