@@ -15,19 +15,23 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from rlvr_world.config import ModelConfig, RLConfig
+from rlvr_world import recipes
+from rlvr_world.config import Config, ModelConfig, RLConfig
 from rlvr_world.models.lora import add_lora
-from rlvr_world.models.shards import full, whole
-from rlvr_world.runs import checkpoints
+from rlvr_world.models.shards import full, local, whole
+from rlvr_world.overrides import override
+from rlvr_world.runs import checkpoints, runner
 from rlvr_world.runs.checkpoints import Counters
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.system import ranks
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner
 from rlvr_world.types import Given, Script, Write
+from tests.e2e.test_ranks import GRID, TINY, assert_same_run
 from tests.training.conftest import tiny_model
 from tests.training.test_grpo import BASIC, LIVE, Parity
 
+GRID_TINY = [given for given in TINY if not given.startswith(("sft.steps", "rl.steps"))]
 KINDS = {"tied": {}, "untied": {"tie_word_embeddings": False}, "lora": {}, "16 bits": {}}
 CONFIG = replace(BASIC, prompts=3, kl=0.05, entropy=0.01, minibatches=2)
 
@@ -62,6 +66,11 @@ def alone() -> Iterator[None]:
         ranks._ahead = before
 
 
+def run_config(shard: bool) -> Config:
+    given = [*GRID_TINY, "sft.steps=4", "rl.steps=2", "rl.kl=0", "rl.entropy=0.1", f"model.shard={shard}"]
+    return override(recipes.config_of(str(GRID)), given)
+
+
 class Counted:
     """How often ranks gathered something."""
 
@@ -89,7 +98,13 @@ def on_a_rank(out: Path) -> None:
             got = [two.step(step, step / 4)[0] for step in range(2)]
             numbers = {name: [m[name] for m in (expected[1], got[1])] for name in ("reward", "loss", "kl", "grad_norm")}
             saved = checkpoints.save(out / kind, two.learner, Counters(2))
-            found[kind] = {"weights": apart(weights(two), after), "numbers": numbers}
+            states = [value for state in two.learner.optimizer.state.values() for value in state.values()]
+            held = [sum(local(t).nbytes for t in some) for some in (two.learner.model.parameters(), states)]
+            found[kind] = {
+                "held": [ranks.everyone(held), sum(t.nbytes for t in after.values())],
+                "weights": apart(weights(two), after),
+                "numbers": numbers,
+            }
             with alone():
                 one.step(2, 0.5)
             two.step(2, 0.5)
@@ -106,6 +121,7 @@ def on_a_rank(out: Path) -> None:
             with whole(two.learner.policy):
                 sample(two.learner.policy, [script], 2, Sampling(), [(ranks.rank(),)])
             found[f"gathers of {length}"] = gathers.calls - before
+        runner.train(run_config(shard=True), out / "two")
         if ranks.rank() == 0:
             (out / "found.json").write_text(json.dumps(found))
 
@@ -147,6 +163,18 @@ def test_what_two_ranks_saved_one_goes_on_from(found: tuple[dict[str, Any], Path
     on.step(2, 0.5)
     assert apart(weights(on), weights(one)) < 1e-4
     assert not list(found[1].rglob("*.pt")) + list(found[1].rglob("*.distcp"))
+
+
+def test_each_rank_holds_its_share(found: tuple[dict[str, Any], Path]) -> None:
+    told, weights = found[0]["untied"]["held"]
+    for held, moments in told:
+        assert held == pytest.approx(weights / 2, rel=0.02)
+        assert moments == pytest.approx(weights, rel=0.02)  # two for each weight
+
+
+def test_a_whole_run_is_that_of_one_process(found: tuple[dict[str, Any], Path], tmp_path: Path) -> None:
+    runner.train(run_config(shard=False), tmp_path / "one")
+    assert_same_run(tmp_path / "one", found[1] / "two", 1e-4)
 
 
 def test_weights_are_gathered_once_a_rollout_phase(found: tuple[dict[str, Any], Path]) -> None:
