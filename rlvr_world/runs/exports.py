@@ -1,7 +1,7 @@
 """A recipe's reinforcement learning as a folder that TRL or verl runs, and what the scripts in it ask of this package.
 
-OUT/config.json  model/  train.py                                       trl
-OUT/config.json  model/  train.parquet  loop.py  loop.yaml  run.sh      verl
+OUT/config.json  model/  train.py  rollouts.py                          trl
+OUT/config.json  model/  run.sh  loop.py  loop.yaml  train.parquet      verl
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rlvr_world.models.loading import CODEC, WORLD, hollow_model, load_model, sa
 from rlvr_world.models.text_tokenizer import TextTokenizer, know_ends
 from rlvr_world.runs import runner, sources
 from rlvr_world.runs.folder import run_of, start_of_rl
-from rlvr_world.runs.jobs import fill_world
+from rlvr_world.runs.jobs import after_sft, fill_world
 from rlvr_world.scoring import judge
 from rlvr_world.training.sft import rows_of_step
 from rlvr_world.types import Domain, Score, Script, Transition, Written
@@ -37,9 +37,9 @@ def export(engine: Literal["trl", "verl"], source: str, settings: list[str], out
     InputError where there is none, or where ``out`` is there."""
     run = run_of(Path(source))
     config = runner.stored_config(run) if run else recipes.config_of(source)
-    config = sources.rooted(overrides.override(config, settings))
-    start = start_of_rl(run) if run else config.model.source
-    if start in ("", "scratch"):
+    config = after_sft(sources.rooted(overrides.override(config, settings)))
+    start = start_of_rl(run) or config.model.source
+    if start == "scratch":
         raise InputError(f"export {source}: expected a model for RL to start from, found none; name a run with one")
     model, tokenizer = load_model(start)
     out.mkdir(parents=True)
