@@ -45,6 +45,9 @@ class ModelConfig:
         "all", "which stages train adapters: all, or 'sft' alone, so that RL and its control train every weight"
     )
     gradient_checkpointing: bool = what(False, "recompute activations in the backward pass to save memory")
+    shard: bool = what(
+        False, "under torchrun: weights and optimizer in shares on all ranks (FSDP2), not one copy a rank"
+    )
     device: Literal["auto", "cpu", "cuda"] = what("auto", "where to run; 'auto' takes a GPU if there is one")
     precision: Literal["auto", "float32", "bfloat16"] = what(
         "auto", "forwards in this type (trained weights stay float32); 'auto' is bfloat16 where the processor has it"
@@ -129,6 +132,15 @@ class RLConfig:
     )
     save_every: int = what(20, "checkpoint interval", "steps")
     eval_every: int = what(10, "validation interval; 0 never", "steps")
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    urls: tuple[str, ...] = what((), "vLLM servers that sample for RL, such as http://node1:8000; none: sample here")
+    timeout: float = what(600.0, "longest wait for an answer", "seconds")
+    band: float = what(
+        5.0, "no loss on tokens whose probability is off the server's by more than this factor; 0: on all"
+    )
 
 
 @dataclass(frozen=True)
@@ -217,6 +229,7 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     sft: SFTConfig = field(default_factory=SFTConfig)
     rl: RLConfig = field(default_factory=RLConfig)
+    rollout: RolloutConfig = field(default_factory=RolloutConfig)
     control: ControlConfig = field(default_factory=ControlConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     plan: PlanConfig = field(default_factory=PlanConfig)

@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from rlvr_world.cli.parser import Verbs, add_recipe, config_of
+from rlvr_world.cli.parser import Verbs, add_recipe, add_settings, config_of
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import override
 
@@ -36,6 +36,12 @@ def add_verbs(verbs: Verbs) -> None:
     adopt.add_argument("--tokenizer", metavar="TOKENIZER", required=True, help="its visual tokenizer: folder or hub id")
     adopt.add_argument("--ranges", metavar="FILE", required=True, help="the ranges of its actions, .pth or .json")
     add_recipe(adopt, "--recipe", "rt1_single or rt1_multi, or another whose models it is one of")
+
+    export = verbs.add("export", _export, "write a run's or recipe's RL as a folder that TRL or verl runs")
+    export.add_argument("engine", choices=("trl", "verl"))
+    export.add_argument("source", metavar="RUN|RECIPE", help="what has a model for RL to start from")
+    export.add_argument("--out", metavar="OUT", type=Path, required=True, help="a new folder")
+    add_settings(export)
 
     report = verbs.add("report", _report, "write the report of a run again from its files")
     report.add_argument("run", metavar="RUN", type=Path)
@@ -126,6 +132,13 @@ def _adopt(args: argparse.Namespace) -> None:
 
     adopt(config, args.folder)
     print(args.folder)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from rlvr_world.runs.exports import export
+
+    export(args.engine, args.source, args.settings, args.out)
+    print(args.out / ("train.py" if args.engine == "trl" else "run.sh"))
 
 
 def _report(args: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """What a recipe would take, before there is a machine for it: parameters, memory by part, tokens, FLOP and hours.
 
-Counted on a model without weights. Prompts and answers are as long as the settings allow; every GPU holds the model
-whole. FLOP: two a weight and token forward, twice that backward (once where it is frozen), and attention's products.
+Counted without weights, for the longest prompts and answers; a GPU holds the model, or with ``model.shard`` its share.
+FLOP: two a weight and token forward, twice that backward (once where it is frozen), and attention's products.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def estimate(config: Config, gpus: int, memory: float, teraflops: float, share: 
         if not stage.steps:
             continue
         weights, trained = _weights(model, settings.lora_rank)
-        parts = _memory(model, settings, stage, (prompt, response))
+        parts = _memory(model, settings, stage, (prompt, response), gpus if settings.shard else 1)
         most = sum(parts.values()) - min(parts[ACTIVATIONS], parts[CACHE])
         all_fit &= most <= memory
         said = "fits" if most <= memory else f"DOES NOT FIT: {_advice(name, parts, memory, settings)}"
@@ -76,15 +76,15 @@ def _weights(model: Any, rank: int) -> tuple[int, int]:
     return whole, adapters or whole
 
 
-def _memory(model: Any, settings: ModelConfig, stage: Any, lengths: tuple[int, int]) -> dict[str, float]:
-    """GB by part; the last two are never there together."""
+def _memory(model: Any, settings: ModelConfig, stage: Any, lengths: tuple[int, int], of: int = 1) -> dict[str, float]:
+    """GB by part where the model is shared out among ``of`` GPUs; the last two are never there together."""
     (weights, trained), shape, (prompt, response) = _weights(model, settings.lora_rank), model.config, lengths
     number, group = 4 if settings.precision == "float32" else 2, getattr(stage, "group", 1)
-    parts = {"weights, float32": 4.0 * weights, "gradients and AdamW's moments": 12.0 * trained}
-    if number == 2:
-        parts["their bfloat16 copy"] = 2.0 * weights
+    parts = {"weights, float32": 4.0 * weights / of, "gradients and AdamW's moments": 12.0 * trained / of}
+    if number == 2 or of > 1:
+        parts["their bfloat16 copy" if number == 2 else "all of them, gathered"] = float(number * weights)
     if getattr(stage, "kl", 0) and not settings.lora_rank:
-        parts["reference model"] = float(number * weights)
+        parts["reference model"] = float((number if of == 1 else 4 / of) * weights)
     layers, width = shape.num_hidden_layers, shape.hidden_size
     layer, again = 10 * width + 4 * shape.intermediate_size, settings.gradient_checkpointing
     tokens = max(stage.forward_tokens, prompt + group * response)
@@ -100,7 +100,8 @@ def _advice(name: str, parts: dict[str, float], memory: float, settings: ModelCo
     """What to change where a stage does not fit."""
     held = sum(parts.values()) - parts[ACTIVATIONS] - parts[CACHE]
     if held > memory:
-        return "take a smaller model" if settings.lora_rank else "set model.lora_rank, and model.lora_stages=all"
+        mend = "take a smaller model" if settings.lora_rank else "set model.lora_rank, and model.lora_stages=all"
+        return mend if settings.shard else f"on several GPUs set model.shard=true; else {mend}"
     if held + parts[CACHE] > memory:
         return "lower rl.max_rows"
     return (

@@ -28,6 +28,7 @@ from rlvr_world.config import ModelConfig, check_shape
 from rlvr_world.errors import InputError
 from rlvr_world.models.head import Model
 from rlvr_world.models.lora import ADAPTER, load_adapter, merge_copy, verify_merge
+from rlvr_world.models.shards import like
 from rlvr_world.models.smollm2 import smollm2_folder
 from rlvr_world.models.text_tokenizer import TextTokenizer, know_ends
 
@@ -211,4 +212,4 @@ def load_weights(model: Model, folder: Path) -> None:
     other_shape = {k for k in set(tensors) & set(own) if tensors[k].shape != own[k].shape}
     if wrong := ((set(tensors) ^ set(own)) - tied) | other_shape:
         raise InputError(f"{folder}: the weights are of another model, for example at {min(wrong)}")
-    model.load_state_dict(tensors, strict=False)
+    model.load_state_dict({k: like(own[k], tensor) for k, tensor in tensors.items() if k in own}, strict=False)

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from rlvr_world.errors import InputError
 from rlvr_world.models.head import evaluating, head_weight
+from rlvr_world.models.shards import like
 
 ADAPTER = "adapter"
 """The folder inside a saved LoRA model that holds the adapter itself."""
@@ -44,7 +45,9 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
     if not file.is_file():
         raise InputError(f"adapter {file}: there is no such file; name the folder of a LoRA model")
     try:
-        result: Any = set_peft_model_state_dict(model, load_file(file))
+        own = get_peft_model_state_dict(model, save_embedding_layers=False)
+        tensors = {name: like(own.get(name, tensor), tensor) for name, tensor in load_file(file).items()}
+        result: Any = set_peft_model_state_dict(model, tensors)
     except (RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[-1].strip()
         raise InputError(f"adapter {file}: it does not fit the model ({reason})") from error

@@ -39,8 +39,11 @@ class Counters:
 class State(Protocol):
     """What a stage trains, as far as checkpoints know it."""
 
+    sharded: bool
+    """Whether each rank holds a share of it."""
+
     def save(self, folder: Path) -> None:
-        """Write weights and optimizer state into an empty folder."""
+        """Write weights and optimizer state into an empty folder; where it is shared out all ranks have to."""
 
     def restore(self, checkpoint: Path) -> None:
         """Take them back from such a folder. Raises InputError where they do not fit."""
@@ -49,13 +52,16 @@ class State(Protocol):
 def save(folder: Path, state: State, counters: Counters, keep: int = 2, spare: Collection[int] = ()) -> Path:
     """Write ``folder/step-NNNNNN`` whole or not at all; after it stands, all but the last ``keep`` checkpoints and
     those of the steps in ``spare`` are removed. It names those that stay, so ``sound`` ends what a kill cut off."""
-    ranks.by_first(lambda: _save(folder, state, counters, keep, spare))
-    return folder / name_of(counters.step)
+    final, partial = folder / name_of(counters.step), folder / f".partial-{counters.step:06d}"
+    ranks.by_first(lambda: str(fresh(partial)))
+    if state.sharded or ranks.rank() == 0:
+        state.save(partial)
+    ranks.by_first(lambda: _finish(partial, final, counters, keep, spare))
+    return final
 
 
-def _save(folder: Path, state: State, counters: Counters, keep: int, spare: Collection[int]) -> None:
-    final, partial = folder / name_of(counters.step), fresh(folder / f".partial-{counters.step:06d}")
-    state.save(partial)
+def _finish(partial: Path, final: Path, counters: Counters, keep: int, spare: Collection[int]) -> None:
+    folder = final.parent
     (partial / TRAINER).mkdir(exist_ok=True)
     (partial / TRAINER / "counters.json").write_text(json.dumps(asdict(counters)))
     before = [old.name for old in checkpoints(folder) if old != final]

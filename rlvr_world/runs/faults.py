@@ -37,7 +37,9 @@ def write_fault(
         fresh(partial)
     elif not _quickest(partial):
         return final
-    if numbers:  # the weights are why; of a bug in a domain's code they would be gigabytes that say nothing
+    if (
+        numbers and not state.sharded
+    ):  # the weights are why; of a bug in a domain's code they would be gigabytes that say nothing
         state.save(partial)
     said: dict[str, Any] = {"stage": name, "step": counters.step, "progress": progress, "said": str(error)}
     if numbers and isinstance(stage, GRPO) and stage.pending is not None:

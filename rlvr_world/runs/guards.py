@@ -17,9 +17,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from rlvr_world.config import CheckpointConfig, GuardConfig
 from rlvr_world.errors import Halted, InputError, NonFinite
+from rlvr_world.models.shards import local
+from rlvr_world.system import ranks
 from rlvr_world.training.optimizer import Watched
 
 Row = Mapping[str, Any]
@@ -121,7 +124,7 @@ class Guard:
     def measured(self) -> dict[str, float]:
         """``weight_change``: the most that a probe of the weights has moved since this was last asked."""
         change, self.change = self.change, 0.0
-        return {"weight_change": change}
+        return {"weight_change": max(ranks.everyone(change))}
 
     def see(self, row: Row) -> None:
         """Hold a row against the rules. Raises Halted with a diagnosis, or Collapsed."""
@@ -195,11 +198,13 @@ def _limit(text: str) -> tuple[str, Callable[[float, float], bool], float, str]:
 def _check(named: Iterable[tuple[str, Tensor]], site: str) -> None:
     """One reading of the device for all: the largest size of a tensor is not finite where one of its numbers is not."""
     names, tensors = zip(*named, strict=True)  # an optimizer steps when there are gradients
-    sizes = torch.stack([t.detach().abs().amax().float() for t in tensors])
-    if not torch.isfinite(sizes).all():
-        bad = [name for name, good in zip(names, torch.isfinite(sizes).tolist(), strict=True) if not good]
+    finite = torch.isfinite(torch.stack([local(t.detach()).abs().amax().float() for t in tensors])).tolist()
+    if any(isinstance(t, DTensor) for t in tensors):  # what one rank finds in its share stops all
+        finite = [all(told) for told in zip(*ranks.everyone(finite), strict=True)]
+    if bad := [name for name, good in zip(names, finite, strict=True) if not good]:
         raise NonFinite(f"{site} not finite in {len(bad)} of {len(names)} parameters, such as {bad[0]}")
 
 
 def _probe(parameters: Iterable[Tensor]) -> Tensor:
-    return torch.cat([p.detach().flatten()[:: max(1, p.numel() // _PROBE)][:_PROBE].float() for p in parameters])
+    own = (local(p.detach()) for p in parameters)
+    return torch.cat([p.flatten()[:: max(1, p.numel() // _PROBE)][:_PROBE].float() for p in own])

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from rlvr_world import overrides, recipes
 from rlvr_world.config import Config, OptimizerConfig, SFTConfig
 from rlvr_world.errors import InputError
@@ -19,6 +21,7 @@ from rlvr_world.evaluation.evaluate import Plan, evaluate
 from rlvr_world.models.device import check_device
 from rlvr_world.models.loading import WORLD, load_model, save_model, world_of
 from rlvr_world.models.lora import add_lora
+from rlvr_world.models.shards import whole
 from rlvr_world.recipes import FirstStage, Recipe, Splits
 from rlvr_world.runs import checkpoints
 from rlvr_world.runs.guards import require
@@ -26,10 +29,11 @@ from rlvr_world.runs.records import Recorder
 from rlvr_world.runs.stage import ProgressOf, Schedule, Stage, Validate
 from rlvr_world.runs.tracking import Log
 from rlvr_world.sampling.engine import Sampling
+from rlvr_world.sampling.servers import Servers
 from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
 from rlvr_world.training.grpo import GRPO
-from rlvr_world.training.learner import Learner
+from rlvr_world.training.learner import Learner, shares
 from rlvr_world.training.sft import SFT, Encoded
 from rlvr_world.types import Domain, Transition
 
@@ -107,7 +111,9 @@ def _rl(run: Run, name: str, start: str, seed: int) -> Job:
 
     def stage_of(learner: Learner, domain: Domain) -> Stage:
         keep = Recorder(run.folder / name, run.config.record, seed).keep if ranks.first() else None
-        return GRPO(learner, config, domain, partial(run.splits.rl_epoch, seed), seed, keep)
+        rows, asked = partial(run.splits.rl_epoch, seed), run.config.rollout
+        exact, served = learner.dtype == torch.float32, run.folder / name / "served"
+        return GRPO(learner, config, domain, rows, seed, keep, Servers(asked, served, exact) if asked.urls else None)
 
     return _job(run, name, config, lambda c: c.step / config.steps, start, stage_of)
 
@@ -153,7 +159,8 @@ def _schedule(run: Run, name: str, settings: Any, progress_of: ProgressOf) -> Sc
 
 def _validate(run: Run, learner: Learner, domain: Domain) -> dict[str, float]:
     rows, best = run.splits.valid[: run.config.eval.valid_rows], run.config.checkpoints.best
-    result, _ = evaluate(learner.policy, domain, rows, replace(plan(run.config), samples=1), {}, brief=True)
+    with whole(learner.policy):
+        result, _ = evaluate(learner.policy, domain, rows, replace(plan(run.config), samples=1), {}, brief=True)
     numbers: dict[str, float] = {}
     for slice_, summed in result["slices"].items():
         means = {**summed["parts"], "malformed": summed["malformed"]}
@@ -184,7 +191,8 @@ def load_learner(
 ) -> Learner:
     """The model of a folder or hub id, to be trained under ``optimizer``, or only used where there is none."""
     model: Any
-    model, tokenizer = load_model(str(source), check_device(config.model.device))
+    device = check_device(config.model.device)
+    model, tokenizer = load_model(str(source), "cpu" if shares(config.model, optimizer) else device)
     if optimizer is not None and config.model.lora_rank:
         model = add_lora(model, config.model.lora_rank, config.model.lora_alpha)
     return Learner(model, tokenizer, config.model, optimizer, world)

@@ -71,7 +71,7 @@ def replay(folder: Path, rollout: str, stage_name: str = "", redo: int = 0) -> s
     assert isinstance(stage, GRPO)
     stage.record = None
     at, source = _policy_before(where, step, opened.start)
-    again = step - at <= redo
+    again = step - at <= redo and stage.servers is None  # whose draws do not come again
     if again and at:
         stage.learner.restore(source)
     for earlier in range(at, step) if again else ():

@@ -123,6 +123,7 @@ def _step(
     except torch.OutOfMemoryError:  # nothing in a folder would make it happen again elsewhere
         raise
     except (NonFinite, RuntimeError) as error:
+        ranks.check_others(error)
         fault = write_fault(log.path.parent, stage, state, schedule.name, counters, done, error)
         again = f"what it failed on is in {fault}: `rlvr-world replay {fault}` makes it fail again"
         if isinstance(error, NonFinite):  # a way for a run to end; all else is a bug

@@ -54,7 +54,7 @@ def sample(
         check_length(model, len(script.prompt), script.max_response)
     with evaluating(model), torch.no_grad(), columns_first(model, device):
         for chosen in batches(model, scripts, n, max_rows):
-            grid = [[_Row(scripts[i], (*streams[i], s)) for s in range(n)] for i in chosen]
+            grid = [[Row(scripts[i], (*streams[i], s)) for s in range(n)] for i in chosen]
             _grow(model, grid, sampling, device)
             for i, rows in zip(chosen, grid, strict=True):
                 rollouts[i] = [row.rollout(policy_version) for row in rows]
@@ -116,7 +116,7 @@ def sample_each(
                 groups, size = [[i] for group in groups for i in group], 1
             for start in range(0, len(groups), max(1, max_rows // size)):
                 some = groups[start : start + max(1, max_rows // size)]
-                grid = [[_Row(scripts[i], streams[i], own=cut) for i in group] for group in some]
+                grid = [[Row(scripts[i], streams[i], own=cut) for i in group] for group in some]
                 _grow(model, [[*rows, *[rows[0].nothing] * (size - len(rows))] for rows in grid], sampling, device)
                 found |= {
                     i: row.rollout(0)
@@ -127,7 +127,7 @@ def sample_each(
 
 
 @dataclass
-class _Row:
+class Row:
     """One rollout as it grows: a cursor over what follows the tokens that its group has read."""
 
     script: Script
@@ -155,9 +155,9 @@ class _Row:
         return self.tail[self._segment] if self._segment < len(self.tail) else None
 
     @property
-    def nothing(self) -> _Row:
+    def nothing(self) -> Row:
         """A row of the same group that has come to its end."""
-        return _Row(Script((Given(self.read),)), self.stream)
+        return Row(Script((Given(self.read),)), self.stream)
 
     def forced(self) -> tuple[int, ...]:
         """Given tokens that come next; empty where the model writes."""
@@ -209,7 +209,7 @@ class _Row:
         )
 
 
-def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torch.device) -> None:
+def _grow(model: Model, grid: list[list[Row]], sampling: Sampling, device: torch.device) -> None:
     """Fill every row of a [B][G] grid. Rows that are done leave the grid when enough of them are."""
     prompts = [torch.tensor(rows[0].read) for rows in grid]
     lengths_B = torch.tensor([len(p) for p in prompts], device=device)
@@ -236,7 +236,7 @@ def _grow(model: Model, grid: list[list[_Row]], sampling: Sampling, device: torc
         hidden_NnD = read(fed_Nn.to(device))[:, -1 - len(guessed) :]
 
 
-def _advance(model: Model, rows: list[_Row], hidden_ND: Tensor, sampling: Sampling) -> Tensor:
+def _advance(model: Model, rows: list[Row], hidden_ND: Tensor, sampling: Sampling) -> Tensor:
     """Move every live row by as many tokens as all of them can take at once; those tokens, int64 [N, n]."""
     writers = [i for i, row in enumerate(rows) if isinstance(row.now, Write)]
     n = 1 if writers else min((len(row.forced()) for row in rows if row.now is not None), default=0)
@@ -302,7 +302,7 @@ def _truncate(logps_NV: Tensor, sampling: Sampling) -> Tensor:
     return logps_NV
 
 
-def _compact(cache: GroupCache, grid: list[list[_Row]], fed_Nn: Tensor) -> tuple[list[list[_Row]], Tensor]:
+def _compact(cache: GroupCache, grid: list[list[Row]], fed_Nn: Tensor) -> tuple[list[list[Row]], Tensor]:
     """Shrink the grid to the live groups and the fullest group's live rows, when that saves a quarter or more."""
     live = [(b, [g for g, row in enumerate(group) if row.now is not None]) for b, group in enumerate(grid)]
     live = [(b, members) for b, members in live if members]

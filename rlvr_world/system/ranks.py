@@ -90,6 +90,12 @@ def _together() -> Iterator[None]:
         raise RankLost("another process of this run has ended") from error
 
 
+def check_others(error: Exception) -> None:
+    """Raises RankLost where it is the end of another process that made this one fail."""
+    if isinstance(error, dist.DistError) or "Connection closed by peer" in str(error):
+        raise RankLost("another process of this run has ended") from error
+
+
 def mine(items: Sequence[T]) -> Sequence[T]:
     """This process's share."""
     return items[rank() :: size()]
@@ -161,7 +167,7 @@ class _Total(torch.autograd.Function):
 
 def add_gradients(parameters: Sequence[Tensor]) -> None:
     """Every gradient becomes its sum over all processes, in place; one that no process has stays away."""
-    if size() == 1:
+    if size() == 1 or not parameters:
         return
     there = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
     with _together():

@@ -10,27 +10,30 @@ Which prompts a step learns from: those that come next, or more batches of them 
 
 from __future__ import annotations
 
-import copy
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
+import numpy as np
 import torch
 from peft import PeftModel
 from torch import Tensor
 
 from rlvr_world.config import RLConfig
-from rlvr_world.sampling.engine import Sampling
+from rlvr_world.models.shards import whole
+from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.sampling.servers import Servers
 from rlvr_world.system import ranks
 from rlvr_world.training.advantages import drawn_by_spread, group_advantages, rollout_weights, zero_variance
 from rlvr_world.training.learner import Learner, TokenLoss
 from rlvr_world.training.losses import finite, kl_estimate, policy_loss
-from rlvr_world.training.packing import Branch, Group, Packed, legal_ranges, response_lengths
+from rlvr_world.training.packing import Branch, Group, Packed, legal_ranges, pack, response_lengths
 from rlvr_world.training.sft import rows_of_step
 from rlvr_world.training.shared import sampled, scored
-from rlvr_world.types import Domain, Rollout, Score, Transition, Write
+from rlvr_world.types import Domain, Rollout, Score, Script, Transition, Write
 
 Rollouts = Sequence[Sequence[Rollout]]
 """Of every prompt its group."""
@@ -65,10 +68,11 @@ class GRPO:
         epoch_rows: Callable[[int], Sequence[Transition]],
         seed: int,
         record: Record | None = None,
+        servers: Servers | None = None,
     ) -> None:
-        """``epoch_rows``: the rows of an epoch, as many in every epoch."""
+        """``epoch_rows``: the rows of an epoch, as many in every epoch. ``servers`` sample instead of the learner."""
         self.learner, self.config, self.domain, self.seed = learner, config, domain, seed
-        self.record = record
+        self.record, self.servers = record, servers
         self.pending: Pending | None = None
         self.epoch_rows = lru_cache(maxsize=2)(epoch_rows)
         self.rows = len(self.epoch_rows(0))
@@ -76,7 +80,7 @@ class GRPO:
         self.batches = max(1, config.dynamic_sampling)
         self.reference = None
         if config.kl > 0 and not isinstance(learner.policy, PeftModel):
-            self.reference = copy.deepcopy(learner.policy).eval().requires_grad_(False)
+            self.reference = learner.frozen()
 
     def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:
         """One rollout phase and its updates; metrics and the tokens that all forwards processed."""
@@ -131,8 +135,24 @@ class GRPO:
         transitions = self.prompts(step)[first : first + config.prompts]
         scripts = [self.domain.encode(t) for t in transitions]
         streams = [(self.seed, step, first + i) for i in range(len(scripts))]
-        drawn = Sampling(config.temperature)
-        return transitions, sampled(self.learner.policy, scripts, config.group, drawn, streams, step, config.max_rows)
+        if self.servers is not None:
+            self.servers.follow(step, scripts[0], self.learner.publish, self._logps)
+        return transitions, sampled(partial(self._draw, step), scripts, streams, step)
+
+    def _draw(self, step: int, scripts: Sequence[Script], streams: Sequence[tuple[int, ...]]) -> list[list[Rollout]]:
+        """A group for each script, from the servers or the policy here."""
+        config, drawn = self.config, Sampling(self.config.temperature)
+        if self.servers is not None:
+            return self.servers.sample(scripts, config.group, drawn, streams)
+        with whole(self.learner.policy):
+            return sample(self.learner.policy, scripts, config.group, drawn, streams, step, config.max_rows)
+
+    @torch.no_grad()
+    def _logps(self, prompt: Sequence[int], ids: Sequence[int]) -> np.ndarray:
+        """Of every token of an answer, under the policy."""
+        answer = Branch(torch.tensor(ids), torch.ones(len(ids), dtype=torch.bool), 1.0)
+        packed = pack([Group(tuple(prompt), (answer,))]).to(self.learner.device)
+        return self.learner.logps(packed)[0].cpu().numpy()
 
     def learn_on(self, pending: Pending, progress: float) -> dict[str, float]:
         """The updates of one step. ``self.pending`` says where it is, for whoever wants to know what failed."""
@@ -186,8 +206,12 @@ class GRPO:
             loss_T, clipped_T = policy_loss(logp_T, packed.old_logp_T, packed.advantage_T, *clip, rollout_T)
             watch.tokens += len(packed.target_T)
             watch.add(clip_fraction=clipped_T.float())
-            if watch.first:  # later updates have another policy than the one that sampled
+            if watch.first and len(logp_T):  # later updates have another policy than the one that sampled
                 watch.gap = max(watch.gap, (logp_T - packed.old_logp_T).detach().abs().max().item())
+            if self.servers is not None and self.servers.band:
+                outside_T = (logp_T.detach() - packed.old_logp_T).abs() > math.log(self.servers.band)
+                watch.add(outside_band=outside_T.float())
+                loss_T = loss_T.masked_fill(outside_T, 0.0)
             if config.kl > 0:
                 kl_T = kl_estimate(logp_T, self._reference_logps(packed), config.kl_estimator)
                 watch.add(kl=kl_T)

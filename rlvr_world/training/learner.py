@@ -11,23 +11,30 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from torch import Tensor
 
 from rlvr_world.config import ModelConfig, OptimizerConfig
 from rlvr_world.models.attention import hidden_states
 from rlvr_world.models.contract import check_length, learning, prepare
-from rlvr_world.models.device import compute_dtype
+from rlvr_world.models.device import check_device, compute_dtype
 from rlvr_world.models.head import Model, head_weight
 from rlvr_world.models.loading import load_weights, save_model
+from rlvr_world.models.shards import collected, filled, full, hollow, inside, shard
 from rlvr_world.models.text_tokenizer import TextTokenizer
 from rlvr_world.system import ranks
 from rlvr_world.training.losses import chosen_logps
 from rlvr_world.training.optimizer import TRAINER, Watched, adamw, load_optimizer, save_optimizer, take_step
-from rlvr_world.training.packing import Group, Packed, micro_batches, pack
+from rlvr_world.training.packing import Group, Packed, micro_batches, nothing, pack
 
 TokenLoss = Callable[[Tensor, Tensor, Packed], Tensor]
 """(log-prob [T], entropy [T], packed) -> loss of each token [T]."""
 SPREAD = "spread.json"
+
+
+def shares(model: ModelConfig, optimizer: OptimizerConfig | None) -> bool:
+    """Whether ranks share out the weights of a model: of one that is trained, where its settings say so."""
+    return model.shard and optimizer is not None and ranks.size() > 1
 
 
 class Learner:
@@ -49,11 +56,15 @@ class Learner:
         folder that goes with the model into every checkpoint."""
         self.model, self.tokenizer, self.world = model, tokenizer, world
         self.config = optimizer_config or OptimizerConfig()
-        self.device = next(model.parameters()).device
+        self.sharded = shares(model_config, optimizer_config)
+        self.device = check_device(model_config.device) if self.sharded else next(model.parameters()).device
         prepare(model, model_config.gradient_checkpointing)
-        dtype = compute_dtype(model_config.precision, self.device)
+        self.dtype = dtype = compute_dtype(model_config.precision, self.device)
         self.policy: Model = model
-        if dtype != torch.float32:  # parameters alone: rounded buffers would round every position
+        if self.sharded:
+            self.shell = hollow(model)  # before its layers are those of FSDP
+            shard(model, self.device, dtype)
+        elif dtype != torch.float32:  # parameters alone: rounded buffers would round every position
             rounded = {id(p): torch.nn.Parameter(p.detach().to(dtype), p.requires_grad) for p in model.parameters()}
             self.policy = copy.deepcopy(model, rounded)  # takes these for its own, and copies no float32
             if optimizer_config is None:
@@ -70,10 +81,31 @@ class Learner:
 
     def save(self, folder: Path) -> None:
         """The model folder, and in it what training goes on from."""
-        save_model(self.model, self.tokenizer, folder, self.world)
+        if (model := self._whole(self.model)) is not None:
+            save_model(model, self.tokenizer, folder, self.world)
         save_optimizer(self.optimizer, folder)
-        if self.spread:
+        if self.spread and model is not None:
             (folder / TRAINER / SPREAD).write_text(json.dumps(self.spread))
+
+    def publish(self, folder: Path) -> None:
+        """The policy in a folder for others to read, with LoRA its adapter alone; the first rank writes."""
+        policy = self._whole(self.policy, "lora_" if isinstance(self.policy, PeftModel) else "")
+        if policy is not None and ranks.first():
+            policy.save_pretrained(str(folder), save_embedding_layers=False)
+
+    def _whole(self, model: Model, part: str = "") -> Model | None:
+        """The model; of one that is shared out a copy on the first rank's CPU, of weights so named at least."""
+        if not self.sharded:
+            return model
+        weights = collected((name, tensor) for name, tensor in model.state_dict().items() if part in name)
+        return None if weights is None else filled(self.shell, weights)
+
+    def frozen(self) -> Model:
+        """A copy of the policy as it is, not to be trained."""
+        if not self.sharded:
+            return copy.deepcopy(self.policy).eval().requires_grad_(False)
+        other = filled(self.shell, {name: full(tensor).cpu() for name, tensor in self.model.state_dict().items()})
+        return shard(other.eval().requires_grad_(False), self.device, self.dtype)
 
     def restore(self, checkpoint: Path) -> None:
         """Weights and optimizer state of a checkpoint of the same model."""
@@ -99,8 +131,12 @@ class Learner:
 
     def logps(self, packed: Packed, temperature: float = 1.0, model: Model | None = None) -> tuple[Tensor, Tensor]:
         """Log-prob and entropy of every trained token, float32 [T], under the policy or another model like it."""
-        model = model if model is not None else self.policy
-        check_length(model, packed.layout.longest(0))
+        used = model if model is not None else self.policy
+        check_length(used, packed.layout.longest(0))
+        return inside(used, lambda: self._logps(used, packed, temperature))
+
+    @staticmethod
+    def _logps(model: Model, packed: Packed, temperature: float) -> tuple[Tensor, Tensor]:
         hidden_ND = hidden_states(model, packed.ids_1N, packed.positions_1N, packed.layout)[0]
         head_VD, allowed = head_weight(model), None
         if packed.legal_T2 is not None:
@@ -115,7 +151,11 @@ class Learner:
         learning(self.policy)
         total = 0.0
         own = ranks.mine(sorted(groups, key=lambda group: group.tokens))  # as much for each rank
-        for batch in micro_batches(own, forward_tokens):
+        batches = list(micro_batches(own, forward_tokens))
+        if self.sharded:  # all ranks gather and add up together: as many backwards for each
+            most = max(ranks.everyone(len(batches)))
+            batches += [[nothing(groups[0])]] * (most - len(batches))
+        for batch in batches:
             packed = pack(batch).to(self.device)
             logp_T, entropy_T = self.logps(packed, temperature)
             loss = (packed.weight_T * loss_of(logp_T, entropy_T, packed)).sum()

@@ -90,7 +90,8 @@ def chosen_logps(
     """
     vocabulary = weight_VD.shape[0]
     if len(ids_T) == 0:
-        empty = hidden_TD.sum() * 0 + hidden_TD.new_zeros(0, dtype=_wide(hidden_TD.dtype))
+        none = hidden_TD.sum() * 0 + weight_VD.sum() * 0  # gradients all the same: ranks that share a model count them
+        empty = none + hidden_TD.new_zeros(0, dtype=_wide(hidden_TD.dtype))
         return empty, empty
     starts_T, stops_T = allowed if allowed is not None else (torch.zeros_like(ids_T), ids_T.new_full((1,), vocabulary))
     if ((ids_T < starts_T) | (ids_T >= stops_T)).any() or starts_T.min() < 0 or stops_T.max() > vocabulary:

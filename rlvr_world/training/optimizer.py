@@ -9,11 +9,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from rlvr_world.config import OptimizerConfig
 from rlvr_world.errors import InputError
+from rlvr_world.models.shards import collected, full, like
 from rlvr_world.system import ranks
 
 TRAINER = "trainer"
@@ -44,8 +46,9 @@ def learning_rate(config: OptimizerConfig, progress: float) -> float:
 def take_step(optimizer: Optimizer, config: OptimizerConfig, progress: float) -> dict[str, float]:
     """One step with gradients added up over all ranks and clipped together, whose norm before that is told, at the rate
     of ``progress``."""
-    ranks.add_gradients(_parameters(optimizer))
-    norm, rate = clip_grad_norm_(_parameters(optimizer), config.clip_norm), learning_rate(config, progress)
+    parameters = _parameters(optimizer)
+    ranks.add_gradients([p for p in parameters if not isinstance(p, DTensor)])  # those of shares are added up by now
+    norm, rate = full(clip_grad_norm_(parameters, config.clip_norm)), learning_rate(config, progress)
     for settings in optimizer.param_groups:
         settings["lr"] = rate
     optimizer.step()
@@ -58,13 +61,14 @@ def _parameters(optimizer: Optimizer) -> list[Tensor]:
 
 def save_optimizer(optimizer: Optimizer, folder: Path, name: str = "optimizer") -> None:
     """Its state as named tensors, ``<parameter number>.<name>``, in ``folder/trainer/<name>.safetensors``."""
-    tensors = {
-        f"{i}.{key}": value.detach().cpu().contiguous()
+    named = (
+        (f"{i}.{key}", value)
         for i, parameter in enumerate(_parameters(optimizer))
         for key, value in optimizer.state.get(parameter, {}).items()
-    }
-    (folder / TRAINER).mkdir(exist_ok=True)
-    save_file(tensors, str(folder / TRAINER / f"{name}.safetensors"))
+    )
+    if (tensors := collected(named)) is not None:
+        (folder / TRAINER).mkdir(exist_ok=True)
+        save_file(tensors, str(folder / TRAINER / f"{name}.safetensors"))
 
 
 def load_optimizer(optimizer: Optimizer, checkpoint: Path, name: str = "optimizer") -> None:
@@ -76,4 +80,5 @@ def load_optimizer(optimizer: Optimizer, checkpoint: Path, name: str = "optimize
         if int(number) >= len(parameters):
             raise InputError(f"{where}: optimizer state for parameter {number}, but the model has {len(parameters)}")
         parameter = parameters[int(number)]
-        optimizer.state[parameter][kind] = value if kind == "step" and not fused else value.to(parameter.device)
+        own = value if kind == "step" else like(parameter, value)
+        optimizer.state[parameter][kind] = own if kind == "step" and not fused else own.to(parameter.device)

@@ -102,6 +102,11 @@ def response_lengths(rollout: Rollout) -> list[int]:
     return [len(w) + (len(w) < s.max_tokens) for s, w in zip(segments, rollout.written, strict=True)]
 
 
+def nothing(group: Group) -> Group:
+    """A forward with nothing to learn, of which even the gradients are zero: a token of a group."""
+    return Group(group.prompt[:1], (Branch(torch.tensor(group.prompt[:1]), torch.tensor([False]), 0.0),))
+
+
 def pack(groups: Sequence[Group]) -> Packed:
     """Lay groups end to end. A group of one needs no branching: its response continues its prompt."""
     ids, positions, sources, trees = [], [], [], []

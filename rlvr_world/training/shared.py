@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
-from rlvr_world.models.head import Model
-from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.scoring import judge
 from rlvr_world.system import ranks
 from rlvr_world.types import Domain, Rollout, Score, Script, Transition
 
+Streams = Sequence[tuple[int, ...]]
+Draw = Callable[[Sequence[Script], Streams], list[list[Rollout]]]
 
-def sampled(
-    model: Model,
-    scripts: Sequence[Script],
-    n: int,
-    sampling: Sampling,
-    streams: Sequence[tuple[int, ...]],
-    policy_version: int,
-    max_rows: int,
-) -> list[list[Rollout]]:
-    """``sample``, each rank for its share of the scripts."""
-    some, theirs = ranks.mine(scripts), ranks.mine(streams)
-    own = sample(model, some, n, sampling, theirs, policy_version, max_rows)
+
+def sampled(draw: Draw, scripts: Sequence[Script], streams: Streams, policy_version: int) -> list[list[Rollout]]:
+    """What ``draw`` gives for scripts and the keys of their streams, each rank for its share of them."""
+    own = draw(ranks.mine(scripts), ranks.mine(streams))
     if ranks.size() == 1:
         return own
     told = ranks.gathered([[_plain(rollout) for rollout in group] for group in own], len(scripts))

@@ -63,6 +63,7 @@ class VisualTokenizerTraining:
     """The stage that trains a tokenizer; saves and restores all that it needs to go on."""
 
     full_speed = None
+    sharded = False
 
     def __init__(
         self,

@@ -108,8 +108,17 @@ def test_it_says_what_to_change(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert cli.main(["estimate", "rt1_multi", "--memory", "14", "model.gradient_checkpointing=true"]) == 1
     assert "rl: 127,101,696 parameters, 127,101,696 trained; DOES NOT FIT: lower rl.max_rows" in capsys.readouterr().out
     assert cli.main(["estimate", "rt1_multi", "--memory", "2"]) == 1
-    assert "DOES NOT FIT: set model.lora_rank" in capsys.readouterr().out
+    assert "DOES NOT FIT: on several GPUs set model.shard=true; else set model.lora_rank" in capsys.readouterr().out
     assert cli.main(["estimate", "published-1.5b-binary", "model.source=/none"]) == 2
+
+
+def test_eight_that_share_a_model_out_hold_it_whole_only_to_compute() -> None:
+    one, eight = (_memory(hollow(), SMALL, RLConfig(kl=0.1), LENGTHS, of) for of in (1, 8))
+    weights = one["weights, float32"]
+    for part in ("weights, float32", "gradients and AdamW's moments", "reference model"):
+        assert eight[part] == pytest.approx(one[part] / 8)
+    assert eight["all of them, gathered"] == weights
+    assert "all of them, gathered" not in one
 
 
 def test_fewer_rows_at_once_make_it_fit() -> None:

@@ -276,6 +276,7 @@ class Falling:
     """A stage whose held-out score rises, then falls; its weights are its step."""
 
     full_speed = None
+    sharded = False
     now = 0
 
     def step(self, step: int, progress: float) -> tuple[dict[str, float], int]:

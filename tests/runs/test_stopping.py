@@ -29,6 +29,7 @@ class Counting:
     """A stage that does nothing, and a state that holds a number."""
 
     full_speed = None
+    sharded = False
 
     def __init__(self, at: int = -1, number: signal.Signals = signal.SIGTERM, times: int = 1) -> None:
         self.at, self.number, self.times = at, number, times
