@@ -67,7 +67,7 @@ def _letters(tokenizer: TextTokenizer, text: str) -> list[int]:
 
 
 @lru_cache(maxsize=4)
-def _mark(tokenizer: TextTokenizer) -> list[int]:
+def _mark(tokenizer: TextTokenizer) -> list[Any]:
     """The answer mark, where the tokenizer has one. Kept: each look into a vocabulary copies all of it."""
     return [tokenizer.convert_tokens_to_ids(ANSWER)] if ANSWER in tokenizer.get_vocab() else []
 
