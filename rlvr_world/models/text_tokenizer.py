@@ -38,8 +38,7 @@ def turn_ids(tokenizer: TextTokenizer, prompt: str) -> list[int]:
     """A prompt as a chat turn where the tokenizer has a template, else followed by its answer mark. Names of special
     tokens in it are data, and so letters. Raises InputError for a template that does not take such a turn."""
     if not tokenizer.chat_template:
-        mark = [tokenizer.convert_tokens_to_ids(ANSWER)] if ANSWER in tokenizer.get_vocab() else []
-        return [*tokenizer.encode(prompt, split_special_tokens=True), *mark]
+        return [*tokenizer.encode(prompt, split_special_tokens=True), *_mark(tokenizer)]
     if not _special(tokenizer).search(prompt):
         return list(_turn(tokenizer, prompt, tokenize=True))
     whole, hole = _turn(tokenizer, prompt), "\N{OBJECT REPLACEMENT CHARACTER}"
@@ -65,6 +64,12 @@ def _turn(tokenizer: TextTokenizer, text: str, tokenize: bool = False) -> Any:
 
 def _letters(tokenizer: TextTokenizer, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))
+
+
+@lru_cache(maxsize=4)
+def _mark(tokenizer: TextTokenizer) -> list[Any]:
+    """The answer mark, where the tokenizer has one. Kept: each look into a vocabulary copies all of it."""
+    return [tokenizer.convert_tokens_to_ids(ANSWER)] if ANSWER in tokenizer.get_vocab() else []
 
 
 @lru_cache(maxsize=4)

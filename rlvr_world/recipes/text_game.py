@@ -41,19 +41,28 @@ RULES = "rules.json"
 """Beside a model: the rules of its games."""
 
 
-def _small(prompt: int, response: int, **settings: Any) -> TextGameConfig:
-    return TextGameConfig(style=COMPACT, reward="task_specific", max_prompt=prompt, max_response=response, **settings)
+def _small(prompt: int, response: int, reward: Any = "task_specific", **settings: Any) -> TextGameConfig:
+    return TextGameConfig(style=COMPACT, reward=reward, max_prompt=prompt, max_response=response, **settings)
 
 
 def demo() -> Config:
     return Config(
         recipe="demo",
-        summary="a 2M-parameter model from scratch learns generated text adventures, then RL (2 cores, minutes)",
-        data=_small(512, 128, env=TextWorldSpec(games=36, rows_per_game=300)),
-        model=ModelConfig(vocabulary=1024, pieces="fields", hidden=192, layers=4, heads=4),
-        sft=SFTConfig(steps=400, batch=64, optimizer=rows.from_scratch(2e-3), save_every=50, eval_every=100),
-        rl=RLConfig(steps=40, prompts=64, group=8, optimizer=OptimizerConfig(1e-4), kl=0.0, eval_every=10),
-        control=ControlConfig(learning_rate=3e-4),
+        summary="a 0.2M-parameter model from scratch learns generated text adventures, then RL (2 cores, minutes)",
+        data=_small(512, 128, "binary", env=TextWorldSpec(36, 300), split=WorldSplitRule(valid=0.1)),
+        model=ModelConfig(vocabulary=1024, pieces="fields", hidden=64, layers=2, heads=4),
+        sft=SFTConfig(
+            steps=1600, forward_tokens=8192, optimizer=rows.from_scratch(6e-3), save_every=200, eval_every=200
+        ),
+        rl=RLConfig(
+            steps=40,
+            prompts=64,
+            forward_tokens=8192,
+            optimizer=OptimizerConfig(1e-3, "cosine", warmup=0.05, beta2=0.99),
+            kl=0.0,
+            eval_every=10,
+        ),
+        control=ControlConfig(learning_rate=2e-3),
         plan=PlanConfig(starts=36),
     )
 
