@@ -89,6 +89,7 @@ class VideoConfig:
         "random", "a new model's embeddings begin: random (published); or near each other for codes and bins that are"
     )
     proprio: bool = what(False, "predict proprioception too, in bins like an action's")
+    proprio_first: bool = what(False, "write proprioception before its frame, so that what is felt helps the picture")
     skip_blocks: bool = what(False, "patches whose token is that of the frame before keep its pixels")
     jittered: int = what(0, "copies of the training episodes in other colours, for likelihood training", "copies")
     tokenizer: VisualTokenizerConfig = field(default_factory=VisualTokenizerConfig)
@@ -119,6 +120,7 @@ def check_numbers(data: VideoConfig) -> None:
         ("width", made.source or data.width % halved == 0, halves),
         ("reward.lpips", data.lpips != "none" or not data.reward.lpips, "0 with data.lpips=none"),
         ("reward.proprio_mse", data.proprio or not data.reward.proprio_mse, "0 with data.proprio=false"),
+        ("proprio_first", data.proprio or not data.proprio_first, "false with data.proprio=false"),
         ("split.every", data.split.kind == "fraction" or data.split.every >= 3, "at least 3"),
         ("tokenizer.widths", made.widths and not any(w % made.groups for w in made.widths), "multiples of the groups"),
         ("tokenizer.levels", made.levels and min(made.levels) > 1, "numbers of at least 2"),
