@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rlvr_world import recipes
-from rlvr_world.evaluation.intervals import Interval, bootstrap, wilson
+from rlvr_world.evaluation.intervals import Interval, bootstrap, correlation, wilson
 from rlvr_world.evaluation.plots import save_lines
+from rlvr_world.recipes import Walk
 from rlvr_world.runs import runner
 from rlvr_world.runs.folder import models_of
 from rlvr_world.sessions.imagined import Imagined
@@ -22,16 +23,7 @@ from rlvr_world.system.files import write_whole
 from rlvr_world.system.progress import track
 from rlvr_world.types import World
 
-NO_CHANGE = "no change"
-
-
-class Walk(NamedTuple):
-    """What was done in the real world, and what was seen before and after each action; ``world`` names the game, page
-    or episode, since walks of one are alike."""
-
-    actions: list[Any]
-    seen: list[Any]
-    world: str
+NO_CHANGE, RECORDED, END = "no change", "recorded", "at the end"
 
 
 def study_rollouts(run: Path, depth: int, starts: int) -> dict[str, Any]:
@@ -52,23 +44,61 @@ def study_rollouts(run: Path, depth: int, starts: int) -> dict[str, Any]:
             walks = [_walk(real, world.action_space, seed, depth) for seed in track(range(starts), "walking", "walks")]
             real.close()
             followed[NO_CHANGE] = [[nearness(walk.seen[0], true) for true in walk.seen[1:]] for walk in walks]
-        followed[name] = _followed(world, walks, depth)
-    for stage in ("rl", "control"):
-        seeds_of = [scores for name, scores in followed.items() if name.startswith(f"{stage}/")]
-        if len(seeds_of) > 1:
-            followed[stage] = [np.mean(walk, axis=0) for walk in zip(*seeds_of, strict=True)]
-    worlds = [walk.world for walk in walks]
-    answers = {name: _summed(scores, worlds, depth, _share) for name, scores in followed.items()}
-    folder = run / "studies"
-    folder.mkdir(exist_ok=True)
-    means = {name: one for name, one in answers.items() if "/" not in name or name.split("/")[0] not in answers}
-    save_lines(folder / "rollouts.png", means, "steps ahead", "nearness to the real world")
-    for one, other in (("rl", "sft"), ("control", "sft"), ("rl", "control")):
-        if one in followed and other in followed:
-            apart = [np.subtract(*pair) for pair in zip(followed[one], followed[other], strict=True)]
-            answers[f"{one} - {other}"] = _summed(apart, worlds, depth, bootstrap)
-    write_whole(folder / "rollouts.json", json.dumps(answers, indent=1))
+        films = imagined(world, walks, depth)
+        followed[name] = [
+            [0.0 if seen is None else nearness(seen, true) for seen, true in zip(film, walk.seen[1:], strict=False)]
+            for film, walk in zip(films, walks, strict=True)
+        ]
+    answers = summed(followed, [walk.world for walk in walks], depth, _share)
+    draw(run / "studies" / "rollouts.png", answers, "nearness to the real world")
+    write_whole(run / "studies" / "rollouts.json", json.dumps(answers, indent=1))
     return answers
+
+
+def study_replay(run: Path, episodes: int) -> dict[str, Any]:
+    """For each model of a run, held-out recorded episodes imagined to their end, from their first frames and actions.
+
+    By step, errors and the share of pixels that move, beside the first frame kept and the recording itself. At the end,
+    how what frames tell of the state, and of the way there, correlates with what those of the recording tell. Intervals
+    over episodes. Also ``RUN/studies/replay.json`` and pictures.
+    """
+    config, models = runner.stored_config(run), models_of(run)
+    recorded = recipes.find(config.recipe).recorded(config)
+    walks = recorded.walks[: episodes or None]
+    films = {RECORDED: [walk.seen for walk in walks], NO_CHANGE: [walk.seen[:1] * len(walk.seen) for walk in walks]}
+    depth = max(len(walk.actions) for walk in walks)
+    for name, model in models.items():
+        after = imagined(Imagined(model, attempts=1), walks, depth)
+        films[name] = [[walk.seen[0], *film] for walk, film in zip(walks, after, strict=True)]
+    true = films[RECORDED]
+    looks = {name: [recorded.look(*pair) for pair in zip(each, true, strict=True)] for name, each in films.items()}
+    answers: dict[str, Any] = {END: {name: {} for name in films}}
+    for measure in looks[RECORDED][0]:
+        scores = {name: [one[measure] for one in each] for name, each in looks.items()}
+        if measure not in recorded.told:
+            answers[measure] = summed(scores, [walk.world for walk in walks], depth, bootstrap)
+            draw(run / "studies" / f"replay-{measure}.png", answers[measure], measure)
+            continue
+        last = {name: np.array([one[-1] for one in each]) for name, each in scores.items()}
+        for name, at in last.items():
+            way, true_way = (ends - last[NO_CHANGE] for ends in (at, last[RECORDED]))
+            answers[END][name][measure] = correlation(at, last[RECORDED]).as_dict()
+            answers[END][name][f"{measure}, change"] = correlation(way, true_way).as_dict()
+    write_whole(run / "studies" / "replay.json", json.dumps(answers, indent=1))
+    return answers
+
+
+def tables(answers: Mapping[str, Any]) -> str:
+    """A replay as Markdown: a table of the end, and one for each measure with some steps and the last."""
+    parts = []
+    for measure, of in answers.items():
+        named = of if measure == END else {name: dict(enumerate(steps, 1)) for name, steps in of.items()}
+        columns = [
+            one for one in named[RECORDED] if measure == END or one in (1, 2, 4, 8, 16) or one == len(of[RECORDED])
+        ]
+        rows = {name: [one[column] for column in columns] for name, one in named.items()}
+        parts.append(f"{measure}\n\n{table(rows, columns)}")
+    return "\n\n".join(parts)
 
 
 def _walk(real: World, space: Any, seed: int, depth: int) -> Walk:
@@ -85,21 +115,21 @@ def _walk(real: World, space: Any, seed: int, depth: int) -> Walk:
     return walk
 
 
-def _followed(world: World, walks: Sequence[Walk], depth: int) -> list[list[float]]:
-    """Of each walk, the nearness after each step; 0 from where a model's answer does not read, or says it has ended."""
+def imagined(world: World, walks: Sequence[Walk], depth: int) -> list[list[Any]]:
+    """Of each walk what is seen after each step, in all at most ``depth`` and all walks together; None from where a
+    model's answer does not read, or says that the episode has ended."""
     sessions = [Session(world, depth) for _ in walks]
     for seed, (session, walk) in enumerate(zip(sessions, walks, strict=True)):
-        session.reset(seed=seed, options={"state": walk.seen[0]})
-    found: list[list[float]] = [[] for _ in walks]
+        session.reset(seed=seed, options={"state": walk.seen[0] if walk.start is None else walk.start})
+    films: list[list[Any]] = [[] for _ in walks]
     for k in range(depth):
         there = [i for i, walk in enumerate(walks) if len(walk.actions) > k]
         live = [i for i in there if not sessions[i].over]
         steps = step_together([sessions[i] for i in live], [walks[i].actions[k] for i in live])
-        read = [(i, step) for i, step in zip(live, steps, strict=True) if "malformed" not in step.info]
-        now = {i: nearness(step.observation, walks[i].seen[k + 1]) for i, step in read}
+        read = {i: step.observation for i, step in zip(live, steps, strict=True) if "malformed" not in step.info}
         for i in there:
-            found[i].append(now.get(i, 0.0))
-    return found
+            films[i].append(read.get(i))
+    return films
 
 
 def nearness(seen: Any, true: Any) -> float:
@@ -113,10 +143,28 @@ def nearness(seen: Any, true: Any) -> float:
     return float(np.square((frames[0].astype(float) - frames[1]) / 255).mean())
 
 
-def _summed(
+def summed(
+    scores: Mapping[str, Sequence[Any]], worlds: Sequence[str], depth: int, interval: Callable[..., Interval]
+) -> dict[str, list[dict[str, Any]]]:
+    """For each model an interval for each number of steps, over the walks that are as long; where a stage has several
+    seeds also of their mean, and of its difference from SFT and the control. ``scores``: a number a step of each walk.
+    """
+    followed = dict(scores)
+    for stage in ("rl", "control"):
+        seeds_of = [walks for name, walks in scores.items() if name.startswith(f"{stage}/")]
+        if len(seeds_of) > 1:
+            followed[stage] = [np.mean(walk, axis=0) for walk in zip(*seeds_of, strict=True)]
+    answers = {name: _by_step(walks, worlds, depth, interval) for name, walks in followed.items()}
+    for one, other in (("rl", "sft"), ("control", "sft"), ("rl", "control")):
+        if one in followed and other in followed:
+            apart = [np.subtract(*pair) for pair in zip(followed[one], followed[other], strict=True)]
+            answers[f"{one} - {other}"] = _by_step(apart, worlds, depth, bootstrap)
+    return answers
+
+
+def _by_step(
     scores: Sequence[Sequence[float]], worlds: Sequence[str], depth: int, interval: Callable[..., Interval]
 ) -> list[dict[str, Any]]:
-    """An interval for each number of steps, over the walks that are as long."""
     long = ([i for i, row in enumerate(scores) if len(row) > k] for k in range(depth))
     return [
         interval([scores[i][k] for i in some], np.array([worlds[i] for i in some])).as_dict()
@@ -125,19 +173,28 @@ def _summed(
     ]
 
 
+def draw(file: Path, answers: Mapping[str, Sequence[dict[str, Any]]], measure: str) -> None:
+    """A picture of a measure against the steps: a line for each model, and of several seeds for their mean alone."""
+    lines = {
+        n: one for n, one in answers.items() if " - " not in n and ("/" not in n or n.split("/")[0] not in answers)
+    }
+    file.parent.mkdir(exist_ok=True)
+    save_lines(file, lines, "steps ahead", measure)
+
+
 def _share(values: Sequence[float], worlds: np.ndarray) -> Interval:
     """Wilson for a share of walks of which each has a world of its own, else bootstrap over worlds."""
     alone = {*values} <= {0.0, 1.0} and len(np.unique(worlds)) == len(worlds)
     return wilson(sum(values), len(values)) if alone else bootstrap(values, worlds)
 
 
-def table(answers: dict[str, Any]) -> str:
-    """Means and intervals as Markdown: a row for each model, a column for each number of steps."""
+def table(answers: Mapping[str, Sequence[dict[str, Any]]], columns: Sequence[Any] = ()) -> str:
+    """Means and intervals as Markdown: a row for each model, a column for each number of steps, or as named."""
 
     def cell(one: dict[str, Any]) -> str:
         around = "" if one["low"] is None else f" [{one['low']:.3g}, {one['high']:.3g}]"
         return f"{one['mean']:.3g}{around}"
 
     rows = [[name, *map(cell, intervals)] for name, intervals in answers.items()]
-    head = ["steps ahead", *map(str, range(1, max(map(len, rows))))]
+    head = ["" if columns else "steps ahead", *map(str, columns or range(1, max(map(len, rows))))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---", *["--:"] * (len(head) - 1)], *rows))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
@@ -23,6 +23,8 @@ from rlvr_world.overrides import to_json
 from rlvr_world.types import Domain, Finding, Outcome, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
     from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining
@@ -81,6 +83,27 @@ class Task:
     """What can be done in a state and may change it, as far as the state tells."""
     last: Callable[[Any], Any]
     """The action that reaches the goal from a state, where it can be done there; else None."""
+
+
+class Walk(NamedTuple):
+    """What was done in the real world, and what was seen before and after each action; ``world`` names the game, page
+    or episode, since walks of one are alike."""
+
+    actions: list[Any]
+    seen: list[Any]
+    world: str
+    start: Any = None
+    """Where a model is told to begin; None for what was seen first."""
+
+
+class Recorded(NamedTuple):
+    """Held-out episodes, and what tells imagined frames from them."""
+
+    walks: Sequence[Walk]
+    told: Sequence[str]
+    """What frames tell of the state, to a probe: names, with the probe's correlation on frames new to it."""
+    look: Callable[[Sequence[Any], Sequence[Any]], Mapping[str, np.ndarray]]
+    """(imagined, true), from the start on -> errors, the share of pixels that move, and what is told, by step."""
 
 
 class Recipe(ABC):
@@ -199,6 +222,10 @@ class Recipe(ABC):
     def real(self, config: Config) -> World:
         """The real world behind the rows, to be stepped as the imagined one is."""
         raise InputError(f"recipe {config.recipe}: its rows come from files, not from a world that can be stepped")
+
+    def recorded(self, config: Config) -> Recorded:
+        """Held-out episodes whose actions can be replayed in imagination."""
+        raise InputError(f"recipe {config.recipe}: expected recorded video to replay; ask `study rollouts` instead")
 
     def shown(self, state: Any) -> str | Picture:
         """A state for a person or a file."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rlvr_world.config import Config, check_shape
 from rlvr_world.domains.video.config import VideoConfig, check_numbers
 from rlvr_world.errors import InputError
-from rlvr_world.recipes import FirstStage, Recipe, Splits
+from rlvr_world.recipes import FirstStage, Recipe, Recorded, Splits
 from rlvr_world.types import Domain, Finding, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from rlvr_world.vision.lpips import LPIPS
 
 
-METRICS = ("mae", "mse", "psnr", "ssim", "lpips")
-"""What ``study metrics`` rewards one at a time (paper, figure 4c)."""
 VALIDATED = 4
 """Batches that validation of the visual tokenizer looks at."""
 VISUAL_TOKENIZER = "visual_tokenizer"
@@ -214,7 +212,6 @@ class VideoRecipe(Recipe):
 
         assert isinstance(domain, VideoDomain)
         choose = start_rows(lambda: self.splits(config).test)
-
         real = None if config.data.source not in FIELDS else real_world(config.data, live=1)
 
         def start(seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
@@ -230,6 +227,12 @@ class VideoRecipe(Recipe):
         from rlvr_world.domains.video.envs.played import FIELDS, real_world
 
         return real_world(config.data) if config.data.source in FIELDS else super().real(config)
+
+    def recorded(self, config: Config) -> Recorded:
+        from rlvr_world.recipes.recorded import recorded_video
+        from rlvr_world.vision.metrics import FrameMetrics
+
+        return recorded_video(config.data, FrameMetrics(_lpips(config)), config.seed)
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.video.episodes import read_question
@@ -248,12 +251,10 @@ class VideoRecipe(Recipe):
         return inspect(parts(config.data)["train"][0], out)
 
     def rewarded_by(self, config: Config) -> dict[str, Config]:
-        reward = config.data.reward
-        nothing = replace(reward, **{f.name: 0.0 for f in fields(reward) if isinstance(f.default, float)})
-        return {
-            metric: replace(config, data=replace(config.data, reward=replace(nothing, **{metric: 1.0})))
-            for metric in METRICS
-        }
+        from rlvr_world.domains.video.rewards import each_alone
+
+        rewards = each_alone(config.data.reward)
+        return {name: replace(config, data=replace(config.data, reward=reward)) for name, reward in rewards.items()}
 
     def protocol(self, config: Config) -> dict[str, Any]:
         data: VideoConfig = config.data

@@ -2,8 +2,7 @@
 
 Ids (RLVR-World): visual tokens, then the context frame's (multi-step), then action bins, BOS, EOS. Published sizes give
 4633 ids and sequences of 1654 (single-step), 9008 ids and 2024 (multi-step). Proprioception shares the actions' ids and
-follows its frame, on both sides: what is known of a step, frame then proprioception, then what is done there; with
-``proprio_first`` it stands, and is written, before its frame, whose picture can then be drawn after what is felt.
+follows its frame, on both sides (or comes before it): what is known of a step, then what is done there.
 Shape legend: S given frames, F = S + horizon frames and rows of actions, n tokens a frame, A action width, P
 proprioception width.
 """
@@ -52,7 +51,7 @@ class VideoLayout:
     proprio_width: int = 0
     """Fields of proprioception; 0 for none."""
     proprio_first: bool = False
-    """Proprioception comes before its frame."""
+    """Proprioception comes before its frame, which can then be drawn after what is felt."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("single_step", "multi_step"):
