@@ -43,9 +43,7 @@ def add_verbs(verbs: Verbs) -> None:
     study.add_argument("run", metavar="RUN", type=Path)
     study.add_argument("--steps", metavar="N", type=int, default=0, help="metrics: RL steps of each reward (the run's)")
     study.add_argument("--actions", metavar="K", type=int, default=5, help="actions: a row's own and others (5)")
-    study.add_argument(
-        "--rows", metavar="N", type=int, default=100, help="test rows; of rollouts walks, of replay episodes (100)"
-    )
+    study.add_argument("--rows", metavar="N", type=int, default=100, help="test rows, walks or episodes (100)")
     study.add_argument("--depth", metavar="K", type=int, default=10, help="rollouts: steps ahead (10)")
 
 
@@ -103,14 +101,13 @@ def _study(args: argparse.Namespace) -> None:
 
     if args.question == "metrics":
         print(studies.study_metrics(args.run, args.steps))
-    elif args.question == "actions":
-        print(json.dumps(studies.study_actions(args.run, args.actions, args.rows), indent=1))
-    else:
-        from rlvr_world.diagnose.rollouts import study_replay, study_rollouts, table, tables
+    elif args.question == "replay":
+        from rlvr_world.diagnose.rollouts import study_replay, tables
 
-        replay = args.question == "replay"
-        print(
-            tables(study_replay(args.run, args.rows))
-            if replay
-            else table(study_rollouts(args.run, args.depth, args.rows))
-        )
+        print(tables(study_replay(args.run, args.rows)))
+    elif args.question == "rollouts":
+        from rlvr_world.diagnose.rollouts import study_rollouts, table
+
+        print(table(study_rollouts(args.run, args.depth, args.rows)))
+    else:
+        print(json.dumps(studies.study_actions(args.run, args.actions, args.rows), indent=1))

@@ -44,11 +44,8 @@ def study_rollouts(run: Path, depth: int, starts: int) -> dict[str, Any]:
             walks = [_walk(real, world.action_space, seed, depth) for seed in track(range(starts), "walking", "walks")]
             real.close()
             followed[NO_CHANGE] = [[nearness(walk.seen[0], true) for true in walk.seen[1:]] for walk in walks]
-        films = imagined(world, walks, depth)
-        followed[name] = [
-            [0.0 if seen is None else nearness(seen, true) for seen, true in zip(film, walk.seen[1:], strict=False)]
-            for film, walk in zip(films, walks, strict=True)
-        ]
+        pairs = zip(imagined(world, walks, depth), walks, strict=True)
+        followed[name] = [[*map(nearness, film, walk.seen[1:])] for film, walk in pairs]
     answers = summed(followed, [walk.world for walk in walks], depth, _share)
     draw(run / "studies" / "rollouts.png", answers, "nearness to the real world")
     write_whole(run / "studies" / "rollouts.json", json.dumps(answers, indent=1))
@@ -63,27 +60,26 @@ def study_replay(run: Path, episodes: int) -> dict[str, Any]:
     over episodes. Also ``RUN/studies/replay.json`` and pictures.
     """
     config, models = runner.stored_config(run), models_of(run)
-    recorded = recipes.find(config.recipe).recorded(config)
-    walks = recorded.walks[: episodes or None]
+    recorded, look = recipes.find(config.recipe).recorded(config)
+    walks = recorded[: episodes or None]
     films = {RECORDED: [walk.seen for walk in walks], NO_CHANGE: [walk.seen[:1] * len(walk.seen) for walk in walks]}
     depth = max(len(walk.actions) for walk in walks)
     for name, model in models.items():
         after = imagined(Imagined(model, attempts=1), walks, depth)
         films[name] = [[walk.seen[0], *film] for walk, film in zip(walks, after, strict=True)]
-    true = films[RECORDED]
-    looks = {name: [recorded.look(*pair) for pair in zip(each, true, strict=True)] for name, each in films.items()}
+    looks = {name: [look(*pair) for pair in zip(each, films[RECORDED], strict=True)] for name, each in films.items()}
+    measures, told = looks[RECORDED][0]
     answers: dict[str, Any] = {END: {name: {} for name in films}}
-    for measure in looks[RECORDED][0]:
-        scores = {name: [one[measure] for one in each] for name, each in looks.items()}
-        if measure not in recorded.told:
-            answers[measure] = summed(scores, [walk.world for walk in walks], depth, bootstrap)
-            draw(run / "studies" / f"replay-{measure}.png", answers[measure], measure)
-            continue
-        last = {name: np.array([one[-1] for one in each]) for name, each in scores.items()}
+    for measure in measures:
+        scores = {name: [one[measure] for one, _ in each] for name, each in looks.items()}
+        answers[measure] = summed(scores, [walk.world for walk in walks], depth, bootstrap)
+        draw(run / "studies" / f"replay-{measure}.png", answers[measure], measure)
+    for what in told:
+        last = {name: np.array([state[what][-1] for _, state in each]) for name, each in looks.items()}
         for name, at in last.items():
-            way, true_way = (ends - last[NO_CHANGE] for ends in (at, last[RECORDED]))
-            answers[END][name][measure] = correlation(at, last[RECORDED]).as_dict()
-            answers[END][name][f"{measure}, change"] = correlation(way, true_way).as_dict()
+            way, true = at - last[NO_CHANGE], last[RECORDED] - last[NO_CHANGE]
+            answers[END][name][what] = correlation(at, last[RECORDED]).as_dict()
+            answers[END][name][f"{what}, change"] = correlation(way, true).as_dict()
     write_whole(run / "studies" / "replay.json", json.dumps(answers, indent=1))
     return answers
 
@@ -93,9 +89,7 @@ def tables(answers: Mapping[str, Any]) -> str:
     parts = []
     for measure, of in answers.items():
         named = of if measure == END else {name: dict(enumerate(steps, 1)) for name, steps in of.items()}
-        columns = [
-            one for one in named[RECORDED] if measure == END or one in (1, 2, 4, 8, 16) or one == len(of[RECORDED])
-        ]
+        columns = [one for one in named[RECORDED] if measure == END or one in (1, 2, 4, 8, 16, len(of[RECORDED]))]
         rows = {name: [one[column] for column in columns] for name, one in named.items()}
         parts.append(f"{measure}\n\n{table(rows, columns)}")
     return "\n\n".join(parts)
@@ -133,7 +127,9 @@ def imagined(world: World, walks: Sequence[Walk], depth: int) -> list[list[Any]]
 
 
 def nearness(seen: Any, true: Any) -> float:
-    """Text: 1 where it is the same; a page: F1 of its lines; frames: mean squared error in [0, 1]."""
+    """Text: 1 where it is the same; a page: F1 of its lines; frames: mean squared error in [0, 1]. 0 of nothing."""
+    if seen is None:
+        return 0.0
     if isinstance(true, str):
         return float(seen == true)
     if isinstance(true, dict) and "observation" in true:
@@ -146,9 +142,8 @@ def nearness(seen: Any, true: Any) -> float:
 def summed(
     scores: Mapping[str, Sequence[Any]], worlds: Sequence[str], depth: int, interval: Callable[..., Interval]
 ) -> dict[str, list[dict[str, Any]]]:
-    """For each model an interval for each number of steps, over the walks that are as long; where a stage has several
-    seeds also of their mean, and of its difference from SFT and the control. ``scores``: a number a step of each walk.
-    """
+    """For each model an interval for each number of steps; where a stage has several seeds also of their mean, and of
+    what it is from SFT and the control. ``scores``: a number a step of each walk."""
     followed = dict(scores)
     for stage in ("rl", "control"):
         seeds_of = [walks for name, walks in scores.items() if name.startswith(f"{stage}/")]
@@ -175,11 +170,9 @@ def _by_step(
 
 def draw(file: Path, answers: Mapping[str, Sequence[dict[str, Any]]], measure: str) -> None:
     """A picture of a measure against the steps: a line for each model, and of several seeds for their mean alone."""
-    lines = {
-        n: one for n, one in answers.items() if " - " not in n and ("/" not in n or n.split("/")[0] not in answers)
-    }
+    shown = [n for n in answers if " - " not in n and ("/" not in n or n.split("/")[0] not in answers)]
     file.parent.mkdir(exist_ok=True)
-    save_lines(file, lines, "steps ahead", measure)
+    save_lines(file, {name: answers[name] for name in shown}, "steps ahead", measure)
 
 
 def _share(values: Sequence[float], worlds: np.ndarray) -> Interval:

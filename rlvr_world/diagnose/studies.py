@@ -26,9 +26,8 @@ def study_actions(run: Path, actions: int, rows: int) -> dict[str, Any]:
     for name in ("sft", *(f"rl/seed{seed}" for seed in config.rl.seeds)):
         if model := latest(run / name):
             learner, domain = learner_and_domain(opened.recipe, config, model, opened.world)
-            swaps = {"swap": domain.swap_action} if hasattr(domain, "swap_action") else {}
             some = opened.splits.test[: config.eval.rows or None][: rows or None]
-            answers[name] = action_following(learner.policy, domain, some, actions, plan(config), **swaps)
+            answers[name] = action_following(learner.policy, domain, some, actions, plan(config))
     if not answers:
         raise InputError(f"{run}: holds no trained model yet; `rlvr-world resume {run}` goes on with it")
     _write(run / "studies" / "actions.json", answers)

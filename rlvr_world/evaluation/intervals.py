@@ -115,8 +115,8 @@ def correlation(first: Numbers, second: Numbers) -> Interval:
         apart = some - some.mean(-1, keepdims=True)
         return apart.prod(0).sum(-1) / np.maximum(np.sqrt(np.square(apart).sum(-1)).prod(0), 1e-12)
 
-    drawn = np.concatenate([of(pairs[:, some]) for some in _resamples(n)]) if n >= FEWEST else None
-    low, high = (None, None) if drawn is None else map(float, np.quantile(drawn, _TAILS))
+    drawn = [of(pairs[:, some]) for some in _resamples(n)] if n >= FEWEST else []
+    low, high = np.quantile(np.concatenate(drawn), _TAILS).tolist() if drawn else (None, None)
     return Interval(float(of(pairs)), low, high, n, "bootstrap")
 
 

@@ -23,8 +23,6 @@ from rlvr_world.overrides import to_json
 from rlvr_world.types import Domain, Finding, Outcome, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
     from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining
@@ -87,23 +85,17 @@ class Task:
 
 class Walk(NamedTuple):
     """What was done in the real world, and what was seen before and after each action; ``world`` names the game, page
-    or episode, since walks of one are alike."""
+    or episode, since walks of one are alike; ``start``, where a model is told to begin, if not with what is seen."""
 
     actions: list[Any]
     seen: list[Any]
     world: str
     start: Any = None
-    """Where a model is told to begin; None for what was seen first."""
 
 
-class Recorded(NamedTuple):
-    """Held-out episodes, and what tells imagined frames from them."""
-
-    walks: Sequence[Walk]
-    told: Sequence[str]
-    """What frames tell of the state, to a probe: names, with the probe's correlation on frames new to it."""
-    look: Callable[[Sequence[Any], Sequence[Any]], Mapping[str, np.ndarray]]
-    """(imagined, true), from the start on -> errors, the share of pixels that move, and what is told, by step."""
+Look = Callable[[Sequence[Any], Sequence[Any]], tuple[Mapping[str, Any], Mapping[str, Any]]]
+"""(imagined, true), from the start on -> measures, and what a probe tells of the state, by names that say how well it
+correlates on frames new to it: float [steps] each."""
 
 
 class Recipe(ABC):
@@ -223,8 +215,8 @@ class Recipe(ABC):
         """The real world behind the rows, to be stepped as the imagined one is."""
         raise InputError(f"recipe {config.recipe}: its rows come from files, not from a world that can be stepped")
 
-    def recorded(self, config: Config) -> Recorded:
-        """Held-out episodes whose actions can be replayed in imagination."""
+    def recorded(self, config: Config) -> tuple[Sequence[Walk], Look]:
+        """Held-out episodes whose actions can be replayed in imagination, and what is seen of them."""
         raise InputError(f"recipe {config.recipe}: expected recorded video to replay; ask `study rollouts` instead")
 
     def shown(self, state: Any) -> str | Picture:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rlvr_world.config import Config, check_shape
 from rlvr_world.domains.video.config import VideoConfig, check_numbers
 from rlvr_world.errors import InputError
-from rlvr_world.recipes import FirstStage, Recipe, Recorded, Splits
+from rlvr_world.recipes import FirstStage, Look, Recipe, Splits, Walk
 from rlvr_world.types import Domain, Finding, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from rlvr_world.vision.lpips import LPIPS
 
 
+METRICS = ("mae", "mse", "psnr", "ssim", "lpips")
+"""What ``study metrics`` rewards one at a time (paper, figure 4c)."""
 VALIDATED = 4
 """Batches that validation of the visual tokenizer looks at."""
 VISUAL_TOKENIZER = "visual_tokenizer"
@@ -49,12 +51,10 @@ class VideoRecipe(Recipe):
         found = parts(data)
         train = training_clips(data, found["train"], config.seed)
         episodes, chosen = found["train"]
-        sft: Any = train
-        if data.jittered:
-            copies = [(Jittered(episodes, n + 1, config.seed), chosen) for n in range(data.jittered)]
-            versions: list[Any] = [train, *(training_clips(data, copy, config.seed) for copy in copies)]
-            sft = ConcatDataset(versions)
+        copies = [(Jittered(episodes, n + 1, config.seed), chosen) for n in range(data.jittered)]
+        versions: list[Any] = [train, *(training_clips(data, copy, config.seed) for copy in copies)]
         valid, test = (held_out_clips(data, found[name], config.seed) for name in ("valid", "test"))
+        sft: Any = ConcatDataset(versions) if copies else train
         return Splits(sft, train, valid, test, left_out=left_out(found.skipped, "episodes"))
 
     def check_config(self, config: Config) -> None:
@@ -92,14 +92,8 @@ class VideoRecipe(Recipe):
         settings = config.data.tokenizer
         if settings.source or config.model.source != "scratch":
             return None
-        return FirstStage(
-            "tokenizer",
-            settings.steps,
-            settings.save_every,
-            settings.eval_every,
-            partial(_visual_tokenizer_training, config),
-            partial(_validate_visual_tokenizer, config),
-        )
+        train, validate = partial(_visual_tokenizer_training, config), partial(_validate_visual_tokenizer, config)
+        return FirstStage("tokenizer", settings.steps, settings.save_every, settings.eval_every, train, validate)
 
     def write_world(self, config: Config, folder: Path, start: Path | None, run: Path) -> Config:
         """The visual tokenizer: the one that the recipe names, that of the start, or the one trained in the run."""
@@ -146,8 +140,7 @@ class VideoRecipe(Recipe):
         from rlvr_world.domains.video.codec import planned_layout
 
         layout = planned_layout(config.data)
-        prompt = layout.prompt_length
-        return layout.vocabulary, prompt, layout.max_length - prompt
+        return layout.vocabulary, layout.prompt_length, layout.max_length - layout.prompt_length
 
     def adopt(self, config: Config, model: Model, world: Path) -> None:
         from rlvr_world.domains.video.codec import codec_of, read_ranges
@@ -228,7 +221,7 @@ class VideoRecipe(Recipe):
 
         return real_world(config.data) if config.data.source in FIELDS else super().real(config)
 
-    def recorded(self, config: Config) -> Recorded:
+    def recorded(self, config: Config) -> tuple[list[Walk], Look]:
         from rlvr_world.recipes.recorded import recorded_video
         from rlvr_world.vision.metrics import FrameMetrics
 
@@ -251,10 +244,10 @@ class VideoRecipe(Recipe):
         return inspect(parts(config.data)["train"][0], out)
 
     def rewarded_by(self, config: Config) -> dict[str, Config]:
-        from rlvr_world.domains.video.rewards import each_alone
-
-        rewards = each_alone(config.data.reward)
-        return {name: replace(config, data=replace(config.data, reward=reward)) for name, reward in rewards.items()}
+        reward = config.data.reward
+        nothing = replace(reward, **{f.name: 0.0 for f in fields(reward) if isinstance(f.default, float)})
+        alone = {metric: replace(nothing, **{metric: 1.0}) for metric in METRICS}
+        return {metric: replace(config, data=replace(config.data, reward=one)) for metric, one in alone.items()}
 
     def protocol(self, config: Config) -> dict[str, Any]:
         data: VideoConfig = config.data
@@ -304,8 +297,7 @@ def _validate_visual_tokenizer(config: Config, stage: VisualTokenizerTraining) -
     from rlvr_world.vision.metrics import FrameMetrics
 
     data: VideoConfig = config.data
-    plain = replace(data.tokenizer, jitter=False, crop=1.0)
-    size = (data.height, data.width)
+    plain, size = replace(data.tokenizer, jitter=False, crop=1.0), (data.height, data.width)
     held = Segments(*parts(data)["valid"], size, data.frame_skip, plain, config.seed, data.fit)
     return stage.validate([held(i) for i in range(VALIDATED)], FrameMetrics(stage.lpips))
 

@@ -46,25 +46,25 @@ def settings(tmp_path: Path) -> Any:
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a probe comes to is of no matter here."""
-    monkeypatch.setattr("rlvr_world.vision.probe.STEPS", 10)
+    monkeypatch.setattr("rlvr_world.recipes.recorded.STEPS", 10)
 
 
 def test_a_recording_is_whole_and_measured_against_itself(tmp_path: Path) -> None:
     data = settings(tmp_path).data
-    recorded = recorded_video(data, FrameMetrics(None), 0)
-    walk = recorded.walks[0]
+    walks, look = recorded_video(data, FrameMetrics(None), 0)
+    walk = walks[0]
     assert [len(walk.seen), len(walk.actions)] == [4, 3]  # frames 2, 4, 6, 8 of which the first is given
     assert walk.start.state.steps == (0, 2)
     whole = walk.start.state.episodes.actions(walk.start.state.episode)
     np.testing.assert_array_equal(np.concatenate(walk.actions), whole[2:8].flatten())
-    assert recorded.look(walk.seen, walk.seen)["mse"].tolist() == [0, 0, 0]
-    still = recorded.look(walk.seen[:1] * 4, walk.seen)
+    assert look(walk.seen, walk.seen)[0]["mse"].tolist() == [0, 0, 0]
+    still, told = look(walk.seen[:1] * 4, walk.seen)
+    assert set(still) == {"mse", "moving"}
     assert still["moving"].tolist() == [0, 0, 0]
     errors = [np.square(walk.seen[0] / 255 - frame / 255).mean() for frame in walk.seen[1:]]
     assert still["mse"].tolist() == pytest.approx(errors)
     names = ["proprio 0", "proprio 1", "told 0"]  # what is not a row a frame says nothing
-    assert [name.split(" (")[0] for name in recorded.told] == names
-    assert set(still) == {"mse", "moving", *recorded.told}
+    assert [name.split(" (")[0] for name in told] == names
 
 
 def test_a_run_answers_in_tables_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

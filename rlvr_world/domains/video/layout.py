@@ -21,6 +21,7 @@ from rlvr_world.domains.video.actions import ActionBins
 from rlvr_world.errors import InputError
 from rlvr_world.types import Given, Malformed, Script, Write, Written
 
+Rows = Sequence[Sequence[int]]
 Frames = tuple[tuple[int, ...], ...]
 """One tuple of numbers a frame: its tokens, or its proprioception in bins."""
 
@@ -131,10 +132,7 @@ class VideoLayout:
         z: list[list[int]] = tokens_Fn.tolist()
         b: list[list[int]] = (actions_FA + self.action_offset).tolist()
         p: list[list[int]] = (proprio_FP + self.action_offset).tolist()
-        prompt: list[int] = (context_c + self.context_offset).tolist()
-        for t in range(self.context):
-            prompt += [*chain(*self._ordered(z[t], p[t])), *b[t]]
-        segments: list[Given | Write] = [Given(tuple(prompt if multi else [*prompt, self.bos]))]
+        segments: list[Given | Write] = [self._prompt(context_c.tolist(), z[: self.context], p, b)]
         for t in range(self.context, self.frames):
             segments += self._state() if given else self._state(tuple(z[t]), tuple(p[t]))
             last = t == self.frames - 1
@@ -144,12 +142,15 @@ class VideoLayout:
     def next_frame(self, frames: Frames, bins: Frames, felt: Frames = (), context: Sequence[int] = ()) -> Script:
         """One more frame after any number of given ones, each with what was felt and is done there: what a session
         asks step by step. Multi-step, frames that were written before stand where they were written."""
-        prompt = [token + self.context_offset for token in context]
-        for z, b, p in zip(frames, bins, felt or ((),) * len(frames), strict=True):
-            known = self._ordered(z, [i + self.action_offset for i in p])
-            prompt += [*chain(*known), *(i + self.action_offset for i in b)]
-        given = Given(tuple(prompt if self.kind == "multi_step" else [*prompt, self.bos]))
-        return Script((given, *self._state()))
+        p = [[i + self.action_offset for i in row] for row in felt] or [[]] * len(frames)
+        b = [[i + self.action_offset for i in row] for row in bins]
+        return Script((self._prompt(context, frames, p, b), *self._state()))
+
+    def _prompt(self, context: Sequence[int], frames: Rows, felt: Rows, bins: Rows) -> Given:
+        """``felt`` and ``bins`` as ids, of at least as many steps as there are frames."""
+        steps = (step for z, p, b in zip(frames, felt, bins, strict=False) for step in (*self._ordered(z, p), b))
+        far = [token + self.context_offset for token in context]
+        return Given((*far, *chain(*steps), *(() if self.kind == "multi_step" else (self.bos,))))
 
     def _state(self, z: tuple[int, ...] | None = None, p: tuple[int, ...] | None = None) -> list[Write]:
         """What is written of a step, with these targets."""

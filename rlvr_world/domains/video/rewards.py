@@ -6,8 +6,7 @@ Shape legend: N predictions, T frames of each.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -27,12 +26,6 @@ def reward(measures: Mapping[str, Tensor], config: RewardConfig) -> Tensor:
         if weight := getattr(config, name):
             quality_NT = quality_NT + sign * weight * measures[name]
     return quality_NT @ frame_weights(repeated_NT.shape[1], config.aggregate) - config.repetition * repeated_NT.mean(1)
-
-
-def each_alone(config: RewardConfig) -> dict[str, RewardConfig]:
-    """Rewards by one measure of pictures alone (paper, figure 4c)."""
-    nothing: dict[str, Any] = {f.name: 0.0 for f in fields(config) if isinstance(f.default, float)}
-    return {name: replace(config, **{**nothing, name: 1.0}) for name in SIGNS if name != "proprio_mse"}
 
 
 def frame_weights(frames: int, aggregate: Literal["mean", "last", "discount"]) -> Tensor:

@@ -66,10 +66,10 @@ class NpzEpisodes:
     def proprio(self, episode: int) -> np.ndarray | None:
         return self._rows(episode, "proprio") if "proprio" in self._widths else None
 
-    def others(self, episode: int) -> dict[str, np.ndarray]:
-        """What else the file has a row a frame of, such as what a simulator knows, by name: [T, ...]."""
+    def known(self, episode: int) -> dict[str, np.ndarray]:
+        """What the file has a row a frame of besides, such as what a simulator knows, by name: [T, ...]."""
         with np.load(self.files[episode], allow_pickle=False) as arrays:
-            rows = {key: arrays[key] for key in arrays.files if key not in ("image", "action", "proprio")}
+            rows = {key: arrays[key] for key in arrays.files if key not in ("image", "action")}
         return {key: v for key, v in rows.items() if v.dtype.kind in "fiub" and v.shape[:1] == (self.lengths[episode],)}
 
     def _read_rows(self, episode: int, key: str) -> np.ndarray:

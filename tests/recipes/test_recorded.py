@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlvr_world.vision.probe import fit_probe
+from rlvr_world.recipes.recorded import fit_probe
 
 
 def squares(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,7 +19,7 @@ def squares(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rlvr_world.vision.probe.STEPS", 100)
+    monkeypatch.setattr("rlvr_world.recipes.recorded.STEPS", 100)
 
 
 def test_a_place_is_read_off_frames() -> None:
