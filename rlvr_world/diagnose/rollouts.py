@@ -23,7 +23,7 @@ from rlvr_world.system.files import write_whole
 from rlvr_world.system.progress import track
 from rlvr_world.types import World
 
-NO_CHANGE, RECORDED, END = "no change", "recorded", "at the end"
+NO_CHANGE, RECORDED = "no change", "recorded"
 
 
 def study_rollouts(run: Path, depth: int, starts: int) -> dict[str, Any]:
@@ -55,9 +55,9 @@ def study_rollouts(run: Path, depth: int, starts: int) -> dict[str, Any]:
 def study_replay(run: Path, episodes: int) -> dict[str, Any]:
     """For each model of a run, held-out recorded episodes imagined to their end, from their first frames and actions.
 
-    By step, errors and the share of pixels that move, beside the first frame kept and the recording itself. At the end,
-    how what frames tell of the state, and of the way there, correlates with what those of the recording tell. Intervals
-    over episodes. Also ``RUN/studies/replay.json`` and pictures.
+    By step, errors, the share of pixels that move, and how what a probe reads off the frames correlates with what it
+    reads off the recording's; beside the first frame kept, and the recording itself. Intervals over episodes. Also
+    ``RUN/studies/replay.json`` and pictures.
     """
     config, models = runner.stored_config(run), models_of(run)
     recorded, look = recipes.find(config.recipe).recorded(config)
@@ -69,29 +69,30 @@ def study_replay(run: Path, episodes: int) -> dict[str, Any]:
         films[name] = [[walk.seen[0], *film] for walk, film in zip(walks, after, strict=True)]
     looks = {name: [look(*pair) for pair in zip(each, films[RECORDED], strict=True)] for name, each in films.items()}
     measures, told = looks[RECORDED][0]
-    answers: dict[str, Any] = {END: {name: {} for name in films}}
+    answers: dict[str, Any] = {what: _correlated(looks, what, depth) for what in told}
     for measure in measures:
         scores = {name: [one[measure] for one, _ in each] for name, each in looks.items()}
         answers[measure] = summed(scores, [walk.world for walk in walks], depth, bootstrap)
         draw(run / "studies" / f"replay-{measure}.png", answers[measure], measure)
-    for what in told:
-        last = {name: np.array([state[what][-1] for _, state in each]) for name, each in looks.items()}
-        for name, at in last.items():
-            way, true = at - last[NO_CHANGE], last[RECORDED] - last[NO_CHANGE]
-            answers[END][name][what] = correlation(at, last[RECORDED]).as_dict()
-            answers[END][name][f"{what}, change"] = correlation(way, true).as_dict()
     write_whole(run / "studies" / "replay.json", json.dumps(answers, indent=1))
     return answers
 
 
-def tables(answers: Mapping[str, Any]) -> str:
-    """A replay as Markdown: a table of the end, and one for each measure with some steps and the last."""
+def _correlated(looks: Mapping[str, Sequence[Any]], what: str, depth: int) -> dict[str, list[dict[str, Any]]]:
+    """Over the episodes that are as long, after each step: what is told of the frames, and of the recording's."""
+
+    def at(name: str, step: int) -> list[float]:
+        return [told[what][step] for _, told in looks[name] if len(told[what]) > step]
+
+    return {name: [correlation(at(name, k), at(RECORDED, k)).as_dict() for k in range(depth)] for name in looks}
+
+
+def tables(answers: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]) -> str:
+    """A replay as Markdown: of each measure a table with some steps, and the last."""
     parts = []
     for measure, of in answers.items():
-        named = of if measure == END else {name: dict(enumerate(steps, 1)) for name, steps in of.items()}
-        columns = [one for one in named[RECORDED] if measure == END or one in (1, 2, 4, 8, 16, len(of[RECORDED]))]
-        rows = {name: [one[column] for column in columns] for name, one in named.items()}
-        parts.append(f"{measure}\n\n{table(rows, columns)}")
+        steps = [k for k in (1, 2, 4, 8, 16) if k < len(of[RECORDED])] + [len(of[RECORDED])]
+        parts.append(f"{measure}\n\n{table({name: [one[k - 1] for k in steps] for name, one in of.items()}, steps)}")
     return "\n\n".join(parts)
 
 
@@ -181,13 +182,13 @@ def _share(values: Sequence[float], worlds: np.ndarray) -> Interval:
     return wilson(sum(values), len(values)) if alone else bootstrap(values, worlds)
 
 
-def table(answers: Mapping[str, Sequence[dict[str, Any]]], columns: Sequence[Any] = ()) -> str:
-    """Means and intervals as Markdown: a row for each model, a column for each number of steps, or as named."""
+def table(answers: Mapping[str, Sequence[dict[str, Any]]], steps: Sequence[int] = ()) -> str:
+    """Means and intervals as Markdown: a row for each model, a column for each number of steps, or for those named."""
 
     def cell(one: dict[str, Any]) -> str:
         around = "" if one["low"] is None else f" [{one['low']:.3g}, {one['high']:.3g}]"
         return f"{one['mean']:.3g}{around}"
 
     rows = [[name, *map(cell, intervals)] for name, intervals in answers.items()]
-    head = ["" if columns else "steps ahead", *map(str, columns or range(1, max(map(len, rows))))]
+    head = ["steps ahead", *map(str, steps or range(1, max(map(len, rows))))]
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---", *["--:"] * (len(head) - 1)], *rows))

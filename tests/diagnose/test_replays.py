@@ -75,15 +75,20 @@ def test_a_run_answers_in_tables_and_files(tmp_path: Path, capsys: pytest.Captur
     capsys.readouterr()
     assert cli.main(["study", "replay", str(run), "--rows", "3"]) == 0
     parts = capsys.readouterr().out.split("\n\n")
-    assert parts[::2] == ["at the end", "mse", "moving"]
-    assert parts[3].splitlines()[0] == "|  | 1 | 2 | 3 |"
-    ends = [row.split(" | ")[0] for row in parts[5].splitlines()]
-    assert ends[2:] == ["| recorded", "| no change", "| rl/seed0", "| sft", "| control/seed0"]
-    told = json.loads((run / "studies" / "replay.json").read_text())
-    assert told["mse"]["sft"][0]["n"] == 3  # episodes
-    for name, one in told["at the end"]["recorded"].items():
-        assert (one["mean"], one["n"]) == (pytest.approx(1), 3), name
-    assert all(one["mean"] == 0 for name, one in told["at the end"]["no change"].items() if name.endswith("change"))
-    assert told["moving"]["no change"][0]["mean"] == 0
+    assert [one.split(" (")[0] for one in parts[::2]] == ["proprio 0", "proprio 1", "told 0", "mse", "moving"]
+    head, _, *rows = parts[1].splitlines()
+    assert head == "| steps ahead | 1 | 2 | 3 |"
+    assert [row.split(" | ")[0] for row in rows] == [
+        "| recorded",
+        "| no change",
+        "| rl/seed0",
+        "| sft",
+        "| control/seed0",
+    ]
+    answers = json.loads((run / "studies" / "replay.json").read_text())
+    assert answers["mse"]["sft"][0]["n"] == 3  # episodes
+    assert answers["moving"]["no change"][0]["mean"] == 0
+    known = next(of for name, of in answers.items() if name.startswith("proprio 0"))
+    assert [one["mean"] for one in known["recorded"]] == pytest.approx([1, 1, 1])
     assert {one.name for one in (run / "studies").glob("replay-*")} == {"replay-mse.png", "replay-moving.png"}
-    assert study_replay(run, 3)["mse"] == told["mse"]
+    assert study_replay(run, 3)["mse"] == answers["mse"]
