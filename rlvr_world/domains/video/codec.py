@@ -68,6 +68,7 @@ def codec_of(data: VideoConfig, cache: TokenCache, actions: ActionBins, proprio:
         action_bins=data.action_bins,
         proprio_width=proprio.width if proprio else 0,
         proprio_first=data.proprio_first,
+        same=data.same_token,
     )
     together = replace(actions, low=actions.low * data.actions_a_frame, high=actions.high * data.actions_a_frame)
     return Codec(layout, together, cache.fingerprint, cache.size, proprio)

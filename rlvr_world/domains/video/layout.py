@@ -53,6 +53,8 @@ class VideoLayout:
     """Fields of proprioception; 0 for none."""
     proprio_first: bool = False
     """Proprioception comes before its frame, which can then be drawn after what is felt."""
+    same: bool = False
+    """Of one frame ahead, a token that stays at its place is written as one id more, after the codes."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("single_step", "multi_step"):
@@ -68,11 +70,11 @@ class VideoLayout:
 
     @property
     def context_offset(self) -> int:
-        return self.visual
+        return self.visual + self.same
 
     @property
     def action_offset(self) -> int:
-        return self.visual + self.context_visual
+        return self.context_offset + self.context_visual
 
     @property
     def bos(self) -> int:
@@ -134,7 +136,9 @@ class VideoLayout:
         p: list[list[int]] = (proprio_FP + self.action_offset).tolist()
         segments: list[Given | Write] = [self._prompt(context_c.tolist(), z[: self.context], p, b)]
         for t in range(self.context, self.frames):
-            segments += self._state() if given else self._state(tuple(z[t]), tuple(p[t]))
+            pairs = [] if given else zip(z[t], z[t - 1], strict=True)
+            new = tuple(self.visual if self.same and now == then else now for now, then in pairs)
+            segments += self._state() if given else self._state(new, tuple(p[t]))
             last = t == self.frames - 1
             segments.append(Given(tuple(b[t]) if multi else (self.eos if last else self.bos,)))
         return Script(tuple(segments))
@@ -154,17 +158,17 @@ class VideoLayout:
 
     def _state(self, z: tuple[int, ...] | None = None, p: tuple[int, ...] | None = None) -> list[Write]:
         """What is written of a step, with these targets."""
-        frame = Write(self.tokens, allowed=range(self.visual), target=z)
+        frame = Write(self.tokens, allowed=range(self.context_offset), target=z)
         felt = Write(self.proprio_width, allowed=range(self.action_offset, self.bos), target=p)
         return [write for write in self._ordered(frame, felt) if write.max_tokens]
 
     def _ordered(self, frame: Any, felt: Any) -> tuple[Any, Any]:
         return (felt, frame) if self.proprio_first else (frame, felt)
 
-    def read(self, written: Written) -> tuple[Frames, Frames] | Malformed:
-        """Tokens of each written frame, and its proprioception in bins (empty without it). Legal-token masks make
-        ``Malformed`` impossible for rollouts of ``script``; other samplers may lack masks."""
-        frame = ("frame", self.tokens, 0, self.visual)
+    def read(self, written: Written, before: Sequence[int] = ()) -> tuple[Frames, Frames] | Malformed:
+        """Tokens of each written frame (after ``before``, of which ``same`` asks), and its proprioception in bins.
+        Legal-token masks make ``Malformed`` impossible for rollouts of ``script``; other samplers may lack masks."""
+        frame = ("frame", self.tokens, 0, self.context_offset)
         felt = ("proprioception", self.proprio_width, self.action_offset, self.bos)
         kinds = [kind for kind in self._ordered(frame, felt) if kind[1]]
         if len(written) != self.horizon * len(kinds):
@@ -175,7 +179,8 @@ class VideoLayout:
             if len(ids) != count or not all(low <= token < high for token in ids):
                 return Malformed(f"{name} {i // len(kinds)}: expected {count} tokens from {low} to {high - 1}")
             found[name].append(tuple(token - low for token in ids))
-        return tuple(found["frame"]), tuple(found["proprioception"])
+        frames = tuple(tuple(before[i] if z[i] == self.visual else z[i] for i in range(len(z))) for z in found["frame"])
+        return frames, tuple(found["proprioception"])
 
 
 def _check(what: str, ids: Tensor, shape: tuple[int, ...], size: int) -> None:
@@ -231,7 +236,7 @@ class Codec:
     def from_json(cls, data: Any, where: str) -> Codec:
         """Raises InputError naming ``where`` for anything but the output of ``to_json``."""
         try:
-            written = {"proprio_first": False, **data["layout"]}  # models of before there was the choice
+            written = {"proprio_first": False, "same": False, **data["layout"]}  # models of before there was the choice
             known = {name: written[name] for name in get_type_hints(VideoLayout)}
             height, width = data["size"]
             proprio = data["proprio"] and ActionBins.from_json(data["proprio"], f"{where}: proprio")

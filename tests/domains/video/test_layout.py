@@ -131,6 +131,15 @@ def test_proprioception_can_come_before_its_frame() -> None:
     assert isinstance(layout.read([(5, 6), (13,)]), Malformed)
 
 
+def test_what_stays_at_its_place_is_one_id() -> None:
+    layout = VideoLayout("single_step", 10, 3, 1, context=1, action_bins=4, same=True)
+    assert (layout.context_offset, layout.action_offset, layout.vocabulary) == (11, 11, 17)
+    script = layout.script(torch.tensor([[1, 2, 3], [1, 5, 3]]), torch.zeros(2, 1, dtype=torch.int64))
+    assert script.segments[:2] == (Given((1, 2, 3, 11, layout.bos)), Write(3, allowed=range(11), target=(10, 5, 10)))
+    assert layout.read([(10, 5, 10)], before=(1, 2, 3)) == (((1, 5, 3),), ())
+    assert layout.next_frame(((1, 2, 3),), ((0,),)).segments == (script.segments[0], Write(3, allowed=range(11)))
+
+
 LAYOUT = VideoLayout("single_step", visual=10, tokens=2, action_width=1, context=1, action_bins=4)
 
 
@@ -188,7 +197,7 @@ def test_codec_survives_json() -> None:
     for codec in (CODEC, replace(CODEC, layout=proprio, proprio=ActionBins((0.0,), (512.0,), 4))):
         assert Codec.from_json(json.loads(json.dumps(codec.to_json())), "config.json") == codec
     old = CODEC.to_json()
-    del old["layout"]["proprio_first"]
+    del old["layout"]["proprio_first"], old["layout"]["same"]
     assert Codec.from_json(old, "config.json") == CODEC
     for broken in (None, {}, {**CODEC.to_json(), "layout": {}}, {**CODEC.to_json(), "size": 64}):
         with pytest.raises(InputError, match=r"config\.json"):
