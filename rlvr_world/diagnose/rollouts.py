@@ -55,9 +55,8 @@ def study_rollouts(run: Path, depth: int, starts: int) -> dict[str, Any]:
 def study_replay(run: Path, episodes: int) -> dict[str, Any]:
     """For each model of a run, held-out recorded episodes imagined to their end, from their first frames and actions.
 
-    By step, errors, the share of pixels that move, and how what a probe reads off the frames correlates with what it
-    reads off the recording's; beside the first frame kept, and the recording itself. Intervals over episodes. Also
-    ``RUN/studies/replay.json`` and pictures.
+    By step, errors, the share of pixels that move, and how what a probe tells correlates with what it tells of the
+    recording; beside the first frame kept. Intervals over episodes. Also ``RUN/studies/replay.json`` and pictures.
     """
     config, models = runner.stored_config(run), models_of(run)
     recorded, look = recipes.find(config.recipe).recorded(config)

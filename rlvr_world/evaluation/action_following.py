@@ -20,8 +20,7 @@ from rlvr_world.types import Domain, Transition
 def action_following(
     model: Model, domain: Domain, rows: Sequence[Transition], actions: int, plan: Plan
 ) -> dict[str, Any]:
-    """Every row under its own action and ``actions`` - 1 of other rows, drawn with ``plan.seed``; how one row is put
-    under the action of another, a domain may say with ``swap_action``.
+    """Every row under its own action and ``actions`` - 1 of others (``domain.swap_action``), drawn with ``plan.seed``.
 
     All draw from the same random stream, so predictions differ by the action alone; each is scored against what came
     of the row's own action. Returns means with intervals over rows: ``closest``, the share of rows whose own action's

@@ -15,9 +15,11 @@ from rlvr_world.domains.video.episodes import Clip
 from rlvr_world.domains.video.readers.npz import NpzEpisodes
 from rlvr_world.domains.video.splits import parts, whole_episodes
 from rlvr_world.domains.video.token_cache import read_frames
+from rlvr_world.errors import InputError
 from rlvr_world.evaluation.intervals import correlation
 from rlvr_world.recipes import Look, Walk
 from rlvr_world.types import Transition
+from rlvr_world.vision.lpips_weights import load_lpips
 from rlvr_world.vision.metrics import FrameMetrics
 
 PROBED, EACH, MOVED = 200, 24, 0.1
@@ -25,8 +27,9 @@ PROBED, EACH, MOVED = 200, 24, 0.1
 SIDE, FEATURES, STEPS, BATCH = 32, 8, 400, 64
 
 
-def recorded_video(data: VideoConfig, metrics: FrameMetrics, seed: int) -> tuple[list[Walk], Look]:
-    """Each episode of the test split, from its first frames on, and what is seen of it."""
+def recorded_video(data: VideoConfig, seed: int) -> tuple[list[Walk], Look]:
+    """Each episode of the test split, from its first frames on, and what is seen of it. Raises InputError for none."""
+    metrics = FrameMetrics(None if data.lpips == "none" else load_lpips(data.lpips))
     found, rng, size = parts(data), np.random.default_rng(seed), (data.height, data.width)
     episodes, chosen = found["train"]
     some = rng.choice(chosen, min(PROBED, len(chosen)), replace=False).tolist()
@@ -50,7 +53,9 @@ def recorded_video(data: VideoConfig, metrics: FrameMetrics, seed: int) -> tuple
         images = (read_frames(shown, size, data.fit) * 255).round().byte().movedim(1, -1).numpy()
         return Walk([*row.action[len(given.steps) - 1 : -1]], [*images], row.world, row)
 
-    return [walk(row) for row in whole_episodes(data, found["test"])], look
+    if not (rows := whole_episodes(data, found["test"])):
+        raise InputError(f"{episodes.name}: no test episode has more frames than are given; lower data.frame_skip")
+    return [walk(row) for row in rows], look
 
 
 def _known(clips: Sequence[Clip]) -> dict[str, list[float]]:

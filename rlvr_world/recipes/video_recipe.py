@@ -223,9 +223,8 @@ class VideoRecipe(Recipe):
 
     def recorded(self, config: Config) -> tuple[list[Walk], Look]:
         from rlvr_world.recipes.recorded import recorded_video
-        from rlvr_world.vision.metrics import FrameMetrics
 
-        return recorded_video(config.data, FrameMetrics(_lpips(config)), config.seed)
+        return recorded_video(config.data, config.seed)
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.video.episodes import read_question

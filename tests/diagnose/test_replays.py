@@ -14,7 +14,6 @@ from rlvr_world.diagnose.rollouts import study_replay
 from rlvr_world.overrides import override
 from rlvr_world.recipes.recorded import recorded_video
 from rlvr_world.runs import runner
-from rlvr_world.vision.metrics import FrameMetrics
 
 TINY = """threads=1 data.source=npz data.height=16 data.width=16 data.frame_skip=2 data.action_pool=1
 data.proprio=true data.test_every=3 data.split.test=0.3 data.split.valid=0.3 data.lpips=none
@@ -51,7 +50,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_recording_is_whole_and_measured_against_itself(tmp_path: Path) -> None:
     data = settings(tmp_path).data
-    walks, look = recorded_video(data, FrameMetrics(None), 0)
+    walks, look = recorded_video(data, 0)
     walk = walks[0]
     assert [len(walk.seen), len(walk.actions)] == [4, 3]  # frames 2, 4, 6, 8 of which the first is given
     assert walk.start.state.steps == (0, 2)

@@ -79,7 +79,7 @@ def planned_layout(data: VideoConfig) -> VideoLayout:
     settings, single, fields = data.tokenizer, data.kind == "single_step", 13 * data.actions_a_frame
     codes, scale = math.prod(settings.levels), 2 ** (len(settings.widths) - 1)
     grid = (data.height // scale) * (data.width // scale)
-    sizes: dict[str, Any] = {"horizon": data.horizon, "action_bins": data.action_bins}
+    sizes: dict[str, Any] = {"horizon": data.horizon, "action_bins": data.action_bins, "same": data.same_token}
     if single:
         return VideoLayout(data.kind, codes, grid, fields, context=data.context, **sizes)
     return VideoLayout(data.kind, codes, grid // settings.patch**2, fields, codes, grid, **sizes)

@@ -151,13 +151,11 @@ class VideoLayout:
         return Script((self._prompt(context, frames, p, b), *self._state()))
 
     def _prompt(self, context: Sequence[int], frames: Rows, felt: Rows, bins: Rows) -> Given:
-        """``felt`` and ``bins`` as ids, of at least as many steps as there are frames."""
         steps = (step for z, p, b in zip(frames, felt, bins, strict=False) for step in (*self._ordered(z, p), b))
         far = [token + self.context_offset for token in context]
         return Given((*far, *chain(*steps), *(() if self.kind == "multi_step" else (self.bos,))))
 
     def _state(self, z: tuple[int, ...] | None = None, p: tuple[int, ...] | None = None) -> list[Write]:
-        """What is written of a step, with these targets."""
         frame = Write(self.tokens, allowed=range(self.context_offset), target=z)
         felt = Write(self.proprio_width, allowed=range(self.action_offset, self.bos), target=p)
         return [write for write in self._ordered(frame, felt) if write.max_tokens]
