@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rlvr_world import recipes
-from rlvr_world.evaluation.intervals import Interval, bootstrap, wilson
+from rlvr_world.evaluation.intervals import Interval, bootstrap, correlation, wilson
 from rlvr_world.evaluation.plots import save_lines
+from rlvr_world.recipes import Walk
 from rlvr_world.runs import runner
 from rlvr_world.runs.folder import models_of
 from rlvr_world.sessions.imagined import Imagined
@@ -22,16 +23,7 @@ from rlvr_world.system.files import write_whole
 from rlvr_world.system.progress import track
 from rlvr_world.types import World
 
-NO_CHANGE, LABELS = "no change", ("steps ahead", "nearness to the real world")
-
-
-class Walk(NamedTuple):
-    """What was done in the real world, and what was seen before and after each action; ``world`` names the game, page
-    or episode, since walks of one are alike."""
-
-    actions: list[Any]
-    seen: list[Any]
-    world: str
+NO_CHANGE, RECORDED, LABELS = "no change", "recorded", ("steps ahead", "nearness to the real world")
 
 
 def study_rollouts(run: Path, depth: int, starts: int) -> str:
@@ -52,27 +44,63 @@ def study_rollouts(run: Path, depth: int, starts: int) -> str:
             walks = [_walk(real, world.action_space, seed, depth) for seed in track(range(starts), "walking", "walks")]
             real.close()
             followed[NO_CHANGE] = [[nearness(walk.seen[0], true) for true in walk.seen[1:]] for walk in walks]
-        followed[name] = _followed(world, walks, depth)
+        pairs = zip(imagined(world, walks, depth), walks, strict=True)
+        followed[name] = [[*map(nearness, film, walk.seen[1:])] for film, walk in pairs]
     return told(run / "studies" / "rollouts", followed, [walk.world for walk in walks], range(1, depth + 1), LABELS)
 
 
 def told(stem: Path, scores: dict[str, Any], worlds: Sequence[str], at: Sequence[int], labels: tuple[str, str]) -> str:
-    """What each model's ``scores`` [unit][at] (shorter where a unit ends) come to, with intervals over worlds, also as
-    the mean over a stage's seeds and the differences of stages: in ``<stem>.json``, drawn, and as a table."""
-    for stage in ("rl", "control"):
-        seeds_of = [one for model, one in scores.items() if model.startswith(f"{stage}/")]
-        if len(seeds_of) > 1:
-            scores[stage] = [np.mean(unit, axis=0) for unit in zip(*seeds_of, strict=True)]
-    answers = {model: _summed(one, worlds, len(at), _share) for model, one in scores.items()}
-    stem.parent.mkdir(exist_ok=True)
-    means = {model: one for model, one in answers.items() if "/" not in model or model.split("/")[0] not in answers}
-    save_lines(stem.with_suffix(".png"), means, labels, at)
-    for one, other in (("rl", "sft"), ("control", "sft"), ("rl", "control")):
-        if one in scores and other in scores:
-            apart = [np.subtract(*pair) for pair in zip(scores[one], scores[other], strict=True)]
-            answers[f"{one} - {other}"] = _summed(apart, worlds, len(at), bootstrap)
+    """What each model's ``scores`` [unit][at] (shorter where a unit ends) come to: in ``<stem>.json``, drawn, and as a
+    table."""
+    answers = _summed(scores, worlds, len(at), _share)
+    _draw(stem.with_suffix(".png"), answers, labels, at)
     write_whole(stem.with_suffix(".json"), json.dumps(answers, indent=1))
     return _table(answers, labels[0], at)
+
+
+def study_replay(run: Path, episodes: int) -> str:
+    """For each model of a run, held-out recorded episodes imagined to their end, from their first frames and actions.
+
+    By step, errors, the share of pixels that move, and how what a probe tells correlates with what it tells of the
+    recording; beside the first frame kept. Intervals over episodes. Also ``RUN/studies/replay.json`` and pictures.
+    """
+    config, models = runner.stored_config(run), models_of(run)
+    recorded, look = recipes.find(config.recipe).recorded(config)
+    walks = recorded[: episodes or None]
+    films = {RECORDED: [walk.seen for walk in walks], NO_CHANGE: [walk.seen[:1] * len(walk.seen) for walk in walks]}
+    depth = max(len(walk.actions) for walk in walks)
+    for name, model in models.items():
+        after = imagined(Imagined(model, attempts=1), walks, depth)
+        films[name] = [[walk.seen[0], *film] for walk, film in zip(walks, after, strict=True)]
+    looks = {name: [look(*pair) for pair in zip(each, films[RECORDED], strict=True)] for name, each in films.items()}
+    measures, told = looks[RECORDED][0]
+    answers: dict[str, Any] = {what: _correlated(looks, what, depth) for what in told}
+    for measure in measures:
+        scores = {name: [one[measure] for one, _ in each] for name, each in looks.items()}
+        answers[measure] = _summed(scores, [walk.world for walk in walks], depth, bootstrap)
+        _draw(run / "studies" / f"replay-{measure}.png", answers[measure], (LABELS[0], measure), range(1, depth + 1))
+    write_whole(run / "studies" / "replay.json", json.dumps(answers, indent=1))
+    return _tables(answers)
+
+
+def _correlated(looks: Mapping[str, Sequence[Any]], what: str, depth: int) -> dict[str, list[dict[str, Any]]]:
+    """Over the episodes that are as long, after each step: what is told of the frames, and of the recording's."""
+
+    def at(name: str, step: int) -> list[float]:
+        return [told[what][step] for _, told in looks[name] if len(told[what]) > step]
+
+    return {name: [correlation(at(name, k), at(RECORDED, k)).as_dict() for k in range(depth)] for name in looks}
+
+
+def _tables(answers: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]) -> str:
+    """A replay as Markdown: of each measure a table with some steps, and the last."""
+    parts = []
+    for measure, of in answers.items():
+        at = [k for k in (1, 2, 4, 8, 16) if k < len(of[RECORDED])] + [len(of[RECORDED])]
+        parts.append(
+            f"{measure}\n\n{_table({name: [one[k - 1] for k in at] for name, one in of.items()}, LABELS[0], at)}"
+        )
+    return "\n\n".join(parts)
 
 
 def _walk(real: World, space: Any, seed: int, depth: int) -> Walk:
@@ -89,25 +117,27 @@ def _walk(real: World, space: Any, seed: int, depth: int) -> Walk:
     return walk
 
 
-def _followed(world: World, walks: Sequence[Walk], depth: int) -> list[list[float]]:
-    """Of each walk, the nearness after each step; 0 from where a model's answer does not read, or says it has ended."""
+def imagined(world: World, walks: Sequence[Walk], depth: int) -> list[list[Any]]:
+    """Of each walk what is seen after each step, in all at most ``depth`` and all walks together; None from where a
+    model's answer does not read, or says that the episode has ended."""
     sessions = [Session(world, depth) for _ in walks]
     for seed, (session, walk) in enumerate(zip(sessions, walks, strict=True)):
-        session.reset(seed=seed, options={"state": walk.seen[0]})
-    found: list[list[float]] = [[] for _ in walks]
+        session.reset(seed=seed, options={"state": walk.seen[0] if walk.start is None else walk.start})
+    films: list[list[Any]] = [[] for _ in walks]
     for k in range(depth):
         there = [i for i, walk in enumerate(walks) if len(walk.actions) > k]
         live = [i for i in there if not sessions[i].over]
         steps = step_together([sessions[i] for i in live], [walks[i].actions[k] for i in live])
-        read = [(i, step) for i, step in zip(live, steps, strict=True) if "malformed" not in step.info]
-        now = {i: nearness(step.observation, walks[i].seen[k + 1]) for i, step in read}
+        read = {i: step.observation for i, step in zip(live, steps, strict=True) if "malformed" not in step.info}
         for i in there:
-            found[i].append(now.get(i, 0.0))
-    return found
+            films[i].append(read.get(i))
+    return films
 
 
 def nearness(seen: Any, true: Any) -> float:
-    """Text: 1 where it is the same; a page: F1 of its lines; frames: mean squared error in [0, 1]."""
+    """Text: 1 where it is the same; a page: F1 of its lines; frames: mean squared error in [0, 1]. 0 of nothing."""
+    if seen is None:
+        return 0.0
     if isinstance(true, str):
         return float(seen == true)
     if isinstance(true, dict) and "observation" in true:
@@ -118,9 +148,26 @@ def nearness(seen: Any, true: Any) -> float:
 
 
 def _summed(
+    scores: Mapping[str, Sequence[Any]], worlds: Sequence[str], depth: int, interval: Callable[..., Interval]
+) -> dict[str, list[dict[str, Any]]]:
+    """For each model an interval for each number of steps; where a stage has several seeds also of their mean, and of
+    what it is from SFT and the control. ``scores``: a number a step of each walk."""
+    followed = dict(scores)
+    for stage in ("rl", "control"):
+        seeds_of = [walks for name, walks in scores.items() if name.startswith(f"{stage}/")]
+        if len(seeds_of) > 1:
+            followed[stage] = [np.mean(walk, axis=0) for walk in zip(*seeds_of, strict=True)]
+    answers = {name: _by_step(walks, worlds, depth, interval) for name, walks in followed.items()}
+    for one, other in (("rl", "sft"), ("control", "sft"), ("rl", "control")):
+        if one in followed and other in followed:
+            apart = [np.subtract(*pair) for pair in zip(followed[one], followed[other], strict=True)]
+            answers[f"{one} - {other}"] = _by_step(apart, worlds, depth, bootstrap)
+    return answers
+
+
+def _by_step(
     scores: Sequence[Sequence[float]], worlds: Sequence[str], depth: int, interval: Callable[..., Interval]
 ) -> list[dict[str, Any]]:
-    """An interval for each number of steps, over the walks that are as long."""
     long = ([i for i, row in enumerate(scores) if len(row) > k] for k in range(depth))
     return [
         interval([scores[i][k] for i in some], np.array([worlds[i] for i in some])).as_dict()
@@ -129,13 +176,22 @@ def _summed(
     ]
 
 
+def _draw(
+    file: Path, answers: Mapping[str, Sequence[dict[str, Any]]], labels: tuple[str, str], at: Sequence[int]
+) -> None:
+    """A line for each model, and of several seeds for their mean alone."""
+    shown = [n for n in answers if " - " not in n and ("/" not in n or n.split("/")[0] not in answers)]
+    file.parent.mkdir(exist_ok=True)
+    save_lines(file, {name: answers[name] for name in shown}, labels, at)
+
+
 def _share(values: Sequence[float], worlds: np.ndarray) -> Interval:
     """Wilson for a share of walks of which each has a world of its own, else bootstrap over worlds."""
     alone = {*values} <= {0.0, 1.0} and len(np.unique(worlds)) == len(worlds)
     return wilson(sum(values), len(values)) if alone else bootstrap(values, worlds)
 
 
-def _table(answers: dict[str, Any], label: str, at: Sequence[int]) -> str:
+def _table(answers: Mapping[str, Sequence[dict[str, Any]]], label: str, at: Sequence[int]) -> str:
     """Means and intervals as Markdown: a row for each model, a column for each of ``at``."""
 
     def cell(one: dict[str, Any]) -> str:

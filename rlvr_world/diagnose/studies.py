@@ -35,9 +35,8 @@ def study_actions(run: Path, actions: int, rows: int) -> dict[str, Any]:
     for name, model in models_of(run).items():
         if not name.startswith("control"):
             learner, domain = learner_and_domain(opened.recipe, opened.config, model, opened.world)
-            swaps = {"swap": domain.swap_action} if hasattr(domain, "swap_action") else {}
             some = opened.splits.test[: opened.config.eval.rows or None][: rows or None]
-            answers[name] = action_following(learner.policy, domain, some, actions, plan(opened.config), **swaps)
+            answers[name] = action_following(learner.policy, domain, some, actions, plan(opened.config))
     (run / "studies").mkdir(exist_ok=True)
     write_whole(run / "studies" / "actions.json", json.dumps(answers, indent=1))
     return answers

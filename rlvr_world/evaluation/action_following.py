@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,18 +16,11 @@ from rlvr_world.sampling.engine import sample
 from rlvr_world.scoring import judge
 from rlvr_world.types import Domain, Transition
 
-Swap = Callable[[Transition, Transition], Transition]
-
 
 def action_following(
-    model: Model,
-    domain: Domain,
-    rows: Sequence[Transition],
-    actions: int,
-    plan: Plan,
-    swap: Swap = lambda row, other: replace(row, action=other.action),
+    model: Model, domain: Domain, rows: Sequence[Transition], actions: int, plan: Plan
 ) -> dict[str, Any]:
-    """Every row under its own action and, by ``swap``, ``actions`` - 1 of other rows, drawn with ``plan.seed``.
+    """Every row under its own action and ``actions`` - 1 of others (``domain.swap_action``), drawn with ``plan.seed``.
 
     All draw from the same random stream, so predictions differ by the action alone; each is scored against what came
     of the row's own action. Returns means with intervals over rows: ``closest``, the share of rows whose own action's
@@ -38,6 +31,7 @@ def action_following(
     if not 2 <= actions <= len(rows):
         raise InputError(f"actions: expected 2 to {len(rows)}, the number of test rows, got {actions}")
     rng = np.random.default_rng(plan.seed)
+    swap = getattr(domain, "swap_action", lambda row, other: replace(row, action=other.action))
     asked: list[Transition] = []
     for i, row in enumerate(rows):
         others = rng.choice([j for j in range(len(rows)) if j != i], actions - 1, replace=False)

@@ -107,6 +107,19 @@ def relative_bootstrap(first: np.ndarray, second: np.ndarray, worlds: Worlds = N
     return Interval(mean, float(low), float(high), n, "bootstrap")
 
 
+def correlation(first: Numbers, second: Numbers) -> Interval:
+    """Pearson's correlation of two measures of the same rows, which bootstrap resamples; 0 where one does not vary."""
+    pairs, n = np.array([first, second], np.float64), len(first)
+
+    def of(some: np.ndarray) -> np.ndarray:
+        apart = some - some.mean(-1, keepdims=True)
+        return apart.prod(0).sum(-1) / np.maximum(np.sqrt(np.square(apart).sum(-1)).prod(0), 1e-12)
+
+    drawn = [of(pairs[:, some]) for some in _resamples(n)] if n >= FEWEST else []
+    low, high = np.quantile(np.concatenate(drawn), _TAILS).tolist() if drawn else (None, None)
+    return Interval(float(of(pairs)), low, high, n, "bootstrap")
+
+
 def t_interval(values: Numbers) -> Interval:
     """Student t interval of a mean over seeds: what another seed would change, not what other rows would."""
     array = np.asarray(values, dtype=np.float64)

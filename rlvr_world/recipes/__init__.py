@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
@@ -81,6 +81,21 @@ class Task:
     """What can be done in a state and may change it, as far as the state tells."""
     last: Callable[[Any], Any]
     """The action that reaches the goal from a state, where it can be done there; else None."""
+
+
+class Walk(NamedTuple):
+    """What was done in the real world, and what was seen before and after each action; ``world`` names the game, page
+    or episode, since walks of one are alike; ``start``, where a model is told to begin, if not with what is seen."""
+
+    actions: list[Any]
+    seen: list[Any]
+    world: str
+    start: Any = None
+
+
+Look = Callable[[Sequence[Any], Sequence[Any]], tuple[Mapping[str, Any], Mapping[str, Any]]]
+"""(imagined, true), from the start on -> measures, and what a probe tells of the state, by names that say how well it
+correlates on frames new to it: float [steps] each."""
 
 
 class Recipe(ABC):
@@ -199,6 +214,10 @@ class Recipe(ABC):
     def real(self, config: Config) -> World:
         """The real world behind the rows, to be stepped as the imagined one is."""
         raise InputError(f"recipe {config.recipe}: its rows come from files, not from a world that can be stepped")
+
+    def recorded(self, config: Config) -> tuple[Sequence[Walk], Look]:
+        """Held-out episodes whose actions can be replayed in imagination, and what is seen of them."""
+        raise InputError(f"recipe {config.recipe}: expected recorded video to replay; ask `study rollouts` instead")
 
     def shown(self, state: Any) -> str | Picture:
         """A state for a person or a file."""

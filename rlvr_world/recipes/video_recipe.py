@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rlvr_world.config import Config, check_shape
 from rlvr_world.domains.video.config import VideoConfig, check_numbers
 from rlvr_world.errors import InputError
-from rlvr_world.recipes import FirstStage, Recipe, Splits
+from rlvr_world.recipes import FirstStage, Look, Recipe, Splits, Walk
 from rlvr_world.types import Domain, Finding, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
@@ -52,12 +52,10 @@ class VideoRecipe(Recipe):
         found = parts(data)
         train = training_clips(data, found["train"], config.seed)
         episodes, chosen = found["train"]
-        sft: Any = train
-        if data.jittered:
-            copies = [(Jittered(episodes, n + 1, config.seed), chosen) for n in range(data.jittered)]
-            versions: list[Any] = [train, *(training_clips(data, copy, config.seed) for copy in copies)]
-            sft = ConcatDataset(versions)
+        copies = [(Jittered(episodes, n + 1, config.seed), chosen) for n in range(data.jittered)]
+        versions: list[Any] = [train, *(training_clips(data, copy, config.seed) for copy in copies)]
         valid, test = (held_out_clips(data, found[name], config.seed) for name in ("valid", "test"))
+        sft: Any = ConcatDataset(versions) if copies else train
         return Splits(sft, train, valid, test, left_out=counted(found, (train, valid, test)))
 
     def check_config(self, config: Config) -> None:
@@ -146,8 +144,7 @@ class VideoRecipe(Recipe):
         from rlvr_world.domains.video.codec import planned_layout
 
         layout = planned_layout(config.data)
-        prompt = layout.prompt_length
-        return layout.vocabulary, prompt, layout.max_length - prompt
+        return layout.vocabulary, layout.prompt_length, layout.max_length - layout.prompt_length
 
     def adopt(self, config: Config, model: Model, world: Path) -> None:
         from rlvr_world.domains.video.codec import codec_of, read_ranges
@@ -212,7 +209,6 @@ class VideoRecipe(Recipe):
 
         assert isinstance(domain, VideoDomain)
         choose = start_rows(lambda: self.splits(config).test)
-
         real = None if config.data.source not in FIELDS else real_world(config.data, live=1)
 
         def start(seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
@@ -228,6 +224,11 @@ class VideoRecipe(Recipe):
         from rlvr_world.domains.video.envs.played import FIELDS, real_world
 
         return real_world(config.data) if config.data.source in FIELDS else super().real(config)
+
+    def recorded(self, config: Config) -> tuple[list[Walk], Look]:
+        from rlvr_world.recipes.recorded import recorded_video
+
+        return recorded_video(config.data, config.seed)
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.video.episodes import read_question
@@ -248,10 +249,8 @@ class VideoRecipe(Recipe):
     def rewarded_by(self, config: Config) -> dict[str, Config]:
         reward = config.data.reward
         nothing = replace(reward, **{f.name: 0.0 for f in fields(reward) if isinstance(f.default, float)})
-        return {
-            metric: replace(config, data=replace(config.data, reward=replace(nothing, **{metric: 1.0})))
-            for metric in METRICS
-        }
+        alone = {metric: replace(nothing, **{metric: 1.0}) for metric in METRICS}
+        return {metric: replace(config, data=replace(config.data, reward=one)) for metric, one in alone.items()}
 
     def protocol(self, config: Config) -> dict[str, Any]:
         data: VideoConfig = config.data

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from rlvr_world import InputError, Outcome, cli, recipes
-from rlvr_world.diagnose.rollouts import Walk, _followed, nearness, study_rollouts
+from rlvr_world.diagnose.rollouts import imagined, nearness, study_rollouts
 from rlvr_world.overrides import override
+from rlvr_world.recipes import Walk
 from rlvr_world.runs import runner
 
 TINY = """data.env.games=2 data.env.rows_per_game=12 model.vocabulary=320 data.max_prompt=2000 data.max_response=8
@@ -50,7 +51,7 @@ def test_a_model_is_told_the_start_and_the_actions_alone() -> None:
             return str(state)
 
     walks = [Walk([1, 1, 1], [*"0193"], "a"), Walk([2, 3], [*"025"], "a"), Walk([4, 0], [*"044"], "b")]
-    assert _followed(Adding(), walks, 5) == [[1, 0, 1], [1, 1], [1, 0]]  # type: ignore[arg-type]
+    assert imagined(Adding(), walks, 5) == [["1", "2", "3"], ["2", "5"], ["4", None]]  # type: ignore[arg-type]
 
 
 def test_a_run_answers_in_a_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rlvr_world.evaluation.intervals import bootstrap, paired_bootstrap, t_interval, t_quantile, wilson
+from rlvr_world.evaluation.intervals import bootstrap, correlation, paired_bootstrap, t_interval, t_quantile, wilson
 
 
 def test_wilson_by_hand() -> None:
@@ -63,3 +63,17 @@ def test_worlds_of_unequal_size_stay_within_what_rows_can_be() -> None:
     wide, narrow = bootstrap(alike, worlds), bootstrap(alike)
     assert wide.mean == narrow.mean
     assert wide.low < narrow.low < narrow.high < wide.high <= 1, "rows of a world say the same thing again"
+
+
+def test_a_correlation_is_numpys_and_its_interval_holds_it() -> None:
+    rng = np.random.default_rng(0)
+    first = rng.normal(size=40)
+    second = first + rng.normal(size=40)
+    found = correlation(first, second)
+    assert found.mean == pytest.approx(np.corrcoef(first, second)[0, 1])
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low < found.mean < found.high
+    assert correlation(first, -2 * first).mean == pytest.approx(-1)
+    assert correlation(first, np.ones(40)).mean == 0
+    assert correlation(first[:2], second[:2]).low is None

@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -67,6 +67,8 @@ def codec_of(data: VideoConfig, cache: TokenCache, actions: ActionBins, proprio:
         horizon=data.horizon,
         action_bins=data.action_bins,
         proprio_width=proprio.width if proprio else 0,
+        proprio_first=data.proprio_first,
+        same=data.same_token,
     )
     together = replace(actions, low=actions.low * data.actions_a_frame, high=actions.high * data.actions_a_frame)
     return Codec(layout, together, cache.fingerprint, cache.size, proprio)
@@ -77,7 +79,7 @@ def planned_layout(data: VideoConfig) -> VideoLayout:
     settings, single, fields = data.tokenizer, data.kind == "single_step", 13 * data.actions_a_frame
     codes, scale = math.prod(settings.levels), 2 ** (len(settings.widths) - 1)
     grid = (data.height // scale) * (data.width // scale)
-    sizes = {"horizon": data.horizon, "action_bins": data.action_bins}
+    sizes: dict[str, Any] = {"horizon": data.horizon, "action_bins": data.action_bins, "same": data.same_token}
     if single:
         return VideoLayout(data.kind, codes, grid, fields, context=data.context, **sizes)
     return VideoLayout(data.kind, codes, grid // settings.patch**2, fields, codes, grid, **sizes)

@@ -90,6 +90,8 @@ class VideoConfig:
         "random", "a new model's embeddings begin: random (published); or near each other for codes and bins that are"
     )
     proprio: bool = what(False, "predict proprioception too, in bins like an action's")
+    proprio_first: bool = what(False, "write proprioception before its frame, so that what is felt helps the picture")
+    same_token: bool = what(False, "of one frame ahead, write a token that stays at its place as one id of its own")
     skip_blocks: bool = what(False, "patches whose token is that of the frame before keep its pixels")
     jittered: int = what(0, "copies of the training episodes in other colours, for likelihood training", "copies")
     encode: Literal["float32", "bfloat16"] = what("float32", "what frames are encoded in; bfloat16 changes some tokens")
@@ -121,6 +123,8 @@ def check_numbers(data: VideoConfig) -> None:
         ("width", made.source or data.width % halved == 0, halves),
         ("reward.lpips", data.lpips != "none" or not data.reward.lpips, "0 with data.lpips=none"),
         ("reward.proprio_mse", data.proprio or not data.reward.proprio_mse, "0 with data.proprio=false"),
+        ("same_token", data.horizon == 1 or not data.same_token, "false with data.horizon above 1"),
+        ("proprio_first", data.proprio or not data.proprio_first, "false with data.proprio=false"),
         ("split.every", data.split.kind == "fraction" or data.split.every >= 3, "at least 3"),
         ("tokenizer.widths", made.widths and not any(w % made.groups for w in made.widths), "multiples of the groups"),
         ("tokenizer.levels", made.levels and min(made.levels) > 1, "numbers of at least 2"),

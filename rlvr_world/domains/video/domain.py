@@ -82,7 +82,8 @@ class VideoDomain:
         self, groups: Sequence[Sequence[Written]], transitions: Sequence[Transition]
     ) -> list[list[Prediction | Malformed]]:
         """Every different frame of a group is decoded once, and every group's context once."""
-        read = [[self.layout.read(written) for written in group] for group in groups]
+        before = [self._given(row)[-1] if self.layout.same else () for row in transitions]
+        read = [[self.layout.read(one, z) for one in group] for group, z in zip(groups, before, strict=True)]
         places: list[dict[tuple[int, ...], int]] = []
         for group in read:
             frames = dict.fromkeys(z for r in group if not isinstance(r, Malformed) for z in r[0])

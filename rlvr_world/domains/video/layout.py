@@ -2,7 +2,7 @@
 
 Ids (RLVR-World): visual tokens, then the context frame's (multi-step), then action bins, BOS, EOS. Published sizes give
 4633 ids and sequences of 1654 (single-step), 9008 ids and 2024 (multi-step). Proprioception shares the actions' ids and
-follows its frame, on both sides: what is known of a step, frame then proprioception, then what is done there.
+follows its frame, on both sides (or comes before it): what is known of a step, then what is done there.
 Shape legend: S given frames, F = S + horizon frames and rows of actions, n tokens a frame, A action width, P
 proprioception width.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any, Literal, get_type_hints
 
 import torch
@@ -20,6 +21,7 @@ from rlvr_world.domains.video.actions import ActionBins
 from rlvr_world.errors import InputError
 from rlvr_world.types import Given, Malformed, Script, Write, Written
 
+Rows = Sequence[Sequence[int]]
 Frames = tuple[tuple[int, ...], ...]
 """One tuple of numbers a frame: its tokens, or its proprioception in bins."""
 
@@ -49,6 +51,10 @@ class VideoLayout:
     action_bins: int = 256
     proprio_width: int = 0
     """Fields of proprioception; 0 for none."""
+    proprio_first: bool = False
+    """Proprioception comes before its frame, which can then be drawn after what is felt."""
+    same: bool = False
+    """Of one frame ahead, a token that stays at its place is written as one id more, after the codes."""
 
     def __post_init__(self) -> None:
         if self.kind not in ("single_step", "multi_step"):
@@ -64,11 +70,11 @@ class VideoLayout:
 
     @property
     def context_offset(self) -> int:
-        return self.visual
+        return self.visual + self.same
 
     @property
     def action_offset(self) -> int:
-        return self.visual + self.context_visual
+        return self.context_offset + self.context_visual
 
     @property
     def bos(self) -> int:
@@ -117,26 +123,22 @@ class VideoLayout:
         BOS and EOS are given: with only visual tokens legal before, a model has nothing to say there.
         Raises InputError for a wrong number of rows or tokens, or a token that is not of its codebook.
         """
-        P, given, multi = self.proprio_width, len(tokens_Fn) == self.context, self.kind == "multi_step"
+        given, multi = len(tokens_Fn) == self.context, self.kind == "multi_step"
         rows = self.context if given else self.frames
         context_c = torch.empty(0, dtype=torch.int64) if context_c is None else context_c
         proprio_FP = torch.empty(rows, 0, dtype=torch.int64) if proprio_FP is None else proprio_FP
         _check("frame tokens", tokens_Fn, (rows, self.tokens), self.visual)
         _check("context tokens", context_c, (self.context_tokens,), self.context_visual)
         _check("bins of actions", actions_FA, (self.frames, self.action_width), self.action_bins)
-        _check("bins of proprioception", proprio_FP, (rows, P), self.action_bins)
+        _check("bins of proprioception", proprio_FP, (rows, self.proprio_width), self.action_bins)
         z: list[list[int]] = tokens_Fn.tolist()
         b: list[list[int]] = (actions_FA + self.action_offset).tolist()
         p: list[list[int]] = (proprio_FP + self.action_offset).tolist()
-        prompt: list[int] = (context_c + self.context_offset).tolist()
-        for t in range(self.context):
-            prompt += z[t] + p[t] + b[t]
-        segments: list[Given | Write] = [Given(tuple(prompt if multi else [*prompt, self.bos]))]
+        segments: list[Given | Write] = [self._prompt(context_c.tolist(), z[: self.context], p, b)]
         for t in range(self.context, self.frames):
-            segments.append(Write(self.tokens, allowed=range(self.visual), target=None if given else tuple(z[t])))
-            if P:
-                legal = range(self.action_offset, self.bos)
-                segments.append(Write(P, allowed=legal, target=None if given else tuple(p[t])))
+            pairs = [] if given else zip(z[t], z[t - 1], strict=True)
+            new = tuple(self.visual if self.same and now == then else now for now, then in pairs)
+            segments += self._state() if given else self._state(new, tuple(p[t]))
             last = t == self.frames - 1
             segments.append(Given(tuple(b[t]) if multi else (self.eos if last else self.bos,)))
         return Script(tuple(segments))
@@ -144,28 +146,42 @@ class VideoLayout:
     def next_frame(self, frames: Frames, bins: Frames, felt: Frames = (), context: Sequence[int] = ()) -> Script:
         """One more frame after any number of given ones, each with what was felt and is done there: what a session
         asks step by step. Multi-step, frames that were written before stand where they were written."""
-        prompt = [token + self.context_offset for token in context]
-        for z, b, p in zip(frames, bins, felt or ((),) * len(frames), strict=True):
-            prompt += [*z, *(i + self.action_offset for i in p), *(i + self.action_offset for i in b)]
-        given = Given(tuple(prompt if self.kind == "multi_step" else [*prompt, self.bos]))
-        feel = (Write(self.proprio_width, allowed=range(self.action_offset, self.bos)),) if self.proprio_width else ()
-        return Script((given, Write(self.tokens, allowed=range(self.visual), guess=tuple(frames[-1])), *feel))
+        p = [[i + self.action_offset for i in row] for row in felt] or [[]] * len(frames)
+        b = [[i + self.action_offset for i in row] for row in bins]
+        guess = (self.visual,) * self.tokens if self.same else tuple(frames[-1])
+        return Script((self._prompt(context, frames, p, b), *self._state(guess=guess)))
 
-    def read(self, written: Written) -> tuple[Frames, Frames] | Malformed:
-        """Tokens of each written frame, and its proprioception in bins (empty without it). Legal-token masks make
-        ``Malformed`` impossible for rollouts of ``script``; other samplers may lack masks."""
-        kinds = [("frame", self.tokens, 0, self.visual)]
-        if self.proprio_width:
-            kinds.append(("proprioception", self.proprio_width, self.action_offset, self.bos))
+    def _prompt(self, context: Sequence[int], frames: Rows, felt: Rows, bins: Rows) -> Given:
+        steps = (step for z, p, b in zip(frames, felt, bins, strict=False) for step in (*self._ordered(z, p), b))
+        far = [token + self.context_offset for token in context]
+        return Given((*far, *chain(*steps), *(() if self.kind == "multi_step" else (self.bos,))))
+
+    def _state(
+        self, z: tuple[int, ...] | None = None, p: tuple[int, ...] | None = None, guess: tuple[int, ...] = ()
+    ) -> list[Write]:
+        frame = Write(self.tokens, allowed=range(self.context_offset), target=z, guess=guess)
+        felt = Write(self.proprio_width, allowed=range(self.action_offset, self.bos), target=p)
+        return [write for write in self._ordered(frame, felt) if write.max_tokens]
+
+    def _ordered(self, frame: Any, felt: Any) -> tuple[Any, Any]:
+        return (felt, frame) if self.proprio_first else (frame, felt)
+
+    def read(self, written: Written, before: Sequence[int] = ()) -> tuple[Frames, Frames] | Malformed:
+        """Tokens of each written frame (after ``before``, of which ``same`` asks), and its proprioception in bins.
+        Legal-token masks make ``Malformed`` impossible for rollouts of ``script``; other samplers may lack masks."""
+        frame = ("frame", self.tokens, 0, self.context_offset)
+        felt = ("proprioception", self.proprio_width, self.action_offset, self.bos)
+        kinds = [kind for kind in self._ordered(frame, felt) if kind[1]]
         if len(written) != self.horizon * len(kinds):
             return Malformed(f"expected {self.horizon * len(kinds)} written segments, got {len(written)}")
-        found: list[list[tuple[int, ...]]] = [[], []]
+        found: dict[str, list[tuple[int, ...]]] = {"frame": [], "proprioception": []}
         for i, ids in enumerate(written):
             name, count, low, high = kinds[i % len(kinds)]
             if len(ids) != count or not all(low <= token < high for token in ids):
                 return Malformed(f"{name} {i // len(kinds)}: expected {count} tokens from {low} to {high - 1}")
-            found[i % len(kinds)].append(tuple(token - low for token in ids))
-        return tuple(found[0]), tuple(found[1])
+            found[name].append(tuple(token - low for token in ids))
+        frames = tuple(tuple(before[i] if z[i] == self.visual else z[i] for i in range(len(z))) for z in found["frame"])
+        return frames, tuple(found["proprioception"])
 
 
 def _check(what: str, ids: Tensor, shape: tuple[int, ...], size: int) -> None:
@@ -221,7 +237,8 @@ class Codec:
     def from_json(cls, data: Any, where: str) -> Codec:
         """Raises InputError naming ``where`` for anything but the output of ``to_json``."""
         try:
-            known = {name: data["layout"][name] for name in get_type_hints(VideoLayout)}
+            written = {"proprio_first": False, "same": False, **data["layout"]}  # models of before there was the choice
+            known = {name: written[name] for name in get_type_hints(VideoLayout)}
             height, width = data["size"]
             proprio = data["proprio"] and ActionBins.from_json(data["proprio"], f"{where}: proprio")
             actions = ActionBins.from_json(data["actions"], f"{where}: actions")

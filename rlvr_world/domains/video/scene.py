@@ -91,7 +91,7 @@ class VideoScene:
 
     def follow(self, asked: Asked, written: Sequence[Written]) -> list[Outcome]:
         one = replace(self.layout, horizon=1)
-        read = [one.read(answer) for answer in written]
+        read = [one.read(answer, state.frames[-1]) for (state, _), answer in zip(asked, written, strict=True)]
         tokens = [(0,) * one.tokens if isinstance(found, Malformed) else found[0][0] for found in read]
         contexts = [torch.tensor(state.context) for state, _ in asked]
         decoded = self.domain.cache.decode(contexts, [torch.tensor([z]) for z in tokens])

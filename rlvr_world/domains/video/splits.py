@@ -11,7 +11,7 @@ import hashlib
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import overload
@@ -227,13 +227,25 @@ def held_out_clips(data: VideoConfig, part: Part, seed: int) -> Clips:
     return clips if data.test_every else clips.one_per_episode()
 
 
+def whole_episodes(data: VideoConfig, part: Part) -> list[Transition]:
+    """Each episode that is long enough as one row: its first frames, and all that follow."""
+    episodes, chosen = part
+    window = replace(_window(data), context_back=None)
+    later = {e: (episodes.lengths[e] - 1) // window.frame_skip + 1 - window.context for e in chosen}
+    return [Clips(episodes, [e], replace(window, horizon=more))[0] for e, more in later.items() if more > 0]
+
+
+def _window(data: VideoConfig) -> Window:
+    context, back = (data.context, None) if data.kind == "single_step" else (1, data.context_back)
+    pad = data.short == "pad"
+    return Window(context, data.horizon, data.frame_skip, back, data.action_pool, data.action_dims, pad)
+
+
 def _clips(data: VideoConfig, part: Part, every: int, seed: int) -> Clips:
-    (episodes, chosen), single, pad = part, data.kind == "single_step", data.short == "pad"
-    context, back = (data.context, None) if single else (1, data.context_back)
-    window = Window(context, data.horizon, data.frame_skip, back, data.action_pool, data.action_dims, pad)
+    (episodes, chosen), window = part, _window(data)
     clips = Clips(episodes, chosen, window, every, seed)
     if not len(clips):
-        wanted = f"a clip of {context + data.horizon} frames, {data.frame_skip} steps apart"
+        wanted = f"a clip of {window.frames} frames, {data.frame_skip} steps apart"
         got = f"none of its {len(chosen)} episodes is long enough for {wanted}"
         raise InputError(f"{episodes.name}: {got}; lower data.horizon or data.frame_skip")
     return clips

@@ -58,7 +58,9 @@ class Square:
         return self.places[episode]
 
 
-def domain(folder: Path, context: int = 1, horizon: int = 1, multi: bool = False, proprio: bool = False) -> VideoDomain:
+def domain(
+    folder: Path, context: int = 1, horizon: int = 1, multi: bool = False, proprio: bool = False, same: bool = False
+) -> VideoDomain:
     torch.manual_seed(0)
     shape = {"layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 2}
     tokenizer: FrameTokenizer | CompressiveTokenizer
@@ -82,6 +84,7 @@ def domain(folder: Path, context: int = 1, horizon: int = 1, multi: bool = False
         horizon=horizon,
         action_bins=16,
         proprio_width=2 if proprio else 0,
+        same=same,
     )
     felt = ActionBins((0.0, 0.0), (12.0, 12.0), 16) if proprio else None
     codec = Codec(layout, ActionBins((-2.0, -2.0), (2.0, 2.0), 16), cache.fingerprint, SIZE, felt)
@@ -117,6 +120,7 @@ KINDS = pytest.mark.parametrize(
         {"context": 1, "horizon": 2},
         {"context": 3, "horizon": 2},
         {"context": 2, "proprio": True},
+        {"context": 2, "same": True},
         {"multi": True, "horizon": 1},
         {"multi": True, "horizon": 3, "proprio": True},
     ],

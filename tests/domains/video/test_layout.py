@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -81,10 +81,13 @@ def test_published_sizes(shared: Path) -> None:
 sizes = st.integers(1, 3)
 
 
-@given(st.booleans(), sizes, sizes, sizes, sizes, st.integers(0, 2))
-def test_any_size_reads_back_what_it_wrote(multi: bool, n: int, A: int, S: int, horizon: int, P: int) -> None:
+@given(st.booleans(), sizes, sizes, sizes, sizes, st.integers(0, 2), st.booleans())
+def test_any_size_reads_back_what_it_wrote(
+    multi: bool, n: int, A: int, S: int, horizon: int, P: int, first: bool
+) -> None:
     S = 1 if multi else S
-    layout = VideoLayout("multi_step" if multi else "single_step", 5, n, A, 7 * multi, 4 * multi, S, horizon, 6, P)
+    kind: Literal["single_step", "multi_step"] = "multi_step" if multi else "single_step"
+    layout = VideoLayout(kind, 5, n, A, 7 * multi, 4 * multi, S, horizon, 6, P, first)
     tokens, actions = torch.randint(5, (S + horizon, n)), torch.randint(6, (S + horizon, A))
     proprio, context = torch.randint(6, (S + horizon, P)), torch.randint(7, (4 * multi,))
     script = layout.script(tokens, actions, context, proprio)
@@ -114,6 +117,27 @@ def test_proprioception_follows_its_frame_on_both_sides() -> None:
         Write(1, allowed=range(10, 14), target=(13,)),
         Given((layout.eos,)),
     )
+
+
+def test_proprioception_can_come_before_its_frame() -> None:
+    layout = VideoLayout("single_step", 10, 2, 1, context=2, action_bins=4, proprio_width=1, proprio_first=True)
+    tokens, ones = torch.tensor([[1, 2], [3, 4], [5, 6]]), torch.ones(3, 1, dtype=torch.int64)
+    script = layout.script(tokens, ones * 0, proprio_FP=ones * 3)
+    given, felt, frame = Given((13, 1, 2, 10, 13, 3, 4, 10, layout.bos)), Write(1, allowed=range(10, 14)), range(10)
+    assert script.segments[:3] == (given, replace(felt, target=(13,)), Write(2, allowed=frame, target=(5, 6)))
+    step = layout.next_frame(((1, 2), (3, 4)), ((0,), (0,)), ((3,), (3,)))
+    assert step.segments == (given, felt, Write(2, allowed=frame))
+    assert layout.read([(13,), (5, 6)]) == (((5, 6),), ((3,),))
+    assert isinstance(layout.read([(5, 6), (13,)]), Malformed)
+
+
+def test_what_stays_at_its_place_is_one_id() -> None:
+    layout = VideoLayout("single_step", 10, 3, 1, context=1, action_bins=4, same=True)
+    assert (layout.context_offset, layout.action_offset, layout.vocabulary) == (11, 11, 17)
+    script = layout.script(torch.tensor([[1, 2, 3], [1, 5, 3]]), torch.zeros(2, 1, dtype=torch.int64))
+    assert script.segments[:2] == (Given((1, 2, 3, 11, layout.bos)), Write(3, allowed=range(11), target=(10, 5, 10)))
+    assert layout.read([(10, 5, 10)], before=(1, 2, 3)) == (((1, 5, 3),), ())
+    assert layout.next_frame(((1, 2, 3),), ((0,),)).segments == (script.segments[0], Write(3, allowed=range(11)))
 
 
 LAYOUT = VideoLayout("single_step", visual=10, tokens=2, action_width=1, context=1, action_bins=4)
@@ -172,6 +196,9 @@ def test_codec_survives_json() -> None:
     proprio = replace(LAYOUT, proprio_width=1)
     for codec in (CODEC, replace(CODEC, layout=proprio, proprio=ActionBins((0.0,), (512.0,), 4))):
         assert Codec.from_json(json.loads(json.dumps(codec.to_json())), "config.json") == codec
+    old = CODEC.to_json()
+    del old["layout"]["proprio_first"], old["layout"]["same"]
+    assert Codec.from_json(old, "config.json") == CODEC
     for broken in (None, {}, {**CODEC.to_json(), "layout": {}}, {**CODEC.to_json(), "size": 64}):
         with pytest.raises(InputError, match=r"config\.json"):
             Codec.from_json(broken, "config.json")

@@ -66,6 +66,12 @@ class NpzEpisodes:
     def proprio(self, episode: int) -> np.ndarray | None:
         return self._rows(episode, "proprio") if "proprio" in self._widths else None
 
+    def known(self, episode: int) -> dict[str, np.ndarray]:
+        """What the file has a row a frame of besides, such as what a simulator knows, by name: [T, ...]."""
+        with np.load(self.files[episode], allow_pickle=False) as arrays:
+            rows = {key: arrays[key] for key in arrays.files if key not in ("image", "action")}
+        return {key: v for key, v in rows.items() if v.dtype.kind in "fiub" and v.shape[:1] == (self.lengths[episode],)}
+
     def _read_rows(self, episode: int, key: str) -> np.ndarray:
         where, check = f"{self._where(episode)}, field {key}", checked_actions if key == "action" else checked_rows
         return check(_load(self.files[episode], key), where, self.lengths[episode], self._widths[key])
