@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
-from rlvr_world.domains.web_page.config import BrowserSpec, WebPageConfig
-from rlvr_world.recipes import Splits, rows
+from rlvr_world.domains.splits import WorldSplitRule
+from rlvr_world.domains.web_page.config import GOAL_TASKS, MINIWOB_TASKS, UNSEEN_TASKS, BrowserSpec, WebPageConfig
+from rlvr_world.recipes import Splits, Task, rows
 from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
 from rlvr_world.types import Domain, Scene, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.domains.row_files import OnFault
     from rlvr_world.domains.web_page.domain import WebPage
+    from rlvr_world.domains.web_page.rows import PageState
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
 
@@ -47,6 +49,26 @@ def miniwob() -> Config:
         ),
         control=ControlConfig(learning_rate=1e-3),
         eval=EvalConfig(valid_rows=128),
+    )
+
+
+def miniwob_goals() -> Config:
+    base = miniwob()
+    return replace(
+        base,
+        recipe="miniwob-goals",
+        summary="MiniWoB++ pages and whether the goal is reached, for planning (2 cores, extra web)",
+        data=replace(
+            base.data,
+            env=BrowserSpec(tasks=GOAL_TASKS, ends=1.0, episodes=100, transitions=5000),
+            style="outcome",
+            unseen=UNSEEN_TASKS,
+            split=WorldSplitRule(test=0.1, valid=0.05),
+            unchanged_per_hundred=-1.0,
+        ),
+        sft=replace(base.sft, steps=700, eval_every=100),
+        rl=replace(base.rl, steps=60, group=8, seeds=(0,)),
+        plan=replace(base.plan, starts=240, more=0, depth=2, width=4, samples=4, temperature=1.0, goal="chance"),
     )
 
 
@@ -129,7 +151,8 @@ class WebPageRecipe(RowsRecipe):
 
         style = config.data.style
         return (
-            build_prompt(t.state, t.action, style) + build_answer(t.next_state.change, t.state, t.action, style)
+            build_prompt(t.state, t.action, style)
+            + build_answer(t.next_state.change, t.state, t.action, style, t.next_state.outcome)
             for t in splits.train
         )
 
@@ -150,6 +173,39 @@ class WebPageRecipe(RowsRecipe):
 
         return RealPages(config.data.env)
 
+    def tasks(self, config: Config) -> dict[str, Task]:
+        """MiniWoB's, of those that were trained on and of others, on pages that no collection reaches."""
+        data: WebPageConfig = config.data
+        if data.source != "browser" or data.env.site != "miniwob" or data.style != "outcome":
+            return {}
+        from rlvr_world.domains.replayed import Past, seen_in
+        from rlvr_world.domains.web_page.envs.explorer import proposals
+        from rlvr_world.domains.web_page.envs.played import RealPages
+        from rlvr_world.domains.web_page.prompt import aimed
+        from rlvr_world.domains.web_page.rows import read_question
+
+        def page(state: Any) -> PageState:
+            return read_question({"state": seen_in(state), "action": ""}).state
+
+        def actions(state: Any) -> list[str]:
+            done = state.done if isinstance(state, Past) else (state.previous,)
+            return proposals(page(state), done, data.env.ends)
+
+        def rule(state: Any) -> str | None:
+            found = actions(state)
+            return next((action for action in found if aimed(page(state), action)), next(iter(found), None))
+
+        rules = {"most frequent": lambda state: next(iter(actions(state)), None), "hand rule": rule}
+        real = RealPages(data.env, remember=True)
+        named = {"trained tasks": data.env.tasks or MINIWOB_TASKS, "unseen tasks": data.unseen}
+        return {
+            name: Task(
+                real, {task: {"task": task} for task in tasks}, actions, rules=rules, horizon=data.env.steps, seed=FRESH
+            )
+            for name, tasks in named.items()
+            if tasks
+        }
+
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.web_page.rows import read_question
 
@@ -164,6 +220,7 @@ class WebPageRecipe(RowsRecipe):
             "label",
             "scoring",
             "reward_beta",
+            "outcome_weight",
             "changed_cap",
             "navigation_cap",
             "max_prompt",
@@ -172,4 +229,10 @@ class WebPageRecipe(RowsRecipe):
         return {"domain": "web page", **{name: getattr(config.data, name) for name in names}}
 
 
-RECIPES = {"miniwob": WebPageRecipe(miniwob), "webarena-published": WebPageRecipe(webarena_published)}
+FRESH = 1_000_000
+"""The first seed of the pages that planners are tried on."""
+RECIPES = {
+    "miniwob": WebPageRecipe(miniwob),
+    "miniwob-goals": WebPageRecipe(miniwob_goals),
+    "webarena-published": WebPageRecipe(webarena_published),
+}

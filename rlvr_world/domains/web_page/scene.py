@@ -10,6 +10,7 @@ import gymnasium as gym
 from rlvr_world.domains.replayed import seen_in
 from rlvr_world.domains.scene import MAX_ACTION, MAX_TEXT, AnyText, TextScene
 from rlvr_world.domains.web_page.actions import parse_action
+from rlvr_world.domains.web_page.outcome import FAILURE, SUCCESS
 from rlvr_world.domains.web_page.rows import PageState, read_question
 from rlvr_world.errors import InputError
 from rlvr_world.types import Domain, Outcome, Transition
@@ -57,6 +58,7 @@ def imagined_pages(domain: Domain, choose: Callable[[int, Mapping[str, Any]], Tr
         return row.state, {"row": row.id, "task": row.world}
 
     def outcome(before: PageState, row: Transition, after: PageState) -> Outcome:
-        return Outcome(after, info={"changed": after.text != before.text})
+        over = after.outcome in (SUCCESS, FAILURE)
+        return Outcome(after, float(after.outcome == SUCCESS), over, {"changed": after.text != before.text})
 
     return TextScene(domain, start, ask, observed, outcome, as_text, space())
