@@ -147,7 +147,8 @@ def likeliest(world: Foresight, state: Any, task: Task, beam: Beam) -> Plan | No
         asked, level = asked + len(pairs), []
         for i, (_, path) in enumerate(tried):
             came = outcomes[i * beam.samples : (i + 1) * beam.samples]
-            on = [one.state for one in came if not one.terminated and _leads_on(one)]
+            going = (one for one in came if not one.terminated and NOWHERE.isdisjoint(one.info))
+            on = [one.state for one in going if one.info.get("changed", True)]
             won[path] = sum(one.terminated and one.reward > 0 for one in came) / beam.samples
             onward[path] = len(on) / beam.samples
             after.setdefault(path[:-1], []).append(path)
@@ -159,10 +160,6 @@ def likeliest(world: Foresight, state: Any, task: Task, beam: Beam) -> Plan | No
         return won[path] + DISCOUNT * onward[path] * best
 
     return Plan(max(after[()], key=worth), False, asked) if after else None
-
-
-def _leads_on(outcome: Outcome) -> bool:
-    return NOWHERE.isdisjoint(outcome.info) and bool(outcome.info.get("changed", True))
 
 
 def by_rule(rule: Callable[[Any], Any]) -> Chooser:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +61,7 @@ def miniwob_goals() -> Config:
         summary="MiniWoB++ pages and whether the goal is reached, for planning (2 cores, extra web)",
         data=replace(
             base.data,
-            env=BrowserSpec(tasks=GOAL_TASKS, ends=1.0, episodes=100, transitions=5000),
+            env=BrowserSpec(tasks=GOAL_TASKS, ends=1.0, episodes=100),
             style="outcome",
             unseen=UNSEEN_TASKS,
             split=WorldSplitRule(test=0.1, valid=0.05),
@@ -181,7 +182,7 @@ class WebPageRecipe(RowsRecipe):
         from rlvr_world.domains.replayed import Past, seen_in
         from rlvr_world.domains.web_page.envs.explorer import proposals
         from rlvr_world.domains.web_page.envs.played import RealPages
-        from rlvr_world.domains.web_page.prompt import aimed
+        from rlvr_world.domains.web_page.prompt import aim
         from rlvr_world.domains.web_page.rows import read_question
 
         def page(state: Any) -> PageState:
@@ -191,20 +192,20 @@ class WebPageRecipe(RowsRecipe):
             done = state.done if isinstance(state, Past) else (state.previous,)
             return proposals(page(state), done, data.env.ends)
 
-        def rule(state: Any) -> str | None:
-            found = actions(state)
-            return next((action for action in found if aimed(page(state), action)), next(iter(found), None))
+        def first(key: Callable[[int], Any]) -> Callable[[Any], Any]:
+            """The proposal that a key of where the goal names it puts first."""
+            return lambda state: min(actions(state), key=lambda one: key(aim(page(state), one)), default=None)
 
-        rules = {"most frequent": lambda state: next(iter(actions(state)), None), "hand rule": rule}
+        rules = {
+            "most frequent": first(lambda place: 0),
+            "hand rule": first(lambda place: place < 0),
+            "hand rule, in the goal's order": first(lambda place: (place < 0, place)),
+        }
         real = RealPages(data.env, remember=True)
         named = {"trained tasks": data.env.tasks or MINIWOB_TASKS, "unseen tasks": data.unseen}
-        return {
-            name: Task(
-                real, {task: {"task": task} for task in tasks}, actions, rules=rules, horizon=data.env.steps, seed=FRESH
-            )
-            for name, tasks in named.items()
-            if tasks
-        }
+        begin = {name: {task: {"task": task} for task in tasks} for name, tasks in named.items() if tasks}
+        play = partial(Task, real, actions=actions, rules=rules, horizon=data.env.steps, seed=FRESH)
+        return {name: play(starts=starts) for name, starts in begin.items()}
 
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.web_page.rows import read_question

@@ -43,9 +43,11 @@ def quoted(goal: str) -> list[str]:
     return _QUOTED.findall(goal)
 
 
-def names(goal: str, node: Node) -> bool:
-    """Whether the goal names this node in whole words; most of the goal itself, as pages show it, is no name."""
+def place(goal: str, node: Node) -> int:
+    """Where the goal names this node in whole words, as a character; -1 where it does not. Most of the goal itself, as
+    pages show it, is no name."""
     name = node.parts[1][1:-1]
     if not name or len(name) >= 0.8 * len(goal) or node.role == "RootWebArea":
-        return False
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", goal, re.IGNORECASE) is not None
+        return -1
+    found = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", goal, re.IGNORECASE)
+    return found.start() if found else -1

@@ -25,7 +25,7 @@ from typing import Literal
 from rlvr_world.domains.web_page.actions import parse_action, target_of
 from rlvr_world.domains.web_page.change import Change, read_change, write_change
 from rlvr_world.domains.web_page.edits import node_names, read_edits, typed_text, write_edits
-from rlvr_world.domains.web_page.outcome import SIGN, names, quoted, split_outcome, with_outcome
+from rlvr_world.domains.web_page.outcome import SIGN, place, quoted, split_outcome, with_outcome
 from rlvr_world.domains.web_page.rows import PageState
 from rlvr_world.domains.web_page.tree import Page
 from rlvr_world.errors import InputError
@@ -82,7 +82,7 @@ def build_prompt(state: PageState, action: str, style: Style, kept: Collection[i
     if style in COMPACT:
         shown = style == "compact" or any(node.parts[1][1:-1] == state.goal for node in state.page.nodes)
         goal = "" if shown else f"{state.goal!r}\n"
-        sign = f" {SIGN}" if style == "outcome" and aimed(state, action) else ""
+        sign = f" {SIGN}" if style == "outcome" and aim(state, action) >= 0 else ""
         return f"{goal}{page}\n{_compact_action(action, state.page, acted)}{sign}\n"
     verb = action.partition(" where [")[0]
     where = "" if acted is None else f" where [{state.page.nodes[acted].id}] is {state.page.nodes[acted].text}"
@@ -97,17 +97,17 @@ def page_lines(state: PageState, style: Style, acted: int | None) -> list[str]:
     nodes = state.page.nodes
     if style not in COMPACT:
         return ["\t" * node.depth + node.line for node in nodes]
-    signs = [SIGN if style == "outcome" and names(state.goal, node) else "" for node in nodes]
+    signs = [SIGN if style == "outcome" and place(state.goal, node) >= 0 else "" for node in nodes]
     numbered = zip(nodes, node_names(state.page, acted), signs, strict=True)
     return [f"{_short(node.text)} #{name}{sign}" for node, name, sign in numbered]
 
 
-def aimed(state: PageState, action: str) -> bool:
-    """Whether the goal quotes the text that an action types or, where it types none, names the node that it is on."""
+def aim(state: PageState, action: str) -> int:
+    """Where the goal quotes the text that an action types or, where it types none, names the node that it is on."""
     if text := typed_text(state.page, action):
-        return text in quoted(state.goal)
+        return state.goal.find(f'"{text}"') if text in quoted(state.goal) else -1
     node = acted_node(state.page, action)
-    return node is not None and names(state.goal, state.page.nodes[node])
+    return -1 if node is None else place(state.goal, state.page.nodes[node])
 
 
 def acted_node(page: Page, action: str) -> int | None:
