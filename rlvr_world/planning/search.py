@@ -31,6 +31,11 @@ class Foresight(Protocol):
     def observe(self, state: Any) -> Any: ...
 
 
+def name(seen: Any) -> Any:
+    """What is seen as something to look up: of a page its fields."""
+    return tuple(seen.items()) if isinstance(seen, dict) else seen
+
+
 class Remembered:
     """A world that is asked about a state and an action once: its draws must not matter (temperature 0)."""
 
@@ -40,7 +45,7 @@ class Remembered:
         self._known: dict[tuple[Any, Any], Outcome] = {}
 
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
-        keys = [(self.observe(state), action) for state, action in asked]
+        keys = [(name(self.observe(state)), action) for state, action in asked]
         new = {key: i for i, key in enumerate(keys) if key not in self._known}
         fresh = self.world.advance([asked[i] for i in new.values()], [streams[i] for i in new.values()])
         self._known.update(zip(new, fresh, strict=True))
@@ -96,7 +101,7 @@ def beam_search(
     if beam.goal == "state" and (last := task.last(state)) is not None:
         return Plan((last,), True, 0)
     begun, asked, first = time.monotonic(), 0, [(action,) for action in task.actions(state)]
-    known = {*been, world.observe(state)}
+    known = {*map(name, been), name(world.observe(state))}
     level: list[tuple[Any, tuple[Any, ...]]] = [(state, ())]
     for depth in range(beam.depth):
         if beam.seconds and time.monotonic() - begun > beam.seconds:
@@ -112,7 +117,7 @@ def beam_search(
                 continue
             if (path := _to_goal(outcome, tried[p][1], task, beam)) is not None:
                 won[path] += 1
-            elif (seen := world.observe(outcome.state)) not in known and not outcome.terminated:
+            elif (seen := name(world.observe(outcome.state))) not in known and not outcome.terminated:
                 known.add(seen)
                 level.append((outcome.state, tried[p][1]))
         if won:
@@ -164,12 +169,7 @@ def likeliest(world: Foresight, state: Any, task: Task, beam: Beam) -> Plan | No
 
 def by_rule(rule: Callable[[Any], Any]) -> Chooser:
     """What a rule says of the real state."""
-
-    def choose(state: Any, rng: random.Random, been: Collection[Any]) -> Plan | None:
-        action = rule(state)
-        return None if action is None else Plan((action,), False, 0)
-
-    return choose
+    return lambda state, rng, been: None if (action := rule(state)) is None else Plan((action,), False, 0)
 
 
 def at_random(task: Task) -> Chooser:

@@ -245,3 +245,12 @@ def test_episodes_start_where_no_way_is_known() -> None:
     ]  # fmt: skip
     assert [attempt(task, found[1], by_rule(rule), 0).actions for rule in task.rules.values()] == [("never",), ()]
     assert replay(task, json.loads(json.dumps(asdict(trials[1]))))
+
+
+def test_what_is_seen_need_not_be_hashable() -> None:
+    world = Remembered(Doors())
+    for goal, first in (("chance", "half"), ("score", "half"), ("state", None)):
+        beam = Beam(depth=2, goal=goal)  # type: ignore[arg-type]
+        found = looking_ahead(world, doors(), beam, lambda at: at)("start", random.Random(0), [{"seen": "hall"}])
+        assert found is not None
+        assert first in (None, found.actions[0]), goal
