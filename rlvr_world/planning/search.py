@@ -141,12 +141,12 @@ def likeliest(world: Foresight, state: Any, task: Task, beam: Beam) -> Plan | No
 
     An action is worth the share of its samples that win and, for the share that goes on to another state, what the best
     action there is worth, discounted: from the ``beam.width`` likeliest to go on, one sample each. Where nothing looks
-    on, that is ``ONWARD``. Nothing is done twice. Of equals the first that is proposed.
+    on, that is ``ONWARD``. Of equals the first that is proposed.
     """
     level, won, onward = [(state, tuple[Any, ...]())], dict[Any, float](), dict[Any, float]()
     asked, after = 0, dict[Any, list[Any]]()
     for depth in range(beam.depth):
-        tried = [(at, (*path, action)) for at, path in level for action in task.actions(at) if action not in path]
+        tried = [(at, (*path, action)) for at, path in level for action in task.actions(at)]
         pairs = [(at, path[-1]) for at, path in tried for _ in range(beam.samples)]
         outcomes = world.advance(pairs, [(depth, p, s) for p in range(len(tried)) for s in range(beam.samples)])
         asked, level = asked + len(pairs), []

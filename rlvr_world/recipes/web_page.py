@@ -179,7 +179,7 @@ class WebPageRecipe(RowsRecipe):
         data: WebPageConfig = config.data
         if data.source != "browser" or data.env.site != "miniwob" or data.style != "outcome":
             return {}
-        from rlvr_world.domains.replayed import Past, seen_in
+        from rlvr_world.domains.replayed import seen_in
         from rlvr_world.domains.web_page.envs.explorer import proposals
         from rlvr_world.domains.web_page.envs.played import RealPages
         from rlvr_world.domains.web_page.prompt import aim
@@ -189,8 +189,7 @@ class WebPageRecipe(RowsRecipe):
             return read_question({"state": seen_in(state), "action": ""}).state
 
         def actions(state: Any) -> list[str]:
-            done = state.done if isinstance(state, Past) else (state.previous,)
-            return proposals(page(state), done, data.env.ends)
+            return proposals(page(state), state.done, data.env.ends)
 
         def first(key: Callable[[int], Any]) -> Callable[[Any], Any]:
             """The proposal that a key of where the goal names it puts first."""
@@ -217,15 +216,8 @@ class WebPageRecipe(RowsRecipe):
 
     def protocol(self, config: Config) -> dict[str, Any]:
         names = (
-            "style",
-            "label",
-            "scoring",
-            "reward_beta",
-            "outcome_weight",
-            "changed_cap",
-            "navigation_cap",
-            "max_prompt",
-            "max_response",
+            *("style", "label", "scoring", "reward_beta", "outcome_weight", "changed_cap"),
+            *("navigation_cap", "max_prompt", "max_response"),
         )
         return {"domain": "web page", **{name: getattr(config.data, name) for name in names}}
 

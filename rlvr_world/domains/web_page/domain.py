@@ -124,7 +124,8 @@ class WebPage:
         text = write_page(page)
         with suppress(InputError):
             if parse_page(text) == page:
-                return replace(state, text=text, previous=action, outcome=prediction.outcome)
+                done = (*state.done, action)
+                return replace(state, text=text, previous=action, outcome=prediction.outcome, done=done)
         return Malformed("a line that is no node")
 
     def baselines(self, transition: Transition) -> Mapping[str, Prediction]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -75,6 +75,8 @@ class PageState:
     """Task and seed: rows of one episode are about the same page."""
     outcome: str = ""
     """How the episode stands, where a model says it; see ``outcome``."""
+    done: tuple[str, ...] = field(default=(), compare=False)
+    """The actions of the episode so far, where planners have to know them."""
 
     @cached_property
     def page(self) -> Page:
@@ -138,7 +140,8 @@ def _asked_state(given: Mapping[str, Any]) -> PageState:
         raise InputError(f"question, field state: expected the text of a page or an object, got {state!r:.80}")
     observation = take(fields, "observation", str, "question", "state.")
     _page(observation, "question", "state")
-    return PageState(observation, *(_text(fields, key) for key in ("url", "goal", "previous")))
+    url, goal, previous = (_text(fields, key) for key in ("url", "goal", "previous"))
+    return PageState(observation, url, goal, previous)
 
 
 def _paired(records: Iterable[Record], on_fault: OnFault) -> Iterator[Record]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -53,7 +54,8 @@ def imagined_pages(domain: Domain, choose: Callable[[int, Mapping[str, Any]], Tr
 
     def start(seed: int, options: Mapping[str, Any]) -> tuple[PageState, Mapping[str, Any]]:
         if "state" in options:
-            return read_question({"state": seen_in(options["state"]), "action": ""}).state, {}
+            state = read_question({"state": seen_in(options["state"]), "action": ""}).state
+            return replace(state, done=getattr(options["state"], "done", ())), {}
         row = choose(seed, options)
         return row.state, {"row": row.id, "task": row.world}
 

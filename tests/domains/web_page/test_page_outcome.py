@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from rlvr_world.domains.replayed import Past
 from rlvr_world.domains.web_page.config import WebPageConfig
 from rlvr_world.domains.web_page.domain import WebPage
 from rlvr_world.domains.web_page.outcome import split_outcome
@@ -92,4 +93,6 @@ def test_an_imagined_episode_ends_as_the_model_says(tmp_path, tokenizer):
     for outcome, (reward, ended) in ENDS.items():
         [came] = scene.follow([(state, "click [3]")], [[tokenizer.encode(f"~@ focused: True\n=> {outcome}")]])
         assert (came.reward, came.terminated, came.info["changed"]) == (max(0, reward), ended, True)
-        assert (came.state.outcome, came.state.goal) == (outcome, GOAL)
+        assert (came.state.outcome, came.state.goal, came.state.done) == (outcome, GOAL, ("click [3]",))
+    past = Past(("login", 7), ("click [4]",), {"observation": PAGE, "url": "", "goal": GOAL, "previous": "click [4]"})
+    assert scene.start(0, {"state": past})[0].done == ("click [4]",), "what was done is known in imagination"
