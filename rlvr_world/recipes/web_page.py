@@ -69,7 +69,7 @@ def miniwob_goals() -> Config:
         ),
         sft=replace(base.sft, steps=700, eval_every=100),
         rl=replace(base.rl, steps=60, group=8, seeds=(0,)),
-        plan=replace(base.plan, starts=240, more=0, depth=2, width=4, samples=4, temperature=1.0, goal="chance"),
+        plan=replace(base.plan, starts=48, more=0, depth=2, width=4, goal="chance"),
     )
 
 
