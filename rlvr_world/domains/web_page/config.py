@@ -64,7 +64,7 @@ class BrowserSpec:
     allow: tuple[str, ...] = what((), "hosts that pages may reach, besides this machine")
 
     def __post_init__(self) -> None:
-        at_least(self, episodes=1, steps=1, transitions=0)
+        at_least(self, episodes=1, steps=1, ends=0, transitions=0)
         if (self.site == "miniwob") == bool(self.path):
             raise InputError(
                 f"path: expected the folder or address of site={self.site}, and none for miniwob, got {self.path!r}"

@@ -46,6 +46,8 @@ class WebPage:
         check_end(tokenizer)
         if not 0 < config.reward_beta < math.inf:
             raise InputError(f"data.reward_beta: expected a number above 0, got {config.reward_beta}; 1 rewards F1")
+        if not 0 <= config.outcome_weight <= 1:
+            raise InputError(f"data.outcome_weight: expected 0 to 1, got {config.outcome_weight}; 0 leaves it out")
         if config.style in prompt.COMPACT and "published" in (config.label, config.scoring):
             raise InputError(
                 f"data.style={config.style}: edits cannot state published labels, nor published scoring read them; "

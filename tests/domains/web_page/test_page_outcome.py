@@ -83,6 +83,8 @@ def test_the_outcome_is_scored_apart(tmp_path, tokenizer):
         assert (broken.value, broken.parts["outcome"], broken.malformed) == (0, 0, "a line that is no edit")
     with pytest.raises(InputError, match="does not say how its episode stands; give rows with done and reward"):
         web.encode(rows(tmp_path, done=None)[0])
+    with pytest.raises(InputError, match=r"data\.outcome_weight: expected 0 to 1, got 2"):
+        WebPage(WebPageConfig(style="outcome", outcome_weight=2), tokenizer)
     with pytest.raises(InputError, match=r"data\.style=outcome: edits cannot state published labels"):
         WebPage(WebPageConfig(style="outcome", label="published"), tokenizer)
 
