@@ -172,7 +172,9 @@ class PlanConfig:
     width: int = what(8, "imagined states of each depth that are looked on from", "states")
     samples: int = what(1, "futures imagined of each action, which differ where temperature is above 0", "samples")
     temperature: float = what(0.0, "temperature of what is imagined")
-    goal: Literal["state", "score"] = what("state", "ends a plan: the goal holds in the imagined state, or a score won")
+    goal: Literal["state", "score", "chance"] = what(
+        "state", "ends a plan: the goal holds in the imagined state, or a score won; chance: the likeliest to win"
+    )
 
     def __post_init__(self) -> None:
         at_least(self, starts=0, more=0, depth=1, width=1, samples=1, temperature=0)

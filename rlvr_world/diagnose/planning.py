@@ -21,7 +21,7 @@ from rlvr_world.evaluation.intervals import bootstrap
 from rlvr_world.evaluation.report import PLANNING
 from rlvr_world.evaluation.summary import OVERALL, fingerprint, summarise
 from rlvr_world.overrides import override, to_json
-from rlvr_world.planning.search import Beam, Chooser, Remembered, at_random, looking_ahead, without_model
+from rlvr_world.planning.search import Beam, Chooser, Remembered, at_random, by_rule, looking_ahead, without_model
 from rlvr_world.planning.trials import Start, Trial, attempt, starts
 from rlvr_world.recipes import Task
 from rlvr_world.recipes.web_agent import Agent, AgentConfig, pages
@@ -98,6 +98,7 @@ def plan_run(run: Path, config: Config, under: Path | None = None, models: Mappi
                 told = {"name": name, "model": model.name, "trials": [asdict(trial) for trial in trials]}
                 result = {**told, **keys[name], **summarise(_records(trials, baselines), protocol)}
                 write_whole(_file(folder, name), json.dumps(result))
+            task.real.close()
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -106,6 +107,12 @@ def _file(folder: Path, name: str) -> Path:
 
 def _baselines(task: Task, config: PlanConfig) -> Iterator[tuple[str, Chooser]]:
     yield "random", at_random(task)
+    for name, rule in task.rules.items():
+        yield name, by_rule(rule)
+    if task.horizon:  # what its actions come to is not known in advance, so that two deep are too many to try
+        one = replace(_beam(config), depth=1, samples=1)
+        yield "real world, 1 deep", looking_ahead(task.real, task, one, lambda at: at)
+        return
     yield "no model", without_model(task)
     real = Remembered(task.real)
     for depth in sorted({1, config.depth}):
@@ -130,8 +137,8 @@ def _records(trials: Sequence[Trial], baselines: Mapping[str, Sequence[Trial]]) 
     """What ``summarise`` reads: a row a start."""
     return [
         {
-            "id": f"{trial.world}: {' > '.join(map(str, trial.start))}",
-            "kind": f"{trial.distance} away",
+            "id": f"{trial.world}: {trial.seed or ' > '.join(map(str, trial.start))}",
+            "kind": f"{trial.distance} away" if trial.distance else "",
             "world": trial.world,
             "parts": _parts(trial),
             "value": float(trial.won),
@@ -143,7 +150,8 @@ def _records(trials: Sequence[Trial], baselines: Mapping[str, Sequence[Trial]]) 
 
 
 def _parts(trial: Trial) -> dict[str, float]:
-    return {"success": float(trial.won), "shortest": float(trial.won and len(trial.actions) == trial.distance)}
+    shortest = {"shortest": float(trial.won and len(trial.actions) == trial.distance)} if trial.distance else {}
+    return {"success": float(trial.won), **shortest}
 
 
 def try_agent(out: Path, config: AgentConfig, most: Counter[str]) -> str:

@@ -19,6 +19,8 @@ from rlvr_world.types import Asked, Outcome, Streams
 
 NOWHERE = LOST | {"action_error"}
 """Reasons in an outcome's ``info`` for which the action leads nowhere."""
+ONWARD, DISCOUNT = 0.5, 0.9
+"""What a state is worth from which nothing looks on, and what a later win is worth of one now; see ``likeliest``."""
 
 
 class Foresight(Protocol):
@@ -27,6 +29,11 @@ class Foresight(Protocol):
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]: ...
 
     def observe(self, state: Any) -> Any: ...
+
+
+def name(seen: Any) -> Any:
+    """What is seen as something to look up: of a page its fields."""
+    return tuple(seen.items()) if isinstance(seen, dict) else seen
 
 
 class Remembered:
@@ -38,7 +45,7 @@ class Remembered:
         self._known: dict[tuple[Any, Any], Outcome] = {}
 
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
-        keys = [(self.observe(state), action) for state, action in asked]
+        keys = [(name(self.observe(state)), action) for state, action in asked]
         new = {key: i for i, key in enumerate(keys) if key not in self._known}
         fresh = self.world.advance([asked[i] for i in new.values()], [streams[i] for i in new.values()])
         self._known.update(zip(new, fresh, strict=True))
@@ -55,8 +62,9 @@ class Beam:
     """States of each depth that are looked on from."""
     samples: int = 1
     """Futures imagined of each action; above 1 they differ where the world draws (temperature above 0)."""
-    goal: Literal["state", "score"] = "state"
-    """What ends a plan: the task's predicate on the imagined state, or a win that the world itself says."""
+    goal: Literal["state", "score", "chance"] = "state"
+    """What ends a plan: the task's predicate on the imagined state, or a win that the world itself says. ``chance``:
+    nothing does, and that action is taken from which a win is likeliest."""
     seconds: float = 0.0
     """No depth is begun after so long; 0 for no limit. Plans then depend on the machine."""
 
@@ -93,7 +101,7 @@ def beam_search(
     if beam.goal == "state" and (last := task.last(state)) is not None:
         return Plan((last,), True, 0)
     begun, asked, first = time.monotonic(), 0, [(action,) for action in task.actions(state)]
-    known = {*been, world.observe(state)}
+    known = {*map(name, been), name(world.observe(state))}
     level: list[tuple[Any, tuple[Any, ...]]] = [(state, ())]
     for depth in range(beam.depth):
         if beam.seconds and time.monotonic() - begun > beam.seconds:
@@ -109,7 +117,7 @@ def beam_search(
                 continue
             if (path := _to_goal(outcome, tried[p][1], task, beam)) is not None:
                 won[path] += 1
-            elif (seen := world.observe(outcome.state)) not in known and not outcome.terminated:
+            elif (seen := name(world.observe(outcome.state))) not in known and not outcome.terminated:
                 known.add(seen)
                 level.append((outcome.state, tried[p][1]))
         if won:
@@ -126,6 +134,42 @@ def _to_goal(outcome: Outcome, path: tuple[Any, ...], task: Task, beam: Beam) ->
         return path if outcome.terminated and outcome.reward > 0 else None
     last = task.last(outcome.state)
     return None if last is None else (*path, last)
+
+
+def likeliest(world: Foresight, state: Any, task: Task, beam: Beam) -> Plan | None:
+    """The action from which a win is likeliest, as the world's samples have it. None without any action.
+
+    An action is worth the share of its samples that win and, for the share that goes on to another state, what the best
+    action there is worth, discounted: from the ``beam.width`` likeliest to go on, one sample each. Where nothing looks
+    on, that is ``ONWARD``. Of equals the first that is proposed.
+    """
+    level, won, onward = [(state, tuple[Any, ...]())], dict[Any, float](), dict[Any, float]()
+    asked, after = 0, dict[Any, list[Any]]()
+    for depth in range(beam.depth):
+        tried = [(at, (*path, action)) for at, path in level for action in task.actions(at)]
+        pairs = [(at, path[-1]) for at, path in tried for _ in range(beam.samples)]
+        outcomes = world.advance(pairs, [(depth, p, s) for p in range(len(tried)) for s in range(beam.samples)])
+        asked, level = asked + len(pairs), []
+        for i, (_, path) in enumerate(tried):
+            came = outcomes[i * beam.samples : (i + 1) * beam.samples]
+            going = (one for one in came if not one.terminated and NOWHERE.isdisjoint(one.info))
+            on = [one.state for one in going if one.info.get("changed", True)]
+            won[path] = sum(one.terminated and one.reward > 0 for one in came) / beam.samples
+            onward[path] = len(on) / beam.samples
+            after.setdefault(path[:-1], []).append(path)
+            level += [(on[0], path)] if on else []
+        level = sorted(level, key=lambda one: -onward[one[1]])[: beam.width]
+
+    def worth(path: tuple[Any, ...]) -> float:
+        best = max(map(worth, after[path])) if path in after else ONWARD
+        return won[path] + DISCOUNT * onward[path] * best
+
+    return Plan(max(after[()], key=worth), False, asked) if after else None
+
+
+def by_rule(rule: Callable[[Any], Any]) -> Chooser:
+    """What a rule says of the real state."""
+    return lambda state, rng, been: None if (action := rule(state)) is None else Plan((action,), False, 0)
 
 
 def at_random(task: Task) -> Chooser:
@@ -149,9 +193,12 @@ def without_model(task: Task) -> Chooser:
 
 
 def looking_ahead(world: Foresight, task: Task, beam: Beam, imagine: Callable[[Any], Any]) -> Chooser:
-    """``beam_search`` in ``world`` from ``imagine(state)`` on, the state of that world that stands for a real one."""
+    """``beam_search``, or ``likeliest``, in ``world`` from ``imagine(state)`` on, the state of that world that stands
+    for a real one."""
 
     def choose(state: Any, rng: random.Random, been: Collection[Any]) -> Plan | None:
+        if beam.goal == "chance":
+            return likeliest(world, imagine(state), task, beam)
         return beam_search(world, imagine(state), task, beam, rng, been)
 
     return choose

@@ -18,12 +18,14 @@ WALKS, LONGEST = 60, 8
 
 @dataclass(frozen=True)
 class Start:
-    """A real state from which the goal is ``distance`` actions away, and the actions that lead there."""
+    """A real state from which the goal is ``distance`` actions away (0 where nobody knows), and how it came about: the
+    seed of its episode, and the actions in it."""
 
     world: str
     actions: tuple[Any, ...]
     distance: int
     state: Any
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,18 @@ class Trial:
     actions: tuple[Any, ...]
     plans: tuple[tuple[Any, ...], ...]
     asked: int
+    seed: int = 0
 
 
 def starts(task: Task, count: int, distances: Sequence[int]) -> list[Start]:
     """At most ``count`` starts, as evenly over the task's worlds as they have them: ends of seeded walks from which the
-    shortest way to the goal, in the real world, has one of these lengths."""
-    share, real = -(-count // len(task.starts)), Remembered(task.real)
+    shortest way to the goal, in the real world, has one of these lengths; where a task has a horizon, first states."""
+    share = -(-count // len(task.starts))
+    if task.horizon:
+        pages = [(world, task.seed + turn) for turn in range(share) for world in task.starts][:count]
+        begun = (task.real.start(seed, task.starts[world])[0] for world, seed in track(pages, "starts", "starts"))
+        return [Start(world, (), 0, state, seed) for (world, seed), state in zip(pages, begun, strict=True)]
+    real = Remembered(task.real)
     found = [_starts_in(task, real, world, share, distances) for world in track(list(task.starts), "starts", "worlds")]
     turns = [start for turn in range(share) for world in found for start in world[turn : turn + 1]]
     return turns[:count]
@@ -98,10 +106,10 @@ def distance(task: Task, real: Foresight, state: Any, most: int) -> int | None:
 
 
 def attempt(task: Task, start: Start, choose: Chooser, more: int, seed: int = 0) -> Trial:
-    """Plan, act, and plan again from where that led, with ``more`` actions than the shortest way has."""
-    session = Session(task.real, horizon=start.distance + more)
+    """Plan, act, and plan again from where that led, with ``more`` actions than the shortest way or the horizon has."""
+    session = Session(task.real, horizon=(start.distance or task.horizon) + more)
     session.reset(seed=seed, options={"state": start.state})
-    rng, been = random.Random(f"{seed}/{start.world}/{start.actions}"), [task.real.observe(start.state)]
+    rng, been = random.Random(f"{seed + start.seed}/{start.world}/{start.actions}"), [task.real.observe(start.state)]
     done: list[Any] = []
     plans: list[tuple[Any, ...]] = []
     asked, won = 0, False
@@ -111,4 +119,4 @@ def attempt(task: Task, start: Start, choose: Chooser, more: int, seed: int = 0)
         done.append(plan.actions[0])
         plans.append(plan.actions)
         asked, won = asked + plan.asked, terminated and reward > 0
-    return Trial(start.world, start.actions, start.distance, won, tuple(done), tuple(plans), asked)
+    return Trial(start.world, start.actions, start.distance, won, tuple(done), tuple(plans), asked, start.seed)

@@ -78,9 +78,15 @@ class Task:
     starts: Mapping[str, Mapping[str, Any]]
     """The world's name (a game) -> the options of ``real.start`` that begin it."""
     actions: Callable[[Any], Sequence[Any]]
-    """What can be done in a state and may change it, as far as the state tells."""
-    last: Callable[[Any], Any]
+    """What can be done in a state and may change it, as far as the state tells; the likeliest first."""
+    last: Callable[[Any], Any] = lambda state: None
     """The action that reaches the goal from a state, where it can be done there; else None."""
+    rules: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
+    """What to do in a real state without a model, by name: what planners are compared with."""
+    horizon: int = 0
+    """Where the way to the goal is not known: the actions that a planner has from the start of an episode on."""
+    seed: int = 0
+    """Of the first episode of each start; the others follow on."""
 
 
 class Walk(NamedTuple):

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
-from rlvr_world.domains.web_page.config import BrowserSpec, WebPageConfig
-from rlvr_world.recipes import Splits, rows
+from rlvr_world.domains.splits import WorldSplitRule
+from rlvr_world.domains.web_page.config import GOAL_TASKS, MINIWOB_TASKS, UNSEEN_TASKS, BrowserSpec, WebPageConfig
+from rlvr_world.recipes import Splits, Task, rows
 from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
 from rlvr_world.types import Domain, Scene, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.domains.row_files import OnFault
     from rlvr_world.domains.web_page.domain import WebPage
+    from rlvr_world.domains.web_page.rows import PageState
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
 
@@ -66,6 +69,26 @@ def web() -> Config:
         ),
         rl=RLConfig(steps=100, prompts=16, group=8, optimizer=OptimizerConfig(5e-5), forward_tokens=16384, max_rows=64),
         eval=EvalConfig(max_rows=64, valid_rows=64),
+    )
+
+
+def miniwob_goals() -> Config:
+    base = miniwob()
+    return replace(
+        base,
+        recipe="miniwob-goals",
+        summary="MiniWoB++ pages and whether the goal is reached, for planning (2 cores, extra web)",
+        data=replace(
+            base.data,
+            env=BrowserSpec(tasks=GOAL_TASKS, ends=1.0, episodes=100),
+            style="outcome",
+            unseen=UNSEEN_TASKS,
+            split=WorldSplitRule(test=0.1, valid=0.05),
+            unchanged_per_hundred=-1.0,
+        ),
+        sft=replace(base.sft, steps=700, eval_every=100),
+        rl=replace(base.rl, steps=60, group=8, seeds=(0,)),
+        plan=replace(base.plan, starts=48, more=0, depth=2, width=4, goal="chance"),
     )
 
 
@@ -148,7 +171,8 @@ class WebPageRecipe(RowsRecipe):
 
         style = config.data.style
         return (
-            build_prompt(t.state, t.action, style) + build_answer(t.next_state.change, t.state, t.action, style)
+            build_prompt(t.state, t.action, style)
+            + build_answer(t.next_state.change, t.state, t.action, style, t.next_state.outcome)
             for t in splits.train
         )
 
@@ -169,6 +193,38 @@ class WebPageRecipe(RowsRecipe):
 
         return RealPages(config.data.env)
 
+    def tasks(self, config: Config) -> dict[str, Task]:
+        """MiniWoB's, of those that were trained on and of others, on pages that no collection reaches."""
+        data: WebPageConfig = config.data
+        if data.source != "browser" or data.env.site != "miniwob" or data.style != "outcome":
+            return {}
+        from rlvr_world.domains.replayed import seen_in
+        from rlvr_world.domains.web_page.envs.explorer import proposals
+        from rlvr_world.domains.web_page.envs.played import RealPages
+        from rlvr_world.domains.web_page.prompt import aim
+        from rlvr_world.domains.web_page.rows import read_question
+
+        def page(state: Any) -> PageState:
+            return read_question({"state": seen_in(state), "action": ""}).state
+
+        def actions(state: Any) -> list[str]:
+            return proposals(page(state), state.done, data.env.ends)
+
+        def first(key: Callable[[int], Any]) -> Callable[[Any], Any]:
+            """The proposal that a key of where the goal names it puts first."""
+            return lambda state: min(actions(state), key=lambda one: key(aim(page(state), one)), default=None)
+
+        rules = {
+            "most frequent": first(lambda place: 0),
+            "hand rule": first(lambda place: place < 0),
+            "hand rule, in the goal's order": first(lambda place: (place < 0, place)),
+        }
+        real = RealPages(data.env, remember=True)
+        named = {"trained tasks": data.env.tasks or MINIWOB_TASKS, "unseen tasks": data.unseen}
+        begin = {name: {task: {"task": task} for task in tasks} for name, tasks in named.items() if tasks}
+        play = partial(Task, real, actions=actions, rules=rules, horizon=data.env.steps, seed=FRESH)
+        return {name: play(starts=starts) for name, starts in begin.items()}
+
     def question(self, given: Any) -> Transition:
         from rlvr_world.domains.web_page.rows import read_question
 
@@ -179,20 +235,17 @@ class WebPageRecipe(RowsRecipe):
 
     def protocol(self, config: Config) -> dict[str, Any]:
         names = (
-            "style",
-            "label",
-            "scoring",
-            "reward_beta",
-            "changed_cap",
-            "navigation_cap",
-            "max_prompt",
-            "max_response",
+            *("style", "label", "scoring", "reward_beta", "outcome_weight", "changed_cap"),
+            *("navigation_cap", "max_prompt", "max_response"),
         )
         return {"domain": "web page", **{name: getattr(config.data, name) for name in names}}
 
 
+FRESH = 1_000_000
+"""The first seed of the pages that planners are tried on."""
 RECIPES = {
     "miniwob": WebPageRecipe(miniwob),
+    "miniwob-goals": WebPageRecipe(miniwob_goals),
     "web": WebPageRecipe(web),
     "webarena-published": WebPageRecipe(webarena_published),
 }

@@ -14,7 +14,7 @@ import pytest
 from rlvr_world import Outcome, recipes
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import override
-from rlvr_world.planning.search import Beam, Remembered, at_random, beam_search, looking_ahead, without_model
+from rlvr_world.planning.search import Beam, Remembered, at_random, beam_search, by_rule, looking_ahead, without_model
 from rlvr_world.planning.trials import Start, attempt, distance, starts
 from rlvr_world.recipes import Task
 from rlvr_world.types import Asked, Streams
@@ -180,3 +180,77 @@ def test_the_real_world_as_its_own_model_wins_the_games(tmp_path: Path) -> None:
         trials = [attempt(task, start, own, more=1) for start in from_]
         assert all(trial.won and len(trial.actions) == trial.distance for trial in trials)
         assert all(replay(task, json.loads(json.dumps(asdict(trial)))) for trial in trials)
+
+
+WINS = {("start", "half"): 0.5, ("start", "never"): 0.0, ("hall", "always"): 1.0, ("hall", "never"): 0.0}
+
+
+class Doors:
+    """Three doors and a hall behind one: a door wins in some of the samples, as the world has it."""
+
+    action_space = observation_space = None
+    render_mode = "ansi"
+
+    def start(self, seed: int, options: Any) -> tuple[Any, dict[str, Any]]:
+        return options.get("state", options.get("at")), {}
+
+    def read_action(self, given: Any) -> Any:
+        return given
+
+    def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
+        return [self._one(*pair, stream[-1]) for pair, stream in zip(asked, streams, strict=True)]
+
+    def _one(self, at: str, action: str, sample: int) -> Outcome:
+        if action == "on":
+            return Outcome("hall" if at == "start" else at, info={"changed": at == "start"})
+        return Outcome(at, float(sample % 4 < 4 * WINS[at, action]), True)
+
+    def observe(self, state: Any) -> Any:
+        return {"seen": state}  # not hashable, as pages are not
+
+    def close(self) -> None: ...
+
+
+def doors(real: Any = None) -> Task:
+    """Episodes of three actions whose way to the goal nobody knows."""
+    actions = {"start": ("never", "half", "on"), "hall": ("never", "always", "on")}
+    rules = {"first": lambda at: actions[at][0], "nothing": lambda at: None}
+    begin = {"near": {"at": "hall"}, "far": {"at": "start"}}
+    return Task(real or Doors(), begin, actions.__getitem__, rules=rules, horizon=3, seed=7)
+
+
+def likeliest_from(at: str, **settings: Any) -> Any:
+    beam = Beam(**{"goal": "chance", "samples": 4, **settings})
+    return looking_ahead(Doors(), doors(), beam, lambda state: state)(at, random.Random(0), ())
+
+
+def test_the_action_is_taken_from_which_a_win_is_likeliest() -> None:
+    assert likeliest_from("start", depth=1).actions == ("half",), "0.5, and 0.45 for what goes on"
+    deep = likeliest_from("start", depth=2)
+    assert (deep.actions, deep.asked) == (("on",), 24), "0.9 behind the hall"
+    assert likeliest_from("hall", depth=1).actions == ("always",), "going on in the hall changes nothing"
+    assert likeliest_from("start", depth=2, width=1).actions == ("on",)
+    nothing = Task(Doors(), {}, lambda at: ())
+    assert looking_ahead(Doors(), nothing, Beam(goal="chance"), str)("start", random.Random(0), ()) is None
+
+
+def test_episodes_start_where_no_way_is_known() -> None:
+    task = doors()
+    found = starts(task, 3, (2,))
+    assert [(one.world, one.seed, one.distance) for one in found] == [("near", 7, 0), ("far", 7, 0), ("near", 8, 0)]
+    ahead = looking_ahead(Doors(), task, Beam(goal="chance", samples=4), lambda at: at)
+    trials = [attempt(task, start, ahead, more=0) for start in found]
+    assert [(one.won, one.actions, one.seed) for one in trials] == [
+        (True, ("always",), 7), (True, ("on", "always"), 7), (True, ("always",), 8)
+    ]  # fmt: skip
+    assert [attempt(task, found[1], by_rule(rule), 0).actions for rule in task.rules.values()] == [("never",), ()]
+    assert replay(task, json.loads(json.dumps(asdict(trials[1]))))
+
+
+def test_what_is_seen_need_not_be_hashable() -> None:
+    world = Remembered(Doors())
+    for goal, first in (("chance", "half"), ("score", "half"), ("state", None)):
+        beam = Beam(depth=2, goal=goal)  # type: ignore[arg-type]
+        found = looking_ahead(world, doors(), beam, lambda at: at)("start", random.Random(0), [{"seen": "hall"}])
+        assert found is not None
+        assert first in (None, found.actions[0]), goal

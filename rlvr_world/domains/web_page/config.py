@@ -25,6 +25,20 @@ MINIWOB_TASKS = (
 pages where the first click ends the episode or shows nothing, calendars of a hundred lines, and texts that stay
 hidden until a click, which nobody can predict."""
 
+GOAL_TASKS = (
+    *("click-test-2", "click-button", "click-tab", "unicode-test", "choose-list", "click-button-sequence"),
+    *("click-option", "click-tab-2-medium", "click-tab-2-easy", "click-checkboxes", "click-checkboxes-transfer"),
+    *("click-link", "click-test-transfer", "click-widget", "enter-text-dynamic", "enter-text", "navigate-tree"),
+    *("focus-text-2", "click-menu", "click-dialog-2", "login-user", "enter-password", "click-collapsible-nodelay"),
+    "click-scroll-list",
+)
+"""Tasks that can be done in four actions, of which many end with the first."""
+UNSEEN_TASKS = (
+    *("button-delay", "buy-ticket", "copy-paste", "email-inbox-noscroll", "find-word", "generate-number"),
+    *("odd-or-even", "order-food", "phone-book", "text-transform", "use-autocomplete-nodelay", "use-spinner"),
+)
+"""Tasks of other kinds."""
+
 
 @dataclass(frozen=True)
 class BrowserSpec:
@@ -43,13 +57,14 @@ class BrowserSpec:
     login: str = what("", "url: Python file with `async def login(page)`, which Playwright runs once before all else")
     episodes: int = what(30, "episodes a task, each on a page made from a seed of its own", "episodes")
     steps: int = what(4, "longest episode", "actions")
+    ends: float = what(0.1, "how often Submit and its like are clicked; 1 is as often as other buttons")
     transitions: int = what(0, "stop when there are so many; 0 plays every episode", "rows")
     seed: int = what(0, "seed of a task's first episode; the others follow on")
     browser: str = what("", "path of a Chromium; empty looks for one")
     allow: tuple[str, ...] = what((), "hosts that pages may reach, besides this machine")
 
     def __post_init__(self) -> None:
-        at_least(self, episodes=1, steps=1, transitions=0)
+        at_least(self, episodes=1, steps=1, ends=0, transitions=0)
         if (self.site == "miniwob") == bool(self.path):
             raise InputError(
                 f"path: expected the folder or address of site={self.site}, and none for miniwob, got {self.path!r}"
@@ -69,11 +84,14 @@ class WebPageConfig(RowsConfig):
         1.0, "reward: F-beta, where recall counts so many times as much as precision; results always give F1"
     )
     split: WorldSplitRule = field(default_factory=lambda: WorldSplitRule(test=0.15, valid=0.05, worlds=0.2))
-    style: Literal["row", "published", "compact"] = what(
+    style: Literal["row", "published", "compact", "outcome"] = what(
         "compact",
         "prompt and answer: 'row' asks in the row's own words (published rows and models), 'published' builds prompts "
-        "of that kind, 'compact' is for models trained from scratch",
+        "of that kind, 'compact' is for models trained from scratch, 'outcome' is compact and also predicts success "
+        "and failure",
     )
+    outcome_weight: float = what(0.0, "style=outcome, reward: share of a right outcome, beside F-beta", "0 to 1")
+    unseen: tuple[str, ...] = what((), "tasks that planners try besides, and that no model is trained on")
     changed_cap: int = what(0, "most items a section that count where part of a page changes; 0 counts all", "items")
     navigation_cap: int = what(
         20, "most items a section that count where most of a page changes; 0 counts all", "items"

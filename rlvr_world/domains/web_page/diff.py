@@ -40,13 +40,16 @@ def page_change(old: Page, new: Page) -> Change:
     )
 
 
-def apply_change(page: Page, change: Change) -> Page:
-    """The page after a change. Nodes keep their ids and places, updated ones too. New ones, for which a change has no
-    place, stand after the last updated node, else where the first deleted one stood, else at the end."""
+def apply_change(page: Page, change: Change, acted: str = "") -> Page:
+    """The page after a change by an action on the node ``acted``. Nodes keep their ids and places, updated ones too.
+
+    New ones, for which a change has no place, stand after the acted node where nothing is gone, else after the last
+    updated node, else where the first deleted one stood, else at the end.
+    """
     gone = Counter(change.deleted)
     by_id = {line[1:].partition("] ")[0]: bare(line) for line in change.updated if line.startswith("[")}
     nodes: list[Node] = []
-    gaps, updated = [], []
+    gaps, updated, after = [], [], []
     for node in page.nodes:
         if gone[node.line]:
             gone[node.line] -= 1
@@ -54,7 +57,8 @@ def apply_change(page: Page, change: Change) -> Page:
         else:
             nodes.append(replace(node, text=by_id.get(node.id, node.text)))
             updated += [len(nodes)] * (node.id in by_id)
-    place = [*updated[-1:], *gaps[:1], len(nodes)][0]
+            after += [len(nodes)] * (acted != "" and node.id == acted)
+    place = [*(after if not gaps else ()), *updated[-1:], *gaps[:1], len(nodes)][0]
     new = _new_nodes(page, change.new, nodes[place - 1] if place else None)
     return Page(page.tabs, (*nodes[:place], *new, *nodes[place:]))
 

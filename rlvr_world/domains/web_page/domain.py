@@ -11,10 +11,12 @@ from transformers import PreTrainedTokenizerBase
 
 from rlvr_world.domains.row_files import own_prompt
 from rlvr_world.domains.web_page import prompt
+from rlvr_world.domains.web_page.actions import target_of
 from rlvr_world.domains.web_page.change import Change, sound, write_change
 from rlvr_world.domains.web_page.config import WebPageConfig
 from rlvr_world.domains.web_page.diff import apply_change
 from rlvr_world.domains.web_page.explain import explain_change
+from rlvr_world.domains.web_page.outcome import GOES_ON, split_outcome
 from rlvr_world.domains.web_page.published import published_f1
 from rlvr_world.domains.web_page.rows import PageState
 from rlvr_world.domains.web_page.scoring import make_score, score_change
@@ -30,6 +32,8 @@ class Prediction:
 
     text: str
     change: Change | Malformed
+    outcome: str = ""
+    """How the episode stands, where that is asked."""
 
 
 class WebPage:
@@ -42,9 +46,11 @@ class WebPage:
         check_end(tokenizer)
         if not 0 < config.reward_beta < math.inf:
             raise InputError(f"data.reward_beta: expected a number above 0, got {config.reward_beta}; 1 rewards F1")
-        if config.style == "compact" and "published" in (config.label, config.scoring):
+        if not 0 <= config.outcome_weight <= 1:
+            raise InputError(f"data.outcome_weight: expected 0 to 1, got {config.outcome_weight}; 0 leaves it out")
+        if config.style in prompt.COMPACT and "published" in (config.label, config.scoring):
             raise InputError(
-                "data.style=compact: edits cannot state published labels, and published scoring cannot read them; "
+                f"data.style={config.style}: edits cannot state published labels, nor published scoring read them; "
                 "set data.style=published, or data.label=aligned and data.scoring=strict"
             )
 
@@ -59,9 +65,9 @@ class WebPage:
     def encode(self, transition: Transition) -> Script:
         answer = None
         if transition.next_state is not None:
-            change, action = self.true_change(transition), transition.action
+            change, outcome = self.true_change(transition), transition.next_state.outcome
             try:
-                answer = prompt.build_answer(change, transition.state, action, self.config.style)
+                answer = prompt.build_answer(change, transition.state, transition.action, self.config.style, outcome)
             except InputError as error:
                 raise InputError(f"row {transition.id}: {error}") from error
             answer = transition.reasoning or answer
@@ -79,7 +85,7 @@ class WebPage:
                 f"row {transition.id}: its prompt has {len(ids)} tokens, at most {most}; raise data.max_prompt"
             )
         acted = prompt.acted_node(state.page, action)
-        lines = prompt.page_lines(state.page, style, acted)
+        lines = prompt.page_lines(state, style, acted)
         sizes = [len(self.tokenizer.encode(f"{line}\n", add_special_tokens=False)) for line in lines]
         room = most - len(ids) + sum(sizes)
         while room > 0:
@@ -97,13 +103,17 @@ class WebPage:
         text = answer_text(self.tokenizer, written)
         said = prompt.read_answer(text, transition.state, transition.action, self.config.style)
         if self.config.label == "aligned" and isinstance(said, Change):  # published labels name one node twice
-            said = said if self.config.style == "compact" else sound(said)
-        return Prediction(text, said)
+            said = said if self.config.style in prompt.COMPACT else sound(said)
+        return Prediction(text, said, "" if isinstance(said, Malformed) else split_outcome(text)[1])
 
     def score(self, prediction: Prediction, transition: Transition) -> Score:
         true, said = self.true_change(transition), prediction.change
         beta = self.config.reward_beta
         strict = score_change(said if isinstance(said, Malformed) else self._capped(said, transition), true, beta)
+        if self.config.style == "outcome":
+            right, weight = float(prediction.outcome == transition.next_state.outcome), self.config.outcome_weight
+            value = (1 - weight) * strict.value + weight * right
+            return Score(value, {**strict.parts, "outcome": right}, strict.malformed)
         if self.config.scoring == "strict":
             return strict
         published = published_f1(prediction.text, write_change(true))
@@ -112,17 +122,19 @@ class WebPage:
     def advance(self, state: PageState, action: str, prediction: Prediction) -> PageState | Malformed:
         if isinstance(prediction.change, Malformed):
             return prediction.change
-        page = apply_change(state.page, prediction.change)
+        page = apply_change(state.page, prediction.change, target_of(action))
         text = write_page(page)
         with suppress(InputError):
             if parse_page(text) == page:
-                return replace(state, text=text, previous=action)
+                done = (*state.done, action)
+                return replace(state, text=text, previous=action, outcome=prediction.outcome, done=done)
         return Malformed("a line that is no node")
 
     def baselines(self, transition: Transition) -> Mapping[str, Prediction]:
         """Nothing changes; all lines of the page stand in the next one, which published labels make a good answer."""
         page = Change(updated=tuple(node.line for node in transition.state.page.nodes))
-        return {name: Prediction(write_change(c), c) for name, c in (("no change", Change()), ("copy page", page))}
+        trivial = {"no change": Change(), "copy page": page}
+        return {name: Prediction(write_change(change), change, GOES_ON) for name, change in trivial.items()}
 
     def explain(self, prediction: Prediction, transition: Transition) -> str:
         return explain_change(prediction.change, prediction.text, self.true_change(transition), transition)

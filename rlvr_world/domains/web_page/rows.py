@@ -1,6 +1,7 @@
 """Web-page data in: recorded steps of a browser, in the layouts in which people keep them.
 
-    ours                          observation, action, next_observation      (goal, url, task, seed, step, error, ...)
+    ours                          observation, action, next_observation      (goal, url, task, seed, step, error,
+                                                                              reward, done, ...)
     ours, a session's             state, action, next_state, each state an object with observation, goal, url
     BrowserGym, a record a step   axtree_txt, action, step      (task_name, task_seed, last_action_error, ...)
     WMA, WebArena                 observation, current_action, next_state_acctree
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,6 +25,7 @@ from rlvr_world.domains.row_files import OnFault, Record, need, take, take_inner
 from rlvr_world.domains.web_page.actions import parse_action
 from rlvr_world.domains.web_page.change import HEADERS, Change
 from rlvr_world.domains.web_page.diff import page_change
+from rlvr_world.domains.web_page.outcome import outcome_of
 from rlvr_world.domains.web_page.published import published_change, sections
 from rlvr_world.domains.web_page.tree import Page, parse_page
 from rlvr_world.errors import InputError
@@ -71,6 +73,10 @@ class PageState:
     """The action before; empty on the first page."""
     episode: str = ""
     """Task and seed: rows of one episode are about the same page."""
+    outcome: str = ""
+    """How the episode stands, where a model says it; see ``outcome``."""
+    done: tuple[str, ...] = field(default=(), compare=False)
+    """The actions of the episode so far, where planners have to know them."""
 
     @cached_property
     def page(self) -> Page:
@@ -86,6 +92,8 @@ class PageResult:
     """The next page's tree; empty where only the change was kept."""
     error: str = ""
     """What the browser reported; empty where the action was carried out."""
+    outcome: str = ""
+    """How the episode stands; empty where nobody says."""
 
 
 def read_rows(
@@ -132,7 +140,8 @@ def _asked_state(given: Mapping[str, Any]) -> PageState:
         raise InputError(f"question, field state: expected the text of a page or an object, got {state!r:.80}")
     observation = take(fields, "observation", str, "question", "state.")
     _page(observation, "question", "state")
-    return PageState(observation, *(_text(fields, key) for key in ("url", "goal", "previous")))
+    url, goal, previous = (_text(fields, key) for key in ("url", "goal", "previous"))
+    return PageState(observation, url, goal, previous)
 
 
 def _paired(records: Iterable[Record], on_fault: OnFault) -> Iterator[Record]:
@@ -191,7 +200,7 @@ def _transition(
     elif label == "published":
         change = published_change(observation, after, action)
     reasoning = row_files.reasoning_of(record, reasoning_column, where)
-    result = PageResult(change, after, _text(fields, "error"))
+    result = PageResult(change, after, _text(fields, "error"), outcome_of(fields, where))
     name = " ".join(filter(None, (name, "/".join(filter(None, (task, seed, step))))))
     return Transition(name, state, action, result, change_kind(aligned, page), world, reasoning, prompt)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -10,6 +11,7 @@ import gymnasium as gym
 from rlvr_world.domains.replayed import seen_in
 from rlvr_world.domains.scene import MAX_ACTION, MAX_TEXT, AnyText, TextScene
 from rlvr_world.domains.web_page.actions import parse_action
+from rlvr_world.domains.web_page.outcome import FAILURE, SUCCESS
 from rlvr_world.domains.web_page.rows import PageState, read_question
 from rlvr_world.errors import InputError
 from rlvr_world.types import Domain, Outcome, Transition
@@ -52,11 +54,13 @@ def imagined_pages(domain: Domain, choose: Callable[[int, Mapping[str, Any]], Tr
 
     def start(seed: int, options: Mapping[str, Any]) -> tuple[PageState, Mapping[str, Any]]:
         if "state" in options:
-            return read_question({"state": seen_in(options["state"]), "action": ""}).state, {}
+            state = read_question({"state": seen_in(options["state"]), "action": ""}).state
+            return replace(state, done=getattr(options["state"], "done", ())), {}
         row = choose(seed, options)
         return row.state, {"row": row.id, "task": row.world}
 
     def outcome(before: PageState, row: Transition, after: PageState) -> Outcome:
-        return Outcome(after, info={"changed": after.text != before.text})
+        over = after.outcome in (SUCCESS, FAILURE)
+        return Outcome(after, float(after.outcome == SUCCESS), over, {"changed": after.text != before.text})
 
     return TextScene(domain, start, ask, observed, outcome, as_text, space())

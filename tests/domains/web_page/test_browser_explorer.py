@@ -24,14 +24,14 @@ nodes = st.tuples(
 
 
 def drawn(count: int = 300, goal: str = 'Enter "bob" and press Submit.') -> list[str]:
-    return [choose_action(LOGIN, goal, [], random.Random(seed)) for seed in range(count)]
+    return [choose_action(LOGIN, goal, [], random.Random(seed), 0.1) for seed in range(count)]
 
 
 @given(st.lists(nodes, max_size=8), st.text(max_size=40), st.integers())
 def test_every_action_reads_and_its_element_is_there(some: list[tuple[str, str, str]], goal: str, seed: int):
     lines = [f"[{i}] {role} {name!r}{rest}" for i, (role, name, rest) in enumerate(some, 1)]
     page = parse_page("\n".join(lines))
-    action = parse_action(choose_action(page, goal, [], random.Random(seed)))
+    action = parse_action(choose_action(page, goal, [], random.Random(seed), 0.1))
     assert not action.id or "disabled" not in page.by_id[action.id].text
 
 
@@ -48,6 +48,6 @@ def test_it_types_what_the_goal_quotes_and_seldom_ends_the_episode():
 
 
 def test_what_was_used_is_used_less():
-    again = [choose_action(LOGIN, "", ["click [6]"], random.Random(seed)) for seed in range(300)]
-    first = [choose_action(LOGIN, "", [], random.Random(seed)) for seed in range(300)]
+    again = [choose_action(LOGIN, "", ["click [6]"], random.Random(seed), 0.1) for seed in range(300)]
+    first = [choose_action(LOGIN, "", [], random.Random(seed), 0.1) for seed in range(300)]
     assert again.count("click [6]") < first.count("click [6]") / 2

@@ -60,6 +60,9 @@ def read(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
 
 
+ONE, TWO = (BrowserSpec("folder", "pages", steps=steps) for steps in (1, 2))
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> sites.Site:
     folder = tmp_path_factory.mktemp("pages")
@@ -71,7 +74,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> sites.Site:
 @pytest.fixture
 def clicks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A visitor who clicks the first element, then one that is not there."""
-    monkeypatch.setattr(collect, "choose_action", lambda page, goal, acted, rng: f"click [{99 if acted else 2}]")
+    monkeypatch.setattr(collect, "choose_action", lambda page, goal, acted, *_: f"click [{99 if acted else 2}]")
 
 
 def test_pages_that_misbehave_cost_a_row_and_not_the_collection(
@@ -80,18 +83,18 @@ def test_pages_that_misbehave_cost_a_row_and_not_the_collection(
     async def visit() -> dict[str, list[dict[str, Any]]]:
         async with Session() as browser:
             names = ("dialog", "restless", "huge", "tab", "leave")
-            rows = {name: await play(browser, site, f"{name}.html", 0, 2) for name in names}
+            rows = {name: await play(browser, site, f"{name}.html", 0, TWO) for name in names}
             with monkeypatch.context() as patch:
                 patch.setattr(collect, "choose_action", lambda *_: "press [Enter]")
                 patch.setattr(session, "LIMIT", 3.0)
-                rows["spin"] = await play(browser, site, "spin.html", 0, 2)
+                rows["spin"] = await play(browser, site, "spin.html", 0, TWO)
             await browser.open(site.root + "late.html")
             started = time.monotonic()
             with pytest.raises(session.PageFailure, match="its renderer crashed"):
                 await browser._bounded(browser._cdp.send("Page.crash"))
             assert time.monotonic() - started < 5
             await browser.restart()
-            return rows | {"late": await play(browser, site, "late.html", 0, 2)}
+            return rows | {"late": await play(browser, site, "late.html", 0, TWO)}
 
     rows = at_once(visit())
     errors = {name: [row["error"] for row in of_page] for name, of_page in rows.items()}
@@ -167,7 +170,7 @@ def test_a_browser_that_is_gone_is_a_failure_of_the_page(site: sites.Site):
     async def visit() -> list[dict[str, Any]]:
         async with Session() as browser:
             await browser._browser.close()
-            return await play(browser, site, "late.html", 0, 1) + await play(browser, site, "late.html", 1, 1)
+            return await play(browser, site, "late.html", 0, ONE) + await play(browser, site, "late.html", 1, ONE)
 
     lost, good = at_once(visit())
     assert "the page failed: " in lost["error"]

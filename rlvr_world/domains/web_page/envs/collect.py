@@ -94,7 +94,7 @@ async def _collect(spec: BrowserSpec, site: Site, out: IO[bytes]) -> None:
                 if spec.transitions and _count(rows) >= spec.transitions:
                     break
                 if (task, seed) not in done:
-                    episode = await play(session, site, task, seed, spec.steps)
+                    episode = await play(session, site, task, seed, spec)
                     out.write(b"".join(json.dumps(row).encode() + b"\n" for row in episode))
                     out.flush()
                     rows += episode
@@ -133,7 +133,7 @@ def _resume(out: IO[bytes]) -> list[dict[str, Any]]:
     return rows[:kept]
 
 
-async def play(session: Session, site: Site, task: str, seed: int, steps: int) -> list[dict[str, Any]]:
+async def play(session: Session, site: Site, task: str, seed: int, spec: BrowserSpec) -> list[dict[str, Any]]:
     """The rows of one episode. What goes wrong stands in a row's error; an episode whose page is lost ends there."""
     rng = random.Random(f"{task}/{seed}")
     rows: list[dict[str, Any]] = []
@@ -141,8 +141,8 @@ async def play(session: Session, site: Site, task: str, seed: int, steps: int) -
     tried |= {"observation": "", "action": ""}  # of a page that is lost before it is read
     try:
         goal, page = await begin(session, site, task, seed)
-        while len(rows) < steps and not (rows and rows[-1]["done"]):
-            action = choose_action(page.page, goal, [row["action"] for row in rows], rng)
+        while len(rows) < spec.steps and not (rows and rows[-1]["done"]):
+            action = choose_action(page.page, goal, [row["action"] for row in rows], rng, spec.ends)
             url = session.page.url.removeprefix(site.root)
             tried |= {"step": len(rows), "url": url, "goal": goal, "observation": page.text, "action": action}
             await session.act(action)

@@ -18,15 +18,27 @@ from rlvr_world.domains.web_page.envs.sites import PageFailure, Site
 from rlvr_world.domains.web_page.rows import PageState
 from rlvr_world.domains.web_page.scene import as_text, observed, refused, space
 from rlvr_world.errors import InputError
+from rlvr_world.types import Asked, Outcome, Streams
 
 
 class RealPages(Replayed):
-    """A spec's pages as a ``World``: the seed says which task, unless ``options["task"]`` does, and makes its page."""
+    """A spec's pages as a ``World``: the seed says which task, unless ``options["task"]`` does, and makes its page.
+    ``remember``: what came of an action after others is kept, for planners that try the same (virtual time replays)."""
 
-    def __init__(self, spec: BrowserSpec) -> None:
+    def __init__(self, spec: BrowserSpec, remember: bool = False) -> None:
         super().__init__(self._opened, self._begin, read_text, (AnyText(MAX_ACTION), space()), as_text, live=1)
         self.spec, self._held = spec, ExitStack()
         self._browser: _Browser | None = None
+        self._known: dict[tuple[Any, ...], Outcome] | None = {} if remember else None
+
+    def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
+        if self._known is None:
+            return super().advance(asked, streams)
+        keys = [(past.begun, past.done, action) for past, action in asked]
+        for key, pair in zip(keys, asked, strict=True):
+            if key not in self._known:
+                [self._known[key]] = super().advance([pair], [()])
+        return [self._known[key] for key in keys]
 
     @property
     def browser(self) -> _Browser:
