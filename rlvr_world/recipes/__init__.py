@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
@@ -23,6 +23,8 @@ from rlvr_world.overrides import to_json
 from rlvr_world.types import Domain, Finding, Outcome, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
     from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining
@@ -81,6 +83,35 @@ class Task:
     """What can be done in a state and may change it, as far as the state tells."""
     last: Callable[[Any], Any]
     """The action that reaches the goal from a state, where it can be done there; else None."""
+
+
+class Labelled(NamedTuple):
+    """N frames uint8 [N, H, W, 3] that the real world has told about: ``measure`` float32 [N] is what success, bool
+    [N], is a threshold of; ``expert`` float32 [N, A] what an expert would do there; ``demo`` int64 [N] the number of
+    the demonstration that a frame is of, from 0, or -1."""
+
+    frames: np.ndarray
+    measure: np.ndarray
+    success: np.ndarray
+    expert: np.ndarray
+    demo: np.ndarray
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A task that policies try, in the real world and in a model of it."""
+
+    real: World
+    start: Callable[[int], Mapping[str, Any]]
+    """The number of a start, on which no model was trained -> the options that begin it."""
+    steps: int
+    instruction: str
+    labelled: Callable[[str], Labelled]
+    """Of train, valid or test."""
+    round_trip: Callable[[np.ndarray], np.ndarray]
+    """Frames as a model shows them at best."""
+    policies: Mapping[str, str]
+    """What is tried where nobody says, by name."""
 
 
 class Recipe(ABC):
@@ -211,6 +242,10 @@ class Recipe(ABC):
         """What planners try, by name; empty where a world has no goals."""
         return {}
 
+    def trials(self, config: Config, domain: Domain) -> dict[str, Trial]:
+        """What policies try, by name; empty where a world has no tasks for them."""
+        return {}
+
     def inspect(self, config: Config, out: Path) -> str:
         """A look at the data before anything is trained on them; pictures go to the folder ``out``."""
         raise InputError(f"recipe {config.recipe}: it has nothing to inspect; name a video recipe, or write inspect()")
@@ -265,6 +300,14 @@ def find(name: str) -> Recipe:
     )
 
 
+def named_in(spec: str) -> Any:
+    """What ``FILE.py:NAME`` names. Raises InputError where it is not there."""
+    place, _, name = spec.partition(":")
+    if (found := getattr(_file(Path(place).expanduser()), name, None)) is None:
+        raise InputError(f"{spec}: expected FILE.py:NAME with a name in that file, it has none of this name")
+    return found
+
+
 def config_of(name: str) -> Config:
     """The recipe's config, which bears the name under which ``find`` gives the recipe again from any folder."""
     place, colon, attribute = name.partition(":")
@@ -276,7 +319,7 @@ def config_of(name: str) -> Config:
 def _file(path: Path) -> Any:
     """The module of a file, run once a process."""
     if not path.is_file():
-        raise InputError(f"recipe {path}: there is no such file; check the path")
+        raise InputError(f"{path}: there is no such file; check the path")
     name = f"rlvr_world_recipe_{path.resolve().as_posix().replace('/', '_')}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)

@@ -1,0 +1,74 @@
+"""How far success in imagination agrees with success in the real world, over policies.
+
+Shape legend: P policies, N starts.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+STATS = ("pearson", "spearman", "mmrv", "gap")
+RESAMPLES, TAILS = 2000, (2.5, 97.5)
+
+
+def statistics(imagined_P: np.ndarray, real_P: np.ndarray) -> list[float]:
+    """Of success rates: Pearson's and Spearman's correlation (NaN where all are equal); mean maximum rank violation;
+    mean absolute difference.
+
+    MMRV (SIMPLER, Li et al. 2024) is the mean over policies of the largest real difference to a policy that imagination
+    orders the other way; of a pair that is equal there, one of the two is violated.
+    """
+    contradicted = (imagined_P[:, None] > imagined_P) != (real_P[:, None] > real_P)
+    mmrv = (np.abs(real_P[:, None] - real_P) * contradicted).max(1).mean()
+    ranks = _pearson(_ranks(imagined_P), _ranks(real_P))
+    return [_pearson(imagined_P, real_P), ranks, float(mmrv), float(np.abs(imagined_P - real_P).mean())]
+
+
+def _pearson(one: np.ndarray, other: np.ndarray) -> float:
+    scale = one.std() * other.std()
+    return float(((one - one.mean()) * (other - other.mean())).mean() / scale) if scale > 1e-9 else math.nan
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Equal values share theirs."""
+    return (values < values[:, None]).sum(1) + (values == values[:, None]).sum(1) / 2
+
+
+def agreement(imagined_PN: np.ndarray, real_PN: np.ndarray) -> dict[str, list[Any]]:
+    """Of each statistic its value and two 95 % percentile bootstrap intervals: over other starts of the same policies
+    (a start is drawn with what came of it in both worlds), and over other policies too."""
+    rng, (P, N) = np.random.default_rng(0), real_PN.shape
+
+    def drawn(which: Any, starts: Any) -> list[float]:
+        return statistics(*(table[which][:, starts].mean(1) for table in (imagined_PN, real_PN)))
+
+    every = np.arange(P)
+    same = [drawn(every, rng.integers(N, size=N)) for _ in range(RESAMPLES)]
+    other = [drawn(rng.integers(P, size=P), rng.integers(N, size=N)) for _ in range(RESAMPLES)]
+    parts = zip(drawn(every, np.arange(N)), np.array(same).T, np.array(other).T, strict=True)
+    found = [[_ends([value], (50,))[0], _ends(a, TAILS), _ends(b, TAILS)] for value, a, b in parts]
+    return dict(zip(STATS, found, strict=True))
+
+
+def ceiling(real_P: np.ndarray, N: int) -> dict[str, list[Any]]:
+    """What a perfect model would show with N episodes a policy, if these were the true rates of both worlds: of each
+    statistic the median, and what it is at least as good as in 19 of 20 such studies."""
+    rng = np.random.default_rng(0)
+    drawn = [statistics(*rng.binomial(N, real_P, (2, len(real_P))) / N) for _ in range(RESAMPLES)]
+    worst = zip(STATS, np.array(drawn).T, (5, 5, 95, 95), strict=True)
+    return {name: _ends(values, (50, end)) for name, values, end in worst}
+
+
+def episodes_for(rate: float, half_width: float) -> int:
+    """Episodes of a policy for a 95 % interval that reaches so far to either side of its success rate."""
+    spread = max(rate * (1 - rate), 0.05 * 0.95)  # a rate of 0 in few episodes is not known to be 0
+    return math.ceil(1.96**2 * spread / half_width**2)
+
+
+def _ends(values: Any, percent: tuple[float, ...]) -> list[float | None]:
+    """Percentiles of the finite ones; None where there is none."""
+    good = [value for value in values if math.isfinite(value)]
+    return np.percentile(good, percent).tolist() if good else [None] * len(percent)

@@ -1,0 +1,110 @@
+"""Policies, and their episodes in a world, real or imagined, stepped together.
+
+Shape legend: P policies, N starts, B = P * N episodes, T steps, K filmed starts, H height, W width, A action width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlvr_world.errors import InputError
+from rlvr_world.policies.learned import STEPS, Frames, learn
+from rlvr_world.recipes import Labelled, Trial, named_in
+from rlvr_world.sessions.session import LOST
+from rlvr_world.system.progress import track
+from rlvr_world.types import World
+
+AT_ONCE, FILMED = 8, 4
+"""Real episodes that run together; starts, the first ones, that are filmed."""
+
+
+class Seen(NamedTuple):
+    """What N episodes show: pixels uint8 [N, H, W, 3], and proprioception float32 [N, P] where the world has any.
+    Seeds of episodes and the step, from 0, name draws, whatever is asked together."""
+
+    pixels: np.ndarray
+    agent_pos: np.ndarray | None
+    instruction: str
+    seeds: Sequence[int]
+    step: int
+
+
+Policy = Callable[[Seen], np.ndarray]
+"""-> actions float32 [N, A]."""
+
+
+class Rollouts(NamedTuple):
+    success: np.ndarray
+    """bool [P, N, T], after each step. It ends no episode, so that one can ask for the last step and for any."""
+    judged: np.ndarray
+    """bool [P, N, T], what the judge says of it."""
+    actions: np.ndarray
+    """float32 [P, N, T, A]."""
+    films: np.ndarray
+    """uint8 [P, K, T + 1, H, W, 3]."""
+
+
+def read_policy(spec: str, space: Any, labelled: Callable[[], Labelled], folder: Path) -> Policy:
+    """``random``; ``clone:DEMOS[:STEPS]``, cloned from the pixels of so many demonstrations; ``noisy:SIGMA:POLICY``,
+    another with normal noise on its actions; ``FILE.py:FUNCTION``, one's own. ``space``: of actions, a ``Box``.
+    ``folder``: where what is learned is kept. Raises InputError for anything else."""
+    kind, _, rest = spec.partition(":")
+    number, _, more = rest.partition(":")
+    if kind == "random":
+        return lambda seen: _drawn(seen, lambda rng: rng.uniform(space.low, space.high))
+    if kind.endswith(".py"):
+        return named_in(spec)
+    if kind == "noisy" and number.replace(".", "", 1).isdigit():
+        policy, noise = read_policy(more, space, labelled, folder), (0, float(number), space.shape)
+        return lambda seen: np.clip(policy(seen) + _drawn(seen, lambda rng: rng.normal(*noise)), space.low, space.high)
+    if kind == "clone" and number.isdigit() and (more or "1").isdigit():
+        told, file = labelled(), folder / f"{spec.replace(':', '-')}.safetensors"
+        if (mine := (told.demo >= 0) & (told.demo < int(number))).any():
+            read = learn(told.frames[mine], told.expert[mine], int(more or STEPS), file)
+            return lambda seen: np.clip(read(seen.pixels), space.low, space.high)
+    kinds = "random, clone:DEMOS[:STEPS] with a demonstration at least, noisy:SIGMA:POLICY or FILE.py:FUNCTION"
+    raise InputError(f"policy {spec!r}: expected {kinds}")
+
+
+def _drawn(seen: Seen, draw: Callable[[np.random.Generator], np.ndarray]) -> np.ndarray:
+    return np.array([draw(np.random.default_rng((seed, seen.step))) for seed in seen.seeds], np.float32)
+
+
+def roll(world: World, trial: Trial, policies: Collection[Policy], says: Frames, starts: Mapping[int, Any]) -> Rollouts:
+    """Every policy from every start (number -> state of ``world``), in one batch; episodes of one start have the same
+    draws. Success is what the world tells, where it does, else what the judge ``says`` of the frame."""
+    seeds, states = [*starts] * len(policies), [*starts.values()] * len(policies)
+    filmed = [number for number, seed in enumerate(seeds) if seed < FILMED]
+    films, steps, lost = [np.stack([world.render(state) for state in states])[filmed]], [], np.zeros(len(seeds), bool)
+    for step in range(trial.steps):
+        done = []
+        for number, policy in enumerate(policies):
+            shown = [world.observe(state) for state in states[number * len(starts) :][: len(starts)]]
+            felt = np.stack([one["agent_pos"] for one in shown]) if isinstance(shown[0], Mapping) else None
+            pixels = np.stack([one if felt is None else one["pixels"] for one in shown])
+            done.extend(np.float32(policy(Seen(pixels, felt, trial.instruction, [*starts], step))))
+        asked = [(state, world.read_action(action)) for state, action in zip(states, done, strict=True)]
+        outcomes = world.advance(asked, [(seed, step, 0, 0) for seed in seeds])
+        states = [outcome.state for outcome in outcomes]
+        lost = lost | [not LOST.isdisjoint(outcome.info) for outcome in outcomes]  # and so failed
+        frames = np.stack([world.render(state) for state in states])
+        judged = np.asarray(says(frames), bool)
+        told = [outcome.info.get("is_success", said) for outcome, said in zip(outcomes, judged, strict=True)]
+        steps.append((np.array(told, bool) & ~lost, judged, done))
+        films.append(frames[filmed])
+    by_episode = [np.stack(values, 1) for values in (*zip(*steps, strict=True), films)]
+    return Rollouts(*(a.reshape(len(policies), -1, *a.shape[1:]) for a in by_episode))
+
+
+def roll_real(trial: Trial, policies: Collection[Policy], says: Frames, pasts: Sequence[Any]) -> Rollouts:
+    """The same in the real world, policy by policy and some starts at a time; ``pasts`` are its states."""
+    parts = []
+    for first in track(range(0, len(pasts), AT_ONCE), f"really, {trial.instruction}", f"times {AT_ONCE} starts"):
+        some = {i: pasts[i] for i in range(first, min(first + AT_ONCE, len(pasts)))}
+        each = [roll(trial.real, trial, [policy], says, some) for policy in policies]
+        parts.append([np.concatenate(arrays) for arrays in zip(*each, strict=True)])
+    return Rollouts(*(np.concatenate(arrays, 1) for arrays in zip(*parts, strict=True)))
