@@ -28,24 +28,20 @@ from rlvr_world.runs.world_model import load
 from rlvr_world.sessions.imagined import Imagined
 from rlvr_world.system.files import digest, write_whole
 
-ZOOM, PAUSE = 3, 200
-"""Of films: pixels a pixel, and milliseconds a frame."""
-
 
 def try_policies(
     run: Path, specs: Mapping[str, str], only: Collection[str], starts: int, judged_by: str, controls: bool
 ) -> str:
-    """What came of it, in Markdown. It lies in ``RUN/policies/<task>/`` too, with the rollouts, which are not made
-    again.
+    """What came of it, in Markdown; it lies in ``RUN/policies/<task>/``, with rollouts that are not made again.
 
-    ``specs``: policies, see ``read_policy``, by name; empty for those of the recipe. ``only``: tasks and models; empty
-    for all. ``judged_by``: ``learned``, or ``FILE.py:FUNCTION``, frames uint8 [N, H, W, 3] -> bool [N]. ``controls``:
-    the real actions replayed in imagination too, and policies that see round trips of the tokenizer, really.
+    ``specs``: policies by name, see ``read_policy``; ``only``: tasks and models; empty for the recipe's, and for all.
+    ``judged_by``: ``learned``, or ``FILE.py:FUNCTION``, frames uint8 [N, H, W, 3] -> bool [N]. ``controls``: the real
+    actions replayed in imagination too, and policies that see round trips of the tokenizer, really.
     Raises InputError where there is nothing to try.
     """
-    models = models_of(run)
+    models, texts = models_of(run), []
     world = load(next(iter(models.values())))
-    trials, texts = world.recipe.trials(world.config, world.domain), []
+    trials = world.recipe.trials(world.config, world.domain)
     unknown = [name for name in only if name not in {*trials, *models}]
     if not trials or unknown or starts < 2:
         wanted = f"a recipe with trials(), some of {', '.join([*trials, *models])}, and at least 2 starts"
@@ -102,42 +98,38 @@ def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts
     """``report.json``, ``report.md``, ``scatter.png``, and a film of each of ``found`` but the first; the tables.
     Success is that at the last step; agreement is told of success at any step too."""
     last: dict[str, Any] = {name: one.success[:, :, -1] for name, one in found.items()}
-    real, *rivals = found
+    (real, *rivals), rates = found, {name: table.mean(1) for name, table in last.items()}
     stats = {name: agreement(last[name], last[real]) for name in rivals}
-    stats |= {f"{n}, any step": agreement(found[n].success.any(2), found[real].success.any(2)) for n in rivals}
-    perfect = ceiling(last[real].mean(1), about["starts"])
-    told = {
-        "success": {name: table.astype(int).tolist() for name, table in last.items()},
-        "agreement": stats,
-        "perfect": perfect,
-        "alike": {name: round(float(np.mean(last[name] == last[real])), 3) for name in rivals},
-        "judge right on the real last frames": round(float(np.mean(found[real].judged[:, :, -1] == last[real])), 3),
-    }
-    write_whole(folder / "report.json", json.dumps({**about, **told}))
-    rates = [[policy, *(_percent(table[p]) for table in last.values())] for p, policy in enumerate(about["policies"])]
-    needed = [episodes_for(float(rate), 0.05) for rate in last[real].mean(1)]
-    agree = [["a perfect model (19 of 20 times)", *(f"{_n(a)} ({_n(b)})" for a, b in perfect.values())]]
+    some: dict[str, Any] = {name: one.success.any(2) for name, one in found.items()}
+    stats |= {f"{name}, any step": agreement(some[name], some[real]) for name in rivals}
+    perfect = ceiling(rates[real], about["starts"])
+    right = round(float(np.mean(found[real].judged[:, :, -1] == last[real])), 4)
+    alike = {name: round(float(np.mean(last[name] == last[real])), 4) for name in rivals}
+    told = {**about, "success": {name: table.astype(int).tolist() for name, table in last.items()}, "alike": alike}
+    told |= {"agreement": stats, "perfect": perfect, "judge right on the real last frames": right}
+    write_whole(folder / "report.json", json.dumps(told))
+    success = [["policy", *found, "episodes for ± 5"]]
+    for p, name in enumerate(about["policies"]):
+        needed = episodes_for(float(rates[real][p]), 0.05)
+        success.append([name, *(_percent(table[p]) for table in last.values()), str(needed)])
+    agree = [["", *perfect], ["a perfect model (19 of 20 times)", *(f"{_n(a)} ({_n(b)})" for a, b in perfect.values())]]
     agree += [[name, *(" ".join(map(_n, one)) for one in by_stat.values())] for name, by_stat in stats.items()]
-    parts = [
-        f"{about['task']}: success at the last of {about['steps']} steps, {about['starts']} starts, % [95 %, Wilson]",
-        _table([["policy", *found, "episodes for ± 5"], *([*row, n] for row, n in zip(rates, needed, strict=True))]),
-        "agreement over policies [95 % over starts] [over starts and policies]",
-        _table([["", *perfect], *agree]),
-        f"episodes that end as the real ones do: {told['alike']}",
-        f"judge: {about['judge']}; right on the real last frames: {told['judge right on the real last frames']}",
-    ]
-    _scatter(folder / "scatter.png", last)
-    pictures = ["![imagined against real](scatter.png)"]
+    head = f"{about['task']}: success at the last of {about['steps']} steps, {about['starts']} starts, % [95 %, Wilson]"
+    text = f"""{head}\n\n{_table(success)}\n
+agreement over policies [95 % over starts] [over starts and policies]\n\n{_table(agree)}\n
+episodes that end as the real ones do: {alike}\n
+judge: {about["judge"]}; right on the real last frames: {right}"""
+    _scatter(folder / "scatter.png", rates)
+    films = [f"![real beside {name}](film-{number}.gif)" for number, name in enumerate(rivals)]
     for number, name in enumerate(rivals):
-        pictures.append(f"![real beside {name}](film-{number}.gif)")
         _film(folder / f"film-{number}.gif", found[real].films, found[name].films)
-    write_whole(folder / "report.md", "\n\n".join([pictures[0], *parts, *pictures[1:]]) + "\n")
-    return "\n\n".join(parts)
+    write_whole(folder / "report.md", "\n\n".join(["![imagined against real](scatter.png)", text, *films]) + "\n")
+    return text
 
 
-def _table(rows: Sequence[Sequence[Any]]) -> str:
-    lines = [f"| {' | '.join(map(str, cells))} |" for cells in rows]
-    return "\n".join([lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]])
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    ruled = [rows[0], ["---", *["---:"] * (len(rows[0]) - 1)], *rows[1:]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in ruled)
 
 
 def _percent(outcomes: np.ndarray) -> str:
@@ -151,13 +143,13 @@ def _n(value: Any) -> str:
     return "?" if value is None else f"{value:.2f}"
 
 
-def _scatter(file: Path, success: Mapping[str, np.ndarray]) -> None:
+def _scatter(file: Path, rates: Mapping[str, np.ndarray]) -> None:
     figure = Figure(figsize=(4.2, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.7", lw=1)
-    (_, real), *rivals = success.items()
-    for name, table in rivals:
-        axes.plot(real.mean(1), table.mean(1), "o", label=name, alpha=0.7)
+    (_, real), *rivals = rates.items()
+    for name, imagined in rivals:
+        axes.plot(real, imagined, "o", label=name, alpha=0.7)
     axes.set(xlabel="real success", ylabel="success", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     axes.legend(frameon=False)
     figure.savefig(file, dpi=150)
@@ -169,6 +161,6 @@ def _film(file: Path, real: np.ndarray, other: np.ndarray) -> None:
 
     pairs = np.concatenate([real, other], axis=4)
     P, K, T, H, W, _ = pairs.shape
-    table = pairs.transpose(2, 0, 3, 1, 4, 5).reshape(T, P * H, K * W, 3).repeat(ZOOM, 1).repeat(ZOOM, 2)
+    table = pairs.transpose(2, 0, 3, 1, 4, 5).reshape(T, P * H, K * W, 3).repeat(3, 1).repeat(3, 2)
     first, *rest = [Image.fromarray(frame) for frame in table]
-    first.save(file, "GIF", save_all=True, append_images=rest, duration=PAUSE, loop=0)
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=200, loop=0)

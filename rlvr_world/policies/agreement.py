@@ -1,7 +1,4 @@
-"""How far success in imagination agrees with success in the real world, over policies.
-
-Shape legend: P policies, N starts.
-"""
+"""How far success in imagination agrees with success in the real world. P policies, N starts of each."""
 
 from __future__ import annotations
 
@@ -45,12 +42,11 @@ def agreement(imagined_PN: np.ndarray, real_PN: np.ndarray) -> dict[str, list[An
     def drawn(which: Any, starts: Any) -> list[float]:
         return statistics(*(table[which][:, starts].mean(1) for table in (imagined_PN, real_PN)))
 
-    every = np.arange(P)
-    same = [drawn(every, rng.integers(N, size=N)) for _ in range(RESAMPLES)]
+    once = drawn(np.arange(P), np.arange(N))
+    same = [drawn(np.arange(P), rng.integers(N, size=N)) for _ in range(RESAMPLES)]
     other = [drawn(rng.integers(P, size=P), rng.integers(N, size=N)) for _ in range(RESAMPLES)]
-    parts = zip(drawn(every, np.arange(N)), np.array(same).T, np.array(other).T, strict=True)
-    found = [[_ends([value], (50,))[0], _ends(a, TAILS), _ends(b, TAILS)] for value, a, b in parts]
-    return dict(zip(STATS, found, strict=True))
+    found = zip(STATS, once, zip(*same, strict=True), zip(*other, strict=True), strict=True)
+    return {name: [*_ends([one], (50,)), _ends(a, TAILS), _ends(b, TAILS)] for name, one, a, b in found}
 
 
 def ceiling(real_P: np.ndarray, N: int) -> dict[str, list[Any]]:
@@ -58,7 +54,7 @@ def ceiling(real_P: np.ndarray, N: int) -> dict[str, list[Any]]:
     statistic the median, and what it is at least as good as in 19 of 20 such studies."""
     rng = np.random.default_rng(0)
     drawn = [statistics(*rng.binomial(N, real_P, (2, len(real_P))) / N) for _ in range(RESAMPLES)]
-    worst = zip(STATS, np.array(drawn).T, (5, 5, 95, 95), strict=True)
+    worst = zip(STATS, zip(*drawn, strict=True), (5, 5, 95, 95), strict=True)
     return {name: _ends(values, (50, end)) for name, values, end in worst}
 
 

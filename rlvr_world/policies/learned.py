@@ -17,7 +17,7 @@ from torch import nn
 from rlvr_world.recipes import Labelled
 from rlvr_world.system.progress import track
 
-STEPS, BATCH, AT_ONCE = 1500, 64, 256
+STEPS, BATCH = 1500, 64
 Frames = Callable[[np.ndarray], np.ndarray]
 """Frames uint8 [N, H, W, 3] -> something of each, [N, ...]."""
 
@@ -26,9 +26,8 @@ def learn(frames: np.ndarray, targets: np.ndarray, steps: int, file: Path) -> Fr
     """A small convolutional network that reads ``targets`` float32 [N, O] off frames. What lies in ``file`` is not
     trained again. Light and noise of the frames are varied."""
     torch.manual_seed(0)
-    layers: list[nn.Module] = []
-    for before, after in ((3, 16), (16, 32), (32, 64)):
-        layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
+    convolutions = [nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in ((3, 16), (16, 32), (32, 64))]
+    layers = [layer for one in convolutions for layer in (one, nn.ReLU())]
     head = [nn.Linear(1024, 128), nn.ReLU(), nn.Linear(128, targets.shape[1])]
     net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(4), nn.Flatten(), *head)
     mean, deviation = targets.mean(0), targets.std(0) + 1e-6
@@ -50,8 +49,7 @@ def learn(frames: np.ndarray, targets: np.ndarray, steps: int, file: Path) -> Fr
 
     @torch.no_grad()
     def read(frames: np.ndarray) -> np.ndarray:
-        parts = [net(_pixels(frames[i : i + AT_ONCE])) for i in range(0, len(frames), AT_ONCE)]
-        return torch.cat(parts).numpy() * deviation + mean
+        return torch.cat([net(part) for part in _pixels(frames).split(256)]).numpy() * deviation + mean
 
     return read
 
@@ -71,10 +69,9 @@ def judge(labelled: Callable[[str], Labelled], round_trip: Frames, file: Path) -
     seen = np.concatenate([read(valid.frames), read(round_trip(valid.frames))])[:, 0]
     truth, grid = np.tile(valid.success, 2), np.linspace(seen.min(), seen.max(), 201)
     threshold = float(max(grid, key=lambda at: float(np.mean(((seen >= at) == above) == truth))))
-
-    def says(frames: np.ndarray) -> np.ndarray:
-        return (read(frames)[:, 0] >= threshold) == above
-
     views = {"right on real frames": test.frames, "right on round trips": round_trip(test.frames)}
-    right = {name: float(np.mean(says(frames) == test.success)) for name, frames in views.items()}
-    return says, {"threshold": threshold, **right, "always failure": float(np.mean(~test.success))}
+    right = {
+        n: round(float(np.mean(((read(x)[:, 0] >= threshold) == above) == test.success)), 4) for n, x in views.items()
+    }
+    about = {"threshold": round(threshold, 4), **right, "always failure": round(float(np.mean(~test.success)), 4)}
+    return lambda frames: (read(frames)[:, 0] >= threshold) == above, about

@@ -14,7 +14,6 @@ import numpy as np
 from rlvr_world.errors import InputError
 from rlvr_world.policies.learned import STEPS, Frames, learn
 from rlvr_world.recipes import Labelled, Trial, named_in
-from rlvr_world.sessions.session import LOST
 from rlvr_world.system.progress import track
 from rlvr_world.types import World
 
@@ -38,14 +37,13 @@ Policy = Callable[[Seen], np.ndarray]
 
 
 class Rollouts(NamedTuple):
+    """Success and what the judge says of it, bool [P, N, T], after each step (it ends no episode); actions float32
+    [P, N, T, A]; films uint8 [P, K, T + 1, H, W, 3]."""
+
     success: np.ndarray
-    """bool [P, N, T], after each step. It ends no episode, so that one can ask for the last step and for any."""
     judged: np.ndarray
-    """bool [P, N, T], what the judge says of it."""
     actions: np.ndarray
-    """float32 [P, N, T, A]."""
     films: np.ndarray
-    """uint8 [P, K, T + 1, H, W, 3]."""
 
 
 def read_policy(spec: str, space: Any, labelled: Callable[[], Labelled], folder: Path) -> Policy:
@@ -79,7 +77,7 @@ def roll(world: World, trial: Trial, policies: Collection[Policy], says: Frames,
     draws. Success is what the world tells, where it does, else what the judge ``says`` of the frame."""
     seeds, states = [*starts] * len(policies), [*starts.values()] * len(policies)
     filmed = [number for number, seed in enumerate(seeds) if seed < FILMED]
-    films, steps, lost = [np.stack([world.render(state) for state in states])[filmed]], [], np.zeros(len(seeds), bool)
+    films, steps = [np.stack([world.render(state) for state in states])[filmed]], []
     for step in range(trial.steps):
         done = []
         for number, policy in enumerate(policies):
@@ -90,11 +88,10 @@ def roll(world: World, trial: Trial, policies: Collection[Policy], says: Frames,
         asked = [(state, world.read_action(action)) for state, action in zip(states, done, strict=True)]
         outcomes = world.advance(asked, [(seed, step, 0, 0) for seed in seeds])
         states = [outcome.state for outcome in outcomes]
-        lost = lost | [not LOST.isdisjoint(outcome.info) for outcome in outcomes]  # and so failed
         frames = np.stack([world.render(state) for state in states])
         judged = np.asarray(says(frames), bool)
         told = [outcome.info.get("is_success", said) for outcome, said in zip(outcomes, judged, strict=True)]
-        steps.append((np.array(told, bool) & ~lost, judged, done))
+        steps.append((np.array(told, bool), judged, done))
         films.append(frames[filmed])
     by_episode = [np.stack(values, 1) for values in (*zip(*steps, strict=True), films)]
     return Rollouts(*(a.reshape(len(policies), -1, *a.shape[1:]) for a in by_episode))

@@ -111,7 +111,6 @@ class Trial:
     round_trip: Callable[[np.ndarray], np.ndarray]
     """Frames as a model shows them at best."""
     policies: Mapping[str, str]
-    """What is tried where nobody says, by name."""
 
 
 class Recipe(ABC):

@@ -130,23 +130,14 @@ def _pushed(kind: Literal["rope", "granular"], spec: RopeSpec | GranularSpec, th
 
 def drawer() -> Config:
     """One frame is no state, since an arm lags: two of them, with what the arm feels of itself."""
-    config = pusht()
+    config, reward = pusht(), RewardConfig(proprio_mse=1.0)
     steps: dict[str, Any] = {"context": 2, "frame_skip": 1, "action_pool": 1, "train_every": 1, "test_every": 6}
-    data = replace(
-        config.data,
-        source="drawer",
-        env=DrawerSpec(),
-        **steps,
-        action_bins=64,
-        proprio=True,
-        tokenizer=replace(config.data.tokenizer, steps=1300),
-        reward=RewardConfig(proprio_mse=1.0),
-    )
+    data = replace(config.data, source="drawer", env=DrawerSpec(), **steps, action_bins=64, proprio=True, reward=reward)
     return replace(
         config,
         recipe="drawer",
         summary="an arm opens or closes a drawer (Meta-World) at 32x32, and policies are tried in it (2 cores)",
-        data=data,
+        data=replace(data, tokenizer=_small_visual_tokenizer(steps=1300)),
         sft=replace(config.sft, steps=1600),
         rl=replace(config.rl, steps=16, seeds=(0,)),
     )
@@ -166,7 +157,7 @@ class DrawerRecipe(VideoRecipe):
         tasks = TASKS if spec.task == "both" else (spec.task,)
 
         def start(which: int, number: int) -> dict[str, int]:
-            return {"episode": (-(-spec.episodes // len(tasks)) + number) * len(tasks) + which}
+            return {"episode": (spec.episodes + number) * len(tasks) + which}
 
         def labelled(which: int, part: str) -> Labelled:
             episodes, chosen = parts(config.data)[part]

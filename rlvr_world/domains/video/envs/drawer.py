@@ -96,15 +96,6 @@ class Drawer:
             self.act(away, int(rng.integers(1, 13)))
             self.act(np.zeros(4))  # at rest: what was before the first frame was the same
 
-    @property
-    def reward(self) -> float:
-        return float(self.won)
-
-    @property
-    def opened(self) -> float:
-        """Metres that the drawer is open."""
-        return float(-self.env.data.joint("goal_slidey").qpos[0])
-
     def picture(self) -> np.ndarray:
         """uint8 [H, W, 3]: of a picture half as large again what hand and drawer fill."""
         top, left = round(5 / 32 * self.size), round(15 / 32 * self.size)
@@ -116,17 +107,15 @@ class Drawer:
     def act(self, action: np.ndarray, steps: int = 0) -> None:
         for _ in range(steps or self.hold):
             self.state, _, _, _, info = self.env.step(np.clip(action, -1, 1).astype(np.float32))
-        self.won = bool(info["success"])
+        self.reward, self.won = float(info["success"]), bool(info["success"])
+        self.opened = float(-self.env.data.joint("goal_slidey").qpos[0])  # m
 
     def expert(self, task: str) -> np.ndarray:
         """What to do now for a task, float32 [A]: as Meta-World's own scripts, at the pace of held actions."""
-        hand, handle, pace = self.state[:3], self.state[4:7] - _UP * 0.02, 70 / self.hold
+        hand, handle = self.state[:3], self.state[4:7] - _UP * 0.02
         handle[2] += 0.05 * ((task == "close") - (self.task == "close"))  # they name other points of it
-        if task == "close":
-            to, effort = _to_close(hand, handle), 1.0
-        else:
-            to, effort = _to_open(hand, handle), -1.0
-            pace = 50.0 if to[1] < handle[1] else pace
+        to, effort = (_to_close(hand, handle), 1.0) if task == "close" else (_to_open(hand, handle), -1.0)
+        pace = 50.0 if task == "open" and to[1] < handle[1] else 70 / self.hold
         return np.append(np.clip(pace * (to - hand), -1, 1), effort).astype(np.float32)
 
     def close(self) -> None:
