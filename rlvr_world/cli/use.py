@@ -49,17 +49,14 @@ def add_verbs(verbs: Verbs) -> None:
     serve.add_argument("--idle", metavar="SECONDS", type=float, default=600.0, help="until a session is closed (600)")
     serve.add_argument("--horizon", metavar="STEPS", type=int, default=32, help="of an episode, unless asked for (32)")
 
-    policies = verbs.add(
-        "policy-eval", _policy_eval, "try policies in a run's models and, from the same starts, really"
-    )
+    policies = verbs.add("policy-eval", _policy_eval, "try policies in the models of a run, and in the real world")
     policies.add_argument("run", metavar="RUN", type=Path)
     specs = "random, clone:DEMOS[:STEPS], noisy:SIGMA:SPEC, FILE.py:FUNCTION; several times (those of the recipe)"
     policies.add_argument("--policy", metavar="NAME=SPEC", action="append", default=[], help=specs)
     policies.add_argument("--only", metavar="NAME", action="append", default=[], help="a task or model (all)")
     policies.add_argument("--starts", metavar="N", type=int, default=40, help="of each policy (40)")
     policies.add_argument("--judge", metavar="SPEC", default="learned", help="or FILE.py:FUNCTION (learned)")
-    controls = "real actions replayed in imagination too; policies that see round trips of the tokenizer, really"
-    policies.add_argument("--controls", action="store_true", help=controls)
+    policies.add_argument("--controls", action="store_true", help="replay real actions; see round trips, really")
 
     plan = verbs.add("plan", _plan, "try planners that look ahead in the models of a run, in the real world")
     plan.add_argument("run", metavar="RUN", type=Path)
@@ -111,8 +108,8 @@ def _policy_eval(args: argparse.Namespace) -> None:
     from rlvr_world.diagnose.policies import try_policies
 
     specs = dict(given.partition("=")[::2] for given in args.policy)
-    print(try_policies(args.run, specs, args.only, args.starts, args.judge, args.controls))
-    print(f"\nreports, scatters and films: {args.run / 'policies'}")
+    text = try_policies(args.run, specs, args.only, args.starts, args.judge, args.controls)
+    print(f"{text}\n\nreports, scatters and films: {args.run / 'policies'}")
 
 
 def _play(args: argparse.Namespace) -> None:

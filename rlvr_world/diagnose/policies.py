@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.intervals import wilson
 from rlvr_world.evaluation.summary import fingerprint
-from rlvr_world.policies.agreement import agreement, ceiling, episodes_for
+from rlvr_world.policies.agreement import agreement, ceiling
 from rlvr_world.policies.learned import judge
 from rlvr_world.policies.rollouts import Rollouts, read_policy, roll, roll_real
 from rlvr_world.recipes import Trial, named_in
@@ -32,12 +32,12 @@ from rlvr_world.system.files import digest, write_whole
 def try_policies(
     run: Path, specs: Mapping[str, str], only: Collection[str], starts: int, judged_by: str, controls: bool
 ) -> str:
-    """What came of it, in Markdown; it lies in ``RUN/policies/<task>/``, with rollouts that are not made again.
+    """What came of it, in Markdown: report.md in ``RUN/policies/<task>/``, with report.json, scatter.png, films, and
+    rollouts, which are not made again.
 
     ``specs``: policies by name, see ``read_policy``; ``only``: tasks and models; empty for the recipe's, and for all.
     ``judged_by``: ``learned``, or ``FILE.py:FUNCTION``, frames uint8 [N, H, W, 3] -> bool [N]. ``controls``: the real
-    actions replayed in imagination too, and policies that see round trips of the tokenizer, really.
-    Raises InputError where there is nothing to try.
+    actions replayed in imagination, and policies that see round trips of the tokenizer, really. Raises InputError.
     """
     models, texts = models_of(run), []
     world = load(next(iter(models.values())))
@@ -68,8 +68,8 @@ def _try_task(
     about["code"] = digest(*sorted(files))
     if about["judge"] == "learned":
         says, about["judge"] = judge(labelled, view, folder / "judge.safetensors")
-    else:
-        says = named_in(about["judge"])
+    elif not callable(says := named_in(about["judge"])):
+        raise InputError(f"judge {about['judge']!r}: expected learned, or FILE.py:FUNCTION")
     pasts = [trial.real.start(number, trial.start(number))[0] for number in range(about["starts"])]
 
     def kept(name: str, make: Callable[[], Rollouts], model: str = "") -> Rollouts:
@@ -95,12 +95,11 @@ def _try_task(
 
 
 def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts]) -> str:
-    """``report.json``, ``report.md``, ``scatter.png``, and a film of each of ``found`` but the first; the tables.
-    Success is that at the last step; agreement is told of success at any step too."""
+    """Files, see ``try_policies``, and their text. Success is that at the last step; agreement is of any step too."""
     last: dict[str, Any] = {name: one.success[:, :, -1] for name, one in found.items()}
+    some: dict[str, Any] = {name: one.success.any(2) for name, one in found.items()}
     (real, *rivals), rates = found, {name: table.mean(1) for name, table in last.items()}
     stats = {name: agreement(last[name], last[real]) for name in rivals}
-    some: dict[str, Any] = {name: one.success.any(2) for name, one in found.items()}
     stats |= {f"{name}, any step": agreement(some[name], some[real]) for name in rivals}
     perfect = ceiling(rates[real], about["starts"])
     right = round(float(np.mean(found[real].judged[:, :, -1] == last[real])), 4)
@@ -110,8 +109,8 @@ def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts
     write_whole(folder / "report.json", json.dumps(told))
     success = [["policy", *found, "episodes for ± 5"]]
     for p, name in enumerate(about["policies"]):
-        needed = episodes_for(float(rates[real][p]), 0.05)
-        success.append([name, *(_percent(table[p]) for table in last.values()), str(needed)])
+        spread = max(rates[real][p] * (1 - rates[real][p]), 0.05 * 0.95)  # a rate of 0 in few is not known to be 0
+        success.append([name, *(_percent(table[p]) for table in last.values()), f"{1.96**2 * spread / 0.05**2:.0f}"])
     agree = [["", *perfect], ["a perfect model (19 of 20 times)", *(f"{_n(a)} ({_n(b)})" for a, b in perfect.values())]]
     agree += [[name, *(" ".join(map(_n, one)) for one in by_stat.values())] for name, by_stat in stats.items()]
     head = f"{about['task']}: success at the last of {about['steps']} steps, {about['starts']} starts, % [95 %, Wilson]"
@@ -119,11 +118,8 @@ def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts
 agreement over policies [95 % over starts] [over starts and policies]\n\n{_table(agree)}\n
 episodes that end as the real ones do: {alike}\n
 judge: {about["judge"]}; right on the real last frames: {right}"""
-    _scatter(folder / "scatter.png", rates)
-    films = [f"![real beside {name}](film-{number}.gif)" for number, name in enumerate(rivals)]
-    for number, name in enumerate(rivals):
-        _film(folder / f"film-{number}.gif", found[real].films, found[name].films)
-    write_whole(folder / "report.md", "\n\n".join(["![imagined against real](scatter.png)", text, *films]) + "\n")
+    pictures = _pictures(folder, found, rates)
+    write_whole(folder / "report.md", "\n\n".join([pictures[0], text, *pictures[1:]]) + "\n")
     return text
 
 
@@ -143,24 +139,22 @@ def _n(value: Any) -> str:
     return "?" if value is None else f"{value:.2f}"
 
 
-def _scatter(file: Path, rates: Mapping[str, np.ndarray]) -> None:
-    figure = Figure(figsize=(4.2, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="0.7", lw=1)
-    (_, real), *rivals = rates.items()
-    for name, imagined in rivals:
-        axes.plot(real, imagined, "o", label=name, alpha=0.7)
-    axes.set(xlabel="real success", ylabel="success", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
-    axes.legend(frameon=False)
-    figure.savefig(file, dpi=150)
-
-
-def _film(file: Path, real: np.ndarray, other: np.ndarray) -> None:
-    """uint8 [P, K, T, H, W, 3] twice as a GIF: a row a policy, and of each start the real film beside the other."""
+def _pictures(folder: Path, found: Mapping[str, Rollouts], rates: Mapping[str, np.ndarray]) -> list[str]:
+    """The scatter, and of all but the first a GIF: a row a policy, and of each start the real film beside the other."""
     from PIL import Image
 
-    pairs = np.concatenate([real, other], axis=4)
-    P, K, T, H, W, _ = pairs.shape
-    table = pairs.transpose(2, 0, 3, 1, 4, 5).reshape(T, P * H, K * W, 3).repeat(3, 1).repeat(3, 2)
-    first, *rest = [Image.fromarray(frame) for frame in table]
-    first.save(file, "GIF", save_all=True, append_images=rest, duration=200, loop=0)
+    figure = Figure(figsize=(4.2, 4), layout="constrained")
+    axes, (real, *rivals), told = figure.subplots(), found, ["![imagined against real](scatter.png)"]
+    axes.plot([0, 1], [0, 1], color="0.7", lw=1)
+    for number, name in enumerate(rivals):
+        axes.plot(rates[real], rates[name], "o", label=name, alpha=0.7)
+        pairs = np.concatenate([found[real].films, found[name].films], axis=4)
+        P, K, T, H, W, _ = pairs.shape
+        table = pairs.transpose(2, 0, 3, 1, 4, 5).reshape(T, P * H, K * W, 3).repeat(3, 1).repeat(3, 2)
+        first, *rest = [Image.fromarray(frame) for frame in table]
+        first.save(folder / f"film-{number}.gif", save_all=True, append_images=rest, duration=200, loop=0)
+        told.append(f"![real beside {name}](film-{number}.gif)")
+    axes.set(xlabel="real success", ylabel="success", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+    axes.legend(frameon=False)
+    figure.savefig(folder / "scatter.png", dpi=150)
+    return told

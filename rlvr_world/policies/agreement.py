@@ -12,12 +12,9 @@ RESAMPLES, TAILS = 2000, (2.5, 97.5)
 
 
 def statistics(imagined_P: np.ndarray, real_P: np.ndarray) -> list[float]:
-    """Of success rates: Pearson's and Spearman's correlation (NaN where all are equal); mean maximum rank violation;
-    mean absolute difference.
-
-    MMRV (SIMPLER, Li et al. 2024) is the mean over policies of the largest real difference to a policy that imagination
-    orders the other way; of a pair that is equal there, one of the two is violated.
-    """
+    """Of success rates: Pearson's and Spearman's correlation (NaN where all are equal); MMRV (SIMPLER, Li et al. 2024),
+    the mean over policies of the largest real difference to one that imagination orders the other way, where of a pair
+    that is equal there one of the two is violated; and the mean absolute difference."""
     contradicted = (imagined_P[:, None] > imagined_P) != (real_P[:, None] > real_P)
     mmrv = (np.abs(real_P[:, None] - real_P) * contradicted).max(1).mean()
     ranks = _pearson(_ranks(imagined_P), _ranks(real_P))
@@ -29,14 +26,13 @@ def _pearson(one: np.ndarray, other: np.ndarray) -> float:
     return float(((one - one.mean()) * (other - other.mean())).mean() / scale) if scale > 1e-9 else math.nan
 
 
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Equal values share theirs."""
+def _ranks(values: np.ndarray) -> np.ndarray:  # equal ones share theirs
     return (values < values[:, None]).sum(1) + (values == values[:, None]).sum(1) / 2
 
 
 def agreement(imagined_PN: np.ndarray, real_PN: np.ndarray) -> dict[str, list[Any]]:
-    """Of each statistic its value and two 95 % percentile bootstrap intervals: over other starts of the same policies
-    (a start is drawn with what came of it in both worlds), and over other policies too."""
+    """Of each statistic its value and two 95 % bootstrap intervals: over other starts (drawn with what came of them in
+    both worlds), and other policies too. Drawing adds noise, so that they lie rather on the side that is worse."""
     rng, (P, N) = np.random.default_rng(0), real_PN.shape
 
     def drawn(which: Any, starts: Any) -> list[float]:
@@ -56,12 +52,6 @@ def ceiling(real_P: np.ndarray, N: int) -> dict[str, list[Any]]:
     drawn = [statistics(*rng.binomial(N, real_P, (2, len(real_P))) / N) for _ in range(RESAMPLES)]
     worst = zip(STATS, zip(*drawn, strict=True), (5, 5, 95, 95), strict=True)
     return {name: _ends(values, (50, end)) for name, values, end in worst}
-
-
-def episodes_for(rate: float, half_width: float) -> int:
-    """Episodes of a policy for a 95 % interval that reaches so far to either side of its success rate."""
-    spread = max(rate * (1 - rate), 0.05 * 0.95)  # a rate of 0 in few episodes is not known to be 0
-    return math.ceil(1.96**2 * spread / half_width**2)
 
 
 def _ends(values: Any, percent: tuple[float, ...]) -> list[float | None]:

@@ -1,7 +1,4 @@
-"""What is learned from frames that the real world has told about: cloned policies, and the judge of imagined frames.
-
-Shape legend: N frames, H height, W width, O numbers.
-"""
+"""What is learned from N frames that the real world has told about: cloned policies, and the judge of imagined ones."""
 
 from __future__ import annotations
 
@@ -18,8 +15,7 @@ from rlvr_world.recipes import Labelled
 from rlvr_world.system.progress import track
 
 STEPS, BATCH = 1500, 64
-Frames = Callable[[np.ndarray], np.ndarray]
-"""Frames uint8 [N, H, W, 3] -> something of each, [N, ...]."""
+Frames = Callable[[np.ndarray], np.ndarray]  # uint8 [N, H, W, 3] -> something of each, [N, ...]
 
 
 def learn(frames: np.ndarray, targets: np.ndarray, steps: int, file: Path) -> Frames:

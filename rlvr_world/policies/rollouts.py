@@ -1,10 +1,8 @@
-"""Policies, and their episodes in a world, real or imagined, stepped together.
-
-Shape legend: P policies, N starts, B = P * N episodes, T steps, K filmed starts, H height, W width, A action width.
-"""
+"""Policies, and their episodes, stepped together: P policies, N starts, T steps, K filmed starts, A action width."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +15,7 @@ from rlvr_world.recipes import Labelled, Trial, named_in
 from rlvr_world.system.progress import track
 from rlvr_world.types import World
 
-AT_ONCE, FILMED = 8, 4
-"""Real episodes that run together; starts, the first ones, that are filmed."""
+AT_ONCE, FILMED = 8, 4  # real episodes that run together; starts, the first ones, that are filmed
 
 
 class Seen(NamedTuple):
@@ -32,8 +29,7 @@ class Seen(NamedTuple):
     step: int
 
 
-Policy = Callable[[Seen], np.ndarray]
-"""-> actions float32 [N, A]."""
+Policy = Callable[[Seen], np.ndarray]  # -> actions float32 [N, A]
 
 
 class Rollouts(NamedTuple):
@@ -50,20 +46,19 @@ def read_policy(spec: str, space: Any, labelled: Callable[[], Labelled], folder:
     """``random``; ``clone:DEMOS[:STEPS]``, cloned from the pixels of so many demonstrations; ``noisy:SIGMA:POLICY``,
     another with normal noise on its actions; ``FILE.py:FUNCTION``, one's own. ``space``: of actions, a ``Box``.
     ``folder``: where what is learned is kept. Raises InputError for anything else."""
-    kind, _, rest = spec.partition(":")
-    number, _, more = rest.partition(":")
-    if kind == "random":
+    if spec == "random":
         return lambda seen: _drawn(seen, lambda rng: rng.uniform(space.low, space.high))
-    if kind.endswith(".py"):
-        return named_in(spec)
-    if kind == "noisy" and number.replace(".", "", 1).isdigit():
-        policy, noise = read_policy(more, space, labelled, folder), (0, float(number), space.shape)
+    if noisy := re.fullmatch(r"noisy:(\d*\.?\d+):(.+)", spec):
+        policy, noise = read_policy(noisy[2], space, labelled, folder), (0, float(noisy[1]), space.shape)
         return lambda seen: np.clip(policy(seen) + _drawn(seen, lambda rng: rng.normal(*noise)), space.low, space.high)
-    if kind == "clone" and number.isdigit() and (more or "1").isdigit():
-        told, file = labelled(), folder / f"{spec.replace(':', '-')}.safetensors"
-        if (mine := (told.demo >= 0) & (told.demo < int(number))).any():
-            read = learn(told.frames[mine], told.expert[mine], int(more or STEPS), file)
+    if cloned := re.fullmatch(r"clone:(\d+)(:[1-9]\d*)?", spec):
+        told, steps = labelled(), int((cloned[2] or f":{STEPS}")[1:])
+        if (mine := (told.demo >= 0) & (told.demo < int(cloned[1]))).any():
+            file = folder / f"{spec.replace(':', '-')}.safetensors"
+            read = learn(told.frames[mine], told.expert[mine], steps, file)
             return lambda seen: np.clip(read(seen.pixels), space.low, space.high)
+    if ".py:" in spec and callable(own := named_in(spec)):
+        return own
     kinds = "random, clone:DEMOS[:STEPS] with a demonstration at least, noisy:SIGMA:POLICY or FILE.py:FUNCTION"
     raise InputError(f"policy {spec!r}: expected {kinds}")
 
@@ -79,12 +74,13 @@ def roll(world: World, trial: Trial, policies: Collection[Policy], says: Frames,
     filmed = [number for number, seed in enumerate(seeds) if seed < FILMED]
     films, steps = [np.stack([world.render(state) for state in states])[filmed]], []
     for step in range(trial.steps):
-        done = []
-        for number, policy in enumerate(policies):
-            shown = [world.observe(state) for state in states[number * len(starts) :][: len(starts)]]
-            felt = np.stack([one["agent_pos"] for one in shown]) if isinstance(shown[0], Mapping) else None
-            pixels = np.stack([one if felt is None else one["pixels"] for one in shown])
-            done.extend(np.float32(policy(Seen(pixels, felt, trial.instruction, [*starts], step))))
+        shown, done = [world.observe(state) for state in states], []
+        felt = np.stack([one["agent_pos"] for one in shown]) if isinstance(shown[0], Mapping) else None
+        pixels = np.stack([one if felt is None else one["pixels"] for one in shown])
+        for policy, i in zip(policies, range(0, len(states), len(starts)), strict=True):
+            own = slice(i, i + len(starts))
+            seen = Seen(pixels[own], None if felt is None else felt[own], trial.instruction, [*starts], step)
+            done.extend(np.float32(policy(seen)))
         asked = [(state, world.read_action(action)) for state, action in zip(states, done, strict=True)]
         outcomes = world.advance(asked, [(seed, step, 0, 0) for seed in seeds])
         states = [outcome.state for outcome in outcomes]

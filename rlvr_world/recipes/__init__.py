@@ -99,17 +99,15 @@ class Labelled(NamedTuple):
 
 @dataclass(frozen=True)
 class Trial:
-    """A task that policies try, in the real world and in a model of it."""
+    """A task that policies try, really and in a model: ``start`` gives options of starts that it was not trained on, by
+    number, ``labelled`` frames of train, valid or test, ``round_trip`` frames as a model shows them at best."""
 
     real: World
     start: Callable[[int], Mapping[str, Any]]
-    """The number of a start, on which no model was trained -> the options that begin it."""
     steps: int
     instruction: str
     labelled: Callable[[str], Labelled]
-    """Of train, valid or test."""
     round_trip: Callable[[np.ndarray], np.ndarray]
-    """Frames as a model shows them at best."""
     policies: Mapping[str, str]
 
 
@@ -285,7 +283,7 @@ def find(name: str) -> Recipe:
     """
     place, _, attribute = name.partition(":")
     if place.endswith(".py"):
-        return _checked(getattr(_file(Path(place).expanduser()), attribute or "recipe", None), name)
+        return _checked(named_in(name), name)
     known, entries = _built_in(), _entries()
     if name in known:
         return known[name]
@@ -300,11 +298,9 @@ def find(name: str) -> Recipe:
 
 
 def named_in(spec: str) -> Any:
-    """What ``FILE.py:NAME`` names. Raises InputError where it is not there."""
+    """What ``FILE.py:NAME`` names, None for nothing; without a name what is called ``recipe`` there."""
     place, _, name = spec.partition(":")
-    if (found := getattr(_file(Path(place).expanduser()), name, None)) is None:
-        raise InputError(f"{spec}: expected FILE.py:NAME with a name in that file, it has none of this name")
-    return found
+    return getattr(_file(Path(place).expanduser()), name or "recipe", None)
 
 
 def config_of(name: str) -> Config:

@@ -163,12 +163,11 @@ class DrawerRecipe(VideoRecipe):
             episodes, chosen = parts(config.data)[part]
             return Labelled(*read_labelled([episodes.files[n] for n in chosen if n % len(tasks) == which]))
 
-        return {
-            task: Trial(
-                real, partial(start, n), spec.length - 1, f"{task} the drawer", partial(labelled, n), view, POLICIES
-            )
-            for n, task in enumerate(tasks)
-        }
+        def trial(n: int) -> Trial:
+            said = f"{tasks[n]} the drawer"
+            return Trial(real, partial(start, n), spec.length - 1, said, partial(labelled, n), view, POLICIES)
+
+        return {task: trial(n) for n, task in enumerate(tasks)}
 
 
 def robot() -> Config:

@@ -20,7 +20,6 @@ from rlvr_world.domains.video.envs.table import Filmed, headless
 
 FORMAT = "2"  # part of the cache's key: raise it when the same spec gives other episodes
 TASKS = ("open", "close")
-_TYPES = {"image": np.uint8, "success": bool, "demo": bool}
 _FREE: dict[tuple[str, int], list[tuple[Any, Filmed]]] = {}  # simulators: to make one takes longer than an episode
 _BACK, _UP = np.eye(3)[1:]  # away from who sits before the drawer
 
@@ -28,10 +27,9 @@ _BACK, _UP = np.eye(3)[1:]  # away from who sits before the drawer
 def play(spec: DrawerSpec, episode: int) -> dict[str, np.ndarray]:
     """One episode: ``image`` uint8 [T, H, W, 3], ``action`` float32 [T, A], ``proprio`` float32 [T, P]; ``measure``
     float32 [T], how far the drawer is open (m), and ``success`` bool [T], whether that is what the task wants;
-    ``expert`` float32 [T, A], what an expert would do, and ``demo`` bool [T], whether it is one who acts.
-
-    Two in five episodes are an expert's; others those of the other task's expert, of a random hand, and of an expert
-    who loses interest or changes its mind: a model that saw no failure imagines success.
+    ``expert`` float32 [T, A], what an expert would do, and ``demo`` bool [T], whether it is one who acts: in two of
+    five episodes. Others are the other task's expert's, random, or change in between: a model that saw no failure
+    imagines success.
     """
     rng = np.random.default_rng((spec.seed, episode))
     drawer = Drawer(spec, episode, rng)
@@ -43,19 +41,17 @@ def play(spec: DrawerSpec, episode: int) -> dict[str, np.ndarray]:
         drawer.act(action)
     drawer.close()
     names = ("image", "action", "proprio", "measure", "success", "expert", "demo")
+    types = {"image": np.uint8, "success": bool, "demo": bool}
     arrays = zip(names, zip(*rows, strict=True), strict=True)
-    return {name: np.array(values, _TYPES.get(name, np.float32)) for name, values in arrays}
+    return {name: np.array(values, types.get(name, np.float32)) for name, values in arrays}
 
 
 def read_labelled(files: Sequence[Path]) -> list[np.ndarray]:
     """Of all frames of some episodes: image, measure, success, expert, and the number of the demonstration, or -1."""
-    episodes, demos = [], 0
-    for file in files:
-        with np.load(file, allow_pickle=False) as arrays:
-            demo = np.where(arrays["demo"], demos, -1)
-            episodes.append([*(arrays[name] for name in ("image", "measure", "success", "expert")), demo])
-        demos += int(demo[0] >= 0)
-    return [np.concatenate(each) for each in zip(*episodes, strict=True)]
+    names = ("image", "measure", "success", "expert", "demo")
+    *told, demo = (np.concatenate([np.load(file)[name] for file in files]) for name in names)
+    first = np.arange(len(demo)) % (len(demo) // len(files)) == 0
+    return [*told, np.where(demo, np.cumsum(demo & first) - 1, -1)]
 
 
 def _hand(kind: str, drawer: Drawer, spec: DrawerSpec, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
@@ -71,12 +67,10 @@ def _hand(kind: str, drawer: Drawer, spec: DrawerSpec, rng: np.random.Generator)
         if rng.random() < 0.25:
             drift = rng.uniform(-1, 1, 4)
         turned = kind == "switch" and t >= turn
-        if kind == "random" or (turned and wild):
-            wanted = drift + rng.normal(0, 0.2, 4)
-        else:
-            other = TASKS[drawer.task == "open"] if kind == "wrong" or turned else drawer.task
-            wanted = drawer.expert(other) + bias + rng.normal(0, noise, 4)
-        return np.clip(wanted, -1, 1).astype(np.float32)
+        task = TASKS[drawer.task == "open"] if kind == "wrong" or turned else drawer.task
+        astray = kind == "random" or (turned and wild)
+        wanted, spread = (drift, 0.2) if astray else (drawer.expert(task) + bias, noise)
+        return np.clip(wanted + rng.normal(0, spread, 4), -1, 1).astype(np.float32)
 
     return act
 
@@ -88,8 +82,8 @@ class Drawer:
         self.task, self.hold, self.size = TASKS[episode % 2] if spec.task == "both" else spec.task, spec.hold, spec.size
         self._free, self.won = _FREE.setdefault((self.task, spec.size), []), True
         self.env, self._camera = self._free.pop() if self._free else _made(self.task, spec.size)
+        box = self.env._random_reset_space
         while self.won:  # a task that is done at its start is none
-            box = self.env._random_reset_space
             self.env._last_rand_vec = rng.uniform(box.low, box.high)
             self.state, _ = self.env.reset()
             away = np.append(rng.uniform([-1, -0.8, -0.3], [1, 0.2, 1]), 0.0)  # the hand begins elsewhere
@@ -99,7 +93,7 @@ class Drawer:
     def picture(self) -> np.ndarray:
         """uint8 [H, W, 3]: of a picture half as large again what hand and drawer fill."""
         top, left = round(5 / 32 * self.size), round(15 / 32 * self.size)
-        return self._camera.picture()[::-1, ::-1][top : top + self.size, left : left + self.size]
+        return self._camera.picture()[::-1, ::-1][top:, left:][: self.size, : self.size]
 
     def felt(self) -> np.ndarray:
         return self.state[:4]
@@ -122,16 +116,14 @@ class Drawer:
         self._free.append((self.env, self._camera))
 
 
-def _to_open(hand: np.ndarray, handle: np.ndarray) -> np.ndarray:
-    """Where the hand goes: above the handle, down behind it, then back."""
+def _to_open(hand: np.ndarray, handle: np.ndarray) -> np.ndarray:  # above the handle, down behind it, then back
     if np.linalg.norm(hand[:2] - handle[:2]) > 0.06:
         low = hand[2] < handle[2] + 0.12 and hand[1] > handle[1] - 0.02  # the drawer is in the way
         return np.array([*hand[:2], handle[2] + 0.25]) if low else handle + _UP * 0.2
     return handle if abs(hand[2] - handle[2]) > 0.04 else handle - _BACK * 0.06
 
 
-def _to_close(hand: np.ndarray, handle: np.ndarray) -> np.ndarray:
-    """Where the hand goes: over to the front of the drawer, down, then on."""
+def _to_close(hand: np.ndarray, handle: np.ndarray) -> np.ndarray:  # over to the drawer's front, down, then on
     front = handle - _BACK * 0.075
     if hand[1] > handle[1]:
         return np.array([*hand[:2], handle[2] + 0.5]) if hand[2] < handle[2] + 0.23 else front + _UP * 0.23
