@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from rlvr_world.recipes import Labelled
+from rlvr_world.system.files import write_whole
 from rlvr_world.system.progress import track
 
 STEPS, BATCH = 1500, 64
@@ -41,7 +42,7 @@ def learn(frames: np.ndarray, targets: np.ndarray, steps: int, file: Path) -> Fr
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-        save_file(net.state_dict(), file)
+        write_whole(file, save(net.state_dict()))
 
     @torch.no_grad()
     def read(frames: np.ndarray) -> np.ndarray:
@@ -66,8 +67,6 @@ def judge(labelled: Callable[[str], Labelled], round_trip: Frames, file: Path) -
     truth, grid = np.tile(valid.success, 2), np.linspace(seen.min(), seen.max(), 201)
     threshold = float(max(grid, key=lambda at: float(np.mean(((seen >= at) == above) == truth))))
     views = {"right on real frames": test.frames, "right on round trips": round_trip(test.frames)}
-    right = {
-        n: round(float(np.mean(((read(x)[:, 0] >= threshold) == above) == test.success)), 4) for n, x in views.items()
-    }
-    about = {"threshold": round(threshold, 4), **right, "always failure": round(float(np.mean(~test.success)), 4)}
-    return lambda frames: (read(frames)[:, 0] >= threshold) == above, about
+    says: Frames = lambda frames: (read(frames)[:, 0] >= threshold) == above  # noqa: E731
+    right = {name: round(float(np.mean(says(frames) == test.success)), 4) for name, frames in views.items()}
+    return says, {"threshold": round(threshold, 4), **right, "always failure": round(float(np.mean(~test.success)), 4)}

@@ -284,5 +284,4 @@ def granular_dino() -> Config:
 RECIPES = {
     made.__name__: VideoRecipe(made)
     for made in (pusht, pusht_multi, rope, granular, robot, rt1_single, rt1_multi, pusht_dino, rope_dino, granular_dino)
-}
-RECIPES["drawer"] = DrawerRecipe(drawer)
+} | {"drawer": DrawerRecipe(drawer)}
