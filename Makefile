@@ -17,7 +17,7 @@ pusht: $(VENV)/.pusht
 	$(BIN)/rlvr-world train pusht
 
 drawer: $(VENV)/.drawer
-	test -d runs/drawer && $(BIN)/rlvr-world resume runs/drawer || $(BIN)/rlvr-world train drawer --out runs/drawer
+	if [ -d runs/drawer ]; then $(BIN)/rlvr-world resume runs/drawer; else $(BIN)/rlvr-world train drawer --out runs/drawer; fi
 	$(BIN)/rlvr-world policy-eval runs/drawer --controls
 
 miniwob: $(VENV)/.miniwob
