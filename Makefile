@@ -8,13 +8,17 @@ PIP_EXTRA ?= $(if $(filter cpu,$(TORCH)),--index-url https://download.pytorch.or
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_EXTRA)
 
-.PHONY: demo pusht miniwob test lint docs clean
+.PHONY: demo pusht drawer miniwob test lint docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rlvr-world train demo
 
 pusht: $(VENV)/.pusht
 	$(BIN)/rlvr-world train pusht
+
+drawer: $(VENV)/.drawer
+	if [ -d runs/drawer ]; then $(BIN)/rlvr-world resume runs/drawer; else $(BIN)/rlvr-world train drawer --out runs/drawer; fi
+	$(BIN)/rlvr-world policy-eval runs/drawer --controls
 
 miniwob: $(VENV)/.miniwob
 	$(BIN)/rlvr-world train miniwob
@@ -44,6 +48,12 @@ $(VENV)/.pusht: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/rlvr-world lpips
 	@touch $@
 
+$(VENV)/.drawer: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing rlvr-world and Meta-World into $(VENV), and taking the weights of LPIPS (two or three minutes)"
+	$(PIP) --editable '.[metaworld]'
+	$(BIN)/rlvr-world lpips
+	@touch $@
+
 $(VENV)/.miniwob: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing rlvr-world and MiniWoB++ into $(VENV) (a minute or two); the browser is yours: chromium, or see docs/domains/web.md"
 	$(PIP) --editable '.[web]'
@@ -51,7 +61,7 @@ $(VENV)/.miniwob: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing rlvr-world, the embedded worlds and the development tools into $(VENV) (a minute or two)"
-	$(PIP) --editable '.[textgame,pusht,mujoco,web,serve,dev]'
+	$(PIP) --editable '.[textgame,pusht,metaworld,web,serve,dev]'
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python

@@ -23,12 +23,13 @@ PAGE = ROOT / "docs" / "architecture.md"
 ROOMS = {path.parent.name for path in (ROOT / PACKAGE).glob("*/*.py")}
 NOUNS = {"types", "errors", "config", "overrides", "scoring"}
 """Modules beside the rooms, which every room may import."""
-ABOVE = {"sampling", "training", "evaluation", "runs", "diagnose", "recipes", "sessions", "planning", "cli"}
+ABOVE = {"sampling", "training", "evaluation", "runs", "diagnose", "recipes", "sessions", "planning", "policies", "cli"}
 WALLS = {
     "domains": ABOVE,
     "vision": ABOVE | {"domains", "models"},
     "training": {"domains", "runs"},
     "planning": ABOVE - {"recipes", "sessions", "planning"} | {"domains", "models", "vision"},
+    "policies": ABOVE - {"recipes", "sessions", "policies"} | {"domains", "models", "vision"},
     **{
         room: {"domains"}
         for room in ("sampling", "evaluation", "runs", "diagnose", "sessions", "cli", "models", "system")
@@ -37,7 +38,7 @@ WALLS = {
 """What each room must not import. Only ``recipes`` imports domains."""
 CONSTRUCTORS = {"vision/frame_tokenizer.py: __init__", "vision/compressive_tokenizer.py: __init__"}
 """Their fields are those of published config files."""
-MOST_LINES, LONGEST_FILE, MOST_PARAMETERS = 25_370, 350, 7
+MOST_LINES, LONGEST_FILE, MOST_PARAMETERS = 25_950, 350, 7
 
 
 @dataclass(frozen=True)

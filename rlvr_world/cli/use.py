@@ -1,4 +1,4 @@
-"""Verbs that use a trained model: predict, serve, play, plan, agent."""
+"""Verbs that use a trained model: predict, serve, play, plan, agent, policy-eval."""
 
 from __future__ import annotations
 
@@ -49,6 +49,15 @@ def add_verbs(verbs: Verbs) -> None:
     serve.add_argument("--sessions", metavar="N", type=int, default=64, help="open at once, at most (64)")
     serve.add_argument("--idle", metavar="SECONDS", type=float, default=600.0, help="until a session is closed (600)")
     serve.add_argument("--horizon", metavar="STEPS", type=int, default=32, help="of an episode, unless asked for (32)")
+
+    policies = verbs.add("policy-eval", _policy_eval, "try policies in the models of a run, and in the real world")
+    policies.add_argument("run", metavar="RUN", type=Path)
+    specs = "random, clone:DEMOS[:STEPS], noisy:SIGMA:SPEC, FILE.py:FUNCTION; several times (those of the recipe)"
+    policies.add_argument("--policy", metavar="NAME=SPEC", action="append", default=[], help=specs)
+    policies.add_argument("--only", metavar="NAME", action="append", default=[], help="a task or model (all)")
+    policies.add_argument("--starts", metavar="N", type=int, default=40, help="of each policy (40)")
+    policies.add_argument("--judge", metavar="SPEC", default="learned", help="or FILE.py:FUNCTION (learned)")
+    policies.add_argument("--controls", action="store_true", help="replay real actions; see round trips, really")
 
     plan = verbs.add("plan", _plan, "try planners that look ahead in the models of a run, in the real world")
     plan.add_argument("run", metavar="RUN", type=Path)
@@ -108,6 +117,14 @@ def _agent(args: argparse.Namespace) -> None:
 
     most = Counter(requests=args.requests, tokens=args.tokens)
     print(try_agent(args.out, override(AgentConfig(), args.settings), most))
+
+
+def _policy_eval(args: argparse.Namespace) -> None:
+    from rlvr_world.diagnose.policies import try_policies
+
+    specs = dict(given.partition("=")[::2] for given in args.policy)
+    text = try_policies(args.run, specs, args.only, args.starts, args.judge, args.controls)
+    print(f"{text}\n\nreports, scatters and films: {args.run / 'policies'}")
 
 
 def _play(args: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ from rlvr_world.evaluation.summary import OVERALL, fingerprint, summarise
 from rlvr_world.overrides import override, to_json
 from rlvr_world.planning.search import Beam, Chooser, Remembered, at_random, by_rule, looking_ahead, without_model
 from rlvr_world.planning.trials import Start, Trial, attempt, starts
-from rlvr_world.recipes import Task
+from rlvr_world.recipes.tasks import Task
 from rlvr_world.recipes.web_agent import Agent, AgentConfig, pages
 from rlvr_world.runs.checkpoints import identity
 from rlvr_world.runs.folder import models_of

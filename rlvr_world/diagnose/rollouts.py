@@ -14,7 +14,7 @@ import numpy as np
 from rlvr_world import recipes
 from rlvr_world.evaluation.intervals import Interval, bootstrap, correlation, wilson
 from rlvr_world.evaluation.plots import save_lines
-from rlvr_world.recipes import Walk
+from rlvr_world.recipes.tasks import Walk
 from rlvr_world.runs import runner
 from rlvr_world.runs.folder import models_of
 from rlvr_world.sessions.imagined import Imagined

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from rlvr_world.config import at_least
-from rlvr_world.recipes import Task
+from rlvr_world.recipes.tasks import Task
 from rlvr_world.sessions.session import LOST
 from rlvr_world.types import Asked, Outcome, Streams
 

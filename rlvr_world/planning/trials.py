@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlvr_world.planning.search import Chooser, Foresight, Remembered
-from rlvr_world.recipes import Task
+from rlvr_world.recipes.tasks import Task
 from rlvr_world.sessions.session import Session
 from rlvr_world.system.progress import track
 

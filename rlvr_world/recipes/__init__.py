@@ -15,11 +15,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import to_json
+from rlvr_world.recipes.tasks import Look, Task, Trial, Walk
 from rlvr_world.types import Domain, Finding, Outcome, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
@@ -65,43 +66,6 @@ class FirstStage:
     """The stage as it begins."""
     validate: Callable[[VisualTokenizerTraining], dict[str, float]]
     """Numbers of held-out data, named ``eval/...``."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What planners try in a world: where it starts, what is worth doing in a state, and what ends it.
-
-    ``actions`` and ``last`` read states of the real world and of the imagined one.
-    """
-
-    real: World
-    starts: Mapping[str, Mapping[str, Any]]
-    """The world's name (a game) -> the options of ``real.start`` that begin it."""
-    actions: Callable[[Any], Sequence[Any]]
-    """What can be done in a state and may change it, as far as the state tells; the likeliest first."""
-    last: Callable[[Any], Any] = lambda state: None
-    """The action that reaches the goal from a state, where it can be done there; else None."""
-    rules: Mapping[str, Callable[[Any], Any]] = field(default_factory=dict)
-    """What to do in a real state without a model, by name: what planners are compared with."""
-    horizon: int = 0
-    """Where the way to the goal is not known: the actions that a planner has from the start of an episode on."""
-    seed: int = 0
-    """Of the first episode of each start; the others follow on."""
-
-
-class Walk(NamedTuple):
-    """What was done in the real world, and what was seen before and after each action; ``world`` names the game, page
-    or episode, since walks of one are alike; ``start``, where a model is told to begin, if not with what is seen."""
-
-    actions: list[Any]
-    seen: list[Any]
-    world: str
-    start: Any = None
-
-
-Look = Callable[[Sequence[Any], Sequence[Any]], tuple[Mapping[str, Any], Mapping[str, Any]]]
-"""(imagined, true), from the start on -> measures, and what a probe tells of the state, by names that say how well it
-correlates on frames new to it: float [steps] each."""
 
 
 class Recipe(ABC):
@@ -236,6 +200,10 @@ class Recipe(ABC):
         """What planners try, by name; empty where a world has no goals."""
         return {}
 
+    def trials(self, config: Config, domain: Domain) -> dict[str, Trial]:
+        """What policies try, by name; empty where a world has no tasks for them."""
+        return {}
+
     def inspect(self, config: Config, out: Path) -> str:
         """A look at the data before anything is trained on them; pictures go to the folder ``out``."""
         raise InputError(f"recipe {config.recipe}: it has nothing to inspect; write inspect()")
@@ -276,7 +244,7 @@ def find(name: str) -> Recipe:
     """
     place, _, attribute = name.partition(":")
     if place.endswith(".py"):
-        return _checked(getattr(_file(Path(place).expanduser()), attribute or "recipe", None), name)
+        return _checked(named_in(name), name)
     known, entries = _built_in(), _entries()
     if name in known:
         return known[name]
@@ -290,6 +258,12 @@ def find(name: str) -> Recipe:
     )
 
 
+def named_in(spec: str) -> Any:
+    """What ``FILE.py:NAME`` names, None for nothing; without a name what is called ``recipe`` there."""
+    place, _, name = spec.partition(":")
+    return getattr(_file(Path(place).expanduser()), name or "recipe", None)
+
+
 def config_of(name: str) -> Config:
     """The recipe's config, which bears the name under which ``find`` gives the recipe again from any folder."""
     place, colon, attribute = name.partition(":")
@@ -301,7 +275,7 @@ def config_of(name: str) -> Config:
 def _file(path: Path) -> Any:
     """The module of a file, run once a process."""
     if not path.is_file():
-        raise InputError(f"recipe {path}: there is no such file; check the path")
+        raise InputError(f"{path}: there is no such file; check the path")
     name = f"rlvr_world_recipe_{path.resolve().as_posix().replace('/', '_')}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)

@@ -17,7 +17,7 @@ from rlvr_world.domains.video.splits import parts, whole_episodes
 from rlvr_world.domains.video.token_cache import read_frames
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.intervals import correlation
-from rlvr_world.recipes import Look, Walk
+from rlvr_world.recipes.tasks import Look, Walk
 from rlvr_world.types import Transition
 from rlvr_world.vision.lpips_weights import load_lpips
 from rlvr_world.vision.metrics import FrameMetrics

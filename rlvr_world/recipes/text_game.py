@@ -20,8 +20,9 @@ from rlvr_world.config import (
 )
 from rlvr_world.domains.splits import WorldSplitRule, split_rows
 from rlvr_world.domains.text_game.config import PromptStyle, TextGameConfig, TextWorldSpec
-from rlvr_world.recipes import Splits, Task, rows
+from rlvr_world.recipes import Splits, rows
 from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
+from rlvr_world.recipes.tasks import Task
 from rlvr_world.types import Domain, Scene, Transition
 
 if TYPE_CHECKING:

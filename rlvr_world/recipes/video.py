@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, cast
 
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.domains.video.config import EpisodeSplitRule, RewardConfig, VideoConfig
-from rlvr_world.domains.video.envs.specs import GranularSpec, PushTSpec, RopeSpec
+from rlvr_world.domains.video.envs.specs import DrawerSpec, GranularSpec, PushTSpec, RopeSpec
+from rlvr_world.recipes.tasks import Labelled, Trial
 from rlvr_world.recipes.video_recipe import VideoRecipe
+from rlvr_world.types import Domain
 from rlvr_world.vision.config import VisualTokenizerConfig
 
 FAST = OptimizerConfig(2e-3, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98)
@@ -123,6 +126,48 @@ def _pushed(kind: Literal["rope", "granular"], spec: RopeSpec | GranularSpec, th
         data=data,
         rl=replace(config.rl, prompts=8, group=32),
     )
+
+
+def drawer() -> Config:
+    """One frame is no state, since an arm lags: two of them, with what the arm feels of itself."""
+    config, reward = pusht(), RewardConfig(proprio_mse=1.0)
+    steps: dict[str, Any] = {"context": 2, "frame_skip": 1, "action_pool": 1, "train_every": 1, "test_every": 6}
+    data = replace(config.data, source="drawer", env=DrawerSpec(), **steps, action_bins=64, proprio=True, reward=reward)
+    return replace(
+        config,
+        recipe="drawer",
+        summary="an arm opens or closes a drawer (Meta-World) at 32x32, and policies are tried in it (2 cores)",
+        data=replace(data, tokenizer=_small_visual_tokenizer(steps=1300)),
+        sft=replace(config.sft, steps=1600),
+        rl=replace(config.rl, steps=16, seeds=(0,)),
+    )
+
+
+POLICIES = {f"cloned {demos}": f"clone:{demos}" for demos in (120, 40, 12, 5, 2)}
+POLICIES |= {"briefly cloned": "clone:120:60", "noisy": "noisy:0.7:clone:120", "random": "random"}
+"""For the drawer, from good to useless: by demonstrations, by training, by noise on their actions."""
+
+
+class DrawerRecipe(VideoRecipe):
+    def trials(self, config: Config, domain: Domain) -> dict[str, Trial]:
+        from rlvr_world.domains.video.envs.drawer import TASKS, read_labelled
+        from rlvr_world.domains.video.splits import parts
+
+        spec, real, view = config.data.env, self.real(config), cast(Any, domain).round_trip
+        tasks = TASKS if spec.task == "both" else (spec.task,)
+
+        def start(which: int, number: int) -> dict[str, int]:
+            return {"episode": (spec.episodes + number) * len(tasks) + which}
+
+        def labelled(which: int, part: str) -> Labelled:
+            episodes, chosen = parts(config.data)[part]
+            return Labelled(*read_labelled([episodes.files[n] for n in chosen if n % len(tasks) == which]))
+
+        def trial(n: int) -> Trial:
+            said = f"{tasks[n]} the drawer"
+            return Trial(real, partial(start, n), spec.length - 1, said, partial(labelled, n), view, POLICIES)
+
+        return {task: trial(n) for n, task in enumerate(tasks)}
 
 
 def robot() -> Config:
@@ -240,4 +285,4 @@ def granular_dino() -> Config:
 RECIPES = {
     made.__name__: VideoRecipe(made)
     for made in (pusht, pusht_multi, rope, granular, robot, rt1_single, rt1_multi, pusht_dino, rope_dino, granular_dino)
-}
+} | {"drawer": DrawerRecipe(drawer)}

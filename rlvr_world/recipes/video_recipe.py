@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rlvr_world.config import Config, check_shape
 from rlvr_world.domains.video.config import VideoConfig, check_numbers
 from rlvr_world.errors import InputError
-from rlvr_world.recipes import FirstStage, Look, Recipe, Splits, Walk
+from rlvr_world.recipes import FirstStage, Recipe, Splits
+from rlvr_world.recipes.tasks import Look, Walk
 from rlvr_world.types import Domain, Finding, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.domains.splits import WorldSplitRule
 from rlvr_world.domains.web_page.config import GOAL_TASKS, MINIWOB_TASKS, UNSEEN_TASKS, BrowserSpec, WebPageConfig
-from rlvr_world.recipes import Splits, Task, rows
+from rlvr_world.recipes import Splits, rows
 from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
+from rlvr_world.recipes.tasks import Task
 from rlvr_world.types import Domain, Scene, Transition, World
 
 if TYPE_CHECKING:

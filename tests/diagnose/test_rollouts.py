@@ -12,7 +12,7 @@ import pytest
 from rlvr_world import InputError, Outcome, cli, recipes
 from rlvr_world.diagnose.rollouts import imagined, nearness, study_rollouts
 from rlvr_world.overrides import override
-from rlvr_world.recipes import Walk
+from rlvr_world.recipes.tasks import Walk
 from rlvr_world.runs import runner
 
 TINY = """data.env.games=2 data.env.rows_per_game=12 model.vocabulary=320 data.max_prompt=2000 data.max_response=8

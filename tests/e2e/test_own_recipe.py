@@ -162,7 +162,7 @@ def test_a_model_whose_file_has_moved_is_told_where(whole: Path, file: Path, tmp
     model = shutil.copytree(whole / "rl" / "seed0" / "step-000006", tmp_path / "model")
     config = model / "world" / "config.json"
     config.write_text(config.read_text().replace(str(file), "/gone/walk.py"))
-    with pytest.raises(InputError, match=r"recipe /gone/walk\.py: there is no such file"):
+    with pytest.raises(InputError, match=r"/gone/walk\.py: there is no such file"):
         rlvr_world.load(model)
     expected = rlvr_world.load(whole).predict((3, 4), "north")
     assert rlvr_world.load(model, recipe=str(file)).predict((3, 4), "north") == expected

@@ -16,7 +16,7 @@ from rlvr_world.errors import InputError
 from rlvr_world.overrides import override
 from rlvr_world.planning.search import Beam, Remembered, at_random, beam_search, by_rule, looking_ahead, without_model
 from rlvr_world.planning.trials import Start, attempt, distance, starts
-from rlvr_world.recipes import Task
+from rlvr_world.recipes.tasks import Task
 from rlvr_world.types import Asked, Streams
 
 GOAL = 13

@@ -17,7 +17,7 @@ from rlvr_world.domains.web_page.splits import family
 from rlvr_world.overrides import override
 from rlvr_world.planning.search import Beam, by_rule, looking_ahead
 from rlvr_world.planning.trials import attempt, starts
-from rlvr_world.recipes import Task
+from rlvr_world.recipes.tasks import Task
 
 
 def tasks(*settings: str) -> dict[str, Task]:

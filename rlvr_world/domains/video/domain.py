@@ -202,6 +202,12 @@ class VideoDomain:
         each = zip(decoded, true, rows, strict=True)
         return [self.shown(frames, _tuples(tokens_Tn), self._start(row)) for frames, tokens_Tn, row in each]
 
+    def round_trip(self, frames: np.ndarray) -> np.ndarray:
+        """Frames uint8 [N, H, W, 3] as the tokenizer gives them back."""
+        context, tokens = self.cache.lookup(FramesInMemory(frames).clip)
+        [made] = self.cache.decode([context], [tokens])
+        return (made * 255).round().byte().movedim(1, -1).numpy()
+
     def _worst(self, malformed: Malformed) -> Score:
         parts = {name: value for name, value in WORST.items() if name != "lpips" or self.metrics.perceptual}
         if self.codec.proprio:

@@ -29,7 +29,10 @@ TINY = [
     pytest.param("rope", RopeSpec(episodes=2, pushes=2, size=16, links=8), "places", marks=needs_mujoco),
     pytest.param("granular", GranularSpec(episodes=2, pushes=2, size=16, grains=8), "places", marks=needs_mujoco),
     pytest.param(
-        "drawer", DrawerSpec(episodes=2, length=3, size=16), "proprio success", marks=_needs("metaworld", "metaworld")
+        "drawer",
+        DrawerSpec(episodes=2, length=3, size=16),
+        "proprio measure success expert demo",
+        marks=_needs("metaworld", "metaworld"),
     ),
 ]
 

@@ -1,13 +1,16 @@
-"""A robot arm opens or closes a drawer: Meta-World (MIT) and its scripted experts, with noise on their actions.
+"""A robot arm opens or closes a drawer: Meta-World (MIT), played by experts, worse hands and random ones.
 
-Meta-World asks for its own version of MuJoCo, so it needs an environment of its own (extra ``metaworld``). An action
-is Meta-World's: the hand's move (x, y, z) and the gripper's effort, each in [-1, 1]. Proprioception is the hand's
-place (m) and how open the gripper is.
+A frame every ``hold`` simulator steps of 0.0125 s; an action is held that long. It is Meta-World's: the hand's move
+(x, y, z) and the gripper's effort, each in [-1, 1]. Proprioception is the hand's place (m) and how open the gripper is.
+Even episodes begin with the drawer shut and are to open it, odd ones the other way round.
 Shape legend: T frames, H height, W width, A = 4 action, P = 4 proprioception.
 """
 
 from __future__ import annotations
 
+import atexit
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,74 +18,131 @@ import numpy as np
 from rlvr_world.domains.video.envs.specs import DrawerSpec
 from rlvr_world.domains.video.envs.table import Filmed, headless
 
-FORMAT = "1"  # part of the cache's key: raise it when the same spec gives other episodes
-_CAMERA, _VIEW = "corner4", 46.0  # degrees: the drawer and the hand fill the picture
+FORMAT = "2"  # part of the cache's key: raise it when the same spec gives other episodes
+TASKS = ("open", "close")
+_FREE: dict[tuple[str, int], list[tuple[Any, Filmed]]] = {}  # simulators: to make one takes longer than an episode
+_BACK, _UP = np.eye(3)[1:]  # away from who sits before the drawer
 
 
 def play(spec: DrawerSpec, episode: int) -> dict[str, np.ndarray]:
-    """One episode: ``image`` uint8 [T, H, W, 3], ``action`` float32 [T, A], ``proprio`` float32 [T, P] and ``success``
-    bool [T], whether the drawer is where the task wants it in that frame.
+    """One episode: ``image`` uint8 [T, H, W, 3], ``action`` float32 [T, A], ``proprio`` float32 [T, P]; ``measure``
+    float32 [T], how far the drawer is open (m), and ``success`` bool [T], whether that is what the task wants;
+    ``expert`` float32 [T, A], what an expert would do, and ``demo`` bool [T], whether it is one who acts: in two of
+    five episodes. Others are the other task's expert's, random, or change in between: a model that saw no failure
+    imagines success.
     """
     rng = np.random.default_rng((spec.seed, episode))
     drawer = Drawer(spec, episode, rng)
-    noise = rng.uniform(0, spec.noise)
-    bias = rng.normal(0, noise, 4)  # the hand ends beside where it wants to be: some episodes fail
-    images, actions, proprio, success = [], [], [], [False]
-    for _ in range(spec.length):
-        wanted = drawer.expert.get_action(drawer.state)
-        action = np.clip(wanted + bias + rng.normal(0, noise, 4), -1, 1).astype(np.float32)
-        images.append(drawer.picture())
-        actions.append(action)
-        proprio.append(drawer.felt())
+    kind = str(rng.choice(["expert", "expert", "wrong", "random", "switch"]))
+    hand, rows = _hand(kind, drawer, spec, rng), []
+    for t in range(spec.length):
+        action, expert = hand(t), drawer.expert(drawer.task)
+        rows.append((drawer.picture(), action, drawer.felt(), drawer.opened, drawer.won, expert, kind == "expert"))
         drawer.act(action)
-        success.append(drawer.won)
     drawer.close()
-    return {
-        "image": np.stack(images),
-        "action": np.stack(actions),
-        "proprio": np.array(proprio, np.float32),
-        "success": np.array(success[: spec.length]),
-    }
+    names = ("image", "action", "proprio", "measure", "success", "expert", "demo")
+    types = {"image": np.uint8, "success": bool, "demo": bool}
+    arrays = zip(names, zip(*rows, strict=True), strict=True)
+    return {name: np.array(values, types.get(name, np.float32)) for name, values in arrays}
+
+
+def read_labelled(files: Sequence[Path]) -> list[np.ndarray]:
+    """Of all frames of some episodes: image, measure, success, expert, and the number of the demonstration, or -1."""
+    names = ("image", "measure", "success", "expert", "demo")
+    *told, demo = (np.concatenate([np.load(file)[name] for file in files]) for name in names)
+    first = np.arange(len(demo)) % (len(demo) // len(files)) == 0
+    return [*told, np.where(demo, np.cumsum(demo & first) - 1, -1)]
+
+
+def _hand(kind: str, drawer: Drawer, spec: DrawerSpec, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
+    """Frame number -> action, float32 [A]."""
+    noise, bias = rng.uniform(0, spec.noise), rng.normal(0, 0.25, 4) * (rng.random() < 0.5)
+    turn, wild = int(rng.integers(spec.length // 8, spec.length)), rng.random() < 0.5  # of one who switches
+    drift, waits = rng.uniform(-1, 1, 4), rng.random() < 0.5
+
+    def act(t: int) -> np.ndarray:
+        nonlocal drift
+        if t == 0 and waits:
+            return np.zeros(4, np.float32)
+        if rng.random() < 0.25:
+            drift = rng.uniform(-1, 1, 4)
+        turned = kind == "switch" and t >= turn
+        task = TASKS[drawer.task == "open"] if kind == "wrong" or turned else drawer.task
+        astray = kind == "random" or (turned and wild)
+        wanted, spread = (drift, 0.2) if astray else (drawer.expert(task) + bias, noise)
+        return np.clip(wanted + rng.normal(0, spread, 4), -1, 1).astype(np.float32)
+
+    return act
 
 
 class Drawer:
     """The drawer of an episode, and the arm that moves it."""
 
     def __init__(self, spec: DrawerSpec, episode: int, rng: np.random.Generator) -> None:
-        headless()
-        from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
-        from metaworld.policies import ENV_POLICY_MAP
-
-        task = ("open", "close")[episode % 2] if spec.task == "both" else spec.task
-        name = f"drawer-{task}-v3"
-        self.env: Any = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"{name}-goal-observable"](seed=int(rng.integers(2**31)))
-        self.expert, self._camera = ENV_POLICY_MAP[name](), _filmed(self.env, spec.size)
-        self.state, _ = self.env.reset()
-        self.reward, self.won = 0.0, False
+        self.task, self.hold, self.size = TASKS[episode % 2] if spec.task == "both" else spec.task, spec.hold, spec.size
+        self._free, self.won = _FREE.setdefault((self.task, spec.size), []), True
+        self.env, self._camera = self._free.pop() if self._free else _made(self.task, spec.size)
+        box = self.env._random_reset_space
+        while self.won:  # a task that is done at its start is none
+            self.env._last_rand_vec = rng.uniform(box.low, box.high)
+            self.state, _ = self.env.reset()
+            away = np.append(rng.uniform([-1, -0.8, -0.3], [1, 0.2, 1]), 0.0)  # the hand begins elsewhere
+            self.act(away, int(rng.integers(1, 13)))
+            self.act(np.zeros(4))  # at rest: what was before the first frame was the same
 
     def picture(self) -> np.ndarray:
-        return self._camera.picture()[::-1, ::-1]
+        """uint8 [H, W, 3]: of a picture half as large again what hand and drawer fill."""
+        top, left = round(5 / 32 * self.size), round(15 / 32 * self.size)
+        return self._camera.picture()[::-1, ::-1][top:, left:][: self.size, : self.size]
 
     def felt(self) -> np.ndarray:
         return self.state[:4]
 
-    def act(self, action: np.ndarray) -> None:
-        self.state, _, _, _, info = self.env.step(action)
-        self.won = bool(info["success"])
-        self.reward = float(self.won)
+    def act(self, action: np.ndarray, steps: int = 0) -> None:
+        for _ in range(steps or self.hold):
+            self.state, _, _, _, info = self.env.step(np.clip(action, -1, 1).astype(np.float32))
+        self.reward, self.won = float(info["success"]), bool(info["success"])
+        self.opened = float(-self.env.data.joint("goal_slidey").qpos[0])  # m
+
+    def expert(self, task: str) -> np.ndarray:
+        """What to do now for a task, float32 [A]: as Meta-World's own scripts, at the pace of held actions."""
+        hand, handle = self.state[:3], self.state[4:7] - _UP * 0.02
+        handle[2] += 0.05 * ((task == "close") - (self.task == "close"))  # they name other points of it
+        to, effort = (_to_close(hand, handle), 1.0) if task == "close" else (_to_open(hand, handle), -1.0)
+        pace = 50.0 if task == "open" and to[1] < handle[1] else 70 / self.hold
+        return np.append(np.clip(pace * (to - hand), -1, 1), effort).astype(np.float32)
 
     def close(self) -> None:
-        self._camera.close()
+        self._free.append((self.env, self._camera))
 
 
-def _filmed(env: Any, size: int) -> Filmed:
-    """Meta-World's corner camera, nearer; it hangs upside down."""
+def _to_open(hand: np.ndarray, handle: np.ndarray) -> np.ndarray:  # above the handle, down behind it, then back
+    if np.linalg.norm(hand[:2] - handle[:2]) > 0.06:
+        low = hand[2] < handle[2] + 0.12 and hand[1] > handle[1] - 0.02  # the drawer is in the way
+        return np.array([*hand[:2], handle[2] + 0.25]) if low else handle + _UP * 0.2
+    return handle if abs(hand[2] - handle[2]) > 0.04 else handle - _BACK * 0.06
+
+
+def _to_close(hand: np.ndarray, handle: np.ndarray) -> np.ndarray:  # over to the drawer's front, down, then on
+    front = handle - _BACK * 0.075
+    if hand[1] > handle[1]:
+        return np.array([*hand[:2], handle[2] + 0.5]) if hand[2] < handle[2] + 0.23 else front + _UP * 0.23
+    return front if abs(hand[2] - handle[2]) > 0.04 else handle
+
+
+def _made(task: str, size: int) -> tuple[Any, Filmed]:
+    """A simulator, and Meta-World's corner camera, nearer (it hangs upside down)."""
+    headless()
     import mujoco
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
-    quality = env.model.vis.quality
-    quality.shadowsize = quality.offsamples = 0  # both are very slow without a GPU
-    env.model.camera(_CAMERA).fovy = _VIEW
-    filmed = Filmed(env.model, env.data, _CAMERA, size, fine=2)
+    env: Any = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"drawer-{task}-v3-goal-observable"](seed=0)
+    env._freeze_rand_vec, env.max_path_length = True, 10**6  # where the drawer stands is set by hand
+    env.model.vis.quality.shadowsize = env.model.vis.quality.offsamples = 0  # both are very slow without a GPU
+    env.model.camera("corner4").fovy = 46.0
+    env.model.site_rgba[:, 3] = 0  # the dot at the goal is no part of the world
+    filmed = Filmed(env.model, env.data, "corner4", size * 3 // 2, fine=2)
     for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
         filmed.renderer.scene.flags[flag] = 0
-    return filmed
+    atexit.register(filmed.close)  # before the graphics driver goes, which was imported above
+    return env, filmed

@@ -59,17 +59,16 @@ class GranularSpec:
 class DrawerSpec:
     """A drawer, opened or closed by a robot arm."""
 
-    episodes: int = what(300, "episodes played", "episodes")
-    length: int = what(140, "frames an episode, one every 0.0125 s; experts need 60 to 130", "frames")
-    size: int = what(64, "height and width of a frame", "pixels")
+    episodes: int = what(1200, "episodes played", "episodes")
+    length: int = what(25, "frames an episode; experts need 12 to 20", "frames")
+    hold: int = what(5, "simulator steps of 0.0125 s from one frame to the next: an action is held that long", "steps")
+    size: int = what(32, "height and width of a frame", "pixels")
     seed: int = what(0, "seed of all episodes")
-    task: Literal["open", "close", "both"] = what("both", "what the expert does; 'both' takes turns")
-    noise: float = what(0.5, "largest deviation of the noise on an action; each episode draws its own up to this")
+    task: Literal["open", "close", "both"] = what("both", "what is to be done; 'both' takes turns")
+    noise: float = what(0.6, "largest deviation of the noise on an action; each episode draws its own up to this")
 
     def __post_init__(self) -> None:
-        at_least(self, episodes=1, length=2, size=8, noise=0.0)
-        if self.length > 500:
-            raise InputError(f"length: expected at most 500, where Meta-World ends an episode, got {self.length}")
+        at_least(self, episodes=1, length=2, hold=1, size=8, noise=0.0)
         if self.task not in ("open", "close", "both"):
             raise InputError(f"task: expected open, close or both, got {self.task!r}")
 

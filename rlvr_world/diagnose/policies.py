@@ -1,0 +1,161 @@
+"""Policies tried in the models of a run and, from the same starts, in the real world; how far the two agree.
+
+Shape legend: P policies, N starts, K filmed starts, T steps, H height, W width.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from rlvr_world.errors import InputError
+from rlvr_world.evaluation.intervals import wilson
+from rlvr_world.evaluation.summary import fingerprint
+from rlvr_world.policies.agreement import agreement, ceiling
+from rlvr_world.policies.learned import judge
+from rlvr_world.policies.rollouts import Rollouts, read_policy, roll, roll_real
+from rlvr_world.recipes import named_in
+from rlvr_world.recipes.tasks import Trial
+from rlvr_world.runs.checkpoints import identity
+from rlvr_world.runs.folder import models_of
+from rlvr_world.runs.world_model import load
+from rlvr_world.sessions.imagined import Imagined
+from rlvr_world.system.files import digest, write_whole
+
+
+def try_policies(
+    run: Path, specs: Mapping[str, str], only: Collection[str], starts: int, judged_by: str, controls: bool
+) -> str:
+    """What came of it, in Markdown: report.md in ``RUN/policies/<task>/``, with report.json, scatter.png, films, and
+    rollouts, which are not made again.
+
+    ``specs``: policies by name, see ``read_policy``; ``only``: tasks and models; empty for the recipe's, and for all.
+    ``judged_by``: ``learned``, or ``FILE.py:FUNCTION``, frames uint8 [N, H, W, 3] -> bool [N]. ``controls``: the real
+    actions replayed in imagination, and policies that see round trips of the tokenizer, really. Raises InputError.
+    """
+    models, texts = models_of(run), []
+    world = load(next(iter(models.values())))
+    trials = world.recipe.trials(world.config, world.domain)
+    unknown = [name for name in only if name not in {*trials, *models}]
+    if not trials or unknown or starts < 2:
+        wanted = f"a recipe with trials(), some of {', '.join([*trials, *models])}, and at least 2 starts"
+        raise InputError(f"policy-eval: expected {wanted}, got {unknown or len(trials)} and {starts}")
+    chosen = {name: path for name, path in models.items() if name in only} or models
+    for name in [name for name in trials if name in only] or trials:
+        trial, folder = trials[name], run / "policies" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        about: dict[str, Any] = {"task": trial.instruction, "steps": trial.steps, "starts": starts}
+        about |= {"policies": dict(specs or trial.policies), "judge": judged_by}
+        found = _try_task(folder, trial, chosen, about, controls)
+        texts.append(_report(folder, about, found))
+        trial.real.close()
+    return "\n\n".join(texts)
+
+
+def _try_task(
+    folder: Path, trial: Trial, models: Mapping[str, Path], about: dict[str, Any], controls: bool
+) -> dict[str, Rollouts]:
+    """By name, the real ones first. What the judge gets wrong is added to ``about``."""
+    labelled, specs, view = cache(trial.labelled), [*about["policies"].values()], trial.round_trip
+    policies = [read_policy(spec, trial.real.action_space, lambda: labelled("train"), folder) for spec in specs]
+    files = {Path(part) for spec in (*specs, about["judge"]) for part in spec.split(":") if part.endswith(".py")}
+    about["code"] = digest(*sorted(files))
+    if about["judge"] == "learned":
+        says, about["judge"] = judge(labelled, view, folder / "judge.safetensors")
+    elif not callable(says := named_in(about["judge"])):
+        raise InputError(f"judge {about['judge']!r}: expected learned, or FILE.py:FUNCTION")
+    pasts = [trial.real.start(number, trial.start(number))[0] for number in range(about["starts"])]
+
+    def kept(name: str, make: Callable[[], Rollouts], model: str = "") -> Rollouts:
+        file = folder / f"{name}-{fingerprint({**about, 'model': model})}.npz"
+        if not file.is_file():
+            np.savez_compressed(made := io.BytesIO(), **make()._asdict())
+            write_whole(file, made.getvalue())
+        with np.load(file) as arrays:
+            return Rollouts(**arrays)
+
+    found = {"real": kept("real", lambda: roll_real(trial, policies, says, pasts))}
+    acted = [lambda seen, done=done: done[seen.seeds, seen.step] for done in found["real"].actions]
+    through = [lambda seen, act=act: act(seen._replace(pixels=view(seen.pixels))) for act in policies]
+    if controls:
+        found["real, round trips"] = kept("round-trips", lambda: roll_real(trial, through, says, pasts))
+    for name, path in models.items():
+        imagined, key = Imagined(load(path)), identity(path)
+        starts = {number: imagined.start(number, {"state": past})[0] for number, past in enumerate(pasts)}
+        found[name] = kept("imagined", partial(roll, imagined, trial, policies, says, starts), key)
+        if controls:
+            found[f"{name}, real actions"] = kept("replayed", partial(roll, imagined, trial, acted, says, starts), key)
+    return found
+
+
+def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts]) -> str:
+    """Files, see ``try_policies``, and their text. Success is that at the last step; agreement is of any step too."""
+    last: dict[str, Any] = {name: one.success[:, :, -1] for name, one in found.items()}
+    some: dict[str, Any] = {name: one.success.any(2) for name, one in found.items()}
+    (real, *rivals), rates = found, {name: table.mean(1) for name, table in last.items()}
+    stats = {name: agreement(last[name], last[real]) for name in rivals}
+    stats |= {f"{name}, any step": agreement(some[name], some[real]) for name in rivals}
+    perfect = ceiling(rates[real], about["starts"])
+    right = round(float(np.mean(found[real].judged[:, :, -1] == last[real])), 4)
+    alike = {name: round(float(np.mean(last[name] == last[real])), 4) for name in rivals}
+    told = {**about, "success": {name: table.astype(int).tolist() for name, table in last.items()}, "alike": alike}
+    told |= {"agreement": stats, "perfect": perfect, "judge right on the real last frames": right}
+    write_whole(folder / "report.json", json.dumps(told))
+    success = [["policy", *found, "episodes for ± 5"]]
+    for p, name in enumerate(about["policies"]):
+        spread = max(rates[real][p] * (1 - rates[real][p]), 0.05 * 0.95)  # a rate of 0 in few is not known to be 0
+        success.append([name, *(_percent(table[p]) for table in last.values()), f"{1.96**2 * spread / 0.05**2:.0f}"])
+    agree = [["", *perfect], ["a perfect model (19 of 20 times)", *(f"{_n(a)} ({_n(b)})" for a, b in perfect.values())]]
+    agree += [[name, *(" ".join(map(_n, one)) for one in by_stat.values())] for name, by_stat in stats.items()]
+    head = f"{about['task']}: success at the last of {about['steps']} steps, {about['starts']} starts, % [95 %, Wilson]"
+    text = f"""{head}\n\n{_table(success)}\n
+agreement over policies [95 % over starts] [over starts and policies]\n\n{_table(agree)}\n
+episodes that end as the real ones do: {alike}\n
+judge: {about["judge"]}; right on the real last frames: {right}"""
+    pictures = _pictures(folder, found, rates)
+    write_whole(folder / "report.md", "\n\n".join([pictures[0], text, *pictures[1:]]) + "\n")
+    return text
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    ruled = [rows[0], ["---", *["---:"] * (len(rows[0]) - 1)], *rows[1:]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in ruled)
+
+
+def _percent(outcomes: np.ndarray) -> str:
+    rate = wilson(int(outcomes.sum()), len(outcomes))
+    return f"{100 * rate.mean:.0f} [{100 * (rate.low or 0):.0f}, {100 * (rate.high or 0):.0f}]"
+
+
+def _n(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_n, value))}]"
+    return "?" if value is None else f"{value:.2f}"
+
+
+def _pictures(folder: Path, found: Mapping[str, Rollouts], rates: Mapping[str, np.ndarray]) -> list[str]:
+    """The scatter, and of all but the first a GIF: a row a policy, and of each start the real film beside the other."""
+    from PIL import Image
+
+    figure = Figure(figsize=(4.2, 4), layout="constrained")
+    axes, (real, *rivals), told = figure.subplots(), found, ["![imagined against real](scatter.png)"]
+    axes.plot([0, 1], [0, 1], color="0.7", lw=1)
+    for number, name in enumerate(rivals):
+        axes.plot(rates[real], rates[name], "o", label=name, alpha=0.7)
+        pairs = np.concatenate([found[real].films, found[name].films], axis=4)
+        P, K, T, H, W, _ = pairs.shape
+        table = pairs.transpose(2, 0, 3, 1, 4, 5).reshape(T, P * H, K * W, 3).repeat(3, 1).repeat(3, 2)
+        first, *rest = [Image.fromarray(frame) for frame in table]
+        first.save(folder / f"film-{number}.gif", save_all=True, append_images=rest, duration=200, loop=0)
+        told.append(f"![real beside {name}](film-{number}.gif)")
+    axes.set(xlabel="real success", ylabel="success", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
+    axes.legend(frameon=False)
+    figure.savefig(folder / "scatter.png", dpi=150)
+    return told

@@ -1,0 +1,104 @@
+"""Policies, and their episodes, stepped together: P policies, N starts, T steps, K filmed starts, A action width."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rlvr_world.errors import InputError
+from rlvr_world.policies.learned import STEPS, Frames, learn
+from rlvr_world.recipes import named_in
+from rlvr_world.recipes.tasks import Labelled, Trial
+from rlvr_world.system.progress import track
+from rlvr_world.types import World
+
+AT_ONCE, FILMED = 8, 4  # real episodes that run together; starts, the first ones, that are filmed
+
+
+class Seen(NamedTuple):
+    """What N episodes show: pixels uint8 [N, H, W, 3], and proprioception float32 [N, P] where the world has any.
+    Seeds of episodes and the step, from 0, name draws, whatever is asked together."""
+
+    pixels: np.ndarray
+    agent_pos: np.ndarray | None
+    instruction: str
+    seeds: Sequence[int]
+    step: int
+
+
+Policy = Callable[[Seen], np.ndarray]  # -> actions float32 [N, A]
+
+
+class Rollouts(NamedTuple):
+    """Success and what the judge says of it, bool [P, N, T], after each step (it ends no episode); actions float32
+    [P, N, T, A]; films uint8 [P, K, T + 1, H, W, 3]."""
+
+    success: np.ndarray
+    judged: np.ndarray
+    actions: np.ndarray
+    films: np.ndarray
+
+
+def read_policy(spec: str, space: Any, labelled: Callable[[], Labelled], folder: Path) -> Policy:
+    """``random``; ``clone:DEMOS[:STEPS]``, cloned from the pixels of so many demonstrations; ``noisy:SIGMA:POLICY``,
+    another with normal noise on its actions; ``FILE.py:FUNCTION``, one's own. ``space``: of actions, a ``Box``.
+    ``folder``: where what is learned is kept. Raises InputError for anything else."""
+    if spec == "random":
+        return lambda seen: _drawn(seen, lambda rng: rng.uniform(space.low, space.high))
+    if noisy := re.fullmatch(r"noisy:(\d*\.?\d+):(.+)", spec):
+        policy, noise = read_policy(noisy[2], space, labelled, folder), (0, float(noisy[1]), space.shape)
+        return lambda seen: np.clip(policy(seen) + _drawn(seen, lambda rng: rng.normal(*noise)), space.low, space.high)
+    if cloned := re.fullmatch(r"clone:(\d+)(:[1-9]\d*)?", spec):
+        told, steps = labelled(), int((cloned[2] or f":{STEPS}")[1:])
+        if (mine := (told.demo >= 0) & (told.demo < int(cloned[1]))).any():
+            file = folder / f"{spec.replace(':', '-')}.safetensors"
+            read = learn(told.frames[mine], told.expert[mine], steps, file)
+            return lambda seen: np.clip(read(seen.pixels), space.low, space.high)
+    if ".py:" in spec and callable(own := named_in(spec)):
+        return own
+    kinds = "random, clone:DEMOS[:STEPS] with a demonstration at least, noisy:SIGMA:POLICY or FILE.py:FUNCTION"
+    raise InputError(f"policy {spec!r}: expected {kinds}")
+
+
+def _drawn(seen: Seen, draw: Callable[[np.random.Generator], np.ndarray]) -> np.ndarray:
+    return np.array([draw(np.random.default_rng((seed, seen.step))) for seed in seen.seeds], np.float32)
+
+
+def roll(world: World, trial: Trial, policies: Collection[Policy], says: Frames, starts: Mapping[int, Any]) -> Rollouts:
+    """Every policy from every start (number -> state of ``world``), in one batch; episodes of one start have the same
+    draws. Success is what the world tells, where it does, else what the judge ``says`` of the frame."""
+    seeds, states = [*starts] * len(policies), [*starts.values()] * len(policies)
+    filmed = [number for number, seed in enumerate(seeds) if seed < FILMED]
+    films, steps = [np.stack([world.render(state) for state in states])[filmed]], []
+    for step in range(trial.steps):
+        shown, done = [world.observe(state) for state in states], []
+        felt = np.stack([one["agent_pos"] for one in shown]) if isinstance(shown[0], Mapping) else None
+        pixels = np.stack([one if felt is None else one["pixels"] for one in shown])
+        for policy, i in zip(policies, range(0, len(states), len(starts)), strict=True):
+            own = slice(i, i + len(starts))
+            seen = Seen(pixels[own], None if felt is None else felt[own], trial.instruction, [*starts], step)
+            done.extend(np.float32(policy(seen)))
+        asked = [(state, world.read_action(action)) for state, action in zip(states, done, strict=True)]
+        outcomes = world.advance(asked, [(seed, step, 0, 0) for seed in seeds])
+        states = [outcome.state for outcome in outcomes]
+        frames = np.stack([world.render(state) for state in states])
+        judged = np.asarray(says(frames), bool)
+        told = [outcome.info.get("is_success", said) for outcome, said in zip(outcomes, judged, strict=True)]
+        steps.append((np.array(told, bool), judged, done))
+        films.append(frames[filmed])
+    by_episode = [np.stack(values, 1) for values in (*zip(*steps, strict=True), films)]
+    return Rollouts(*(a.reshape(len(policies), -1, *a.shape[1:]) for a in by_episode))
+
+
+def roll_real(trial: Trial, policies: Collection[Policy], says: Frames, pasts: Sequence[Any]) -> Rollouts:
+    """The same in the real world, policy by policy and some starts at a time; ``pasts`` are its states."""
+    parts = []
+    for first in track(range(0, len(pasts), AT_ONCE), f"really, {trial.instruction}", f"times {AT_ONCE} starts"):
+        some = {i: pasts[i] for i in range(first, min(first + AT_ONCE, len(pasts)))}
+        each = [roll(trial.real, trial, [policy], says, some) for policy in policies]
+        parts.append([np.concatenate(arrays) for arrays in zip(*each, strict=True)])
+    return Rollouts(*(np.concatenate(arrays, 1) for arrays in zip(*parts, strict=True)))

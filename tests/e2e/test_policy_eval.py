@@ -1,0 +1,35 @@
+"""The drawer from nothing to a table of policies, at the smallest size, by the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rlvr_world.cli import main
+
+TINY = """data.env.episodes=24 data.env.length=8 data.env.size=16 data.height=16 data.width=16 data.lpips=none
+data.reward.lpips=0 data.tokenizer.widths=16,16 data.tokenizer.groups=8 data.tokenizer.latent=8 data.tokenizer.steps=8
+data.tokenizer.batch=4 data.tokenizer.patch_width=16 data.tokenizer.save_every=8 data.tokenizer.eval_every=0
+data.split.kind=every_nth data.split.every=5 sft.steps=4 sft.batch=4 sft.eval_every=0 model.layers=1 model.hidden=32
+model.heads=2 model.device=cpu rl.steps=0 control.enabled=false eval.rows=2 eval.runs=1"""
+
+
+@pytest.mark.slow
+def test_the_drawer_from_nothing_to_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("metaworld", reason="metaworld is not installed (extra: metaworld)")
+    (tmp_path / "own.py").write_text("def green(frames):\n    return frames[..., 1].mean((1, 2)) > 110\n")
+    run = tmp_path / "run"
+    assert main(["train", "drawer", "--out", str(run), f"data.cache={tmp_path}/cache", *TINY.split()]) == 0
+    asked = ["policy-eval", str(run), "--starts", "3", "--judge", f"{tmp_path}/own.py:green", "--controls"]
+    asked += ["--policy", "two=clone:2:20", "--policy", "wild=noisy:0.5:random"]
+    assert main(asked) == 0
+    said = capsys.readouterr().out
+    for task in ("open", "close"):
+        told = json.loads((run / "policies" / task / "report.json").read_text())
+        assert [*told["success"]] == ["real", "real, round trips", "sft", "sft, real actions"]
+        assert all(len(outcomes) == 2 for outcomes in told["success"].values())
+        assert f"{task} the drawer: success at the last of 7 steps, 3 starts" in said
+    assert main([*asked, "--only", "gone"]) == 2
+    assert "expected a recipe with trials(), some of open, close, sft" in capsys.readouterr().err
