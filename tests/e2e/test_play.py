@@ -100,8 +100,10 @@ def test_a_game_is_played_beside_the_real_one(chromium: Any, width: int, tmp_pat
     assert "action error" in page.inner_text("#told-real")
     page.select_option("#model", "two")
     page.wait_for_function("document.querySelector('#told-imagined').textContent.includes('two')")
+    page.evaluate("sides.real.totals = [0, 1, 2]")
     page.locator("#steps button").first.click()
     page.wait_for_function("document.querySelectorAll('#steps button').length === 1")
+    assert page.evaluate("sides.real.totals") == [0], "what was won after a step is not kept by who goes back to it"
     page.locator("#commands button", has_text="go ").first.click()
     served.wait(1)
     [row] = read_rows(served.saved(tmp_path))
