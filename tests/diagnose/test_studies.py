@@ -94,3 +94,9 @@ def test_planning_is_swept_and_held_against_exactness(
     monkeypatch.setattr(planning, "_try", lambda *_: pytest.fail("what stands is not made again"))
     planning.study_planning(run, 2)
     assert not (run / "planning").exists(), "the run's own results stay as they are"
+
+
+@pytest.mark.parametrize("flag", ["samples", "depth", "rows", "steps"])
+def test_how_much_is_no_less_than_it_can_be(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["study", "best-of", str(tmp_path), f"--{flag}", "-1"]) == 2
+    assert f"--{flag}: expected at least" in capsys.readouterr().err
