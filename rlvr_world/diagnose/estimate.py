@@ -45,7 +45,7 @@ def estimate(config: Config, gpus: int, memory: float, teraflops: float, share: 
         took = f"{clock(stage.steps * flop / (gpus * teraflops * 1e12 * share))} at {share:.0%}"
         told += [
             f"{name}: {weights:,} parameters, {trained:,} trained; {said}",
-            f"{name}: {tokens:,} tokens and {flop:.2e} FLOP a step, {stage.steps} steps: {took}",
+            f"{name}: {tokens:,} tokens and {flop:.2e} FLOP a step, {stage.steps} steps of the longest rows: {took}",
         ]
     return all_fit, "\n".join([*lines, "", *told])
 
