@@ -142,6 +142,11 @@ class RolloutConfig:
         5.0, "no loss on tokens whose probability is off the server's by more than this factor; 0: on all"
     )
 
+    def __post_init__(self) -> None:
+        at_least(self, "rollout.", timeout=1)
+        if self.band and not self.band > 1:
+            raise InputError(f"rollout.band: expected a factor above 1, or 0 for none, got {self.band}")
+
 
 @dataclass(frozen=True)
 class ControlConfig:

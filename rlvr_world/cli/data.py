@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from rlvr_world.cli.parser import Verbs, add_recipe, add_settings, config_of
+from rlvr_world.config import at_least
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import override
 from rlvr_world.recipes.embedded import ENVS, collect, convert_rlds, env_settings
@@ -82,6 +83,7 @@ def _inspect(args: argparse.Namespace) -> None:
 
 
 def _convert(args: argparse.Namespace) -> None:
+    at_least(args, "--", max_episodes=0, workers=0)
     new, absent = convert_rlds(args.source, args.dataset, args.folder, args.max_episodes, args.camera, args.workers)
     print(f"{args.folder}: {new} new episodes" + (f"; {absent} lie in files that are not there" if absent else ""))
 

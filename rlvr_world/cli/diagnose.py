@@ -105,7 +105,7 @@ def _replay(args: argparse.Namespace) -> int:
 def _study(args: argparse.Namespace) -> None:
     from rlvr_world.diagnose import planning, rollouts, studies
 
-    at_least(args, "--", samples=1, depth=1, rows=0, steps=0)
+    at_least(args, "--", samples=1, depth=1, rows=args.question in ("planning", "rollouts"), steps=0)
     asked: dict[str, Callable[[], Any]] = {
         "metrics": lambda: studies.study_metrics(args.run, args.steps),
         "rollouts": lambda: rollouts.study_rollouts(args.run, args.depth, args.rows),

@@ -72,6 +72,8 @@ def study_group_size(run: Path, sizes: Sequence[int], steps: int) -> str:
     """RL from the likelihood start of ``run`` with groups of each size, as many prompts a step: rewards of test rows.
     Each is a run of its own under ``RUN/studies/group-size``, resumed when cut short. Paper, figure 4b."""
     config, stem = runner.stored_config(run), run / "studies" / "group-size"
+    if config.rl.advantage == "max@k":
+        sizes = [size for size in sizes if size > config.rl.best_of]
     grouped = [override(config, [f"rl.group={size}"]) for size in sizes]
     pairs = [_rl_alone(one, f"group {one.rl.group}", run, steps, stem / str(one.rl.group)) for one in grouped]
     values = [[result["rows"]["parts"]["value"] for result in of] for of in zip(*pairs, strict=True)]

@@ -276,6 +276,8 @@ def _file(path: Path) -> Any:
     """The module of a file, run once a process."""
     if not path.is_file():
         raise InputError(f"{path}: there is no such file; check the path")
+    if path.suffix != ".py":
+        raise InputError(f"{path}: expected a Python file, NAME.py")
     name = f"rlvr_world_recipe_{path.resolve().as_posix().replace('/', '_')}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)

@@ -35,10 +35,13 @@ def recorded_video(data: VideoConfig, seed: int) -> tuple[list[Walk], Look]:
     some = rng.choice(chosen, min(PROBED, len(chosen)), replace=False).tolist()
     clips = [Clip(episodes, e, tuple(rng.integers(episodes.lengths[e], size=EACH).tolist())) for e in some]
     known, kept = _known(clips), len(clips) * EACH * 4 // 5
-    frames, numbers = torch.cat([read_frames(clip, size, data.fit) for clip in clips]), torch.tensor([*known.values()])
-    probe = fit_probe(frames[:kept], numbers.T[:kept], seed)
-    tried = zip(known, probe(frames[kept:]).T.numpy(), numbers[:, kept:].numpy(), strict=True)
-    told = [f"{name} ({correlation(*pair).mean:.2f})" for name, *pair in tried]
+    told, probe = list[str](), lambda frames: frames.new_zeros(len(frames), 0)
+    if known:
+        frames = torch.cat([read_frames(clip, size, data.fit) for clip in clips])
+        numbers = torch.tensor([*known.values()])
+        probe = fit_probe(frames[:kept], numbers.T[:kept], seed)
+        tried = zip(known, probe(frames[kept:]).T.numpy(), numbers[:, kept:].numpy(), strict=True)
+        told = [f"{name} ({correlation(*pair).mean:.2f})" for name, *pair in tried]
 
     def look(imagined: Sequence[Any], true: Sequence[Any]) -> tuple[Mapping[str, np.ndarray], Mapping[str, np.ndarray]]:
         film, truth = _stacked(imagined), _stacked(true)
@@ -59,7 +62,7 @@ def recorded_video(data: VideoConfig, seed: int) -> tuple[list[Walk], Look]:
 
 
 def _known(clips: Sequence[Clip]) -> dict[str, list[float]]:
-    """What is known of the frames of some clips, by name; of many bodies their mean. Angles jump: hard to tell."""
+    """What is known of the frames of all these clips, by name; of many bodies their mean. Angles jump: hard to tell."""
     columns: dict[str, list[float]] = {}
     for clip in clips:
         episodes, felt = clip.episodes, clip.episodes.proprio(clip.episode)
@@ -68,7 +71,7 @@ def _known(clips: Sequence[Clip]) -> dict[str, list[float]]:
             rows = values[list(clip.steps)].astype(np.float32)
             for k, column in enumerate((rows.mean(1) if rows.ndim > 2 else rows.reshape(len(rows), -1)).T.tolist()):
                 columns.setdefault(f"{name} {k}", []).extend(column)
-    return columns
+    return {name: column for name, column in columns.items() if len(column) == len(clips) * EACH}
 
 
 def _stacked(seen: Sequence[Any]) -> Tensor:

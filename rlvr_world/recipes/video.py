@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.domains.video.config import EpisodeSplitRule, RewardConfig, VideoConfig
 from rlvr_world.domains.video.envs.specs import DrawerSpec, GranularSpec, PushTSpec, RopeSpec
+from rlvr_world.errors import InputError
 from rlvr_world.recipes.tasks import Labelled, Trial
 from rlvr_world.recipes.video_recipe import VideoRecipe
 from rlvr_world.types import Domain
@@ -161,7 +162,10 @@ class DrawerRecipe(VideoRecipe):
 
         def labelled(which: int, part: str) -> Labelled:
             episodes, chosen = parts(config.data)[part]
-            return Labelled(*read_labelled([episodes.files[n] for n in chosen if n % len(tasks) == which]))
+            files = [episodes.files[n] for n in chosen if n % len(tasks) == which]
+            if not files:
+                raise InputError(f"data: no {part} episode is of the task {tasks[which]}; raise data.env.episodes")
+            return Labelled(*read_labelled(files))
 
         def trial(n: int) -> Trial:
             said = f"{tasks[n]} the drawer"

@@ -41,6 +41,11 @@ def export(engine: Literal["trl", "verl"], source: str, settings: list[str], out
     start = start_of_rl(run) or config.model.source
     if start == "scratch":
         raise InputError(f"export {source}: expected a model for RL to start from, found none; name a run with one")
+    known = ("group", "none", "batch") if engine == "trl" else ("group", "none")
+    if config.rl.advantage not in known:
+        raise InputError(f"rl.advantage={config.rl.advantage}: {engine} knows {', '.join(known)}; set one of them")
+    if out.exists():
+        raise InputError(f"{out}: is there already; choose another folder")
     model, tokenizer = load_model(start)
     out.mkdir(parents=True)
     save_model(model, tokenizer or _numbers(model.config.vocab_size), out / "model", world_of(start))

@@ -87,8 +87,13 @@ class Servers:
             "return_token_ids": True, "skip_special_tokens": False,
             **({"allowed_token_ids": list(segment.allowed)} if segment.allowed else {}),
         }  # fmt: skip
-        choices = sorted(self._post(client, "/v1/completions", asked)["choices"], key=lambda choice: choice["index"])
-        answers = [(choice["token_ids"], choice["logprobs"]["token_logprobs"]) for choice in choices]
+        said = self._post(client, "/v1/completions", asked)
+        try:
+            choices = sorted(said["choices"], key=lambda choice: choice["index"])
+            answers = [([*choice["token_ids"]], [*choice["logprobs"]["token_logprobs"]]) for choice in choices]
+        except (LookupError, TypeError) as error:
+            wanted = "choices with token_ids and logprobs, as vLLM gives them"
+            raise Halted(f"{client.base_url}: expected {wanted}, got {said!r:.80}; update the server") from error
         for ids, logps in answers:
             if not 0 < len(ids) == len(logps):
                 raise Halted(f"{client.base_url}: expected a log-prob a token, got {len(logps)} for {len(ids)}")

@@ -171,7 +171,12 @@ def read_answer(text: str, state: Any) -> Any:
     sound = isinstance(changed, dict) and isinstance(gone, list) and answers.finite(changed)
     if not sound or not all(isinstance(path, str) for path in [*changed, *gone]):
         return Malformed("expected 'set' to be finite values by path, and 'removed' a list of paths")
-    return applied(state, changed, gone)
+    try:  # a Python literal may hold what is no JSON: bytes, sets, keys that are numbers, half a character
+        plain = json.loads(json.dumps(changed, allow_nan=False))
+        check_texts([plain, gone], "answer", "set")
+    except (TypeError, ValueError, InputError):
+        return Malformed("what is set is no JSON")
+    return applied(state, plain, gone) if same(plain, changed) else Malformed("what is set is no JSON")
 
 
 def score_state(said: Any, row: Transition, reward: str) -> Score:

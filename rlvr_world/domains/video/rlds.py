@@ -44,7 +44,10 @@ def convert(
     """
     if source.startswith("gs://"):
         import gcsfs  # noqa: F401  (missing, it names the extra)
-    fs, root = fsspec.core.url_to_fs(os.path.expanduser(source))
+    try:
+        fs, root = fsspec.core.url_to_fs(os.path.expanduser(source))
+    except ValueError as error:
+        raise InputError(f"{source}: expected a folder or a gs:// bucket, got: {error}") from error
     versions = fs.glob(f"{root}/{dataset}/*/dataset_info.json")
     if not versions:
         raise InputError(f"{source}/{dataset}: expected <version>/dataset_info.json, found none; check folder and name")
@@ -53,7 +56,7 @@ def convert(
     target = out / (f"{dataset}-{camera.replace('/', '-')}" if camera else dataset)
     target.mkdir(parents=True, exist_ok=True)
     there = {name.rsplit("/", 1)[-1] for name in fs.ls(folder, detail=False)}
-    wanted = _wanted(json.loads(fs.cat_file(newest)), newest, target, max_episodes)
+    wanted = _wanted(fs.cat_file(newest), newest, target, max_episodes)
     jobs = [(fs.unstrip_protocol(f"{folder}/{name}"), wanted[name], camera) for name in sorted(wanted.keys() & there)]
     missing = sum(len(wanted[name]) for name in wanted.keys() - there)
     spawn = multiprocessing.get_context("spawn")
@@ -62,9 +65,10 @@ def convert(
         return sum(next(counts) for _ in track(jobs, f"converting {dataset}", "files")), missing
 
 
-def _wanted(info: Any, where: str, target: Path, most: int) -> dict[str, dict[int, Path]]:
+def _wanted(written: bytes, where: str, target: Path, most: int) -> dict[str, dict[int, Path]]:
     """By name of a record file, and by place in it, the episodes that are not yet written."""
     try:
+        info = json.loads(written)
         name, splits = info["name"], {one["name"]: [int(n) for n in one["shardLengths"]] for one in info["splits"]}
     except (KeyError, TypeError, ValueError):
         raise InputError(f"{where}: expected name, splits and their shardLengths; download it again") from None

@@ -36,9 +36,9 @@ def choose_action(page: Page, goal: str, acted: Collection[str], rng: random.Ran
         return f"press [{rng.choice(_KEYS[focused[0].role])}]"
     used = {action.split()[1] for action in acted if " " in action}
     nodes = [node for node in page.nodes if node.role in _WEIGHTS and "disabled: True" not in node.text]
-    if not nodes:
-        return "scroll [down]"
     weights = [_weight(node, goal, used, ends) for node in nodes]
+    if not any(weights):
+        return "scroll [down]"
     node = rng.choices(nodes, weights)[0]
     if node.role in _TYPED and rng.random() < 0.85:
         text = str(rng.randrange(20)) if node.role == "spinbutton" else _words(goal, page, rng)

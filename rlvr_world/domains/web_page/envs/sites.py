@@ -131,8 +131,13 @@ def infinity(path: Path) -> Iterator[Site]:
                 f"got a folder without {name}; give the app's own folder"
             )
     files = [file for kind in ("real", "function") if (file := path / f"{kind}-tasks.json").is_file()]
-    known = {task["id"]: task for file in files for task in json.loads(file.read_text())}
-    tasks = {name: Task("", task["instruction"]) for name, task in known.items()}
+    try:
+        known = {task["id"]: task for file in files for task in json.loads(file.read_text())}
+        tasks = {name: Task("", task["instruction"]) for name, task in known.items()}
+        programs = {name: path / task["verify"] for name, task in known.items()}
+    except (ValueError, LookupError, TypeError) as error:
+        wanted = "lists of tasks with id, instruction and verify"
+        raise InputError(f"path={path}: expected {wanted}, got {error!r:.80}; check its *-tasks.json") from error
     command = [sys.executable, "-c", _SERVE]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, cwd=path, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True) as server:
@@ -142,7 +147,7 @@ def infinity(path: Path) -> Iterator[Site]:
             if not port:
                 raise InputError(f"{path / 'server.py'}: does not start; expected a class AppHandler, as the apps have")
             url = f"http://127.0.0.1:{port}/"
-            verify = partial(_verified, {name: path / task["verify"] for name, task in known.items()}, url)
+            verify = partial(_verified, programs, url)
             yield Site(url, tasks, reset=lambda: _post(url + "api/reset"), verify=verify)
         finally:
             server.kill()
@@ -150,9 +155,8 @@ def infinity(path: Path) -> Iterator[Site]:
 
 def _verified(programs: Mapping[str, Path], url: str, task: str) -> bool:
     """What the checkout's own program for a task says of the app's state, which it reads at ``/api/state``."""
-    verify = runpy.run_path(str(programs[task]))["verify"]
     try:
-        return bool(verify(url.rstrip("/"))[0])
+        return bool(runpy.run_path(str(programs[task]))["verify"](url.rstrip("/"))[0])
     except Exception as error:
         raise PageFailure(f"the verifier of {task} failed: {type(error).__name__}: {error}") from error
 
