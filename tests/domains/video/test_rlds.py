@@ -177,3 +177,26 @@ def test_wrong_folders_are_named(tmp_path: Path) -> None:
     (folder / "dataset_info.json").write_text(json.dumps({"name": RT1}))
     with pytest.raises(InputError, match="expected name, splits and their shardLengths"):
         convert(str(tmp_path), RT1, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["nope://x", "set", "out"], "expected a folder or a gs:// bucket"),
+        (["here", "set", "out", "--workers", "-1"], "--workers: expected at least 0"),
+        (["here", "set", "out", "--max-episodes", "-1"], "--max_episodes: expected at least 0"),
+    ],
+)
+def test_what_cannot_be_converted_is_one_sentence(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["convert", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_cut_off_description_is_one_sentence(tmp_path: Path) -> None:
+    folder = tmp_path / "set" / "1.0.0"
+    folder.mkdir(parents=True)
+    (folder / "dataset_info.json").write_text('{"name": ')
+    with pytest.raises(InputError, match="expected name, splits and their shardLengths"):
+        convert(str(tmp_path), "set", tmp_path / "out", 0)

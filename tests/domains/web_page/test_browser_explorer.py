@@ -51,3 +51,11 @@ def test_what_was_used_is_used_less():
     again = [choose_action(LOGIN, "", ["click [6]"], random.Random(seed), 0.1) for seed in range(300)]
     first = [choose_action(LOGIN, "", [], random.Random(seed), 0.1) for seed in range(300)]
     assert again.count("click [6]") < first.count("click [6]") / 2
+
+
+def test_a_page_of_nothing_but_submit_is_scrolled_where_nothing_may_end():
+    page = parse_page("[1] RootWebArea 'Form'\n\t[2] button 'Submit'")
+    assert {choose_action(page, "", (), random.Random(seed), 0.0).split()[0] for seed in range(50)} <= {
+        "scroll",
+        "press",
+    }
