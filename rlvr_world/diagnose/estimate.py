@@ -6,10 +6,8 @@ FLOP: two a weight and token forward, twice that backward (once where it is froz
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
-import torch
 from torch import nn
 
 from rlvr_world import recipes
@@ -19,6 +17,7 @@ from rlvr_world.models.loading import hollow_model
 from rlvr_world.runs.jobs import after_sft
 from rlvr_world.system.memory import device_memory
 from rlvr_world.system.progress import clock
+from rlvr_world.training.sft import peak_flops
 
 ACTIVATIONS, CACHE = "activations", "keys and values of rollouts"
 
@@ -53,13 +52,7 @@ def estimate(config: Config, gpus: int, memory: float, teraflops: float, share: 
 def estimate_here(config: Config) -> str:
     """The estimate for this machine, by what a product of matrices reaches on it."""
     device = check_device(config.model.device)
-    one = torch.eye(1024, device=device, dtype=compute_dtype(config.model.precision, device))
-    (one @ one).sum().item()  # the first waits for libraries
-    began = time.perf_counter()
-    for _ in range(4):
-        one = one @ one
-    one.sum().item()
-    teraflops = 4 * 2 * 1024**3 / (time.perf_counter() - began) / 1e12
+    teraflops = peak_flops(device, compute_dtype(config.model.precision, device)) / 1e12
     recipe = recipes.find(config.recipe)
     (_, prompt, answer), first = recipe.lengths(config), recipe.first_stage(config)
     said = f"tokens: at most {prompt} a prompt, {answer} an answer; this machine: {teraflops:.3g} TFLOP/s"

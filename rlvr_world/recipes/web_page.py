@@ -213,7 +213,12 @@ class WebPageRecipe(RowsRecipe):
 
         def first(key: Callable[[int], Any]) -> Callable[[Any], Any]:
             """The proposal that a key of where the goal names it puts first."""
-            return lambda state: min(actions(state), key=lambda one: key(aim(page(state), one)), default=None)
+
+            def chosen(state: Any) -> Any:
+                seen = page(state)
+                return min(actions(state), key=lambda one: key(aim(seen, one)), default=None)
+
+            return chosen
 
         rules = {
             "most frequent": first(lambda place: 0),
