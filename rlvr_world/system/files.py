@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from rlvr_world.errors import InputError
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write ``content`` under another name beside ``path``, then give it its name: nobody ever reads half of it."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # others may write the same file
+    for left in path.parent.glob(f".{escape(path.name)}.*.partial"):
+        if not _runs(int(left.suffixes[-2][1:])):  # killed while it wrote
+            left.unlink(missing_ok=True)
     try:
         partial.write_bytes(content.encode() if isinstance(content, str) else content)
         flush(partial)
@@ -21,6 +25,16 @@ def write_whole(path: Path, content: str | bytes) -> None:
     finally:
         partial.unlink(missing_ok=True)
     flush(path.parent)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # someone else's
+        pass
+    return True
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,3 +32,13 @@ def test_processes_that_write_one_file_do_not_meet(tmp_path: Path) -> None:
 def _write(file: Path, letter: str) -> None:
     for _ in range(50):
         write_whole(file, letter * 100_000)
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    child = subprocess.Popen(["true"])
+    child.wait()
+    for writer in (child.pid, 1):  # one is gone, one runs and may still write
+        (tmp_path / f".file.{writer}.partial").write_text("half")
+    (tmp_path / f".other.{child.pid}.partial").write_text("half")
+    write_whole(tmp_path / "file", "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"file", ".file.1.partial", f".other.{child.pid}.partial"}
