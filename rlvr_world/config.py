@@ -28,10 +28,10 @@ def at_least(settings: Any, group: str = "", **least: float) -> None:
 class ModelConfig:
     source: str = what("scratch", "'scratch', 'smollm2', a local folder, or a Hugging Face hub id", "path")
     vocabulary: int = what(4096, "from scratch: size of the tokenizer trained on the rows", "tokens")
-    pieces: Literal["fields", "strings", "pages"] = what(
+    pieces: Literal["fields", "strings", "names", "pages"] = what(
         "strings",
-        "from scratch: longest text that one token can hold: a 'key: value,' field, a string of its own, or a word "
-        "or the properties of a web page's node",
+        "from scratch: longest text that one token can hold: a 'key: value,' field, a string of its own, a field "
+        "without the names such as 'glove (ID: 2)' in it, or a word or the properties of a web page's node",
     )
     hidden: int = what(256, "from scratch: hidden size", "features")
     layers: int = what(6, "from scratch: transformer layers", "layers")

@@ -10,7 +10,7 @@ from typing import Any
 from rlvr_world.planning.search import Chooser, Foresight, Remembered
 from rlvr_world.recipes.tasks import Task
 from rlvr_world.sessions.session import Session
-from rlvr_world.system.progress import track
+from rlvr_world.system.progress import progress, track
 
 WALKS, LONGEST = 60, 8
 """Seeded walks in a world for its starts, and the actions of the longest."""
@@ -54,7 +54,13 @@ def starts(task: Task, count: int, distances: Sequence[int]) -> list[Start]:
         begun = (task.real.start(seed, task.starts[world])[0] for world, seed in track(pages, "starts", "starts"))
         return [Start(world, (), 0, state, seed) for (world, seed), state in zip(pages, begun, strict=True)]
     real = Remembered(task.real)
-    found = [_starts_in(task, real, world, share, distances) for world in track(list(task.starts), "starts", "worlds")]
+    found: list[list[Start]] = []
+    with progress("starts", count, "starts") as update:
+        for world in task.starts:
+            if (so_far := sum(map(len, found))) >= count:
+                break
+            found.append(_starts_in(task, real, world, share, distances))
+            update(so_far + len(found[-1]))
     turns = [start for turn in range(share) for world in found for start in world[turn : turn + 1]]
     return turns[:count]
 

@@ -50,20 +50,20 @@ def demo() -> Config:
     return Config(
         recipe="demo",
         summary="a 0.2M-parameter model from scratch learns generated text adventures, then RL (2 cores, minutes)",
-        data=_small(512, 128, "binary", env=TextWorldSpec(36, 300), split=WorldSplitRule(valid=0.1)),
-        model=ModelConfig(vocabulary=1024, pieces="fields", hidden=64, layers=2, heads=4),
+        data=_small(512, 128, "binary", env=TextWorldSpec(800, 30), split=WorldSplitRule(valid=0.02, worlds=0.04)),
+        model=ModelConfig(vocabulary=1200, pieces="names", hidden=64, layers=2, heads=4),
         sft=SFTConfig(
-            steps=1600, forward_tokens=8192, optimizer=rows.from_scratch(6e-3), save_every=200, eval_every=200
+            steps=2800, forward_tokens=8192, optimizer=rows.from_scratch(6e-3), save_every=400, eval_every=400
         ),
         rl=RLConfig(
-            steps=40,
+            steps=80,
             prompts=64,
             forward_tokens=8192,
-            optimizer=OptimizerConfig(1e-3, "cosine", warmup=0.05, beta2=0.99),
+            optimizer=OptimizerConfig(2e-4, "cosine", warmup=0.1, beta2=0.99),
             kl=0.0,
-            eval_every=10,
+            eval_every=20,
         ),
-        control=ControlConfig(learning_rate=2e-3),
+        control=ControlConfig(learning_rate=3e-4),
         plan=PlanConfig(starts=36),
     )
 

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get i
 
 from rlvr_world.domains.text_game.envs.played import RealGames  # noqa: E402
 from rlvr_world.domains.text_game.rows import read_rows  # noqa: E402
+from rlvr_world.overrides import override  # noqa: E402
 from rlvr_world.sessions.server import Server  # noqa: E402
 from rlvr_world.sessions.terminal import play  # noqa: E402
 from rlvr_world.types import Outcome  # noqa: E402
@@ -39,7 +40,7 @@ def chromium() -> Iterator[Any]:
 def games() -> Any:
     pytest.importorskip("textworld", reason="its games come from TextWorld: pip install 'rlvr-world[textgame]'")
     recipe = recipes.find("demo")
-    return recipe.real(recipe.config())
+    return recipe.real(override(recipe.config(), ["data.split.worlds=0"]))  # those that are trained on
 
 
 class Served:

@@ -11,6 +11,14 @@ ROWS = [
     for i in range(40)
 ]
 TOKENIZER = train_text_tokenizer(ROWS, vocab_size=600)
+NAMES = train_text_tokenizer(
+    [
+        f'{{"name": "loaf of bread (ID: {i})", "contains": ["key (ID: {i})"]}}\nAction: put key (ID: {i})'
+        for i in range(9)
+    ],
+    vocab_size=600,
+    pieces="names",
+)
 FIELDS = train_text_tokenizer(ROWS, vocab_size=600, pieces="fields")
 
 
@@ -19,7 +27,7 @@ FIELDS = train_text_tokenizer(ROWS, vocab_size=600, pieces="fields")
 def test_any_text_comes_back_exactly(text: str) -> None:
     marked = {END, PAD, ANSWER}
     if not any(mark in text for mark in marked):
-        for tokenizer in (TOKENIZER, FIELDS):
+        for tokenizer in (TOKENIZER, FIELDS, NAMES):
             assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
@@ -41,6 +49,15 @@ def test_strings_apart_are_the_same_tokens_wherever_they_stand() -> None:
     [name] = TOKENIZER.encode('"stove"')
     for text in ('{"name": "stove", "uuid": 3}', '["stove", "stove"]', '{"in": ["stove"], "to": "stove"}'):
         assert TOKENIZER.encode(text).count(name) == text.count("stove")
+
+
+def test_names_are_the_same_tokens_in_states_and_in_actions() -> None:
+    def cut(text: str) -> list[str]:
+        return [NAMES.decode([token]) for token in NAMES.encode(text)]
+
+    assert cut('{"name": "loaf of bread (ID: 7)", ') == ['{"name": "', "loaf ", "of ", "bread", ' (ID: 7)", ']
+    assert cut('"contains": ["key (ID: 8)"]}') == ['"contains": ["', "key", ' (ID: 8)"]}']
+    assert cut("Action: put key (ID: 8)")[-3:] == ["put ", "key", " (ID: 8)"]
 
 
 def test_special_tokens_are_one_id_each_and_encode_adds_none() -> None:
