@@ -210,9 +210,10 @@ def halves(config: Fields, attention: bool, shifted: bool = False) -> tuple[Half
     """
     if config["patch_width"] is None:
         return Encoder(config, attention), Decoder(config, attention, shifted)
-    width, latent, patch = config["patch_width"], config["latent_channels"], 2 ** (len(config["block_out_channels"]) - 1)
-    conv_in, blocks = nn.Conv2d(config["in_channels"], width, patch, stride=patch), [PatchBlock(width) for _ in range(3)]
-    encoder = PatchHalf(conv_in, blocks, nn.Conv2d(width, latent, 1))
+    width, latent = config["patch_width"], config["latent_channels"]
+    patch = 2 ** (len(config["block_out_channels"]) - 1)
+    conv_in = nn.Conv2d(config["in_channels"], width, patch, stride=patch)
+    encoder = PatchHalf(conv_in, [PatchBlock(width) for _ in range(3)], nn.Conv2d(width, latent, 1))
     conv_in, both = nn.Conv2d(latent, width, 1), (NeighbourBlock, NeighbourBlock, PatchBlock, PatchBlock)
     conv_out = nn.ConvTranspose2d(width, config["out_channels"], patch, stride=patch)
     nn.init.constant_(cast(Tensor, conv_out.bias), 0.5)

@@ -21,7 +21,6 @@ from rlvr_world.vision.blocks import VisualTokenizer, code_norm, halves
 from rlvr_world.vision.cross_attention import KeysValues
 from rlvr_world.vision.fsq import FSQ
 
-
 ContextFeatures = list[KeysValues]
 """What decoding later frames needs of B contexts; computed once for any number of later frames."""
 

