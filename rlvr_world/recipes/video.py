@@ -21,28 +21,26 @@ SAMPLED = EvalConfig(temperature=1.0, top_k=100, runs=3, valid_rows=64)
 """The published way to predict test clips."""
 
 
-def _small_visual_tokenizer(**changes: Any) -> VisualTokenizerConfig:
-    """For 32x32 pixels on two cores: 8x8 tokens of a thousand codes."""
-    settings: dict[str, Any] = {
-        "widths": (32, 64, 96),
-        "layers": 1,
-        "latent": 32,
-        "groups": 8,
-        "levels": (8, 5, 5, 5),
-        "patch_width": 128,
-        "steps": 3000,
-        "batch": 32,
-        "at_once": 32,
-        "segment": 1,
-        "optimizer": OptimizerConfig(1.5e-3, "cosine", warmup=0.03, weight_decay=0.0, beta2=0.99),
-        "squared": 5.0,
-        "gan": 0.0,
-        "jitter": False,
-        "crop": 1.0,
-        "save_every": 200,
-        "eval_every": 400,
-    }
-    return VisualTokenizerConfig(**{**settings, **changes})
+SMALL = VisualTokenizerConfig(
+    widths=(32, 64, 96),
+    layers=1,
+    latent=32,
+    groups=8,
+    levels=(8, 5, 5, 5),
+    patch_width=128,
+    steps=3000,
+    batch=32,
+    at_once=32,
+    segment=1,
+    optimizer=OptimizerConfig(1.5e-3, "cosine", warmup=0.03, weight_decay=0.0, beta2=0.99),
+    squared=5.0,
+    gan=0.0,
+    jitter=False,
+    crop=1.0,
+    save_every=200,
+    eval_every=400,
+)
+"""A visual tokenizer for 32x32 pixels on two cores: 8x8 tokens of a thousand codes."""
 
 
 def pusht() -> Config:
@@ -61,7 +59,7 @@ def pusht() -> Config:
             action_bins=32,
             embeddings="ordered",
             skip_blocks=True,
-            tokenizer=_small_visual_tokenizer(),
+            tokenizer=SMALL,
             lpips="alex",
         ),
         model=ModelConfig(hidden=128, layers=4, heads=4),
@@ -83,17 +81,8 @@ def pusht() -> Config:
 
 def pusht_multi() -> Config:
     config = pusht()
-    tokenizer = _small_visual_tokenizer(
-        kind="compressive",
-        widths=(32, 32, 64),
-        patch=2,
-        attention=8,
-        batch=8,
-        at_once=8,
-        segment=5,
-        reach=40,
-        steps=1500,
-    )
+    sizes: dict[str, Any] = {"widths": (32, 32, 64), "patch": 2, "attention": 8, "segment": 5, "reach": 40}
+    tokenizer = replace(SMALL, kind="compressive", **sizes, batch=8, at_once=8, steps=1500)
     return replace(
         config,
         recipe="pusht_multi",
@@ -138,7 +127,7 @@ def drawer() -> Config:
         config,
         recipe="drawer",
         summary="an arm opens or closes a drawer (Meta-World) at 32x32, and policies are tried in it (2 cores)",
-        data=replace(data, tokenizer=_small_visual_tokenizer(steps=1300)),
+        data=replace(data, tokenizer=replace(SMALL, steps=1300)),
         sft=replace(config.sft, steps=1600),
         rl=replace(config.rl, steps=16, seeds=(0,)),
     )
@@ -187,7 +176,7 @@ def robot() -> Config:
         frame_skip=5,
         action_pool=5,
         action_bins=64,
-        tokenizer=_small_visual_tokenizer(widths=(32, 64, 96, 96)),
+        tokenizer=replace(SMALL, widths=(32, 64, 96, 96)),
     )
     return replace(
         config,

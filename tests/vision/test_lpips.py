@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rlvr_world.errors import InputError
-from rlvr_world.vision.lpips import HEADS, LPIPS, SMALLEST
+from rlvr_world.vision.config import SMALLEST
+from rlvr_world.vision.lpips import HEADS, LPIPS
 
 
 @pytest.fixture(scope="module", params=["alex", "vgg"])

@@ -99,6 +99,8 @@ def read_question(given: Any) -> Transition:
 
     Raises InputError that names the field for anything else.
     """
+    if not isinstance(given, Mapping):
+        raise InputError(f"question: expected an object with the keys state and action, got {given!r:.80}")
     state = given.get("state")
     if not isinstance(state, Clip):
         images, felt = _array(given, "state"), None
