@@ -170,6 +170,11 @@ def test_a_question_of_plain_arrays_has_the_prompt_of_the_clip(tmp_path: Path, k
             world.encode(read_question({"state": arrays["state"], "action": row.action}))
 
 
+def test_a_question_that_is_no_object_is_refused() -> None:
+    with pytest.raises(InputError, match="question: expected an object with the keys state and action, got 'x'"):
+        read_question("x")
+
+
 FRAMES, MOVES = np.zeros((2, 16, 16, 3), np.uint8), [[0.0, 0.0]] * 3
 
 

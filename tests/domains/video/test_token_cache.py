@@ -150,6 +150,21 @@ def test_frames_are_read_at_one_size() -> None:
         TokenCache(frame_tokenizer(), (30, 30), Path())
 
 
+@pytest.mark.parametrize("fit", ["letterbox", "crop", "squash"])
+def test_a_line_of_pixels_is_fitted_too(fit: str) -> None:
+    line = FramesInMemory(np.full((1, 1, 200, 3), 255, np.uint8)).clip
+    assert tuple(read_frames(line, (64, 16), fit).shape) == (1, 3, 64, 16)
+
+
+def test_the_first_episode_may_be_faulty(tmp_path: Path) -> None:
+    """Its name and bytes tell the data set from others; it need not decode."""
+    episodes = stored(tmp_path)
+    episodes.files[0].write_bytes(b"damaged")
+    cache = TokenCache(frame_tokenizer(), (16, 16), tmp_path / "tokens")
+    cache.build(Clips(episodes, (1, 2), Window(1, 1)))
+    assert len(list((tmp_path / "tokens").iterdir())) == 1
+
+
 @pytest.mark.parametrize(("fit", "above", "white"), [("letterbox", 0.0, 12), ("crop", 1.0, 24)])
 def test_frames_of_another_shape_are_fitted(fit: str, above: float, white: int) -> None:
     """16 rows of 32 columns, grey at the sides and white in the middle, brought to a square."""
