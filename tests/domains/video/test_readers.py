@@ -22,6 +22,7 @@ from PIL import Image
 from rlvr_world.domains.video.episodes import Clip, Episodes, decoded_image
 from rlvr_world.domains.video.readers import KINDS, open_episodes
 from rlvr_world.errors import InputError
+from rlvr_world.system.files import digest
 
 av = pytest.importorskip("av")
 LENGTHS = (7, 12, 5)
@@ -493,6 +494,14 @@ def test_folder_rows_and_frames_of_two_rates_meet_by_time(tmp_path: Path) -> Non
     with pytest.raises(InputError, match="expected at least one episode that reads"):
         open_episodes("folder", tmp_path, on_fault=faults.append)
     assert len(faults) == 3
+
+
+def test_folder_rows_say_which_frames_are_read_and_count_as_bytes_of_theirs(tmp_path: Path) -> None:
+    """Tokens are kept for as long as these bytes are the same: times that change mean other frames."""
+    episodes = open_episodes("folder", write_usual_folder(tmp_path, seconds=0.1))
+    before = digest(*episodes.files)
+    write_usual_folder(tmp_path, seconds=0.098)
+    assert digest(*open_episodes("folder", tmp_path).files) != before
 
 
 def test_folder_takes_categories_and_a_row_fewer(tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ class FolderEpisodes:
         if len(tables) != 1 or not videos:
             got = f"found {len(tables)} and {len(videos)}; check the path"
             raise InputError(f"{root}: expected one .parquet or .csv file and an .mp4 or .mov file an episode, {got}")
-        self.name, self._file, self.files = root.resolve().name, tables[0], sorted(videos.values())
+        self.name, self._file = root.resolve().name, tables[0]
+        self.files = [self._file, *sorted(videos.values())]  # its rows say which frame is whose
         table = read_table(self._file)
         episode, self._step = (self._named(table, names) for names in (_EPISODE, _STEP))
         self._time = next((name for name in _TIME if name in table.column_names), "")
