@@ -242,29 +242,22 @@ def rt1_multi() -> Config:
     return _published("rt1_multi", summary, data, LLAMA_120M, 450_000, 16)
 
 
+def _dino(valid: float, **changes: Any) -> VideoConfig:
+    """DINO-WM's sets have their test episodes apart, and are not recoloured."""
+    split = EpisodeSplitRule(test=0.0, valid=valid)
+    return replace(RT1, source="dino_wm", split=split, height=224, width=224, jittered=0, **changes)
+
+
 def pusht_dino() -> Config:
-    reward = RewardConfig(proprio_mse=1.0)
-    data = replace(
-        RT1,
-        source="dino_wm",
-        split=EpisodeSplitRule(test=0.0, valid=0.02),
-        height=224,
-        width=224,
-        context=3,
-        frame_skip=5,
-    )
-    data = replace(data, proprio=True, reward=reward, jittered=0)
+    data = _dino(0.02, context=3, frame_skip=5, proprio=True, reward=RewardConfig(proprio_mse=1.0))
     summary = "DINO-WM's PushT, three frames and proprioception to the next: the paper's appendix (data.path; GPUs)"
     return _published("pusht_dino", summary, data, LLAMA_120M, 300_000, 32)
 
 
 def _deformable(name: str, steps: int) -> Config:
-    data = replace(
-        RT1, source="dino_wm", split=EpisodeSplitRule(test=0.0, valid=0.05), height=224, width=224, context=1
-    )
     summary = f"DINO-WM's {name}, one push ahead: the paper's appendix (data.path; GPUs)"
     model = replace(LLAMA_120M, layers=6)
-    return _published(f"{name}_dino", summary, replace(data, jittered=0), model, steps, 32)
+    return _published(f"{name}_dino", summary, _dino(0.05, context=1), model, steps, 32)
 
 
 def rope_dino() -> Config:

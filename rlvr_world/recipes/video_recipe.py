@@ -234,10 +234,11 @@ class VideoRecipe(Recipe):
         return picture_of(state)
 
     def inspect(self, config: Config, out: Path) -> str:
+        from rlvr_world.domains.row_files import skipping
         from rlvr_world.domains.video.inspect import inspect
-        from rlvr_world.domains.video.splits import parts
+        from rlvr_world.domains.video.splits import opened
 
-        return inspect(parts(config.data)["train"][0], out)
+        return inspect(opened(config.data, skipping(config.data.skip_faulty)[0]), out)
 
     def rewarded_by(self, config: Config) -> dict[str, Config]:
         reward = config.data.reward

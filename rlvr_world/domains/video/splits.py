@@ -18,7 +18,7 @@ from typing import overload
 
 import numpy as np
 
-from rlvr_world.domains.row_files import left_out, skipping
+from rlvr_world.domains.row_files import OnFault, left_out, skipping
 from rlvr_world.domains.video.actions import chosen_dims, pooled
 from rlvr_world.domains.video.config import EpisodeSplitRule, VideoConfig
 from rlvr_world.domains.video.envs.collect import collect
@@ -40,16 +40,20 @@ class Parts(dict[str, Part]):
     """What is wrong with the episodes that ``data.skip_faulty`` left out."""
 
 
+def opened(data: VideoConfig, on_fault: OnFault = None) -> Episodes:
+    """All episodes but those that lie apart for tests; embedded worlds are played first where they have not been."""
+    if data.source not in KINDS:
+        return open_episodes("npz", collect(data.source, data.env, Path(data.cache)))
+    if not data.path:
+        raise InputError(f"data.path: data.source={data.source} reads episodes; say where, as in data.path=FOLDER")
+    return open_episodes(data.source, data.path, "train", data.camera, on_fault)
+
+
 @lru_cache(maxsize=1)
 def parts(data: VideoConfig) -> Parts:
-    """The episodes of train, valid and test; embedded worlds are played first where they have not been."""
+    """The episodes of train, valid and test."""
     on_fault, faults = skipping(data.skip_faulty)
-    if data.source not in KINDS:
-        episodes = open_episodes("npz", collect(data.source, data.env, Path(data.cache)))
-    elif not data.path:
-        raise InputError(f"data.path: data.source={data.source} reads episodes; say where, as in data.path=FOLDER")
-    else:
-        episodes = open_episodes(data.source, data.path, "train", data.camera, on_fault)
+    episodes = opened(data, on_fault)
     chosen = split_episodes(episodes.ids, data.split)
     found = Parts({name: (episodes, numbers) for name, numbers in chosen.items()})
     if data.source == "dino_wm":  # its test episodes lie apart
