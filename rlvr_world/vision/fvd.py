@@ -53,42 +53,32 @@ def _same(x_NCTHW: Tensor, kernel: Size, stride: Size) -> Tensor:
     return F.pad(x_NCTHW, pads)
 
 
-class _Unit(nn.Module):
+class _Unit(nn.Conv3d):
     """Convolution and ReLU; its batch norm is in the weights."""
 
-    def __init__(self, before: int, width: int, taps: int, step: int = 1) -> None:
-        super().__init__()
-        self.conv = nn.Conv3d(before, width, taps, step)
-
-    def forward(self, x_NCTHW: Tensor) -> Tensor:
-        kernel, stride = cast(Size, self.conv.kernel_size), cast(Size, self.conv.stride)
-        return F.relu(self.conv(_same(x_NCTHW, kernel, stride)))
+    def forward(self, input: Tensor) -> Tensor:
+        return F.relu(super().forward(_same(input, cast(Size, self.kernel_size), cast(Size, self.stride))))
 
 
-class _Pool(nn.Module):
-    def __init__(self, kernel: Size, stride: Size) -> None:
-        super().__init__()
-        self.kernel, self.stride = kernel, stride
+class _Pool(nn.MaxPool3d):
+    """Of what a ReLU gave: zeros around are the least that there is."""
 
-    def forward(self, x_NCTHW: Tensor) -> Tensor:
-        return F.max_pool3d(_same(x_NCTHW, self.kernel, self.stride), self.kernel, self.stride)  # of a ReLU: 0 is least
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(_same(input, cast(Size, self.kernel_size), cast(Size, self.stride)))
 
 
-class _Mixed(nn.Module):
+class _Mixed(nn.ModuleList):
+    """Four branches, side by side."""
+
     def __init__(self, before: int, widths: tuple[int, ...]) -> None:
-        super().__init__()
         one, two, out_two, three, out_three, four = widths
-        self.branches = nn.ModuleList(
-            [
-                _Unit(before, one, 1),
-                nn.Sequential(_Unit(before, two, 1), _Unit(two, out_two, 3)),
-                nn.Sequential(_Unit(before, three, 1), _Unit(three, out_three, 3)),
-                nn.Sequential(_Pool((3, 3, 3), (1, 1, 1)), _Unit(before, four, 1)),
-            ]
-        )
+        second = nn.Sequential(_Unit(before, two, 1), _Unit(two, out_two, 3))
+        third = nn.Sequential(_Unit(before, three, 1), _Unit(three, out_three, 3))
+        fourth = nn.Sequential(_Pool((3, 3, 3), (1, 1, 1)), _Unit(before, four, 1))
+        super().__init__([_Unit(before, one, 1), second, third, fourth])
 
     def forward(self, x_NCTHW: Tensor) -> Tensor:
-        return torch.cat([branch(x_NCTHW) for branch in self.branches], 1)
+        return torch.cat([branch(x_NCTHW) for branch in self], 1)
 
 
 class I3D(nn.Module):

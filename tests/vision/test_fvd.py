@@ -52,8 +52,8 @@ def test_the_published_size_and_the_smallest_film() -> None:
 def test_padding_is_that_of_tensorflow(size: int, taps: int, step: int) -> None:
     """Output i looks at the inputs from i * step - before on, as many as there are."""
     unit = _Unit(1, 1, taps, step)
-    torch.nn.init.ones_(unit.conv.weight)
-    torch.nn.init.zeros_(unit.conv.bias)
+    torch.nn.init.ones_(unit.weight)
+    torch.nn.init.zeros_(unit.bias)
     line = torch.arange(1.0, size + 1)
     out = unit(line.view(1, 1, size, 1, 1))[0, 0, :, 0, 0]
     places = -(-size // step)
@@ -89,7 +89,7 @@ def test_batch_norm_goes_into_the_convolution(monkeypatch: pytest.MonkeyPatch) -
 def test_branches_stand_side_by_side() -> None:
     block, x = _Mixed(6, (1, 2, 3, 4, 5, 6)), torch.rand(1, 6, 3, 4, 4)
     assert block(x).shape == (1, 1 + 3 + 5 + 6, 3, 4, 4)
-    torch.testing.assert_close(block(x)[:, 1:4], block.branches[1](x))
+    torch.testing.assert_close(block(x)[:, 1:4], block[1](x))
 
 
 @pytest.mark.parametrize(("N", "M", "width"), [(50, 60, 8), (7, 9, 20)])
