@@ -62,7 +62,7 @@ def load_weights(module: nn.Module, package: Package, name: str, file: Path | No
     try:
         module.load_state_dict(load_file(file))
     except FileNotFoundError as error:
-        raise InputError(f"weights of {name}: there is no {file}; {mend}") from error
+        raise InputError(f"weights of a network: there is no {file}; {mend}") from error
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{file}: expected the weights of {name}, got others ({reason}); {mend}") from error

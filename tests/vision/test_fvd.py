@@ -149,4 +149,4 @@ def test_a_study_says_fvd_beside_what_few_films_cost(
     monkeypatch.undo()
     monkeypatch.setenv("RLVR_WORLD_CACHE", str(tmp_path))
     assert told_fvd(films, "recorded", tmp_path / "none.json") == ""
-    assert "FVD left out: weights of i3d: there is no" in capsys.readouterr().err
+    assert "FVD left out: weights of a network: there is no" in capsys.readouterr().err
