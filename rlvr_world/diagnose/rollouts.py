@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rlvr_world import recipes
+from rlvr_world.diagnose.fvd import told_fvd
 from rlvr_world.evaluation.intervals import Interval, bootstrap, correlation, wilson
 from rlvr_world.evaluation.plots import save_lines
 from rlvr_world.recipes.tasks import Walk
@@ -62,7 +63,8 @@ def study_replay(run: Path, episodes: int) -> str:
     """For each model of a run, held-out recorded episodes imagined to their end, from their first frames and actions.
 
     By step, errors, the share of pixels that move, and how what a probe tells correlates with what it tells of the
-    recording; beside the first frame kept. Intervals over episodes. Also ``RUN/studies/replay.json`` and pictures.
+    recording; beside the first frame kept. Intervals over episodes; FVD of all films together. Also
+    ``RUN/studies/replay.json``, ``fvd.json`` and pictures.
     """
     config, models = runner.stored_config(run), models_of(run)
     recorded, look = recipes.find(config.recipe).recorded(config)
@@ -80,7 +82,8 @@ def study_replay(run: Path, episodes: int) -> str:
         answers[measure] = _summed(scores, [walk.world for walk in walks], depth, bootstrap)
         _draw(run / "studies" / f"replay-{measure}.png", answers[measure], (LABELS[0], measure), range(1, depth + 1))
     write_whole(run / "studies" / "replay.json", json.dumps(answers, indent=1))
-    return _tables(answers)
+    fvd = told_fvd(films, RECORDED, run / "studies" / "fvd.json")
+    return _tables(answers) + (f"\n\n{fvd}" if fvd else "")
 
 
 def _correlated(looks: Mapping[str, Sequence[Any]], what: str, depth: int) -> dict[str, list[dict[str, Any]]]:

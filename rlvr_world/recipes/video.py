@@ -21,28 +21,26 @@ SAMPLED = EvalConfig(temperature=1.0, top_k=100, runs=3, valid_rows=64)
 """The published way to predict test clips."""
 
 
-def _small_visual_tokenizer(**changes: Any) -> VisualTokenizerConfig:
-    """For 32x32 pixels on two cores: 8x8 tokens of a thousand codes."""
-    settings: dict[str, Any] = {
-        "widths": (32, 64, 96),
-        "layers": 1,
-        "latent": 32,
-        "groups": 8,
-        "levels": (8, 5, 5, 5),
-        "patch_width": 128,
-        "steps": 3000,
-        "batch": 32,
-        "at_once": 32,
-        "segment": 1,
-        "optimizer": OptimizerConfig(1.5e-3, "cosine", warmup=0.03, weight_decay=0.0, beta2=0.99),
-        "squared": 5.0,
-        "gan": 0.0,
-        "jitter": False,
-        "crop": 1.0,
-        "save_every": 200,
-        "eval_every": 400,
-    }
-    return VisualTokenizerConfig(**{**settings, **changes})
+SMALL = VisualTokenizerConfig(
+    widths=(32, 64, 96),
+    layers=1,
+    latent=32,
+    groups=8,
+    levels=(8, 5, 5, 5),
+    patch_width=128,
+    steps=3000,
+    batch=32,
+    at_once=32,
+    segment=1,
+    optimizer=OptimizerConfig(1.5e-3, "cosine", warmup=0.03, weight_decay=0.0, beta2=0.99),
+    squared=5.0,
+    gan=0.0,
+    jitter=False,
+    crop=1.0,
+    save_every=200,
+    eval_every=400,
+)
+"""A visual tokenizer for 32x32 pixels on two cores: 8x8 tokens of a thousand codes."""
 
 
 def pusht() -> Config:
@@ -61,7 +59,7 @@ def pusht() -> Config:
             action_bins=32,
             embeddings="ordered",
             skip_blocks=True,
-            tokenizer=_small_visual_tokenizer(),
+            tokenizer=SMALL,
             lpips="alex",
         ),
         model=ModelConfig(hidden=128, layers=4, heads=4),
@@ -83,17 +81,8 @@ def pusht() -> Config:
 
 def pusht_multi() -> Config:
     config = pusht()
-    tokenizer = _small_visual_tokenizer(
-        kind="compressive",
-        widths=(32, 32, 64),
-        patch=2,
-        attention=8,
-        batch=8,
-        at_once=8,
-        segment=5,
-        reach=40,
-        steps=1500,
-    )
+    sizes: dict[str, Any] = {"widths": (32, 32, 64), "patch": 2, "attention": 8, "segment": 5, "reach": 40}
+    tokenizer = replace(SMALL, kind="compressive", **sizes, batch=8, at_once=8, steps=1500)
     return replace(
         config,
         recipe="pusht_multi",
@@ -138,7 +127,7 @@ def drawer() -> Config:
         config,
         recipe="drawer",
         summary="an arm opens or closes a drawer (Meta-World) at 32x32, and policies are tried in it (2 cores)",
-        data=replace(data, tokenizer=_small_visual_tokenizer(steps=1300)),
+        data=replace(data, tokenizer=replace(SMALL, steps=1300)),
         sft=replace(config.sft, steps=1600),
         rl=replace(config.rl, steps=16, seeds=(0,)),
     )
@@ -187,7 +176,7 @@ def robot() -> Config:
         frame_skip=5,
         action_pool=5,
         action_bins=64,
-        tokenizer=_small_visual_tokenizer(widths=(32, 64, 96, 96)),
+        tokenizer=replace(SMALL, widths=(32, 64, 96, 96)),
     )
     return replace(
         config,
@@ -253,29 +242,22 @@ def rt1_multi() -> Config:
     return _published("rt1_multi", summary, data, LLAMA_120M, 450_000, 16)
 
 
+def _dino(valid: float, **changes: Any) -> VideoConfig:
+    """DINO-WM's sets have their test episodes apart, and are not recoloured."""
+    split = EpisodeSplitRule(test=0.0, valid=valid)
+    return replace(RT1, source="dino_wm", split=split, height=224, width=224, jittered=0, **changes)
+
+
 def pusht_dino() -> Config:
-    reward = RewardConfig(proprio_mse=1.0)
-    data = replace(
-        RT1,
-        source="dino_wm",
-        split=EpisodeSplitRule(test=0.0, valid=0.02),
-        height=224,
-        width=224,
-        context=3,
-        frame_skip=5,
-    )
-    data = replace(data, proprio=True, reward=reward, jittered=0)
+    data = _dino(0.02, context=3, frame_skip=5, proprio=True, reward=RewardConfig(proprio_mse=1.0))
     summary = "DINO-WM's PushT, three frames and proprioception to the next: the paper's appendix (data.path; GPUs)"
     return _published("pusht_dino", summary, data, LLAMA_120M, 300_000, 32)
 
 
 def _deformable(name: str, steps: int) -> Config:
-    data = replace(
-        RT1, source="dino_wm", split=EpisodeSplitRule(test=0.0, valid=0.05), height=224, width=224, context=1
-    )
     summary = f"DINO-WM's {name}, one push ahead: the paper's appendix (data.path; GPUs)"
     model = replace(LLAMA_120M, layers=6)
-    return _published(f"{name}_dino", summary, replace(data, jittered=0), model, steps, 32)
+    return _published(f"{name}_dino", summary, _dino(0.05, context=1), model, steps, 32)
 
 
 def rope_dino() -> Config:

@@ -14,7 +14,7 @@ from rlvr_world.domains.video.config import VideoConfig, check_numbers
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import FirstStage, Recipe, Splits
 from rlvr_world.recipes.tasks import Look, Walk
-from rlvr_world.types import Domain, Finding, Picture, Scene, Score, Transition, World
+from rlvr_world.types import Finding, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.domains.video.domain import VideoDomain
@@ -47,16 +47,16 @@ class VideoRecipe(Recipe):
         from torch.utils.data import ConcatDataset
 
         from rlvr_world.domains.video.augmentation import Jittered
-        from rlvr_world.domains.video.splits import counted, held_out_clips, parts, training_clips
+        from rlvr_world.domains.video.splits import clips_of, counted, parts
 
-        data: VideoConfig = config.data
+        data, seed = config.data, config.seed
         found = parts(data)
-        train = training_clips(data, found["train"], config.seed)
         episodes, chosen = found["train"]
-        copies = [(Jittered(episodes, n + 1, config.seed), chosen) for n in range(data.jittered)]
-        versions: list[Any] = [train, *(training_clips(data, copy, config.seed) for copy in copies)]
-        valid, test = (held_out_clips(data, found[name], config.seed) for name in ("valid", "test"))
+        train = clips_of(data, (episodes, chosen), seed)
+        copies = [(Jittered(episodes, n + 1, seed), chosen) for n in range(data.jittered)]
+        versions: list[Any] = [train, *(clips_of(data, copy, seed) for copy in copies)]
         sft: Any = ConcatDataset(versions) if copies else train
+        valid, test = (clips_of(data, found[name], seed, held_out=True) for name in ("valid", "test"))
         return Splits(sft, train, valid, test, left_out=counted(found, (train, valid, test)))
 
     def check_config(self, config: Config) -> None:
@@ -69,14 +69,14 @@ class VideoRecipe(Recipe):
         wanted = {"single_step": "frame", "multi_step": "compressive"}[data.kind]
         kind, where = data.tokenizer.kind, "kind"
         if data.tokenizer.source:
+            from rlvr_world.vision.frame_tokenizer import FrameTokenizer
             from rlvr_world.vision.loading import load_visual_tokenizer
 
-            name = type(load_visual_tokenizer(data.tokenizer.source)).__name__
-            kind, where = "frame" if name == "FrameTokenizer" else "compressive", "source"
+            single = isinstance(load_visual_tokenizer(data.tokenizer.source), FrameTokenizer)
+            kind, where = "frame" if single else "compressive", "source"
         if kind != wanted:
-            raise InputError(
-                f"data.tokenizer.{where}: expected a {wanted} one with data.kind={data.kind}, got a {kind} one"
-            )
+            got = f"got a {kind} one"
+            raise InputError(f"data.tokenizer.{where}: expected a {wanted} one with data.kind={data.kind}, {got}")
 
     def rehearse(self, config: Config, splits: Splits, stage: VisualTokenizerTraining) -> VideoDomain:
         """The untrained tokenizer has the shapes of the trained one, and its tokens are kept nowhere."""
@@ -85,8 +85,7 @@ class VideoRecipe(Recipe):
         from rlvr_world.domains.video.token_cache import TokenCache
 
         data: VideoConfig = config.data
-        kept = Path(data.cache).expanduser() / "tokens"
-        cache = TokenCache(stage.tokenizer, (data.height, data.width), kept, data.fit)
+        cache = TokenCache(stage.tokenizer, (data.height, data.width), Path(data.cache), data.fit)
         return _domain(config, fit_codec(data, parts(data)["train"], cache), cache)
 
     def first_stage(self, config: Config) -> FirstStage | None:
@@ -155,13 +154,12 @@ class VideoRecipe(Recipe):
         if data.proprio:
             raise InputError(f"recipe {config.recipe}: its models predict proprioception, whose ranges are not known")
         ranges = read_ranges(Path(data.action_ranges).expanduser(), data.action_bins)
-        codec, sizes = codec_of(data, _cache(config, world), ranges), model.config
-        got = (sizes.vocab_size, sizes.max_position_embeddings)
-        if got[0] != codec.layout.vocabulary or got[1] < codec.layout.max_length:
-            raise InputError(
-                f"model {config.model.source}: expected {codec.layout.vocabulary} token ids and room for "
-                f"{codec.layout.max_length} of them, got {got[0]} and {got[1]}; check --recipe and --tokenizer"
-            )
+        codec = codec_of(data, _cache(config, world), ranges)
+        ids, room = model.config.vocab_size, model.config.max_position_embeddings
+        if ids != codec.layout.vocabulary or room < codec.layout.max_length:
+            wanted = f"{codec.layout.vocabulary} token ids and room for {codec.layout.max_length} of them"
+            got = f"got {ids} and {room}; check --recipe and --tokenizer"
+            raise InputError(f"model {config.model.source}: expected {wanted}, {got}")
         setattr(model.config, CODEC, codec.to_json())
 
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> VideoDomain:
@@ -178,12 +176,10 @@ class VideoRecipe(Recipe):
         codec.check_model(model.config.vocab_size)
         return _domain(config, codec, _cache(config, world))
 
-    def check_data(self, config: Config, domain: Domain) -> None:
+    def check_data(self, config: Config, domain: Any) -> None:
         from rlvr_world.domains.video.codec import check_ranges
-        from rlvr_world.domains.video.domain import VideoDomain
         from rlvr_world.domains.video.splits import parts
 
-        assert isinstance(domain, VideoDomain)
         check_ranges(config.data, parts(config.data)["test"], domain.codec)
 
     def unread(self, row: Transition) -> Iterator[str]:
@@ -194,21 +190,17 @@ class VideoRecipe(Recipe):
                 yield str(error)
 
     def findings(
-        self, domain: Domain, rows: Sequence[Transition], judged: Sequence[Sequence[tuple[Any, Score]]]
+        self, domain: Any, rows: Sequence[Transition], judged: Sequence[Sequence[tuple[Any, Score]]]
     ) -> list[Finding]:
-        from rlvr_world.domains.video.domain import VideoDomain
         from rlvr_world.domains.video.reconstruction import flips, round_trip
 
-        assert isinstance(domain, VideoDomain)
         return [*round_trip(domain, rows), *flips(domain, rows, judged)]
 
-    def scene(self, config: Config, domain: Domain) -> Scene:
+    def scene(self, config: Config, domain: Any) -> Scene:
         from rlvr_world.domains.scene import start_rows
-        from rlvr_world.domains.video.domain import VideoDomain
         from rlvr_world.domains.video.envs.played import FIELDS, real_world
         from rlvr_world.domains.video.scene import VideoScene
 
-        assert isinstance(domain, VideoDomain)
         choose = start_rows(lambda: self.splits(config).test)
         real = None if config.data.source not in FIELDS else real_world(config.data, live=1)
 
@@ -242,10 +234,11 @@ class VideoRecipe(Recipe):
         return picture_of(state)
 
     def inspect(self, config: Config, out: Path) -> str:
+        from rlvr_world.domains.row_files import skipping
         from rlvr_world.domains.video.inspect import inspect
-        from rlvr_world.domains.video.splits import parts
+        from rlvr_world.domains.video.splits import opened
 
-        return inspect(parts(config.data)["train"][0], out)
+        return inspect(opened(config.data, skipping(config.data.skip_faulty)[0]), out)
 
     def rewarded_by(self, config: Config) -> dict[str, Config]:
         reward = config.data.reward
@@ -273,7 +266,7 @@ def _domain(config: Config, codec: Codec, cache: TokenCache) -> VideoDomain:
     from rlvr_world.domains.video.domain import VideoDomain
     from rlvr_world.vision.metrics import FrameMetrics
 
-    metrics = FrameMetrics(None if config.data.lpips == "none" else partial(_load_lpips, config))
+    metrics = FrameMetrics(None if config.data.lpips == "none" else partial(_lpips, config))
     return VideoDomain(codec, cache, metrics, config.data.reward, config.data.skip_blocks)
 
 
@@ -304,10 +297,8 @@ def _segments(config: Config, part: str, settings: VisualTokenizerConfig) -> Seg
 
 
 def _lpips(config: Config) -> LPIPS | None:
-    return None if config.data.lpips == "none" else _load_lpips(config)
-
-
-def _load_lpips(config: Config) -> LPIPS:
+    if config.data.lpips == "none":
+        return None
     from rlvr_world.models.device import check_device, shown_in
     from rlvr_world.vision.lpips_weights import load_lpips
 
@@ -327,7 +318,7 @@ def _visual_tokenizer(config: Config, *own: Path | None) -> str:
 
 
 def _cache(config: Config, world: Path | None) -> TokenCache:
-    """The frozen visual tokenizer with the tokens it gave: the one that the recipe names, or the model's own."""
+    """The frozen visual tokenizer of a model, with the tokens it gave."""
     data: VideoConfig = config.data
     source = _visual_tokenizer(config, world and world / VISUAL_TOKENIZER)
     kept = Path(data.cache).expanduser() / "tokens" / data.camera.replace("/", "-")  # cameras may begin alike

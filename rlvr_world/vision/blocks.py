@@ -7,8 +7,7 @@ published ones. Shape legend: M frames, C channels, H W pixels or positions.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -24,34 +23,8 @@ from rlvr_world.vision.cross_attention import CrossAttention, KeysValues, Positi
 from rlvr_world.vision.fsq import FSQ
 
 EPS = 1e-6
-
-
-@dataclass(frozen=True)
-class HalfShape:
-    """What the halves of a visual tokenizer are built of: those fields of its config that both kinds have."""
-
-    in_channels: int
-    out_channels: int
-    latent_channels: int
-    block_out_channels: tuple[int, ...]
-    """From pixels to latents."""
-    layers_per_block: int
-    norm_num_groups: int
-    act_fn: str
-    patch_width: int | None
-    attention: bool
-    """Whether the middle has self-attention; one kind has a field for it."""
-
-    @property
-    def resnet(self) -> dict[str, Any]:
-        """What every block of diffusers is told."""
-        return {"resnet_eps": EPS, "resnet_act_fn": self.act_fn, "resnet_groups": self.norm_num_groups}
-
-    def middle(self) -> UNetMidBlock2D:
-        width, no_time_embedding = self.block_out_channels[-1], cast(int, None)
-        return UNetMidBlock2D(
-            width, no_time_embedding, attention_head_dim=width, add_attention=self.attention, **self.resnet
-        )
+Fields = Mapping[str, Any]
+"""Of a visual tokenizer's config; ``block_out_channels`` are the widths from pixels to latents."""
 
 
 class VisualTokenizer(ModelMixin, ConfigMixin):
@@ -91,8 +64,8 @@ class VisualTokenizer(ModelMixin, ConfigMixin):
             raise InputError(f"{type(self).__name__}: expected {wanted}, got {height}x{width}; resize them")
         return height // step, width // step
 
-    def half_shape(self, attention: bool) -> HalfShape:
-        """What its halves are built of. Raises InputError that names the config field they cannot be built from."""
+    def check_config(self) -> None:
+        """Raises InputError that names the config field from which no halves can be built."""
         config = self.config
         widths, groups, where = tuple(config["block_out_channels"]), config["norm_num_groups"], "tokenizer config"
         if not widths:
@@ -107,8 +80,6 @@ class VisualTokenizer(ModelMixin, ConfigMixin):
         if odd := [width for width in widths if width % groups]:
             wanted = f"multiples of norm_num_groups ({groups})"
             raise InputError(f"{where} block_out_channels: expected {wanted}, got {odd[0]}")
-        common = {field.name: config[field.name] for field in fields(HalfShape) if field.name in config}
-        return HalfShape(**{**common, "block_out_channels": widths, "attention": attention})
 
 
 class Half(nn.Module):
@@ -156,24 +127,25 @@ class Half(nn.Module):
 class Encoder(Half):
     """Pixels to latents: a stage of residual blocks a width, halving the size after all but the last; then a middle."""
 
-    def __init__(self, shape: HalfShape) -> None:
+    def __init__(self, config: Fields, attention: bool) -> None:
         super().__init__()
-        widths, last = shape.block_out_channels, len(shape.block_out_channels) - 1
-        self.conv_in = nn.Conv2d(shape.in_channels, widths[0], 3, padding=1)
+        widths = tuple(config["block_out_channels"])
+        last = len(widths) - 1
+        self.conv_in = nn.Conv2d(config["in_channels"], widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList(
             DownEncoderBlock2D(
                 widths[max(i - 1, 0)],
                 width,
-                num_layers=shape.layers_per_block,
+                num_layers=config["layers_per_block"],
                 add_downsample=i < last,
                 downsample_padding=0,
-                **shape.resnet,
+                **_resnet(config),
             )
             for i, width in enumerate(widths)
         )
-        self.mid_block = shape.middle()
-        self.conv_norm_out = nn.GroupNorm(shape.norm_num_groups, widths[-1], eps=EPS)
-        self.conv_out = nn.Conv2d(widths[-1], shape.latent_channels, 3, padding=1)
+        self.mid_block = _middle(config, attention)
+        self.conv_norm_out = nn.GroupNorm(config["norm_num_groups"], widths[-1], eps=EPS)
+        self.conv_out = nn.Conv2d(widths[-1], config["latent_channels"], 3, padding=1)
         self.stages = [*self.down_blocks, self.mid_block]
         self.widths = (*widths, widths[-1])
         self.scales = (*(2 ** max(last - 1 - i, 0) for i in range(len(widths))), 1)
@@ -186,23 +158,34 @@ class Decoder(Half):
     stage has as many residual blocks as the encoder's, not one more.
     """
 
-    def __init__(self, shape: HalfShape, shifted: bool) -> None:
+    def __init__(self, config: Fields, attention: bool, shifted: bool) -> None:
         super().__init__()
-        start, *later = shape.block_out_channels[::-1]
-        widths = (*later, shape.block_out_channels[0]) if shifted else (start, *later)
+        start, *later = config["block_out_channels"][::-1]
+        widths = (*later, config["block_out_channels"][0]) if shifted else (start, *later)
         doubles = [i != (0 if shifted else len(later)) for i in range(len(widths))]
-        self.conv_in = nn.Conv2d(shape.latent_channels, start, 3, padding=1)
-        self.mid_block = shape.middle()
+        layers = config["layers_per_block"] + (not shifted)
+        self.conv_in = nn.Conv2d(config["latent_channels"], start, 3, padding=1)
+        self.mid_block = _middle(config, attention)
         self.up_blocks = nn.ModuleList(
-            UpDecoderBlock2D(
-                before, width, num_layers=shape.layers_per_block + (not shifted), add_upsample=double, **shape.resnet
-            )
+            UpDecoderBlock2D(before, width, num_layers=layers, add_upsample=double, **_resnet(config))
             for before, width, double in zip((start, *widths), widths, doubles, strict=False)
         )
-        self.conv_norm_out = nn.GroupNorm(shape.norm_num_groups, widths[-1], eps=EPS)
-        self.conv_out = nn.Conv2d(widths[-1], shape.out_channels, 3, padding=1)
+        self.conv_norm_out = nn.GroupNorm(config["norm_num_groups"], widths[-1], eps=EPS)
+        self.conv_out = nn.Conv2d(widths[-1], config["out_channels"], 3, padding=1)
         self.stages = [self.mid_block, *self.up_blocks]
         self.widths, self.scales = (start, *widths), tuple(2 ** sum(doubles[:i]) for i in range(len(widths) + 1))
+
+
+def _resnet(config: Fields) -> dict[str, Any]:
+    """What every block of diffusers is told."""
+    return {"resnet_eps": EPS, "resnet_act_fn": config["act_fn"], "resnet_groups": config["norm_num_groups"]}
+
+
+def _middle(config: Fields, attention: bool) -> UNetMidBlock2D:
+    width, no_time_embedding = config["block_out_channels"][-1], cast(int, None)
+    return UNetMidBlock2D(
+        width, no_time_embedding, attention_head_dim=width, add_attention=attention, **_resnet(config)
+    )
 
 
 class PatchHalf(Half):
@@ -217,24 +200,24 @@ class PatchHalf(Half):
         self.widths, self.scales = (width,) * len(blocks), (1,) * len(blocks)
 
 
-def halves(shape: HalfShape, shifted: bool = False) -> tuple[Half, Half]:
-    """An encoder and a decoder: the published ones (``shifted`` as in ``Decoder``), or those of ``patch_width``.
+def halves(config: Fields, attention: bool, shifted: bool = False) -> tuple[Half, Half]:
+    """An encoder and a decoder: the published ones (``attention`` says whether their middles have self-attention,
+    ``shifted`` as in ``Decoder``), or those of ``patch_width``.
 
     The latter encode each patch for itself: the latent of a place where nothing moves does not change when something
     moves elsewhere, so that what a world model has to predict is what happens. They decode a patch at a time after a
     look at its neighbours, with a third of the work.
     """
-    if shape.patch_width is None:
-        return Encoder(shape), Decoder(shape, shifted)
-    width, patch = shape.patch_width, 2 ** (len(shape.block_out_channels) - 1)
-    conv_in, blocks = nn.Conv2d(shape.in_channels, width, patch, stride=patch), [PatchBlock(width) for _ in range(3)]
-    encoder = PatchHalf(conv_in, blocks, nn.Conv2d(width, shape.latent_channels, 1))
-    conv_in, both = nn.Conv2d(shape.latent_channels, width, 1), (NeighbourBlock, NeighbourBlock, PatchBlock, PatchBlock)
-    decoder = PatchHalf(
-        conv_in, [block(width) for block in both], nn.ConvTranspose2d(width, shape.out_channels, patch, stride=patch)
-    )
-    nn.init.constant_(cast(Tensor, decoder.conv_out.bias), 0.5)
-    return encoder, decoder
+    if config["patch_width"] is None:
+        return Encoder(config, attention), Decoder(config, attention, shifted)
+    width, latent = config["patch_width"], config["latent_channels"]
+    patch = 2 ** (len(config["block_out_channels"]) - 1)
+    conv_in = nn.Conv2d(config["in_channels"], width, patch, stride=patch)
+    encoder = PatchHalf(conv_in, [PatchBlock(width) for _ in range(3)], nn.Conv2d(width, latent, 1))
+    conv_in, both = nn.Conv2d(latent, width, 1), (NeighbourBlock, NeighbourBlock, PatchBlock, PatchBlock)
+    conv_out = nn.ConvTranspose2d(width, config["out_channels"], patch, stride=patch)
+    nn.init.constant_(cast(Tensor, conv_out.bias), 0.5)
+    return encoder, PatchHalf(conv_in, [block(width) for block in both], conv_out)
 
 
 class PatchBlock(nn.Module):

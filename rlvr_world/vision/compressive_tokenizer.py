@@ -11,7 +11,6 @@ W width, hc wc latent grid, N = hc * wc context tokens, n tokens of a later fram
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import torch
 from diffusers.configuration_utils import register_to_config
@@ -22,15 +21,8 @@ from rlvr_world.vision.blocks import VisualTokenizer, code_norm, halves
 from rlvr_world.vision.cross_attention import KeysValues
 from rlvr_world.vision.fsq import FSQ
 
-
-@dataclass(frozen=True)
-class ContextFeatures:
-    """What decoding later frames needs of B contexts; computed once for any number of later frames."""
-
-    keys_values: list[KeysValues]
-
-    def __len__(self) -> int:
-        return len(self.keys_values[0][0])
+ContextFeatures = list[KeysValues]
+"""What decoding later frames needs of B contexts; computed once for any number of later frames."""
 
 
 class CompressiveTokenizer(VisualTokenizer):
@@ -73,7 +65,8 @@ class CompressiveTokenizer(VisualTokenizer):
         patch_width: int | None = None,
     ) -> None:
         super().__init__()
-        shape, high = self.half_shape(mid_block_add_attention), resolution // self.downsampling
+        self.check_config()
+        high = resolution // self.downsampling
         rows, columns = (high, high // 4 * 5) if context_grid is None else context_grid
         self.context_grid = (rows, columns)
         if context_length != 1:
@@ -81,8 +74,8 @@ class CompressiveTokenizer(VisualTokenizer):
         if rows % patch_size or columns % patch_size:
             wanted = f"a divisor of the latent grid's sides ({rows}x{columns})"
             raise InputError(f"tokenizer config patch_size: expected {wanted}, got {patch_size}")
-        self.encoder, self.decoder = halves(shape)
-        self.cond_encoder, self.cond_decoder = halves(replace(shape, attention=True))
+        self.encoder, self.decoder = halves(self.config, mid_block_add_attention)
+        self.cond_encoder, self.cond_decoder = halves(self.config, attention=True)
         small = max_att_resolution / rows
         # The middle of the encoder is of the size of the stage before it, and does not look again.
         encode_at = [i for i, scale in enumerate(self.cond_encoder.scales[:-1]) if scale <= small]
@@ -161,11 +154,11 @@ class CompressiveTokenizer(VisualTokenizer):
     def _decode_context(self, codes_Bdhw: Tensor) -> tuple[Tensor, ContextFeatures]:
         latents = self.post_quant_conv(codes_Bdhw.to(self.post_quant_conv.weight.dtype))
         frame, features = self.decoder(latents, keep=self.cond_decoder.cross_at)
-        return frame.float(), ContextFeatures(self.cond_decoder.keys_values(features))
+        return frame.float(), self.cond_decoder.keys_values(features)
 
     def _decode_dynamics(self, features: ContextFeatures, codes_RFnd: Tensor) -> Tensor:
         patches = self.post_quant_linear(codes_RFnd.to(self.post_quant_linear.weight.dtype))
-        frames, _ = self.cond_decoder(self._unpatched(patches.flatten(0, 1)), features.keys_values)
+        frames, _ = self.cond_decoder(self._unpatched(patches.flatten(0, 1)), features)
         return frames.float().unflatten(0, codes_RFnd.shape[:2])
 
     def _patches(self, latents_Mchw: Tensor) -> Tensor:

@@ -7,6 +7,9 @@ from typing import Literal
 
 from rlvr_world.config import OptimizerConfig, what
 
+SMALLEST = {"none": 11, "vgg": 16, "alex": 31}
+"""Fewest pixels a side of what is measured: the window of SSIM, and what the poolings of LPIPS leave something of."""
+
 
 @dataclass(frozen=True)
 class VisualTokenizerConfig:

@@ -45,7 +45,8 @@ class FrameTokenizer(VisualTokenizer):
     ) -> None:
         super().__init__()
         self.fsq = FSQ(fsq_levels)
-        self.encoder, self.decoder = halves(self.half_shape(attention=True), shifted=True)
+        self.check_config()
+        self.encoder, self.decoder = halves(self.config, attention=True, shifted=True)
         code = len(self.fsq.levels)
         self.quant_linear = nn.Conv2d(latent_channels, code, 1)
         self.quant_norm = code_norm(code, patch_width)

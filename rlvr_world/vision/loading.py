@@ -37,7 +37,7 @@ def load_visual_tokenizer(source: str | Path) -> VisualTokenizer:
         raise InputError(f"tokenizer {source}: expected {wanted}, got {name!r}; this is the folder of something else")
     try:
         tokenizer = kind(**{name: value for name, value in config.items() if not name.startswith("_")})
-    except (TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"tokenizer {source}: no {kind.__name__} can be built from {CONFIG}: {error}") from error
     try:
         weights = load_file(_file(source, WEIGHTS))
@@ -80,7 +80,7 @@ def _read_config(source: str | Path) -> dict[str, Any]:
     file = Path(_file(source, CONFIG))
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"tokenizer {source}: {CONFIG} is not JSON ({error}); copy it again") from error
     if not isinstance(config, dict):
         raise InputError(f"tokenizer {source}: expected an object in {CONFIG}, got {type(config).__name__}")

@@ -15,13 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlvr_world.errors import InputError
+from rlvr_world.vision.config import SMALLEST
 
 Backbone = Literal["vgg", "alex"]
 
 HEADS: dict[Backbone, tuple[int, ...]] = {"vgg": (64, 128, 256, 512, 512), "alex": (64, 192, 384, 256, 256)}
 """Channels of the five activations that are compared."""
-SMALLEST: dict[Backbone, int] = {"vgg": 16, "alex": 31}
-"""Fewest pixels a side that leave every pooling something to pool."""
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's red, green and blue in [0, 1]: what the trunks were trained on. LPIPS states the same for [-1, 1]."""
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from rlvr_world.errors import InputError
+from rlvr_world.vision.config import SMALLEST
 from rlvr_world.vision.lpips import LPIPS
 
 LOWER_IS_BETTER = frozenset({"mae", "mse", "lpips"})
-WINDOW = 11
+WINDOW = SMALLEST["none"]
 """Taps of SSIM's window: the fewest pixels a side that a picture must have."""
 
 
@@ -45,7 +46,7 @@ class FrameMetrics:
     only predicts needs no weights of it. ``chunk`` bounds how many pictures are worked on at once (memory alone).
     """
 
-    def __init__(self, lpips: LPIPS | Callable[[], LPIPS] | None, chunk: int = 32):
+    def __init__(self, lpips: LPIPS | Callable[[], LPIPS | None] | None, chunk: int = 32):
         self._given = lpips
         self.perceptual = lpips is not None
         self.chunk = chunk

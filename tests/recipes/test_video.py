@@ -166,6 +166,15 @@ def test_what_does_not_fit_is_said_in_one_sentence(tmp_path: Path) -> None:
         runner.evaluate_model(str(model), wrong)
 
 
+def test_few_episodes_can_be_looked_at_although_they_cannot_be_split(tmp_path: Path) -> None:
+    write_square(tmp_path / "few", episodes=2)
+    shares = ("data.split.valid=0.01", "data.split.test=0.01")
+    settings = config(tmp_path, "pusht", f"data.path={tmp_path / 'few'}", *shares)
+    with pytest.raises(InputError, match="of 2 episodes none falls into valid and test"):
+        find("pusht").splits(settings)
+    assert "- 2 episodes, 18 frames" in find("pusht").inspect(settings, tmp_path / "look")
+
+
 def test_recipes_are_listed_and_text_is_trained_without_the_extra() -> None:
     code = (
         "import sys; sys.modules['diffusers'] = sys.modules['av'] = None\n"

@@ -51,5 +51,5 @@ def test_every_recipe_keeps_to_them() -> None:
             look.at_settings(recipe.config())
         except InputError as error:
             said = str(error)
-        lacks = ("is not installed", "LPIPS weights", "the hub", "no GPU")
+        lacks = ("is not installed", "weights of a network", "the hub", "no GPU")
         assert not said or any(one in said for one in lacks), "what a machine lacks is no number"

@@ -123,7 +123,6 @@ def test_many_samples_of_a_context_cost_the_context_once(monkeypatch: pytest.Mon
         frame, features = tokenizer.context_features(context)
         monkeypatch.setattr(tokenizer, "decoder", None)  # nothing below may run the context's half again
         decoded = tokenizer.decode_frames(features, dynamics)
-    assert len(features) == 2
     assert torch.allclose(frame.repeat_interleave(5, dim=0), expected[:, 0], atol=1e-5)
     assert torch.allclose(decoded, expected[:, 1:], atol=1e-5)
 

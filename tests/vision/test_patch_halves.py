@@ -65,10 +65,3 @@ def test_it_is_saved_whole(config: VisualTokenizerConfig, tmp_path: Path) -> Non
         torch.testing.assert_close(
             reconstruct(load_visual_tokenizer(tmp_path), clip)[0], reconstruct(tokenizer, clip)[0]
         )
-
-
-def test_published_configs_do_not_have_the_field(tmp_path: Path) -> None:
-    tokenizer = FrameTokenizer(block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4, layers_per_block=1)
-    tokenizer.save_pretrained(tmp_path)
-    assert "patch_width" not in json.loads((tmp_path / "config.json").read_text())
-    assert not any("norm.running" in name for name in tokenizer.state_dict())

@@ -34,10 +34,7 @@ class ActionBins:
     def __post_init__(self) -> None:
         ordered = all(-np.inf < low <= high < np.inf for low, high in zip(self.low, self.high, strict=False))
         if not self.low or len(self.low) != len(self.high) or not ordered or self.bins < 2:
-            wanted, got = (
-                "a finite low <= high for each field, and at least 2 bins",
-                f"low {self.low}, high {self.high}",
-            )
+            wanted, got = "a finite low <= high for each field, and at least 2 bins", f"{self.low} to {self.high}"
             raise InputError(f"ranges of actions: expected {wanted}, got {got}, {self.bins} bins; fit them again")
 
     @property

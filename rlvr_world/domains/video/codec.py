@@ -6,7 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -49,40 +49,39 @@ def read_ranges(file: Path, bins: int) -> ActionBins:
         rows = json.loads(file.read_bytes()) if file.suffix == ".json" else read_tensor(file, 2).tolist()
         low, high = zip(*rows, strict=True)
         return ActionBins(tuple(map(float, low)), tuple(map(float, high)), bins)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: expected rows of two numbers, low and high, one a field ({error})") from error
 
 
 def codec_of(data: VideoConfig, cache: TokenCache, actions: ActionBins, proprio: ActionBins | None = None) -> Codec:
     """The codec of a model with these settings, this visual tokenizer and these ranges of one step's fields."""
-    single = data.kind == "single_step"
-    layout = VideoLayout(
-        data.kind,
-        visual=cache.codebook,
-        tokens=cache.tokens,
-        action_width=actions.width * data.actions_a_frame,
-        context_visual=0 if single else cache.context_codebook,
-        context_tokens=0 if single else cache.context_tokens,
-        context=data.context if single else 1,
-        horizon=data.horizon,
-        action_bins=data.action_bins,
-        proprio_width=proprio.width if proprio else 0,
-        proprio_first=data.proprio_first,
-        same=data.same_token,
-    )
+    layout = _layout(data, cache.codebook, cache.tokens, actions.width, (cache.context_codebook, cache.context_tokens))
+    layout = replace(layout, proprio_width=proprio.width if proprio else 0, proprio_first=data.proprio_first)
     together = replace(actions, low=actions.low * data.actions_a_frame, high=actions.high * data.actions_a_frame)
     return Codec(layout, together, cache.fingerprint, cache.size, proprio)
 
 
 def planned_layout(data: VideoConfig) -> VideoLayout:
     """The layout as settings alone tell it, before any episode: no proprioception, and RT-1's 13 fields an action."""
-    settings, single, fields = data.tokenizer, data.kind == "single_step", 13 * data.actions_a_frame
+    settings = data.tokenizer
     codes, scale = math.prod(settings.levels), 2 ** (len(settings.widths) - 1)
     grid = (data.height // scale) * (data.width // scale)
-    sizes: dict[str, Any] = {"horizon": data.horizon, "action_bins": data.action_bins, "same": data.same_token}
-    if single:
-        return VideoLayout(data.kind, codes, grid, fields, context=data.context, **sizes)
-    return VideoLayout(data.kind, codes, grid // settings.patch**2, fields, codes, grid, **sizes)
+    return _layout(data, codes, grid if data.kind == "single_step" else grid // settings.patch**2, 13, (codes, grid))
+
+
+def _layout(data: VideoConfig, codes: int, tokens: int, fields: int, context: tuple[int, int]) -> VideoLayout:
+    """``fields`` of an action; ``context``: codes and tokens of a multi-step model's context frame."""
+    single = data.kind == "single_step"
+    return VideoLayout(
+        data.kind,
+        codes,
+        tokens,
+        fields * data.actions_a_frame,
+        *((0, 0, data.context) if single else (*context, 1)),
+        horizon=data.horizon,
+        action_bins=data.action_bins,
+        same=data.same_token,
+    )
 
 
 def check_ranges(data: VideoConfig, part: Part, codec: Codec) -> None:

@@ -10,7 +10,7 @@ from rlvr_world.config import at_least, what
 from rlvr_world.domains.splits import SplitRule
 from rlvr_world.domains.video.envs.specs import PushTSpec, Spec
 from rlvr_world.errors import InputError
-from rlvr_world.vision.config import VisualTokenizerConfig
+from rlvr_world.vision.config import SMALLEST, VisualTokenizerConfig
 
 
 @dataclass(frozen=True)
@@ -103,10 +103,6 @@ class VideoConfig:
     def actions_a_frame(self) -> int:
         """Actions between one frame and the next, as the model is given them."""
         return self.frame_skip // self.action_pool
-
-
-SMALLEST = {"none": 11, "vgg": 16, "alex": 31}
-"""Fewest pixels a side of what is measured: the window of SSIM, and what the poolings of LPIPS leave something of."""
 
 
 def check_numbers(data: VideoConfig) -> None:

@@ -60,8 +60,6 @@ class VideoDomain:
             has = "at {}x{} pixels it gives {} tokens a frame and {} for the context".format(*got)
             wants = "the model expects {2} and {3} at {0}x{1}".format(*expected)
             raise InputError(f"tokenizer: {has}, {wants}; use the frame size that the model was trained with")
-        if config.lpips and not metrics.perceptual:
-            raise InputError("data.reward.lpips: expected 0, as no trunk is loaded, or data.lpips to name one")
         if config.proprio_mse and not self.layout.proprio_width:
             raise InputError("data.reward.proprio_mse: expected 0, as the model has no proprioception")
 

@@ -5,6 +5,7 @@ Shape legend: T frames, H height, W width, A action width, P proprioception widt
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,8 @@ def read_question(given: Any) -> Transition:
 
     Raises InputError that names the field for anything else.
     """
+    if not isinstance(given, Mapping):
+        raise InputError(f"question: expected an object with the keys state and action, got {given!r:.80}")
     state = given.get("state")
     if not isinstance(state, Clip):
         images, felt = _array(given, "state"), None
@@ -155,6 +158,25 @@ def side_by_side(views: Mapping[str, np.ndarray], where: str) -> np.ndarray:
     return np.concatenate(list(views.values()), axis=2)
 
 
+def decoded_image(data: bytes, where: str) -> np.ndarray:
+    """uint8 [H, W, 3] of an encoded picture. Raises InputError for one that does not decode, or is too large."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise InputError(f"{where}: the image does not decode ({error}); download or export it again") from None
+
+
+def stacked(frames: Sequence[np.ndarray], where: str) -> np.ndarray:
+    """uint8 [T, H, W, 3] of frames that have to be of one size."""
+    if len(sizes := {frame.shape[:2] for frame in frames}) > 1:
+        got = " and ".join(f"{height}x{width}" for height, width in sorted(sizes))
+        raise InputError(f"{where}: expected frames of one size, got {got}; leave it out with data.skip_faulty=true")
+    return np.stack(frames)
+
+
 def checked_rows(values: np.ndarray, where: str, length: int, width: int | None = None) -> np.ndarray:
     """``values`` as float32 [length, width], for a reader's actions or proprioception; ``width`` None takes any.
     InputError names ``where`` (file, episode, field), and the step of a number that is not finite."""
@@ -176,10 +198,10 @@ def checked_rows(values: np.ndarray, where: str, length: int, width: int | None 
 def checked_actions(values: np.ndarray, where: str, length: int, width: int | None = None) -> np.ndarray:
     """Like ``checked_rows``. The action of the last frame leads nowhere: where it is missing or no number, as recorders
     leave it, the one before stands there."""
-    if values.ndim == 2 and values.dtype.kind in "fiub" and len(values) > 1:
-        if len(values) == length - 1:
+    if values.ndim == 2 and values.dtype.kind in "fiub":
+        if 0 < len(values) == length - 1:
             values = np.concatenate([values, values[-1:]])
-        elif np.isnan(values[-1]).all():
+        elif len(values) > 1 and np.isnan(values[-1]).all():
             values = np.concatenate([values[:-1], values[-2:-1]])
     return checked_rows(values, where, length, width)
 

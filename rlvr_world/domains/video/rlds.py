@@ -10,6 +10,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -20,6 +21,7 @@ from typing import Any
 import fsspec
 import numpy as np
 
+from rlvr_world.domains.video.episodes import decoded_image, stacked
 from rlvr_world.domains.video.readers.npz import write_npz
 from rlvr_world.errors import InputError
 from rlvr_world.system.progress import track
@@ -70,8 +72,11 @@ def _wanted(written: bytes, where: str, target: Path, most: int) -> dict[str, di
     try:
         info = json.loads(written)
         name, splits = info["name"], {one["name"]: [int(n) for n in one["shardLengths"]] for one in info["splits"]}
-    except (KeyError, TypeError, ValueError):
-        raise InputError(f"{where}: expected name, splits and their shardLengths; download it again") from None
+        plain = all(re.fullmatch(r"\w[\w.-]*", split) for split in splits)  # they become names of files
+    except (KeyError, TypeError, ValueError, RecursionError):
+        plain = False
+    if not plain:
+        raise InputError(f"{where}: expected name, splits and their shardLengths; download it again")
     every = ((split, at) for split, lengths in sorted(splits.items()) for at in enumerate(interleaved(lengths)))
     found: dict[str, dict[int, Path]] = {}
     for split, (number, (shard, place)) in islice(every, most or None):
@@ -141,11 +146,13 @@ def _parts(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """A number of seven bits a byte, and where the next field begins."""
-    value = shift = 0
-    while data[at] & 128:
-        value, shift, at = value | (data[at] & 127) << shift, shift + 7, at + 1
-    return value | data[at] << shift, at + 1
+    """A number of seven bits a byte, at most ten of them, and where the next field begins."""
+    value = 0
+    for i in range(10):
+        value |= (data[at + i] & 127) << 7 * i
+        if data[at + i] < 128:
+            return value, at + i + 1
+    raise ValueError("a number of more than 64 bits")
 
 
 def _integers(values: list[memoryview]) -> np.ndarray:
@@ -164,23 +171,19 @@ _READ: dict[int, Any] = {1: list, 2: lambda values: np.frombuffer(b"".join(value
 def _arrays(fields: dict[str, Any], camera: str, where: str) -> tuple[np.ndarray, np.ndarray]:
     """The frames, uint8 [T, H, W, 3], and the actions, float32 [T, A], of one episode; of several fields of an action
     those first that come first in the alphabet."""
-    from PIL import Image
-
     pictured = [k for k, of in fields.items() if isinstance(of, list) and of and bytes(of[0]).startswith(PICTURES)]
     cameras = [key.removeprefix(OBSERVED) for key in pictured if key.startswith(OBSERVED)]
     name = camera or ("image" if "image" in cameras or len(cameras) != 1 else cameras[0])
     if name not in cameras:
         known = ", ".join(sorted(cameras)) or "none"
         raise InputError(f"{where}: expected the pictures steps/observation/{name}, found {known}; see --camera")
-    try:
-        images = [np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) for data in fields[OBSERVED + name]]
-    except OSError as error:
-        raise InputError(f"{where}: a picture of {name} does not decode ({error}); download the file again") from None
+    shown = f"{where}, picture {name}"
+    images = stacked([decoded_image(data, shown) for data in fields[OBSERVED + name]], shown)
     keys = sorted((key for key in fields if f"{key}/".startswith("steps/action/")), key=lambda key: key.split("/"))
     rows = [fields[key] for key in keys]
     T, wrong = len(images), [key for key, row in zip(keys, rows, strict=True) if len(row) % len(images)]
-    if not keys or wrong or any(isinstance(row, list) for row in rows) or len({image.shape for image in images}) > 1:
-        wanted = "frames of one size and for each as many numbers in steps/action"
+    if not keys or wrong or any(isinstance(row, list) for row in rows):
+        wanted = "for each frame as many numbers in steps/action"
         got = ", ".join(f"{key} of {len(fields[key])}" for key in keys) or f"only {', '.join(sorted(fields))}"
         raise InputError(f"{where}: expected {wanted}, got {T} frames and {got}; take another data set")
-    return np.stack(images), np.concatenate([row.reshape(T, -1).astype(np.float32) for row in rows], axis=1)
+    return images, np.concatenate([row.reshape(T, -1).astype(np.float32) for row in rows], axis=1)

@@ -18,7 +18,7 @@ from typing import overload
 
 import numpy as np
 
-from rlvr_world.domains.row_files import left_out, skipping
+from rlvr_world.domains.row_files import OnFault, left_out, skipping
 from rlvr_world.domains.video.actions import chosen_dims, pooled
 from rlvr_world.domains.video.config import EpisodeSplitRule, VideoConfig
 from rlvr_world.domains.video.envs.collect import collect
@@ -40,16 +40,20 @@ class Parts(dict[str, Part]):
     """What is wrong with the episodes that ``data.skip_faulty`` left out."""
 
 
+def opened(data: VideoConfig, on_fault: OnFault = None) -> Episodes:
+    """All episodes but those that lie apart for tests; embedded worlds are played first where they have not been."""
+    if data.source not in KINDS:
+        return open_episodes("npz", collect(data.source, data.env, Path(data.cache)))
+    if not data.path:
+        raise InputError(f"data.path: data.source={data.source} reads episodes; say where, as in data.path=FOLDER")
+    return open_episodes(data.source, data.path, "train", data.camera, on_fault)
+
+
 @lru_cache(maxsize=1)
 def parts(data: VideoConfig) -> Parts:
-    """The episodes of train, valid and test; embedded worlds are played first where they have not been."""
+    """The episodes of train, valid and test."""
     on_fault, faults = skipping(data.skip_faulty)
-    if data.source not in KINDS:
-        episodes = open_episodes("npz", collect(data.source, data.env, Path(data.cache)))
-    elif not data.path:
-        raise InputError(f"data.path: data.source={data.source} reads episodes; say where, as in data.path=FOLDER")
-    else:
-        episodes = open_episodes(data.source, data.path, "train", data.camera, on_fault)
+    episodes = opened(data, on_fault)
     chosen = split_episodes(episodes.ids, data.split)
     found = Parts({name: (episodes, numbers) for name, numbers in chosen.items()})
     if data.source == "dino_wm":  # its test episodes lie apart
@@ -70,14 +74,16 @@ def _unread(data: VideoConfig, episodes: Episodes) -> dict[int, str]:
     kept under ``data.cache`` for as long as the files stay as they are."""
     files = sorted(file for file in Path(data.path).expanduser().rglob("*") if data.path and file.is_file())
     states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    about = [data.source, data.path, data.camera, episodes.name, *episodes.ids, *states]
+    about = [data.source, data.path, data.camera, data.proprio, episodes.name, *episodes.ids, *states]
     kept = Path(data.cache).expanduser() / f"faults-{_hash(json.dumps(about)):016x}.json"
     if not kept.exists():
         bad = {}
         for episode in track(range(len(episodes.ids)), f"reading {episodes.name}", "episodes"):
             try:
-                episodes.actions(episode), episodes.proprio(episode)
+                episodes.actions(episode)
                 episodes.frames(episode, range(episodes.lengths[episode]))
+                if data.proprio:
+                    episodes.proprio(episode)
             except InputError as error:
                 bad[episode] = str(error)
         kept.parent.mkdir(parents=True, exist_ok=True)
@@ -90,8 +96,6 @@ def split_episodes(ids: Sequence[str], rule: EpisodeSplitRule) -> dict[str, list
     InputError for a rule that cannot be followed, and where a share above 0 gets no episode."""
     split: dict[str, list[int]] = {"train": [], "valid": [], "test": []}
     if rule.kind == "every_nth":
-        if rule.every < 3:
-            raise InputError(f"split rule every_nth: expected every of at least 3, got {rule.every}")
         part = {0: "test", rule.every // 2: "valid"}
         for i in range(len(ids)):
             split[part.get(i % rule.every, "train")].append(i)
@@ -144,15 +148,7 @@ class Clips(Sequence[Transition]):
         self, episodes: Episodes, chosen: Sequence[int], window: Window, every: int = 1, seed: int = 0
     ) -> None:
         """``every``: steps from one start to the next; ``seed`` draws the frames of ``context_back``, the same ones
-        for the same clip always. Raises InputError for numbers that make no sense together."""
-        where, back = f"clips of {episodes.name}", window.context_back
-        odd_back = back is not None and (back < 0 or window.context != 1)
-        if min(window.context, window.horizon, window.frame_skip, every) < 1 or odd_back:
-            wanted = "context, horizon, frame_skip and every above 0, and context 1 with a context_back of at least 0"
-            raise InputError(f"{where}: expected {wanted}, got {window}, every {every}")
-        if window.pool < 1 or window.frame_skip % window.pool:
-            got = f"the actions of {window.frame_skip} steps do not fall into means of {window.pool}"
-            raise InputError(f"{where}: {got}; let data.action_pool divide data.frame_skip")
+        for the same clip always."""
         # Clips are mostly read in order, and a reader may have to open a file for the actions.
         self._rows = lru_cache(maxsize=64)(episodes.actions)
         self._episodes, self._window, self._seed = episodes, window, seed
@@ -216,15 +212,16 @@ class Clips(Sequence[Transition]):
         return pooled(padded, self._window.pool).reshape(self._window.frames, -1)
 
 
-def training_clips(data: VideoConfig, part: Part, seed: int) -> Clips:
-    """Every window of the episodes, ``data.train_every`` steps apart."""
-    return _clips(data, part, data.train_every, seed)
-
-
-def held_out_clips(data: VideoConfig, part: Part, seed: int) -> Clips:
-    """Windows ``data.test_every`` steps apart, or one an episode as published."""
-    clips = _clips(data, part, data.test_every or 1, seed)
-    return clips if data.test_every else clips.one_per_episode()
+def clips_of(data: VideoConfig, part: Part, seed: int, held_out: bool = False) -> Clips:
+    """Windows of the episodes, ``data.train_every`` steps apart; held-out ones ``data.test_every``, or one an episode
+    as published. Raises InputError where no episode is long enough."""
+    (episodes, chosen), window = part, _window(data)
+    clips = Clips(episodes, chosen, window, (data.test_every or 1) if held_out else data.train_every, seed)
+    if not len(clips):
+        wanted = f"a clip of {window.frames} frames, {data.frame_skip} steps apart"
+        got = f"none of its {len(chosen)} episodes is long enough for {wanted}"
+        raise InputError(f"{episodes.name}: {got}; lower data.horizon or data.frame_skip")
+    return clips.one_per_episode() if held_out and not data.test_every else clips
 
 
 def whole_episodes(data: VideoConfig, part: Part) -> list[Transition]:
@@ -239,16 +236,6 @@ def _window(data: VideoConfig) -> Window:
     context, back = (data.context, None) if data.kind == "single_step" else (1, data.context_back)
     pad = data.short == "pad"
     return Window(context, data.horizon, data.frame_skip, back, data.action_pool, data.action_dims, pad)
-
-
-def _clips(data: VideoConfig, part: Part, every: int, seed: int) -> Clips:
-    (episodes, chosen), window = part, _window(data)
-    clips = Clips(episodes, chosen, window, every, seed)
-    if not len(clips):
-        wanted = f"a clip of {window.frames} frames, {data.frame_skip} steps apart"
-        got = f"none of its {len(chosen)} episodes is long enough for {wanted}"
-        raise InputError(f"{episodes.name}: {got}; lower data.horizon or data.frame_skip")
-    return clips
 
 
 def counted(found: Parts, clips: Iterable[Clips]) -> dict[str, int]:

@@ -52,7 +52,7 @@ def read_frames(clip: Clip, size: tuple[int, int], fit: str = "squash") -> Tenso
         return frames
     if fit != "squash":
         some = max if fit == "letterbox" else min
-        high, wide = some(H, round(W * height / width)), some(W, round(H * width / height))
+        high, wide = some(H, max(1, round(W * height / width))), some(W, max(1, round(H * width / height)))
         top, left = (high - H) // 2, (wide - W) // 2  # negative for a crop, which pad takes
         frames = F.pad(frames, (left, wide - W - left, top, high - H - top))
     return F.interpolate(frames, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
@@ -190,12 +190,12 @@ class TokenCache:
         return self._tables[name]
 
     def _path(self, episodes: Episodes, key_length: int) -> Path:
-        """Changes with names and lengths of the episodes, the bytes that they are read from, the very first frame, the
-        tokenizer and the size."""
+        """Changes with names and lengths of the episodes, the bytes that they are read from, the tokenizer and the
+        size."""
         named = (episodes.name, list(episodes.ids), list(episodes.lengths), self._digest(episodes))
         computed = () if self.encodes == torch.float32 else (str(self.encodes),)
         about = (*named, self.fingerprint, self.size, self.fit, key_length, *computed)
-        known = hashlib.sha256(repr(about).encode() + episodes.frames(0, (0,)).tobytes()).hexdigest()[:16]
+        known = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
         return self.folder / f"{re.sub(r'[^0-9A-Za-z_.+-]+', '-', episodes.name)}-{known}.tokens"
 
 

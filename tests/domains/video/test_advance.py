@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,87 +14,43 @@ from rlvr_world.domains.video.actions import ActionBins
 from rlvr_world.domains.video.config import RewardConfig
 from rlvr_world.domains.video.domain import Prediction, VideoDomain
 from rlvr_world.domains.video.episodes import read_question
-from rlvr_world.domains.video.layout import Codec, VideoLayout
 from rlvr_world.domains.video.splits import Clips, Window
-from rlvr_world.domains.video.token_cache import TokenCache
 from rlvr_world.errors import InputError
 from rlvr_world.types import Malformed, Transition, Write
-from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
-from rlvr_world.vision.frame_tokenizer import FrameTokenizer
-from rlvr_world.vision.metrics import FrameMetrics
+from tests.domains.video.worlds import Made, video_domain
 
 SIZE = (16, 16)
 
 
-class Square:
+def square(scale: int = 1) -> Made:
     """A bright square that goes where the action says, and feels where it is; ``scale`` enlarges the frames."""
-
-    name, ids, lengths, files = "square", ("a", "b"), (9, 9), ()
-
-    def __init__(self, scale: int = 1) -> None:
-        self.images, self.moves, self.places = [], [], []
-        for episode in range(2):
-            rng = np.random.default_rng(episode)
-            moves = rng.integers(-2, 3, (9, 2))
-            place = rng.integers(2, 10, 2)
-            images, places = np.full((9, 16, 16, 3), (240, 230, 220), np.uint8), []
-            for t in range(9):
-                y, x = place
-                images[t, y : y + 4, x : x + 4] = (200, 40, 40 + 20 * t)
-                places.append(place)
-                place = np.clip(place + moves[t], 0, 12)
-            self.images.append(images.repeat(scale, 1).repeat(scale, 2))
-            self.moves.append(moves.astype(np.float32))
-            self.places.append(np.array(places, np.float32))
-
-    def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
-        return self.images[episode][list(steps)]
-
-    def actions(self, episode: int) -> np.ndarray:
-        return self.moves[episode]
-
-    def proprio(self, episode: int) -> np.ndarray | None:
-        return self.places[episode]
+    videos, moves, felt = [], [], []
+    for episode in range(2):
+        rng = np.random.default_rng(episode)
+        moved = rng.integers(-2, 3, (9, 2))
+        place = rng.integers(2, 10, 2)
+        images, places = np.full((9, 16, 16, 3), (240, 230, 220), np.uint8), []
+        for t in range(9):
+            y, x = place
+            images[t, y : y + 4, x : x + 4] = (200, 40, 40 + 20 * t)
+            places.append(place)
+            place = np.clip(place + moved[t], 0, 12)
+        videos.append(images.repeat(scale, 1).repeat(scale, 2))
+        moves.append(moved)
+        felt.append(np.array(places))
+    return Made(videos, moves, felt)
 
 
-def domain(
-    folder: Path, context: int = 1, horizon: int = 1, multi: bool = False, proprio: bool = False, same: bool = False
-) -> VideoDomain:
-    torch.manual_seed(0)
-    shape = {"layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 2}
-    tokenizer: FrameTokenizer | CompressiveTokenizer
-    if multi:
-        grid = {"context_grid": (8, 8), "max_att_resolution": 8}
-        levels = {"vq_fsq_levels": (5, 5), "dyn_fsq_levels": (8, 8)}
-        tokenizer = CompressiveTokenizer(**shape, **grid, **levels, block_out_channels=(32, 32))
-    else:
-        tokenizer = FrameTokenizer(**shape, block_out_channels=(4, 4, 4), fsq_levels=(8, 8))
-    with torch.no_grad():
-        tokenizer.quant_linear.weight *= 20  # or all frames would have the same tokens
-    cache = TokenCache(tokenizer, SIZE, folder)
-    layout = VideoLayout(
-        "multi_step" if multi else "single_step",
-        visual=64,
-        tokens=cache.tokens,
-        action_width=2,
-        context_visual=cache.context_codebook,
-        context_tokens=cache.context_tokens,
-        context=context,
-        horizon=horizon,
-        action_bins=16,
-        proprio_width=2 if proprio else 0,
-        same=same,
-    )
-    felt = ActionBins((0.0, 0.0), (12.0, 12.0), 16) if proprio else None
-    codec = Codec(layout, ActionBins((-2.0, -2.0), (2.0, 2.0), 16), cache.fingerprint, SIZE, felt)
-    return VideoDomain(codec, cache, FrameMetrics(None), RewardConfig(lpips=0))
+def domain(folder: Path, multi: bool = False, proprio: bool = False, **layout: Any) -> VideoDomain:
+    ranges = ActionBins((-2.0, -2.0), (2.0, 2.0), 16), ActionBins((0.0, 0.0), (12.0, 12.0), 16) if proprio else None
+    return video_domain(folder, ranges, RewardConfig(lpips=0), multi, **{"context": 1, "horizon": 1, **layout})
 
 
-def row_of(world: VideoDomain, episodes: Square | None = None) -> Transition:
+def row_of(world: VideoDomain, episodes: Made | None = None) -> Transition:
     """A clip whose frames all differ; multi-step, its far context frame lies before the current one."""
     layout = world.layout
     back = 3 if layout.context_tokens else None
-    clips = Clips(episodes or Square(), (0, 1), Window(layout.context, layout.horizon, context_back=back))
+    clips = Clips(episodes or square(), (0, 1), Window(layout.context, layout.horizon, context_back=back))
     steps = [(*row.state.steps, *row.next_state.steps) for row in clips]
     return clips[next(i for i, each in enumerate(steps) if each[0] > 0 and len(set(each)) == len(each))]
 
@@ -182,7 +137,7 @@ def test_malformed_leads_to_malformed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", [{"context": 2}, {"multi": True, "horizon": 2}])
 def test_frames_of_another_size_are_brought_to_that_of_the_tokenizer(tmp_path: Path, kind: dict[str, Any]) -> None:
     world = domain(tmp_path, **kind)
-    small, large = row_of(world), row_of(world, Square(scale=2))
+    small, large = row_of(world), row_of(world, square(scale=2))
     after = world.advance(large.state, large.action, perfect(world, large)).read()
     assert after.shape == (2, *SIZE, 3)
     kept = small.state.read()[0 if kind.get("multi") else 1]
@@ -213,6 +168,11 @@ def test_a_question_of_plain_arrays_has_the_prompt_of_the_clip(tmp_path: Path, k
     if kind.get("proprio"):
         with pytest.raises(InputError, match=r"row question: proprioception: .* frames in memory has none"):
             world.encode(read_question({"state": arrays["state"], "action": row.action}))
+
+
+def test_a_question_that_is_no_object_is_refused() -> None:
+    with pytest.raises(InputError, match="question: expected an object with the keys state and action, got 'x'"):
+        read_question("x")
 
 
 FRAMES, MOVES = np.zeros((2, 16, 16, 3), np.uint8), [[0.0, 0.0]] * 3

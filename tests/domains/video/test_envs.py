@@ -106,7 +106,6 @@ def test_a_grain_in_the_way_is_pushed_to_the_end_and_the_board_leaves_the_pictur
     from rlvr_world.domains.video.envs import granular
 
     spec = GranularSpec(grains=1, size=32)
-    table.headless()
     scene = table.Table(granular._xml(spec, np.random.default_rng(0)), spec.size)
     scene.rest()
     before = scene.places()[0]
@@ -130,7 +129,7 @@ def test_a_simulation_that_blows_up_is_told_with_its_episode(tmp_path: Path, mon
 
     monkeypatch.chdir(tmp_path)  # MuJoCo writes a log here
     monkeypatch.setattr(table.Table, "push", explode)
-    with pytest.raises(InputError, match=r"granular episode 3, seed 5: the simulation became unstable"):
+    with pytest.raises(InputError, match=r"GranularSpec, episode 3, seed 5: the simulation became unstable"):
         granular.play(GranularSpec(pushes=1, size=8, grains=2, seed=5), 3)
 
 

@@ -19,9 +19,10 @@ import pytest
 import torch
 from PIL import Image
 
-from rlvr_world.domains.video.episodes import Clip, Episodes
+from rlvr_world.domains.video.episodes import Clip, Episodes, decoded_image
 from rlvr_world.domains.video.readers import KINDS, open_episodes
 from rlvr_world.errors import InputError
+from rlvr_world.system.files import digest
 
 av = pytest.importorskip("av")
 LENGTHS = (7, 12, 5)
@@ -177,6 +178,12 @@ def write_hdf5(root: Path) -> Path:
     return root
 
 
+def npy(array: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
 def png(frame: np.ndarray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(frame)).save(stream, "png")
@@ -262,7 +269,7 @@ def test_any_frame_is_found_from_any_key_frame(tmp_path: Path, codec: str, gop: 
     video = open_video(tmp_path / "a.mp4", "a")
     assert len(video) == 20
     for steps in [[step] for step in range(20)] + [[19, 0, 7, 8]]:
-        read = read_frames(video, steps, "a")
+        read = read_frames(video, steps, "a", range(20))
         np.testing.assert_array_equal(read, whole[steps])
 
 
@@ -368,6 +375,32 @@ def test_npz_an_episode_is_inflated_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(episodes.frames(0, [2])) == 1
 
 
+@pytest.mark.parametrize(("frames", "actions"), [(2, 1), (7, 6)])
+def test_npz_the_last_action_may_be_missing_however_short_the_episode(
+    tmp_path: Path, frames: int, actions: int
+) -> None:
+    arrays = {**episode(0, frames), "action": np.arange(2.0 * actions).reshape(actions, 2)}
+    np.savez_compressed(tmp_path / "a_eps_00000000.npz", **arrays)  # type: ignore[arg-type]
+    given = open_episodes("npz", tmp_path).actions(0)
+    assert len(given) == frames
+    np.testing.assert_array_equal(given[-1], given[-2])
+
+
+def test_npz_headers_that_lie_are_named(tmp_path: Path) -> None:
+    def write(shape: str, action: np.ndarray) -> None:
+        header = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".encode().ljust(117) + b"\n"
+        with zipfile.ZipFile(tmp_path / "a_eps_00000000.npz", "w") as archive:
+            archive.writestr("image.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
+            archive.writestr("action.npy", npy(action))
+
+    write("(12, 0, 48, 3)", np.zeros((12, 2)))
+    with pytest.raises(InputError, match=r"a_eps_00000000\.npz, field image: expected uint8 \[T, H, W, 3\], got"):
+        open_episodes("npz", tmp_path)
+    write(f"({10**12}, 640, 480, 3)", np.zeros((10**12, 0)))
+    with pytest.raises(InputError, match=r"field image: does not read \(.*allocate"):  # a million GB
+        open_episodes("npz", tmp_path).frames(0, [0])
+
+
 # A plain folder
 
 
@@ -463,6 +496,14 @@ def test_folder_rows_and_frames_of_two_rates_meet_by_time(tmp_path: Path) -> Non
     assert len(faults) == 3
 
 
+def test_folder_rows_say_which_frames_are_read_and_count_as_bytes_of_theirs(tmp_path: Path) -> None:
+    """Tokens are kept for as long as these bytes are the same: times that change mean other frames."""
+    episodes = open_episodes("folder", write_usual_folder(tmp_path, seconds=0.1))
+    before = digest(*episodes.files)
+    write_usual_folder(tmp_path, seconds=0.098)
+    assert digest(*open_episodes("folder", tmp_path).files) != before
+
+
 def test_folder_takes_categories_and_a_row_fewer(tmp_path: Path) -> None:
     write_folder(tmp_path)
     table = pq.read_table(tmp_path / "steps.parquet")
@@ -484,6 +525,31 @@ def test_folder_steps_that_are_no_numbers_are_named(tmp_path: Path) -> None:
     edit(file, "step", lambda values: values.__setitem__(slice(None), [None] * 3 + [0] * (len(values) - 3)))
     with pytest.raises(InputError, match=r"field step: expected 0 to \d+, as its mp4 has"):
         open_episodes("folder", tmp_path)
+
+
+def test_folder_columns_that_are_there_twice_and_numbers_that_are_none_are_named(tmp_path: Path) -> None:
+    file = write_usual_folder(tmp_path) / "steps.csv"
+    text = file.read_text()
+    file.write_text(text.replace("frame_index,", "episode_index,", 1))
+    with pytest.raises(InputError, match=r"steps\.csv: expected each column once, found episode_index, episode_index"):
+        open_episodes("folder", tmp_path)
+    file.write_text(text.replace("\n9,", "\n²,", 1))
+    with pytest.raises(InputError, match="episode ²: it has rows but no mp4 or mov"):
+        open_episodes("folder", tmp_path)
+
+
+def test_frames_of_two_sizes_are_named(tmp_path: Path) -> None:
+    file = write_lerobot(tmp_path, images=True) / "data/chunk-000/file-000.parquet"
+    small = png(np.zeros((8, 8, 3), np.uint8))
+    edit(file, "observation.images.top", lambda values: values[8].update(bytes=small))
+    with pytest.raises(InputError, match="episode episode_000001: expected frames of one size, got 8x8 and 32x48"):
+        open_episodes("lerobot", tmp_path).frames(1, [0, 1])
+
+
+def test_pictures_that_would_fill_the_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16)
+    with pytest.raises(InputError, match=r"step 3: the image does not decode .*exceeds limit"):
+        decoded_image(png(np.zeros((8, 8, 3), np.uint8)), "a file, step 3")
 
 
 def test_folder_of_several_cameras(tmp_path: Path) -> None:
@@ -516,6 +582,36 @@ def test_hdf5_of_an_episode_a_file(tmp_path: Path) -> None:
     proprio = episodes.proprio(2)
     assert proprio is not None
     np.testing.assert_allclose(proprio, data()[2]["proprio"], rtol=1e-6)
+
+
+def test_hdf5_cameras_of_two_lengths_and_pictures_of_other_kinds_are_named(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "one.hdf5", "w") as file:
+        file["action"], file["observations/images/top"] = np.zeros((6, 2)), np.zeros((6, 8, 8, 3), np.uint8)
+        file["observations/images/depth"] = np.zeros((6, 8, 8, 1), np.uint8)
+        file["observations/images/wrist"] = np.zeros((5, 8, 8, 3), np.uint8)
+        file["observations/state"] = np.arange(6.0)  # one number a step
+    with pytest.raises(InputError, match="expected one camera of top, wrist, got ''"):
+        open_episodes("hdf5", tmp_path)
+    with pytest.raises(InputError, match="as many frames of each camera, got 6 of top, 5 of wrist"):
+        open_episodes("hdf5", tmp_path, camera="top,wrist")
+    episodes = open_episodes("hdf5", tmp_path, camera="top")
+    np.testing.assert_array_equal(episodes.proprio(0), np.arange(6.0)[:, None])
+    with h5py.File(tmp_path / "one.hdf5", "a") as file:
+        del file["action"]
+        file["action/left"] = np.zeros((6, 2))
+    with pytest.raises(InputError, match="expected the field action or actions"):
+        open_episodes("hdf5", tmp_path, camera="top")
+
+
+def test_hdf5_names_are_of_each_episode_for_itself(tmp_path: Path) -> None:
+    """The field of the last file was looked for in all."""
+    h5py = pytest.importorskip("h5py")
+    for index, name in enumerate(("action", "actions")):
+        with h5py.File(tmp_path / f"{index}.hdf5", "w") as file:
+            file[name], file["obs/top"] = np.full((6, 2), index), np.zeros((6, 8, 8, 3), np.uint8)
+    episodes = open_episodes("hdf5", tmp_path)
+    assert [episodes.actions(index)[0, 0] for index in range(2)] == [0, 1]
 
 
 def test_hdf5_that_does_not_read_is_named(tmp_path: Path) -> None:
@@ -552,6 +648,27 @@ def test_lerobot_other_layouts_are_refused(tmp_path: Path) -> None:
     info = json.loads((tmp_path / "meta/info.json").read_text())
     (tmp_path / "meta/info.json").write_text(json.dumps({**info, "codebase_version": "v1.6"}))
     with pytest.raises(InputError, match=r"expected codebase_version v3\.x or v2\.x, got v1\.6"):
+        open_episodes("lerobot", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("data_path", "{episode_index.gone}"), ("chunks_size", 0), ("chunks_size", "x")]
+)
+def test_lerobot_patterns_that_are_none_are_named(tmp_path: Path, field: str, value: object) -> None:
+    write_lerobot(tmp_path)
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    (tmp_path / "meta/info.json").write_text(json.dumps({**info, field: value}))
+    with pytest.raises(InputError, match=r"info\.json, field (data|video)_path: expected a pattern"):
+        open_episodes("lerobot", tmp_path).actions(0)
+
+
+@pytest.mark.parametrize(("index", "length"), [(0, 0), (1, 7)])
+def test_lerobot_episodes_without_frames_or_there_twice_are_named(tmp_path: Path, index: int, length: int) -> None:
+    write_lerobot(tmp_path, images=True)
+    file = tmp_path / "meta/episodes/chunk-000/file-000.parquet"
+    edit(file, "episode_index", lambda values: values.__setitem__(2, index))
+    edit(file, "length", lambda values: values.__setitem__(2, length))
+    with pytest.raises(InputError, match=rf"episode {index}: expected it once, with frames"):
         open_episodes("lerobot", tmp_path)
 
 

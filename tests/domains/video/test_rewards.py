@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rlvr_world.domains.video.config import RewardConfig
-from rlvr_world.domains.video.rewards import frame_weights, reward
+from rlvr_world.domains.video.rewards import reward
 
 MEASURES = {
     "mae": torch.tensor([[0.1, 0.2], [0.0, 0.0]]),
@@ -47,8 +47,3 @@ def test_a_measure_without_weight_is_not_needed() -> None:
     assert reward(without, replace(NOTHING, mae=1.0))[0].item() == pytest.approx(-0.15)
     with pytest.raises(KeyError, match="lpips"):
         reward(without, RewardConfig())
-
-
-@pytest.mark.parametrize("aggregate", ["mean", "last", "discount"])
-def test_frame_weights_sum_to_one(aggregate: Any) -> None:
-    assert frame_weights(7, aggregate).sum().item() == pytest.approx(1)

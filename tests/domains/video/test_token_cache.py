@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,58 +15,18 @@ from rlvr_world.domains.video.reconstruction import measure_reconstruction
 from rlvr_world.domains.video.splits import Clips, Window
 from rlvr_world.domains.video.token_cache import TokenCache, read_frames, whole_clip
 from rlvr_world.errors import InputError
-from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
-from rlvr_world.vision.frame_tokenizer import FrameTokenizer
 from rlvr_world.vision.metrics import FrameMetrics
+from tests.domains.video.worlds import Made, compressive_tokenizer, frame_tokenizer
 
 
-class Noise:
-    """Episodes of random frames that counts what is read."""
-
-    name = "noise"
-    files: Sequence[Path] = ()
-    ids = ("a", "b", "c")
-    lengths = (5, 6, 7)
-
-    def __init__(self, size: tuple[int, int] = (16, 16)) -> None:
-        rng = np.random.default_rng(0)
-        self.videos = [rng.integers(0, 256, (n, *size, 3), np.uint8) for n in self.lengths]
-        self.read = 0
-
-    def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
-        self.read += len(steps)
-        return self.videos[episode][list(steps)]
-
-    def actions(self, episode: int) -> np.ndarray:
-        return np.zeros((self.lengths[episode], 2), np.float32)
-
-    def proprio(self, episode: int) -> np.ndarray | None:
-        return None
-
-
-def frame_tokenizer(levels: tuple[int, ...] = (8, 8)) -> FrameTokenizer:
-    torch.manual_seed(0)
-    return FrameTokenizer(
-        block_out_channels=(4, 4, 4), layers_per_block=1, latent_channels=4, norm_num_groups=2, fsq_levels=levels
-    )
-
-
-def compressive_tokenizer() -> CompressiveTokenizer:
-    torch.manual_seed(0)
-    return CompressiveTokenizer(
-        block_out_channels=(32, 32),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=2,
-        context_grid=(8, 8),
-        max_att_resolution=8,
-        vq_fsq_levels=(5, 5),
-        dyn_fsq_levels=(8, 8),
-    )
+def noise(size: tuple[int, int] = (16, 16)) -> Made:
+    """Episodes of random frames."""
+    rng, lengths = np.random.default_rng(0), (5, 6, 7)
+    return Made([rng.integers(0, 256, (n, *size, 3), np.uint8) for n in lengths], [np.zeros((n, 2)) for n in lengths])
 
 
 def test_frame_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
-    episodes = Noise()
+    episodes = noise()
     cache = TokenCache(frame_tokenizer(), (16, 16), tmp_path)
     cache.build(rows := Clips(episodes, (0, 2), Window(2, 1)))
     read = episodes.read
@@ -81,7 +40,7 @@ def test_frame_tokens_are_those_of_the_tokenizer(tmp_path: Path) -> None:
 
 def test_clip_tokens_are_those_of_the_compressive_tokenizer(tmp_path: Path) -> None:
     cache = TokenCache(compressive_tokenizer(), (16, 16), tmp_path)
-    rows = Clips(Noise(), (0, 1), Window(1, 2, context_back=3))
+    rows = Clips(noise(), (0, 1), Window(1, 2, context_back=3))
     cache.build(rows)
     assert len({row.state.steps[0] - row.state.steps[1] for row in rows}) > 1
     for row in rows:
@@ -93,30 +52,30 @@ def test_clip_tokens_are_those_of_the_compressive_tokenizer(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("make", [frame_tokenizer, compressive_tokenizer])
 def test_nothing_is_encoded_twice(tmp_path: Path, make: type) -> None:
-    episodes = Noise()
+    episodes = noise()
     rows = Clips(episodes, (0, 1, 2), Window(1, 2))
     TokenCache(make(), (16, 16), tmp_path).build(rows[:4])
     first = episodes.read
-    again = Noise()
+    again = noise()
     cache = TokenCache(make(), (16, 16), tmp_path)
     cache.build(Clips(again, (0, 1, 2), Window(1, 2)))
     twice = 0 if make is frame_tokenizer else 2  # of the episode that both read; a frame of several clips is read once
-    assert first + again.read == sum(again.lengths) + twice + 2  # and a frame for each name of the file
+    assert first + again.read == sum(again.lengths) + twice
     assert len(list(tmp_path.iterdir())) == 1
 
 
 @pytest.mark.parametrize("make", [frame_tokenizer, compressive_tokenizer])
 def test_what_another_run_built_is_looked_up(tmp_path: Path, make: type) -> None:
-    TokenCache(make(), (16, 16), tmp_path).build(Clips(Noise(), (0,), Window(1, 2)))
-    episodes = Noise()
+    TokenCache(make(), (16, 16), tmp_path).build(Clips(noise(), (0,), Window(1, 2)))
+    episodes = noise()
     cache = TokenCache(make(), (16, 16), tmp_path)
     for row in Clips(episodes, (0,), Window(1, 2)):
         cache.lookup(whole_clip(row))
-    assert episodes.read == 1  # the frame that names the file
+    assert episodes.read == 0
 
 
 def test_a_build_that_was_killed_goes_on(tmp_path: Path) -> None:
-    rows = Clips(Noise(), (0, 1), Window(1, 1))
+    rows = Clips(noise(), (0, 1), Window(1, 1))
     TokenCache(frame_tokenizer(), (16, 16), tmp_path).build(rows)
     whole = (file := next(tmp_path.iterdir())).read_bytes()
     file.write_bytes(whole[: len(whole) // 2 + 3])
@@ -129,14 +88,14 @@ def test_a_build_that_was_killed_goes_on(tmp_path: Path) -> None:
 
 
 def test_another_tokenizer_size_or_data_set_has_a_file_of_its_own(tmp_path: Path) -> None:
-    others = Noise()
-    others.videos[0] = 255 - others.videos[0]
+    others = noise()
+    others.name = "others"
     for cache, episodes in (
-        (TokenCache(frame_tokenizer(), (16, 16), tmp_path), Noise()),
+        (TokenCache(frame_tokenizer(), (16, 16), tmp_path), noise()),
         (TokenCache(frame_tokenizer(), (16, 16), tmp_path), others),
-        (TokenCache(frame_tokenizer((8, 7)), (16, 16), tmp_path), Noise()),
-        (TokenCache(frame_tokenizer(), (12, 16), tmp_path), Noise()),
-        (TokenCache(frame_tokenizer(), (16, 16), tmp_path), Jittered(Noise(), 1)),
+        (TokenCache(frame_tokenizer((8, 7)), (16, 16), tmp_path), noise()),
+        (TokenCache(frame_tokenizer(), (12, 16), tmp_path), noise()),
+        (TokenCache(frame_tokenizer(), (16, 16), tmp_path), Jittered(noise(), 1)),
     ):
         cache.build(Clips(episodes, (0,), Window(1, 1)))
     assert len(list(tmp_path.iterdir())) == 5
@@ -161,7 +120,7 @@ def test_replaced_pixels_are_not_trained_on_as_they_were(tmp_path: Path) -> None
 
 def test_large_codebooks_are_kept_whole(tmp_path: Path) -> None:
     cache = TokenCache(frame_tokenizer((9,) * 6), (16, 16), tmp_path)
-    cache.build(rows := Clips(Noise(), (0,), Window(1, 1)))
+    cache.build(rows := Clips(noise(), (0,), Window(1, 1)))
     _, frames = cache.lookup(whole_clip(rows[0]))
     assert frames.max() > 2**16
     assert torch.equal(frames, cache.tokenizer.encode(read_frames(whole_clip(rows[0]), (16, 16))).flatten(1))
@@ -183,12 +142,27 @@ def test_decoding_in_batches_changes_nothing(tmp_path: Path, monkeypatch: pytest
 
 
 def test_frames_are_read_at_one_size() -> None:
-    clip = Clip(Noise((32, 48)), 1, (0, 3))
+    clip = Clip(noise((32, 48)), 1, (0, 3))
     plain = torch.from_numpy(clip.read()).permute(0, 3, 1, 2) / 255
     assert torch.equal(read_frames(clip, (32, 48)), plain)
     assert torch.allclose(read_frames(clip, (16, 24)).mean((2, 3)), F.avg_pool2d(plain, 2).mean((2, 3)), atol=0.02)
     with pytest.raises(InputError, match="multiples of 4"):
         TokenCache(frame_tokenizer(), (30, 30), Path())
+
+
+@pytest.mark.parametrize("fit", ["letterbox", "crop", "squash"])
+def test_a_line_of_pixels_is_fitted_too(fit: str) -> None:
+    line = FramesInMemory(np.full((1, 1, 200, 3), 255, np.uint8)).clip
+    assert tuple(read_frames(line, (64, 16), fit).shape) == (1, 3, 64, 16)
+
+
+def test_the_first_episode_may_be_faulty(tmp_path: Path) -> None:
+    """Its name and bytes tell the data set from others; it need not decode."""
+    episodes = stored(tmp_path)
+    episodes.files[0].write_bytes(b"damaged")
+    cache = TokenCache(frame_tokenizer(), (16, 16), tmp_path / "tokens")
+    cache.build(Clips(episodes, (1, 2), Window(1, 1)))
+    assert len(list((tmp_path / "tokens").iterdir())) == 1
 
 
 @pytest.mark.parametrize(("fit", "above", "white"), [("letterbox", 0.0, 12), ("crop", 1.0, 24)])
@@ -206,7 +180,7 @@ def test_frames_of_another_shape_are_fitted(fit: str, above: float, white: int) 
 
 
 def test_jitter_is_one_draw_an_episode() -> None:
-    episodes = Noise()
+    episodes = noise()
     jittered = Jittered(episodes, 1)
     one, other = jittered.frames(0, (0, 1)), jittered.frames(0, (1,))
     assert np.array_equal(one[1:], other)
@@ -259,15 +233,15 @@ def test_what_is_looked_up_may_be_kept_and_is_seen_by_others(
 
 def test_processes_share_the_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = TokenCache(frame_tokenizer(), (16, 16), tmp_path / "whole")
-    whole.build(rows := Clips(Noise(), (0, 1, 2), Window(1, 1)))
+    whole.build(rows := Clips(noise(), (0, 1, 2), Window(1, 1)))
     monkeypatch.setattr(tokens_module.ranks, "size", lambda: 2)
     monkeypatch.setattr(tokens_module.ranks, "everyone", lambda value: [value, value])
     caches = [TokenCache(frame_tokenizer(), (16, 16), tmp_path / "shared") for _ in range(2)]
     read = []
     for number, cache in enumerate(caches):
         monkeypatch.setattr(tokens_module.ranks, "rank", lambda number=number: number)
-        cache.build(Clips(episodes := Noise(), (0, 1, 2), Window(1, 1)))
-        read.append(episodes.read - 1)
+        cache.build(Clips(episodes := noise(), (0, 1, 2), Window(1, 1)))
+        read.append(episodes.read)
     assert read == [5 + 7, 6]
     for row in rows:
         assert torch.equal(caches[0].lookup(whole_clip(row))[1], whole.lookup(whole_clip(row))[1])
@@ -279,7 +253,7 @@ def test_bfloat16_shows_nearly_the_same_and_says_which_tokens_change(
 ) -> None:
     exact, quick = (TokenCache(make(), (16, 16), tmp_path) for _ in range(2))
     quick.encodes = quick.decodes = torch.bfloat16
-    rows = Clips(Noise(), (0, 1, 2), Window(1, 2))
+    rows = Clips(noise(), (0, 1, 2), Window(1, 2))
     for cache in (exact, quick):
         cache.build(rows)
     assert len(list(tmp_path.iterdir())) == 2, "tokens of each in a file of their own"

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,88 +13,41 @@ from PIL import Image
 from rlvr_world.domains.video.actions import ActionBins
 from rlvr_world.domains.video.config import RewardConfig
 from rlvr_world.domains.video.domain import Prediction, VideoDomain, _tuples
-from rlvr_world.domains.video.layout import Codec, VideoLayout
 from rlvr_world.domains.video.splits import Clips, Window
-from rlvr_world.domains.video.token_cache import TokenCache, read_frames, whole_clip
+from rlvr_world.domains.video.token_cache import read_frames, whole_clip
 from rlvr_world.errors import InputError
 from rlvr_world.types import BatchDomain, Malformed, Picture, Transition, Write
-from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
-from rlvr_world.vision.frame_tokenizer import FrameTokenizer
 from rlvr_world.vision.lpips import LPIPS
-from rlvr_world.vision.metrics import FrameMetrics, pixel_metrics
+from rlvr_world.vision.metrics import pixel_metrics
+from tests.domains.video.worlds import Made, video_domain
 
 SIZE = (32, 32)
 
 
-class Noise:
+def noise(felt: bool = True) -> Made:
     """Episodes of random frames of 32x32, with two actions and one field of proprioception."""
-
-    name, files = "noise", ()
-    ids = ("a", "b")
-    lengths = (6, 6)
-
-    def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
-        rng = np.random.default_rng(episode)
-        return np.repeat(np.repeat(rng.integers(0, 256, (6, 8, 8, 3), np.uint8), 4, 1), 4, 2)[list(steps)]
-
-    def actions(self, episode: int) -> np.ndarray:
-        return np.linspace([-1, 0], [1, 1], 6, dtype=np.float32)
-
-    def proprio(self, episode: int) -> np.ndarray | None:
-        return np.linspace([0], [100], 6, dtype=np.float32)
+    rngs = map(np.random.default_rng, range(2))
+    videos = [rng.integers(0, 256, (6, 8, 8, 3), np.uint8).repeat(4, 1).repeat(4, 2) for rng in rngs]
+    return Made(videos, [np.linspace([-1, 0], [1, 1], 6)] * 2, [np.linspace([0], [100], 6)] * 2 if felt else ())
 
 
 def domain(
     folder: Path,
     multi: bool = False,
-    horizon: int = 1,
     proprio: bool = False,
     config: RewardConfig = RewardConfig(),  # noqa: B008 (frozen)
-    lpips: bool = True,
+    horizon: int = 1,
     skip_blocks: bool = False,
 ) -> VideoDomain:
-    """Random weights, larger than usual so that different frames have different tokens."""
-    torch.manual_seed(0)
-    tokenizer: FrameTokenizer | CompressiveTokenizer
-    common = {"layers_per_block": 1, "latent_channels": 4, "norm_num_groups": 2}
-    if multi:
-        tokenizer = CompressiveTokenizer(
-            **common,
-            block_out_channels=(32, 32, 32),
-            context_grid=(8, 8),
-            max_att_resolution=8,
-            vq_fsq_levels=(5, 5),
-            dyn_fsq_levels=(8, 8),
-        )
-    else:
-        tokenizer = FrameTokenizer(**common, block_out_channels=(4, 4, 4, 4), fsq_levels=(8, 8))
-    cache = TokenCache(tokenizer, SIZE, folder)
-    layout = VideoLayout(
-        "multi_step" if multi else "single_step",
-        visual=64,
-        tokens=cache.tokens,
-        action_width=2,
-        context_visual=cache.context_codebook,
-        context_tokens=cache.context_tokens,
-        context=1 if multi else 2,
-        horizon=horizon,
-        action_bins=16,
-        proprio_width=int(proprio),
-    )
-    codec = Codec(
-        layout,
-        ActionBins((-1.0, 0.0), (1.0, 1.0), 16),
-        cache.fingerprint,
-        SIZE,
-        ActionBins((0.0,), (100.0,), 16) if proprio else None,
-    )
-    return VideoDomain(codec, cache, FrameMetrics(LPIPS("alex") if lpips else None), config, skip_blocks)
+    ranges = ActionBins((-1.0, 0.0), (1.0, 1.0), 16), ActionBins((0.0,), (100.0,), 16) if proprio else None
+    sizes = {"context": 1 if multi else 2, "horizon": horizon}
+    return video_domain(folder, ranges, config, multi, LPIPS("alex"), skip_blocks, large=True, **sizes)
 
 
 def clips(world: VideoDomain) -> Clips:
     layout = world.layout
     back = 2 if layout.context_tokens else None
-    return Clips(Noise(), (0, 1), Window(layout.context, layout.horizon, context_back=back))
+    return Clips(noise(), (0, 1), Window(layout.context, layout.horizon, context_back=back))
 
 
 def truth_of(world: VideoDomain, row: Transition) -> list[tuple[int, ...]]:
@@ -265,15 +217,6 @@ def test_malformed_is_the_worst_score_with_all_parts(tmp_path: Path) -> None:
     assert malformed.reason in str(world.explain(malformed, row))
 
 
-def test_unknown_next_state_has_a_script_without_targets(tmp_path: Path) -> None:
-    for kind in ({"proprio": True}, {"multi": True, "horizon": 2}):
-        world = domain(tmp_path, **kind)
-        row = clips(world)[0]
-        script = world.encode(replace(row, next_state=None))
-        assert script.prompt == world.encode(row).prompt
-        assert all(s.target is None for s in script.tail if isinstance(s, Write))
-
-
 def test_explain_shows_truth_prediction_and_error(tmp_path: Path) -> None:
     for kind, size, frames in (({}, (3 * 128 + 4, 128), 1), ({"multi": True, "horizon": 2}, (3 * 128, 128), 2)):
         world = domain(tmp_path, **kind)
@@ -285,7 +228,7 @@ def test_explain_shows_truth_prediction_and_error(tmp_path: Path) -> None:
 
 
 def test_it_is_a_batch_domain_and_knows_its_errors(tmp_path: Path) -> None:
-    world = domain(tmp_path, lpips=False, config=RewardConfig(lpips=0))
+    world = domain(tmp_path)
     assert isinstance(world, BatchDomain)
     row = clips(world)[0]
     parts = world.score(world.baselines(row)["copy last frame"], row).parts
@@ -302,17 +245,15 @@ def test_parts_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=why):
             VideoDomain(codec, *parts)
-    with pytest.raises(InputError, match=r"reward\.lpips"):
-        domain(tmp_path, lpips=False)
     with pytest.raises(InputError, match=r"reward\.proprio_mse"):
         domain(tmp_path, config=RewardConfig(proprio_mse=1))
 
 
-def test_bad_rows_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bad_rows_are_named(tmp_path: Path) -> None:
     world = domain(tmp_path, proprio=True)
     row = clips(world)[0]
-    with pytest.raises(InputError, match=r"row noise/a:0: actions: expected \[steps, 2\] numbers"):
+    with pytest.raises(InputError, match=r"row made/a:0: actions: expected \[steps, 2\] numbers"):
         world.encode(replace(row, action=row.action[:, :1]))
-    monkeypatch.setattr(Noise, "proprio", lambda self, episode: None)
-    with pytest.raises(InputError, match=r"row noise/a:0: proprioception: .* the data set noise has none"):
-        world.encode(row)
+    blind = Clips(noise(felt=False), (0,), Window(2, 1))[0]
+    with pytest.raises(InputError, match=r"row made/a:0: proprioception: .* the data set made has none"):
+        world.encode(blind)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from rlvr_world.domains.video.envs.specs import GranularSpec
-from rlvr_world.domains.video.envs.table import Pusher, Table, headless, play_pushes, scene
+from rlvr_world.domains.video.envs.table import Pusher, Table, play_pushes, scene
 
 FORMAT = "1"  # part of the cache's key: raise it when the same spec gives other episodes
 _HALF, _REACH = 0.25, 0.21
@@ -19,15 +19,11 @@ PUSHER = Pusher(_GEOM, half_width=0.05, clearance=_RADIUS + 0.01, height=0.026)
 
 def play(spec: GranularSpec, episode: int) -> dict[str, np.ndarray]:
     """One episode: ``image`` uint8 [T, H, W, 3], ``action`` float32 [T, 4], ``places`` float32 [T, N, 2]."""
-    rng = np.random.default_rng((spec.seed, episode))
-    return play_pushes(
-        lay(spec, rng), rng, spec.pushes, PUSHER, _REACH, f"granular episode {episode}, seed {spec.seed}"
-    )
+    return play_pushes(lay, spec, episode, PUSHER, _REACH)
 
 
 def lay(spec: GranularSpec, rng: np.random.Generator) -> Table:
     """The table before the first push."""
-    headless()
     table = Table(_xml(spec, rng), spec.size)
     table.rest(steps=300)
     return table

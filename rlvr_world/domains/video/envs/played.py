@@ -12,7 +12,7 @@ from rlvr_world.domains.replayed import Begun, Replayed
 from rlvr_world.domains.scene import is_count
 from rlvr_world.domains.video.config import VideoConfig
 from rlvr_world.domains.video.envs import drawer, granular, pusht, rope
-from rlvr_world.domains.video.envs.specs import DrawerSpec, PushTSpec, Spec
+from rlvr_world.domains.video.envs.specs import DrawerSpec, PushTSpec, RopeSpec, Spec
 from rlvr_world.domains.video.episodes import FramesInMemory
 from rlvr_world.domains.video.scene import read_numbers, spaces
 from rlvr_world.domains.video.token_cache import read_frames
@@ -67,7 +67,7 @@ def _opened(spec: Spec, episode: int) -> Any:
         return pusht.Push(spec, rng)
     if isinstance(spec, DrawerSpec):
         return drawer.Drawer(spec, episode, rng)
-    return _Pushed(rope if hasattr(spec, "rope") else granular, spec, rng)
+    return _Pushed(rope if isinstance(spec, RopeSpec) else granular, spec, rng)
 
 
 class _Episode:

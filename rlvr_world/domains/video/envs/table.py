@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -100,6 +101,7 @@ class Table(Filmed):
     """A table that is being pushed about. ``objects`` are the bodies that pushes aim at."""
 
     def __init__(self, xml: str, size: int) -> None:
+        headless()
         import mujoco
 
         self._mujoco = mujoco
@@ -165,21 +167,23 @@ def choose_push(places: np.ndarray, rng: np.random.Generator, pusher: Pusher, re
 
 
 def play_pushes(
-    table: Table, rng: np.random.Generator, pushes: int, pusher: Pusher, reach: float, name: str
+    lay: Callable[[Any, np.random.Generator], Table], spec: Any, episode: int, pusher: Pusher, reach: float
 ) -> dict[str, np.ndarray]:
-    """``image`` uint8 [T, H, W, 3], ``action`` float32 [T, 4] and ``places`` float32 [T, N, 2], with T = pushes + 1;
-    the last action is drawn and not done. Closes the table. Raises InputError that starts with ``name`` where the
-    simulation becomes unstable.
+    """``image`` uint8 [T, H, W, 3], ``action`` float32 [T, 4] and ``places`` float32 [T, N, 2], with T = pushes + 1, on
+    the table that ``lay`` gives; the last action is drawn and not done. Raises InputError where the simulation becomes
+    unstable.
     """
     images, actions, places = [], [], []
-    with closing(table):
-        for k in range(pushes + 1):
+    rng = np.random.default_rng((spec.seed, episode))
+    with closing(lay(spec, rng)) as table:
+        for k in range(spec.pushes + 1):
             places.append(table.places())
             actions.append(choose_push(places[-1], rng, pusher, reach))
             images.append(table.picture())
-            if k < pushes:
+            if k < spec.pushes:
                 start, end = actions[-1].astype(float).reshape(2, 2)
                 table.push(start, end, pusher.height)
         if table.broken:
-            raise InputError(f"{name}: the simulation became unstable; take another seed")
+            where = f"{type(spec).__name__}, episode {episode}, seed {spec.seed}"
+            raise InputError(f"{where}: the simulation became unstable; take another seed")
     return {"image": np.stack(images), "action": np.stack(actions), "places": np.array(places, np.float32)}

@@ -61,7 +61,7 @@ class DinoEpisodes:
         if len(video) < length:
             wanted = f"{length} frames as seq_lengths.pkl states"
             raise InputError(f"{where}, step {len(video)}: expected {wanted}, got {len(video)}; {_AGAIN}")
-        return read_frames(video, steps, name)
+        return read_frames(video, steps, name, range(length))
 
     def actions(self, episode: int) -> np.ndarray:
         return self._rows(self._actions, str(self._actions_file), "action", episode)
@@ -105,7 +105,7 @@ class DinoEpisodes:
 
     def _rows(self, values: torch.Tensor, file: str, field: str, episode: int) -> np.ndarray:
         length, where = self.lengths[episode], f"{file}, episode {self.ids[episode]}, field {field}"
-        return checked_rows(values[self._episodes[episode], :length].numpy(), where, length)
+        return checked_rows(values[self._episodes[episode], :length].float().numpy(), where, length)
 
 
 def read_tensor(file: Path, dimensions: int) -> torch.Tensor:
@@ -130,7 +130,7 @@ def _pictures(file: Path, episode: str, length: int) -> np.ndarray:
     if len(frames) != length or frames.shape[3] != 3:
         wanted = f"{length} frames [T, H, W, 3] as actions.pth has steps"
         raise InputError(f"{where}: expected {wanted}, got {list(frames.shape)}; {_AGAIN}")
-    return frames.round().clamp(0, 255).to(torch.uint8).numpy() if frames.is_floating_point() else frames.numpy()
+    return frames.float().round().clamp(0, 255).to(torch.uint8).numpy()
 
 
 def _lengths(file: Path) -> list[int]:

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 
 from rlvr_world.domains.row_files import OnFault, telling
 from rlvr_world.domains.video.episodes import checked_actions, checked_rows, checked_steps
@@ -40,19 +39,22 @@ class FolderEpisodes:
         videos = {file.stem: file for file in files}
         if len(videos) < len(files):
             folders = ", ".join(sorted({file.parent.name for file in files}))
-            got = f"got several; name a folder of {folders} in data.camera"
-            raise InputError(f"{root}: expected one video an episode, {got}")
+            mend = f"name a folder of {folders} in data.camera"
+            raise InputError(f"{root}: expected one video an episode, got several; {mend}")
         if len(tables) != 1 or not videos:
             got = f"found {len(tables)} and {len(videos)}; check the path"
             raise InputError(f"{root}: expected one .parquet or .csv file and an .mp4 or .mov file an episode, {got}")
-        self.name, self._file, self.files = root.resolve().name, tables[0], sorted(videos.values())
-        table = read_table(self._file) if self._file.suffix == ".parquet" else _read_csv(self._file)
+        self.name, self._file = root.resolve().name, tables[0]
+        self.files = [self._file, *sorted(videos.values())]  # its rows say which frame is whose
+        table = read_table(self._file)
         episode, self._step = (self._named(table, names) for names in (_EPISODE, _STEP))
         self._time = next((name for name in _TIME if name in table.column_names), "")
         self._columns = {field: _columns(table, names) for field, names in (("action", ACTION), ("proprio", STATE))}
         if not self._columns["action"]:
             raise InputError(f"{self._file}: expected a column action or columns action_<name>, found none; add them")
-        names = np.array([_stem(str(value), videos) for value in table[episode].to_pylist()])
+        named = table[episode].to_pylist()
+        stems = {value: _stem(str(value), videos) for value in set(named)}
+        names = np.array([stems[value] for value in named])
         steps = numbers(table[self._step], f"{self._file}, field {self._step}")
         order = np.lexsort((steps, names))  # sorted by episode as the ids are, then by step: an episode is a slice
         self._table = table.take(pa.array(order))
@@ -98,11 +100,10 @@ class FolderEpisodes:
         steps, length = numbers(rows[self._step], "").tolist(), len(video)
         known = len(rows) if self._time else length
         if steps not in [list(range(first, first + count)) for first in (0, 1) for count in (known, known - 1)]:
-            wanted = f"0 to {known - 1}" + (
-                "" if self._time else f", as its {video.file.suffix[1:]} has {length} frames"
-            )
+            why = "" if self._time else f", as its {video.file.suffix[1:]} has {length} frames"
             got = f"{len(steps)} rows from {steps[0]:g} to {steps[-1]:g}; export the episode again, or add a timestamp"
-            raise InputError(f"{self._file}, episode {name}, field {self._step}: expected {wanted}, got {got}")
+            where = f"{self._file}, episode {name}, field {self._step}"
+            raise InputError(f"{where}: expected 0 to {known - 1}{why}, got {got}")
         if not self._time:
             return np.arange(length)
         times = numbers(rows[self._time], f"{self._file}, episode {name}, field {self._time}")
@@ -123,23 +124,16 @@ class FolderEpisodes:
 
 def _stem(value: str, videos: dict[str, Path]) -> str:
     """The stem of the video that a row's episode names: as it is, or the only one that ends in this number."""
-    if value in videos or not value.isdigit():
+    if value in videos or not value.isdecimal():
         return value
     found = [stem for stem in videos if (end := re.search(r"\d+$", stem)) and int(end[0]) == int(value)]
     return found[0] if len(found) == 1 else value
 
 
-def _read_csv(file: Path) -> pa.Table:
-    try:
-        return pyarrow.csv.read_csv(file)
-    except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{file}: not a readable CSV file ({error}); export it again") from None
-
-
 def _columns(table: pa.Table, names: Sequence[str]) -> list[str]:
     """The columns that hold a field: one of these names, or all that begin with one, in the order of the file."""
-    known = table.column_names
-    found = [
-        [name] if name in known else [c for c in known if c.startswith((f"{name}_", f"{name}."))] for name in names
-    ]
-    return next(filter(None, found), [])
+    for name in names:
+        parts = [column for column in table.column_names if column.startswith((f"{name}_", f"{name}."))]
+        if found := [name] if name in table.column_names else parts:
+            return found
+    return []

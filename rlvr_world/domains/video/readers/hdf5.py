@@ -29,7 +29,7 @@ class Hdf5Episodes:
     InputError for what is no such file; what is wrong with one episode goes to ``on_fault``, if given."""
 
     def __init__(self, path: Path | str, camera: str = "", on_fault: OnFault = None) -> None:
-        root = Path(path)
+        root, self._camera = Path(path), camera
         self.files = [root] if root.is_file() else sorted([*root.rglob("*.hdf5"), *root.rglob("*.h5")])
         self.name = root.resolve().stem
         found: list[tuple[str, Path, str, int]] = []
@@ -39,7 +39,9 @@ class Hdf5Episodes:
                     with telling(on_fault):
                         name = re.sub(r"\d+", lambda number: number[0].zfill(6), group.removeprefix("data/"))
                         name = file.stem if group == "/" else name if root.is_file() else f"{file.stem}/{name}"
-                        found.append((name, file, group, self._length(store[group], f"{file}, episode {name}", camera)))
+                        where = f"{file}, episode {name}"
+                        _first(store[group], ACTION, where)
+                        found.append((name, file, group, len(next(iter(self._views(store[group], where).values())))))
         if not found:
             raise InputError(f"{root}: expected episodes in .hdf5 or .h5 files, found none that read; check the path")
         self.ids, self._files, self._groups, self.lengths = map(list, zip(*sorted(found), strict=True))
@@ -47,31 +49,40 @@ class Hdf5Episodes:
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
         where = self._where(episode)
         places, order = np.unique(checked_steps(steps, where, self.lengths[episode]), return_inverse=True)
-        with _opened(self._files[episode]) as store:
-            pictures = _pictures(store[self._groups[episode]])
-            return side_by_side({camera: pictures[camera][places][order] for camera in self._cameras}, where)
+        with self._group(episode) as group:
+            views = self._views(group, where)
+            return side_by_side({camera: view[places][order] for camera, view in views.items()}, where)
 
     def actions(self, episode: int) -> np.ndarray:
-        with _opened(self._files[episode]) as store:
-            values = store[self._groups[episode]][self._action][()]
-        return checked_actions(values, f"{self._where(episode)}, field {self._action}", self.lengths[episode])
+        where = f"{self._where(episode)}, field action"
+        with self._group(episode) as group:
+            return checked_actions(_first(group, ACTION, where)[()], where, self.lengths[episode])
 
     def proprio(self, episode: int) -> np.ndarray | None:
-        with _opened(self._files[episode]) as store:
-            known = _observations(store[self._groups[episode]])
+        with self._group(episode) as group:
+            known = _numbers(_observations(group))
             names = [name for name in STATE if name in known][:1] or [name for name in _ROBOT if name in known]
-            values = [known[name][()] for name in names]
+            values = [known[name][()].reshape(len(known[name]), -1) for name in names]
         where = f"{self._where(episode)}, field {' and '.join(names)}"
+        if len({len(rows) for rows in values}) > 1:
+            raise InputError(f"{where}: expected as many rows of each, got {', '.join(str(len(v)) for v in values)}")
         return checked_rows(np.concatenate(values, 1), where, self.lengths[episode]) if names else None
 
-    def _length(self, group: Any, where: str, camera: str) -> int:
-        """Frames of an episode; the first one says what cameras and which name of the actions all have."""
-        pictures, names = _pictures(group), [name for name in ACTION if name in group]
-        self._cameras = chosen_cameras(list(pictures), camera, where)
-        if not names:
-            raise InputError(f"{where}: expected the field {' or '.join(ACTION)}, got only {', '.join(group)}; add it")
-        self._action = names[0]
-        return len(pictures[self._cameras[0]])
+    def _views(self, group: Any, where: str) -> dict[str, Any]:
+        """The frames of each camera that is read, uint8 [T, H, W, 3], as they lie in the file."""
+        known = _observations(group)
+        known = _numbers(known.get("images", known))
+        pictures = [name for name, of in known.items() if of.ndim == 4 and of.shape[3] == 3 and of.dtype == np.uint8]
+        views = {camera: known[camera] for camera in chosen_cameras(pictures, self._camera, where)}
+        if len({len(view) for view in views.values()}) > 1:
+            got = ", ".join(f"{len(view)} of {camera}" for camera, view in views.items())
+            raise InputError(f"{where}: expected as many frames of each camera, got {got}; name one in data.camera")
+        return views
+
+    @contextmanager
+    def _group(self, episode: int) -> Iterator[Any]:
+        with _opened(self._files[episode]) as store:
+            yield store[self._groups[episode]]
 
     def _where(self, episode: int) -> str:
         return f"{self._files[episode]}, episode {self.ids[episode]}"
@@ -86,14 +97,20 @@ def _opened(file: Path) -> Iterator[Any]:
         raise InputError(f"{file}: it does not read as HDF5 ({error}); export or download it again") from None
 
 
+def _numbers(group: Any) -> dict[str, Any]:
+    """The fields of a group that hold rows, by name."""
+    return {name: field for name, field in group.items() if getattr(field, "ndim", 0)}
+
+
+def _first(group: Any, names: Sequence[str], where: str) -> Any:
+    """The field with the first of these names."""
+    fields = _numbers(group)
+    for name in names:
+        if name in fields:
+            return fields[name]
+    raise InputError(f"{where}: expected the field {' or '.join(names)}, got only {', '.join(group)}; add it")
+
+
 def _observations(group: Any) -> Any:
     """What was observed in an episode, by name."""
-    found = next((group[name] for name in ("obs", "observations") if name in group), None)
-    return {} if found is None else found
-
-
-def _pictures(group: Any) -> dict[str, Any]:
-    """The fields of an episode that hold frames, uint8 [T, H, W, 3]."""
-    known = _observations(group)
-    known = known.get("images", known)
-    return {name: field for name, field in known.items() if getattr(field, "ndim", 0) == 4 and field.dtype == np.uint8}
+    return next((group[name] for name in ("obs", "observations") if name in group), {})

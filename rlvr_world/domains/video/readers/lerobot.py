@@ -7,7 +7,6 @@ patterns of the files' names.
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,11 +17,20 @@ import numpy as np
 import pyarrow as pa
 
 from rlvr_world.domains.row_files import OnFault, download, parse_json, read_records, take, telling
-from rlvr_world.domains.video.episodes import checked_actions, checked_rows, checked_steps, chosen_cameras, side_by_side
+from rlvr_world.domains.video.episodes import (
+    checked_actions,
+    checked_rows,
+    checked_steps,
+    chosen_cameras,
+    decoded_image,
+    side_by_side,
+    stacked,
+)
 from rlvr_world.domains.video.readers.parquet import ACTION, STATE, matrix, numbers, read_table
 from rlvr_world.errors import InputError
 
-_VIDEO_PARTS = ("chunk_index", "file_index", "from_timestamp", "to_timestamp")
+_VIDEO = {"chunk_index": int, "file_index": int, "from_timestamp": float, "to_timestamp": float}
+"""Of an episode and a camera, where its frames lie."""
 _AGAIN = "download or export it again"
 
 
@@ -69,7 +77,7 @@ class LeRobotEpisodes:
         """uint8 [len(steps), H, W, 3] of one camera."""
         if self._features[camera]["dtype"] == "image":
             images, where = self._images(episode, camera), self._where(episode)
-            return np.stack([_decode(images[step], f"{where}, step {step}") for step in steps])
+            return stacked([decoded_image(images[step], f"{where}, step {step}") for step in steps], where)
         from rlvr_world.domains.video.readers.mp4 import read_frames
 
         return read_frames(self._open(episode, camera), steps, self.ids[episode], self._places(episode, camera))
@@ -83,38 +91,38 @@ class LeRobotEpisodes:
     def _episode_rows(self, info: Path, on_fault: OnFault) -> list[dict[str, Any]]:
         """One row an episode, sorted: its length, and where its steps and its pictures lie."""
         folder, videos = info.parent / "episodes", [c for c in self._cameras if self._features[c]["dtype"] == "video"]
-        rows: list[dict[str, Any]] = []
+        rows, columns = list[dict[str, Any]](), dict[str, type](episode_index=int, length=int)
         if self._info["codebase_version"].startswith("v3"):
-            columns = ["episode_index", "length", "data/chunk_index", "data/file_index"]
-            columns += [f"videos/{camera}/{part}" for camera in videos for part in _VIDEO_PARTS]
+            columns |= {"data/chunk_index": int, "data/file_index": int}
+            columns |= {f"videos/{camera}/{part}": kind for camera in videos for part, kind in _VIDEO.items()}
             for file in sorted(folder.glob("**/*.parquet")):
-                rows += read_table(file, columns).to_pylist()
+                rows += read_table(file, list(columns)).to_pylist()
         elif (file := folder.with_suffix(".jsonl")).is_file():
-            for _, where, record in read_records([file]):
-                rows.append({key: take(record, key, int, where) for key in ("episode_index", "length")})
+            rows = [record for *_, record in read_records([file])]
         if not rows:
             raise InputError(f"{folder}: expected the episodes' lengths and places, found none; {_AGAIN}")
-        kept = []
+        kept: dict[int, dict[str, Any]] = {}
         for row in rows:
             with telling(on_fault):
-                self._check_row(row, videos, f"{folder}, episode {row['episode_index']}")
-                kept.append(row)
+                where = f"{folder}, episode {row.get('episode_index')}"
+                if any(row.get(f"videos/{camera}/from_timestamp", 0.0) is None for camera in videos):
+                    mend = "name another camera, or leave the episode out with data.skip_faulty=true"
+                    raise InputError(f"{where}: it has no video of {' or '.join(videos)}; {mend}")
+                number, length, *_ = (take(row, key, kind, where) for key, kind in columns.items())
+                if length < 1 or number in kept:
+                    raise InputError(f"{where}: expected it once, with frames, got {length} of them; {_AGAIN}")
+                self._check_times(row, videos, where)
+                kept[number] = row
         for camera in videos:
-            for row in sorted(kept, key=lambda row: row.get(f"videos/{camera}/from_timestamp", 0.0)):
+            for row in sorted(kept.values(), key=lambda row: row.get(f"videos/{camera}/from_timestamp", 0.0)):
                 file = self._place("video_path", row, camera)
                 row[f"before/{camera}"] = self._filled[file]
                 self._filled[file] += row["length"]
-        return sorted(kept, key=lambda row: row["episode_index"])
+        return [kept[number] for number in sorted(kept)]
 
-    def _check_row(self, row: dict[str, Any], videos: Sequence[str], where: str) -> None:
-        kinds = {**dict.fromkeys(("chunk_index", "file_index"), int), **dict.fromkeys(_VIDEO_PARTS[2:], float)}
-        if any(row.get(f"videos/{camera}/from_timestamp", 0.0) is None for camera in videos):
-            mend = "name another camera, or leave the episode out with data.skip_faulty=true"
-            raise InputError(f"{where}: it has no video of {' or '.join(videos)}; {mend}")
-        for key in row:
-            take(row, key, kinds.get(key.rpartition("/")[2], int), where)
+    def _check_times(self, row: dict[str, Any], videos: Sequence[str], where: str) -> None:
         for camera in videos if self._info["codebase_version"].startswith("v3") else ():
-            start, end = (row[f"videos/{camera}/{part}"] for part in _VIDEO_PARTS[2:])
+            start, end = (row[f"videos/{camera}/{part}_timestamp"] for part in ("from", "to"))
             if abs((shown := (end - start) * self._info["fps"]) - row["length"]) > 0.5:
                 got = f"{row['length']} rows of data but {shown:.1f} frames of {camera}"
                 raise InputError(f"{where}: {got}; export the episode again")
@@ -122,11 +130,11 @@ class LeRobotEpisodes:
     def _place(self, pattern: str, row: dict[str, Any], camera: str = "") -> Path:
         """The file that ``data_path`` or ``video_path`` names for an episode."""
         prefix, number = f"videos/{camera}/" if camera else "data/", row["episode_index"]
-        names = {name: row.get(prefix + name, 0) for name in _VIDEO_PARTS[:2]} | {"video_key": camera}
-        names |= {"episode_index": number, "episode_chunk": number // self._info.get("chunks_size", 1000)}
+        names = {name: row.get(prefix + name, 0) for name in ("chunk_index", "file_index")} | {"video_key": camera}
         try:
+            names |= {"episode_index": number, "episode_chunk": number // self._info.get("chunks_size", 1000)}
             return self._root / self._info[pattern].format(**names)
-        except (KeyError, IndexError, ValueError) as error:
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             got = f"expected a pattern of a file's name, got {self._info[pattern]!r} ({error!r}); {_AGAIN}"
             raise InputError(f"{self._root / 'meta/info.json'}, field {pattern}: {got}") from None
 
@@ -135,32 +143,32 @@ class LeRobotEpisodes:
 
     def _matrix(self, episode: int, field: str) -> tuple[np.ndarray, str, int, int]:
         """A column [T, width], by step, with what it is checked by."""
-        table = self._table(self._place("data_path", self._rows[episode]))
         width, where = int(np.prod(self._features[field]["shape"])), f"{self._where(episode)}, field {field}"
-        return matrix(table[field].take(self._order(episode, table)), where), where, self.lengths[episode], width
+        return matrix(self._steps(episode)[field], where), where, self.lengths[episode], width
 
-    def _order(self, episode: int, table: pa.Table) -> pa.Array:
-        """The rows of an episode in its file, by step; raises InputError where they are not as many as its frames."""
-        last = self.lengths[episode] - 1
-        numbers_of, steps_of = (numbers(table[key], self._where(episode)) for key in ("episode_index", "frame_index"))
+    def _steps(self, episode: int) -> pa.Table:
+        """The rows of an episode, by step; raises InputError where they are not as many as its frames."""
+        where, last = self._where(episode), self.lengths[episode] - 1
+        table = self._table(self._place("data_path", self._rows[episode]))
+        numbers_of, steps_of = (numbers(table[key], where) for key in ("episode_index", "frame_index"))
         rows = np.flatnonzero(numbers_of == self._rows[episode]["episode_index"])
         steps = steps_of[rows]
         if sorted(steps) != list(range(last + 1)):
             got = f"expected the steps 0 to {last} that meta/episodes states, got {len(steps)} rows"
-            raise InputError(f"{self._where(episode)}, field frame_index: {got}; {_AGAIN}")
-        return pa.array(rows[steps.argsort()])
+            raise InputError(f"{where}, field frame_index: {got}; {_AGAIN}")
+        return table.take(pa.array(rows[steps.argsort()]))
 
     def _read_table(self, file: Path) -> pa.Table:
         fields = [self._action, self._state, "timestamp" if "timestamp" in self._features else ""]
         return read_table(file, ["episode_index", "frame_index", *filter(None, fields)])
 
-    def _read_images(self, episode: int, camera: str) -> list[Any]:
-        """The encoded images of an episode, by step."""
-        file = self._place("data_path", self._rows[episode])
-        self._order(episode, self._table(file))  # for its check: as many rows as frames
+    def _read_images(self, episode: int, camera: str) -> list[bytes]:
+        """The encoded images of an episode, by step: as such, or beside their paths."""
+        self._steps(episode)  # for its check: as many rows as frames
         only = [("episode_index", "==", self._rows[episode]["episode_index"])]
-        images: list[Any] = read_table(file, ["frame_index", camera], only).sort_by("frame_index")[camera].to_pylist()
-        return images
+        table = read_table(self._place("data_path", self._rows[episode]), ["frame_index", camera], only)
+        images = table.sort_by("frame_index")[camera].to_pylist()
+        return [image if isinstance(image, bytes) else (image or {}).get("bytes") or b"" for image in images]
 
     def _open(self, episode: int, camera: str) -> Any:
         from rlvr_world.domains.video.readers.mp4 import open_video
@@ -179,8 +187,7 @@ class LeRobotEpisodes:
         row, fps, video = self._rows[episode], self._info["fps"], self._open(episode, camera)
         times = np.arange(self.lengths[episode]) / fps
         if "timestamp" in self._features:
-            table = self._table(self._place("data_path", row))
-            times = numbers(table["timestamp"].take(self._order(episode, table)), f"{self._where(episode)}, timestamp")
+            times = numbers(self._steps(episode)["timestamp"], f"{self._where(episode)}, timestamp")
         counted = self._filled[self._place("video_path", row, camera)] == len(video)
         first = row[f"before/{camera}"] if counted else None
         return video.at(row.get(f"videos/{camera}/from_timestamp", 0.0) + times, 1 / fps, self.ids[episode], first)
@@ -208,15 +215,3 @@ def _read_info(file: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         if dtype == "video":
             take(info, "video_path", str, str(file))
     return info, features
-
-
-def _decode(image: Any, where: str) -> np.ndarray:
-    """An image of a parquet file (png or jpeg bytes, as such or beside their path), uint8 [H, W, 3]."""
-    from PIL import Image
-
-    content = image if isinstance(image, bytes) else (image or {}).get("bytes")
-    try:
-        with Image.open(io.BytesIO(content or b"")) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{where}: the image does not decode ({error}); {_AGAIN}") from None

@@ -12,6 +12,7 @@ from pathlib import Path
 import av
 import numpy as np
 
+from rlvr_world.domains.video.episodes import stacked
 from rlvr_world.errors import InputError
 
 _AGAIN = "export the episode again, or leave it out with data.skip_faulty=true"
@@ -42,10 +43,8 @@ class Video:
         missed = np.flatnonzero(~(np.abs(found_S - seconds_S) <= step / 2))
         if len(missed):
             at = missed[0]
-            wanted, got = (
-                f"a frame at {seconds_S[at]:.3f} s, give or take {step / 2:.3f}",
-                f"one at {found_S[at]:.3f} s",
-            )
+            wanted = f"a frame at {seconds_S[at]:.3f} s, give or take {step / 2:.3f}"
+            got = f"one at {found_S[at]:.3f} s"
             raise InputError(f"{self.file}, episode {episode}, step {at}: expected {wanted}, found {got}; {_AGAIN}")
         return number_S
 
@@ -69,14 +68,14 @@ def open_video(file: Path, episode: str) -> Video:
     return Video(file, shown, np.flatnonzero(key), tick)
 
 
-def read_frames(video: Video, steps: Sequence[int], episode: str, number_S: np.ndarray | None = None) -> np.ndarray:
+def read_frames(video: Video, steps: Sequence[int], episode: str, number_S: Sequence[int] | np.ndarray) -> np.ndarray:
     """The frames at these steps, uint8 [len(steps), H, W, 3], RGB; each is decoded once, in the order of the file.
-    ``number_S`` says which frame of the file a step's is; None where they are counted alike.
+    ``number_S`` says which frame of the file a step's is.
 
     Raises InputError that names file, episode and step where a frame does not decode, or leans on one that does not: a
     decoder hides what it misses, and passes it on up to the next key frame, so all on the way must be whole.
     """
-    place = {int(step if number_S is None else number_S[step]): step for step in steps}
+    place = {int(number_S[step]): step for step in steps}
     pictures: dict[int, np.ndarray] = {}
     try:
         _decode(video, sorted(place), video.key_K, pictures)
@@ -89,7 +88,7 @@ def read_frames(video: Video, steps: Sequence[int], episode: str, number_S: np.n
             step = next(step for number, step in sorted(place.items()) if number not in pictures)
             where = f"{video.file}, episode {episode}, step {step}"
             raise InputError(f"{where}: the frame does not decode ({error}); export the mp4 again") from None
-    return np.stack([pictures[int(step if number_S is None else number_S[step])] for step in steps])
+    return stacked([pictures[int(number_S[step])] for step in steps], f"{video.file}, episode {episode}")
 
 
 def _decode(video: Video, numbers: Sequence[int], key_K: np.ndarray, pictures: dict[int, np.ndarray]) -> None:

@@ -20,7 +20,7 @@ from rlvr_world.domains.row_files import OnFault, telling
 from rlvr_world.domains.video.episodes import checked_actions, checked_rows, checked_steps
 from rlvr_world.errors import InputError
 
-_BROKEN = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+_BROKEN = (OSError, ValueError, KeyError, EOFError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 class NpzEpisodes:
@@ -41,16 +41,14 @@ class NpzEpisodes:
                 length, rows = shape["image"][0], {key: shape[key][0] for key in widths}
                 spare = rows.pop("action") in (length, length - 1)  # the last action leads nowhere
                 if widths != self._widths or not spare or {*rows.values()} - {length}:
-                    wanted = (
-                        f"as many rows as frames, and the widths {self._widths} of {(self.files or [file])[0].name}"
-                    )
+                    first = (self.files or [file])[0].name
+                    wanted = f"as many rows as frames, and the widths {self._widths} of {first}"
                     raise InputError(f"{file}: expected {wanted}, got the shapes {shape}; repair or remove the episode")
                 self.files.append(file)
                 self.lengths.append(length)
         if not self.files:
-            raise InputError(
-                f"{folder}: expected episodes named <name>_eps_<8 digits>.npz, found no .npz file that reads"
-            )
+            wanted = "episodes named <name>_eps_<8 digits>.npz"
+            raise InputError(f"{folder}: expected {wanted}, found no .npz file that reads; check the path")
         self.ids: Sequence[str] = [file.stem for file in self.files]
         # A clip asks for its state and its next state one after the other: the episode is inflated once.
         self._frames = lru_cache(maxsize=4)(lambda episode: _load(self.files[episode], "image"))
@@ -92,21 +90,7 @@ def write_npz(file: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def _shapes(file: Path) -> dict[str, tuple[int, ...]]:
-    """The shape of each array, checked for what the reader relies on."""
-    headers = _headers(file)
-    for key, (shape, dtype) in headers.items():
-        image = key == "image"
-        if (len(shape) != 4 or shape[3] != 3 or dtype != np.uint8) if image else len(shape) != 2:
-            wanted = "uint8 [T, H, W, 3]" if image else "rows [T, width]"
-            raise InputError(f"{file}, field {key}: expected {wanted}, got {dtype} {list(shape)}; convert it again")
-    missing = [key for key in ("image", "action") if key not in headers]
-    if missing:
-        raise InputError(f"{file}: expected the arrays image and action, got no {' and no '.join(missing)}; add them")
-    return {key: shape for key, (shape, _) in headers.items()}
-
-
-def _headers(file: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
-    """Shape and type of the arrays, from the first bytes of each: nothing else is inflated."""
+    """The shape of each array, from its first bytes (nothing else is inflated), checked for what the reader needs."""
     headers = {}
     try:
         with zipfile.ZipFile(file) as archive:
@@ -114,11 +98,18 @@ def _headers(file: Path) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
                 with archive.open(key) as member:
                     first = np.lib.format.read_magic(member) == (1, 0)
                     read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-                    shape, _, dtype = read(member)
-                    headers[key.removesuffix(".npy")] = (shape, dtype)
+                    headers[key.removesuffix(".npy")] = read(member)
     except _BROKEN as error:
         raise InputError(f"{file}, episode {file.stem}: not a readable .npz ({error}); convert or remove it") from None
-    return headers
+    for key, (shape, _, dtype) in headers.items():
+        image = key == "image"
+        if (len(shape) != 4 or shape[3] != 3 or 0 in shape or dtype != np.uint8) if image else len(shape) != 2:
+            wanted = "uint8 [T, H, W, 3]" if image else "rows [T, width]"
+            raise InputError(f"{file}, field {key}: expected {wanted}, got {dtype} {list(shape)}; convert it again")
+    missing = [key for key in ("image", "action") if key not in headers]
+    if missing:
+        raise InputError(f"{file}: expected the arrays image and action, got no {' and no '.join(missing)}; add them")
+    return {key: shape for key, (shape, *_) in headers.items()}
 
 
 def _load(file: Path, key: str) -> np.ndarray:

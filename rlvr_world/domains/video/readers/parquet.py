@@ -1,4 +1,4 @@
-"""Parquet tables of steps: what the readers of LeRobot data sets and of plain folders share."""
+"""Tables of steps, parquet or CSV: what the readers of LeRobot data sets and of plain folders share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from rlvr_world.errors import InputError
@@ -19,18 +20,24 @@ STATE = ("observation.state", "state", "observation.qpos", "qpos", "proprio")
 
 
 def read_table(file: Path, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
-    """The table, or some columns and rows of it. Raises InputError for a broken file or a missing column."""
+    """The table, or some columns and rows of a parquet file. Raises InputError for a broken file, and for a column that
+    is missing or there twice."""
     try:
-        with pq.ParquetFile(file) as parquet:
-            names = parquet.schema_arrow.names
-        missing = [column for column in columns or () if column not in names]
-        if missing:
-            raise InputError(f"{file}: expected the columns {', '.join(missing)}, found {', '.join(names)}; add them")
-        table = pq.read_table(file, columns=columns and list(columns), filters=filters)
+        if file.suffix == ".csv":
+            table = pyarrow.csv.read_csv(file)
+        else:
+            known = pq.read_schema(file).names
+            if missing := [column for column in columns or () if column not in known]:
+                got = f"found {', '.join(known)}; add them"
+                raise InputError(f"{file}: expected the columns {', '.join(missing)}, {got}")
+            table = pq.read_table(file, columns=columns and list(columns), filters=filters)
+        if len({*table.column_names}) < table.num_columns:
+            raise InputError(f"{file}: expected each column once, found {', '.join(table.column_names)}; rename them")
         plain = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in table.schema]
         return table.cast(pa.schema(plain))  # a data frame's categories are what they stand for
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{file}: not a readable parquet file ({error}); download or export it again") from None
+        kind = file.suffix[1:]
+        raise InputError(f"{file}: not a readable {kind} file ({error}); download or export it again") from None
 
 
 def numbers(column: pa.ChunkedArray, where: str) -> np.ndarray:
