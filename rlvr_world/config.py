@@ -157,7 +157,7 @@ class ControlConfig:
 @dataclass(frozen=True)
 class EvalConfig:
     rows: int = what(0, "test rows; 0 takes all", "rows")
-    valid_rows: int = what(256, "validation rows used during training", "rows")
+    valid_rows: int = what(256, "validation rows used during training, spread over the split", "rows")
     temperature: float = what(0.0, "sampling temperature; 0 takes the most likely token")
     top_k: int = what(0, "sample among the k most likely tokens; 0 among all", "tokens")
     runs: int = what(1, "sampling runs over the test rows; results are means over runs", "runs")

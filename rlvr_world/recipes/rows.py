@@ -70,7 +70,8 @@ class RowsRecipe(Recipe):
     def from_files(
         self, config: Config, unit: Callable[[Transition], Hashable], on_fault: OnFault, column: str = ""
     ) -> Parts:
-        """Training, validation and test rows of the files that the config names; rows of one ``unit`` go together."""
+        """Training, validation and test rows of the files that the config names; rows of one ``unit`` go together.
+        Where some test rows also stand in training, the others are ``new`` besides, as a slice of their own."""
         data = config.data
         train = self.read(config, train_file(config), column, on_fault)
         if not data.test:
@@ -83,6 +84,9 @@ class RowsRecipe(Recipe):
             held = set(held_out(worlds, data.split.worlds, data.split.seed, "worlds"))
             train = [row for row in train if row.world not in held]
             test = [row for row in test if row.world in held]
+        seen = set(map(unit, train))
+        if not seen.isdisjoint(map(unit, test)):
+            test = [r if unit(r) in seen else replace(r, kind=f"{r.kind}, new, new {r.kind}") for r in test]
         train, valid, _ = split_rows(train, replace(data.split, test=0.0, worlds=0.0), unit)
         return train, valid, test
 

@@ -71,14 +71,20 @@ def demo() -> Config:
 def bytesized32() -> Config:
     return Config(
         recipe="bytesized32",
-        summary="real ByteSized32 rows (data.train, data.test), a 7.5M-parameter model from scratch (2 cores)",
-        data=_small(1024, 256, source="files", split=WorldSplitRule(valid=0.03)),
-        model=ModelConfig(vocabulary=4096, pieces="fields", hidden=256, layers=8, heads=4),
-        sft=SFTConfig(steps=700, batch=64, optimizer=rows.from_scratch(1.5e-3), save_every=50, eval_every=175),
+        summary="real ByteSized32 rows (data.train, data.test), a 1.4M-parameter model from scratch (2 cores)",
+        data=_small(1024, 128, source="files", split=WorldSplitRule(valid=0.02), even=0.75),
+        model=ModelConfig(vocabulary=4096, pieces="fields", hidden=128, layers=4, heads=4),
+        sft=SFTConfig(steps=2200, batch=32, forward_tokens=8192, optimizer=rows.from_scratch(4e-3), eval_every=1100),
         rl=RLConfig(
-            steps=40, prompts=64, group=8, seeds=(0, 1, 2), optimizer=OptimizerConfig(1e-4), kl=0.0, eval_every=20
+            steps=40,
+            prompts=64,
+            seeds=(0, 1, 2),
+            forward_tokens=8192,
+            optimizer=OptimizerConfig(5e-4, "cosine", warmup=0.05, beta2=0.99),
+            kl=0.0,
+            eval_every=20,
         ),
-        control=ControlConfig(learning_rate=3e-4),
+        control=ControlConfig(learning_rate=1e-3),
     )
 
 

@@ -60,6 +60,13 @@ class Run:
         """What goes with every model of the run."""
         return self.folder / WORLD
 
+    @property
+    def validated(self) -> Sequence[Transition]:
+        """The rows that validation is on, spread over the split: files come world by world."""
+        rows = self.splits.valid
+        count = min(len(rows), self.config.eval.valid_rows)
+        return [rows[i * len(rows) // count] for i in range(count)]
+
 
 @dataclass(frozen=True)
 class Job:
@@ -158,9 +165,9 @@ def _schedule(run: Run, name: str, settings: Any, progress_of: ProgressOf) -> Sc
 
 
 def _validate(run: Run, learner: Learner, domain: Domain) -> dict[str, float]:
-    rows, best = run.splits.valid[: run.config.eval.valid_rows], run.config.checkpoints.best
+    best, once = run.config.checkpoints.best, replace(plan(run.config), samples=1)
     with whole(learner.policy):
-        result, _ = evaluate(learner.policy, domain, rows, replace(plan(run.config), samples=1), {}, brief=True)
+        result, _ = evaluate(learner.policy, domain, run.validated, once, {}, brief=True)
     numbers: dict[str, float] = {}
     for slice_, summed in result["slices"].items():
         means = {**summed["parts"], "malformed": summed["malformed"]}

@@ -108,7 +108,7 @@ def at_rows(run: Run, domain: Domain | None, model: Model | None) -> None:
 def _check_names(run: Run, parts: Collection[str]) -> None:
     """Raises InputError for a limit or ``checkpoints.best`` on what no stage will log, for a score of these parts."""
     config, sft, rl = run.config, run.config.sft, run.config.rl
-    kinds = [kind for row in run.splits.valid[: config.eval.valid_rows] for kind in row.kind.split(", ") if kind]
+    kinds = [kind for row in run.validated for kind in row.kind.split(", ") if kind]
     validated = [f"eval/{slice_}/{part}" for slice_ in {OVERALL, *kinds} for part in (*parts, "value", "malformed")]
     every = (sft.steps and sft.eval_every) or (rl.steps and (rl.eval_every or config.control.enabled))
     if (best := config.checkpoints.best.removeprefix("-")) and every:

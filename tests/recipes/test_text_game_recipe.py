@@ -51,3 +51,17 @@ def test_the_control_fits_the_rows_that_rl_draws_from(house: Any, tmp_path: Path
     assert control.rows == rl.rows == len(run.splits.train)
     assert not names(run.splits.sft) & names(rl.epoch_rows(0))
     assert names(run.splits.control) == names(rl.epoch_rows(0))
+
+
+def test_test_rows_whose_question_is_new_are_slices_of_their_own(house: Any, house_records: Any) -> None:
+    records = house_records(8)
+    for number, record in enumerate(records):
+        record["current_state"]["objects"][1]["properties"]["knocks"] = -number  # questions of their own
+    files = [f"data.train={house(records[:6])}", f"data.test={house(records[4:])}"]
+
+    def kinds(*settings: str) -> list[str]:
+        config = override(find("bytesized32").config(), [*files, *settings])
+        return [row.kind for row in find("bytesized32").splits(config).test]
+
+    assert kinds() == ["changed"] * 2 + ["changed, new, new changed"] * 2
+    assert kinds("data.deduplicate=true") == ["changed"] * 4

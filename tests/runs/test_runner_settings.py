@@ -9,8 +9,10 @@ import pytest
 
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import override
-from rlvr_world.recipes import find
+from rlvr_world.recipes import Splits, find
 from rlvr_world.runs import look, runner
+from rlvr_world.runs.jobs import Run
+from rlvr_world.types import Transition
 
 
 @pytest.mark.parametrize(
@@ -53,3 +55,16 @@ def test_every_recipe_keeps_to_them() -> None:
             said = str(error)
         lacks = ("is not installed", "weights of a network", "the hub", "no GPU")
         assert not said or any(one in said for one in lacks), "what a machine lacks is no number"
+
+
+def test_validation_is_on_rows_from_all_over_the_split(tmp_path: Path) -> None:
+    rows = [Transition(str(number), None, "", None) for number in range(10)]
+    recipe = find("demo")
+
+    def validated(count: int) -> list[str]:
+        config = override(recipe.config(), [f"eval.valid_rows={count}"])
+        run = Run(tmp_path, config, recipe, Splits(rows, rows, rows, rows), None)  # type: ignore[arg-type]
+        return [row.id for row in run.validated]
+
+    assert validated(4) == ["0", "2", "5", "7"]
+    assert validated(99) == [row.id for row in rows]
