@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from rlvr_world.domains.web_page.change import HEADERS, Change
 from rlvr_world.domains.web_page.scoring import f_beta
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _ELEMENT = re.compile(r"\[(\d+)\] *(\S*) *(.*)")
 
@@ -45,6 +47,7 @@ def _elements(page: str) -> dict[int, str]:
 
 def _score(old: list[str], new: list[str]) -> np.ndarray:
     """[old, new]: the cost that the published code maximises."""
+    import numpy as np
 
     def equal(group: int) -> np.ndarray:
         a, b = (

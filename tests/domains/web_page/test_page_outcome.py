@@ -146,7 +146,7 @@ def test_groups_are_rewarded_by_the_brier_score(tmp_path, tokenizer):
         [0.75 * f + 0.25 * e for f, e in zip(f1, earned, strict=True)]
     )
     assert [score.parts["outcome"] for _, score in group] == [1, 1, 0, 0, 0]
-    with pytest.raises(InputError, match="outcome_reward=brier: expected data.style=outcome with a weight above 0"):
+    with pytest.raises(InputError, match="outcome_reward=brier: expected data"):
         WebPage(replace(config, outcome_weight=0), tokenizer)
 
 
