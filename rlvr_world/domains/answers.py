@@ -101,23 +101,17 @@ def _value(text: str) -> Any:
 
 def _fault(value: Any) -> str:
     """What keeps a value from being JSON, and text from being tokens; empty for nothing."""
-    if isinstance(value, dict):
-        return next(filter(None, map(_fault, value.values())), "") or _texts_fault([*value])
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        value = [*value, *value.values()]
     if isinstance(value, list):
         return next(filter(None, map(_fault, value)), "")
-    if isinstance(value, float) and not math.isfinite(value):
-        return "a number is not finite"
-    if isinstance(value, int) and value.bit_length() > LONGEST_NUMBER:
-        return "a number is too long"
-    if value is None or isinstance(value, (int, float)):
-        return ""
-    return _texts_fault([value])
-
-
-def _texts_fault(values: list[Any]) -> str:
-    if not all(isinstance(one, str) for one in values):
-        return "a value that is no JSON"
-    return "half a character" if any("\ud800" <= c <= "\udfff" for one in values for c in one) else ""
+    if isinstance(value, str):
+        return "half a character" if any("\ud800" <= letter <= "\udfff" for letter in value) else ""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else "a number is not finite"
+    if isinstance(value, int):
+        return "a number is too long" if value.bit_length() > LONGEST_NUMBER else ""
+    return "" if value is None else "a value that is no JSON"
 
 
 def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -50,17 +50,14 @@ class RowsRecipe(Recipe):
     @abstractmethod
     def read(self, config: Config, path: str, column: str = "", on_fault: OnFault = None) -> list[Transition]:
         """The rows of a file; ``column`` holds their reasoning."""
-        ...
 
     @abstractmethod
     def words(self, config: Config, tokenizer: TextTokenizer | None = None, world: Path | None = None) -> TextDomain:
         """The domain; without a tokenizer for its words alone."""
-        ...
 
     @abstractmethod
     def record(self, row: Transition) -> dict[str, Any]:
         """The row as ``read`` reads it."""
-        ...
 
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> TextDomain:
         if tokenizer is None:

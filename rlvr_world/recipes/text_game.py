@@ -22,6 +22,7 @@ from rlvr_world.config import (
 from rlvr_world.domains.row_files import OnFault
 from rlvr_world.domains.splits import Parts, WorldSplitRule, split_rows
 from rlvr_world.domains.text_game.config import PromptStyle, TextGameConfig, TextWorldSpec
+from rlvr_world.domains.text_game.envs.textworld import collect_rows, collect_splits
 from rlvr_world.domains.text_game.prompt import Rules
 from rlvr_world.domains.text_game.rows import is_gold, question, read_question, read_rows, write_state
 from rlvr_world.recipes import Splits, rows
@@ -209,8 +210,6 @@ def _rules(config: Config, world: Path | None) -> Rules | None:
 
 def _played(data: TextGameConfig) -> Parts:
     """Rows of the embedded world; of held-out worlds other games are generated."""
-    from rlvr_world.domains.text_game.envs.textworld import collect_rows, collect_splits
-
     cache, rule = Path(data.cache).expanduser(), data.split
     if not rule.worlds:
         return split_rows(read_rows(collect_rows(data.env, cache)), rule, question)

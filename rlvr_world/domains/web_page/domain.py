@@ -123,11 +123,10 @@ class CalibratedWebPage(WebPage):
     def score_groups(
         self, predictions: Sequence[Sequence[Prediction]], transitions: Sequence[Transition]
     ) -> list[list[Score]]:
-        scored = []
-        for group, row in zip(predictions, transitions, strict=True):
-            scores = [self.score(one, row) for one in group]
-            earned = brier_rewards([one.outcome for one in group], row.next_state.outcome)
-            more = (worth - score.parts["outcome"] for worth, score in zip(earned, scores, strict=True))
-            weight = self.config.outcome_weight
-            scored.append([replace(one, value=one.value + weight * m) for one, m in zip(scores, more, strict=True)])
-        return scored
+        return [self._shared_out(*pair) for pair in zip(predictions, transitions, strict=True)]
+
+    def _shared_out(self, group: Sequence[Prediction], row: Transition) -> list[Score]:
+        earned = brier_rewards([one.outcome for one in group], row.next_state.outcome)
+        scores, weight = [self.score(one, row) for one in group], self.config.outcome_weight
+        more = (weight * (worth - one.parts["outcome"]) for worth, one in zip(earned, scores, strict=True))
+        return [replace(one, value=one.value + extra) for one, extra in zip(scores, more, strict=True)]
