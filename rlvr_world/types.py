@@ -263,7 +263,6 @@ class GroupDomain(Domain, Protocol):
         self, predictions: Sequence[Sequence[Any]], transitions: Sequence[Transition]
     ) -> list[list[Score]]:
         """``score`` for every prediction of every group; one transition a group."""
-        ...
 
 
 @runtime_checkable
@@ -272,7 +271,6 @@ class BatchDomain(GroupDomain, Protocol):
 
     def decode_groups(self, groups: Sequence[Sequence[Written]], transitions: Sequence[Transition]) -> list[list[Any]]:
         """``decode`` for every rollout of every group; one transition a group."""
-        ...
 
 
 @dataclass(frozen=True)

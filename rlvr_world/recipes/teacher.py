@@ -67,7 +67,8 @@ def teach(config: Config, out: Path, teacher: Teacher) -> tuple[int, int]:
     # without likelihood training, so that no row needs reasoning yet
     bare = replace(config, sft=replace(config.sft, steps=0), control=replace(config.control, enabled=False))
     train = recipe.splits(bare).train
-    asked = [r for r in train if r.id not in held and (r.kind != "unchanged" or _chosen(r, teacher.unchanged))]
+    some = {r.id for r in train if r.kind != "unchanged" or random.Random(r.id).random() < teacher.unchanged}
+    asked = [row for row in train if row.id in some and row.id not in held]
     kept, ask = 0, _from_server if teacher.url else _from_model
     with progress("asking the teacher", len(asked), "rows") as update:
         for number, (row, answer) in enumerate(ask(asked, config, recipe, teacher), start=1):
@@ -88,10 +89,6 @@ def _held(file: Path) -> set[str]:
     if whole != there:
         file.write_bytes(whole)
     return {json.loads(line)["row"] for line in whole.splitlines()}
-
-
-def _chosen(row: Transition, share: float) -> bool:
-    return random.Random(row.id).random() < share
 
 
 def _from_model(rows: Sequence[Transition], config: Config, recipe: RowsRecipe, teacher: Teacher) -> Taught:

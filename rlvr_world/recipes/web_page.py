@@ -210,10 +210,8 @@ class WebPageRecipe(RowsRecipe):
         return str(state.text)
 
     def protocol(self, config: Config) -> dict[str, Any]:
-        names = (
-            *("style", "label", "scoring", "reward_beta", "outcome_weight", "outcome_reward", "changed_cap"),
-            *("navigation_cap", "max_prompt", "max_response"),
-        )
+        names = ["style", "label", "scoring", "reward_beta", "outcome_weight", "outcome_reward"]
+        names += ["changed_cap", "navigation_cap", "max_prompt", "max_response"]
         return {"domain": "web page", **{name: getattr(config.data, name) for name in names}}
 
 

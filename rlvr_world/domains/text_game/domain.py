@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 
 from rlvr_world.domains.text_domain import TextDomain
 from rlvr_world.domains.text_game.answer import Prediction, read_prediction
@@ -43,11 +44,10 @@ class TextGame(TextDomain):
         if isinstance(prediction.diff, Malformed):
             return prediction.diff
         after = apply_diff(state, prediction.diff)
-        try:  # what an answer is scored for, but no game goes on from
+        with suppress(InputError):  # half a score is scored for what is right of it, but no game goes on from it
             check_score(after.score, "answer", "score")
-        except InputError:
-            return Malformed("'score' is not a whole score")
-        return after
+            return after
+        return Malformed("'score' is not a whole score")
 
     def baselines(self, transition: Transition) -> Mapping[str, Prediction]:
         return {"no change": read_prediction('{"modified": [], "removed": [], "score": {}}')}
