@@ -112,7 +112,7 @@ def plan(run: Path, config: Config) -> None:
 
 
 def _agent(args: argparse.Namespace) -> None:
-    from rlvr_world.diagnose.planning import try_agent
+    from rlvr_world.diagnose.agent import try_agent
     from rlvr_world.recipes.web_agent import AgentConfig
 
     most = Counter(requests=args.requests, tokens=args.tokens)

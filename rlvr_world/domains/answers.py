@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from rlvr_world.types import Malformed
 
 MAX_ANSWER = 65_536
@@ -20,6 +18,8 @@ MAX_LITERAL = 16_384
 """Longest Python literal that is read, in characters."""
 MAX_DEPTH = 64
 """Deepest nesting of brackets. Right answers have about 6."""
+LONGEST_NUMBER = 10_000
+"""Bits of the longest whole number: Python writes no number of more than 4,300 digits."""
 TWICE = "a key stands twice in one object"
 
 # Unclosed strings run to the end, so that this pattern never backtracks.
@@ -55,26 +55,63 @@ def too_deep(text: str) -> bool:
     return max(_depth(outside), _depth("".join(re.findall(r"[\[\]{}()]", text)))) > MAX_DEPTH
 
 
+def stated(text: str, start: re.Pattern[str]) -> list[Any] | Malformed:
+    """The values of all answers in ``text``, in order: of what begins as ``start`` says, but for what lies inside one
+    before. Malformed with the reason where one does not read: it is not passed over for others."""
+    found, end = [], 0
+    while begun := start.search(text, end):
+        end = closing(text, begun.start())
+        if isinstance(value := read_literal(text[begun.start() : end]), Malformed):
+            return value
+        found.append(value)
+    return found or Malformed("no JSON object in the answer")
+
+
 def read_literal(text: str) -> Any:
-    """The value of a whole text, JSON or a Python literal (the published prompts show states so); or Malformed."""
+    """The JSON value of a whole text, JSON or a Python literal (the published prompts show states so); or Malformed."""
     if too_deep(text):
         return Malformed(f"brackets nest deeper than {MAX_DEPTH}")
+    try:
+        value = _value(text)
+    except ValueError as error:  # a key twice, or more digits than Python converts
+        return Malformed(TWICE if str(error) == TWICE else "a number is too long")
+    if value is ABSENT:
+        within = "" if len(text) <= MAX_LITERAL else f" of at most {MAX_LITERAL} characters"
+        return Malformed(f"neither JSON nor a Python literal{within}")
+    fault = _fault(value)
+    return Malformed(fault) if fault else value
+
+
+def _value(text: str) -> Any:
+    """What ``text`` says; ABSENT where it is neither, or too long to be tried as a literal."""
     try:
         return json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError:
         pass
-    except ValueError as error:  # a key twice, or more digits than Python converts
-        return Malformed(TWICE if str(error) == TWICE else "a number is too long")
-    if len(text) > MAX_LITERAL:
-        return Malformed(f"neither JSON nor a Python literal of at most {MAX_LITERAL} characters")
     try:
-        tree = ast.parse(text, mode="eval")
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Dict):
-                _once([(ast.literal_eval(key or node), None) for key in node.keys])
-        return ast.literal_eval(tree)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-        return Malformed(TWICE if str(error) == TWICE else "neither JSON nor a Python literal")
+        tree = ast.parse(text if len(text) <= MAX_LITERAL else "", mode="eval")
+        value = ast.literal_eval(tree)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return ABSENT
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Dict):
+            _once([(ast.literal_eval(key or node), None) for key in node.keys])
+    return value
+
+
+def _fault(value: Any) -> str:
+    """What keeps a value from being JSON, and text from being tokens; empty for nothing."""
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        value = [*value, *value.values()]
+    if isinstance(value, list):
+        return next(filter(None, map(_fault, value)), "")
+    if isinstance(value, str):
+        return "half a character" if any("\ud800" <= letter <= "\udfff" for letter in value) else ""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else "a number is not finite"
+    if isinstance(value, int):
+        return "a number is too long" if value.bit_length() > LONGEST_NUMBER else ""
+    return "" if value is None else "a value that is no JSON"
 
 
 def _once(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
@@ -97,15 +134,11 @@ def closing(text: str, start: int) -> int:
 
 def _depth(brackets: str) -> int:
     """How deep brackets nest; one that closes nothing does not count."""
-    opens = np.isin(np.frombuffer(brackets.encode(), np.uint8), np.frombuffer(b"[{(", np.uint8))
-    depth = np.cumsum(np.where(opens, 1, -1))
-    return int((depth - np.minimum(np.minimum.accumulate(depth), 0)).max(initial=0))
-
-
-def finite(value: Any) -> bool:
-    if isinstance(value, (dict, list)):
-        return all(map(finite, value.values() if isinstance(value, dict) else value))
-    return not isinstance(value, float) or math.isfinite(value)
+    depth = deepest = 0
+    for bracket in brackets:
+        depth = depth + 1 if bracket in "[{(" else max(0, depth - 1)
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def same(a: Any, b: Any) -> bool:

@@ -15,9 +15,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
 
@@ -154,6 +151,8 @@ def _json_records(file: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _parquet_records(file: Path) -> Iterator[tuple[int, Any]]:
+    import pyarrow.parquet
+
     number = 0
     try:
         with pyarrow.parquet.ParquetFile(file) as parquet:

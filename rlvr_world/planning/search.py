@@ -132,7 +132,7 @@ def beam_search(
 def _to_goal(outcome: Outcome, path: tuple[Any, ...], task: Task, beam: Beam) -> tuple[Any, ...] | None:
     if beam.goal == "score":
         return path if outcome.terminated and outcome.reward > 0 else None
-    last = task.last(outcome.state)
+    last = None if outcome.terminated else task.last(outcome.state)  # nothing can be done after the end
     return None if last is None else (*path, last)
 
 

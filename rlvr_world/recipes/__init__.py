@@ -77,17 +77,14 @@ class Recipe(ABC):
     @abstractmethod
     def config(self) -> Config:
         """Every setting with its default; ``data`` is a dataclass of the recipe's own."""
-        ...
 
     @abstractmethod
     def splits(self, config: Config) -> Splits:
         """The rows. Raises InputError, naming file, row and field, where they do not read."""
-        ...
 
     @abstractmethod
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> Domain:
         """What encodes, decodes and scores for this model."""
-        ...
 
     def texts(self, config: Config, splits: Splits) -> Iterator[str]:
         """What the text tokenizer of a model from scratch is trained on."""

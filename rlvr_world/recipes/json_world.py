@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ControlConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.domains.json_world.config import JsonWorldConfig
+from rlvr_world.domains.row_files import OnFault
 from rlvr_world.recipes import Splits, rows
 from rlvr_world.recipes.rows import RowsRecipe
 from rlvr_world.types import Domain, Outcome, Scene, Transition
+
+if TYPE_CHECKING:
+    from rlvr_world.domains.json_world.domain import JsonWorld
+    from rlvr_world.models.text_tokenizer import TextTokenizer
 
 
 def json_world() -> Config:
@@ -28,43 +32,23 @@ def json_world() -> Config:
 
 class JsonWorldRecipe(RowsRecipe):
     def splits(self, config: Config) -> Splits:
-        from rlvr_world.domains.row_files import left_out, skipping
-
         def question(row: Transition) -> str:
             return repr((row.world, row.state, row.action))
 
-        on_fault, faults = skipping(config.data.skip_faulty)
-        parts = self.from_files(config, question, on_fault)
-        found = rows.shared_out(parts, config, question, lambda row: row.kind != "unchanged")
-        return replace(found, left_out=left_out(faults))
+        return self.of_files(config, question, lambda row: row.kind != "unchanged")
 
-    def read(self, config: Config, path: str, column: str = "", on_fault: Any = None) -> list[Transition]:
+    def read(self, config: Config, path: str, column: str = "", on_fault: OnFault = None) -> list[Transition]:
         from rlvr_world.domains.json_world.domain import read_rows
 
-        return read_rows(path, on_fault)
+        return read_rows(path, column, on_fault)
 
-    def asked(self, config: Config, row: Transition) -> str:
-        from rlvr_world.domains.json_world.domain import INSTRUCTIONS, build_prompt
+    def words(self, config: Config, tokenizer: TextTokenizer | None = None, world: Path | None = None) -> JsonWorld:
+        from rlvr_world.domains.json_world.domain import JsonWorld
 
-        return INSTRUCTIONS + build_prompt(row)
-
-    def graded(self, config: Config, row: Transition, text: str) -> float:
-        from rlvr_world.domains.json_world.domain import read_answer, score_state
-
-        return score_state(read_answer(text, row.state), row, "binary").value
+        return JsonWorld(config.data, tokenizer)
 
     def record(self, row: Transition) -> dict[str, Any]:
         return {"state": row.state, "action": row.action, "next_state": row.next_state, "world": row.world}
-
-    def domain(self, config: Config, model: Any, tokenizer: Any, world: Path | None) -> Domain:
-        from rlvr_world.domains.json_world.domain import JsonWorld
-
-        return JsonWorld(config.data, rows.text_of(config, tokenizer))
-
-    def texts(self, config: Config, splits: Splits) -> Iterator[str]:
-        from rlvr_world.domains.json_world.domain import build_answer, build_prompt
-
-        return (build_prompt(row) + build_answer(row) for row in splits.train)
 
     def scene(self, config: Config, domain: Domain) -> Scene:
         """A step's reward is what the state says, or the points that it adds."""

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SFTConfig, at_least, check_shape
+from rlvr_world.domains.row_files import OnFault, left_out, locate, skipping
 from rlvr_world.domains.splits import Parts, deduplicate, evened, held_out, mix_unchanged, split_rows
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import Recipe, Splits
-from rlvr_world.types import Domain, Transition
+from rlvr_world.types import Transition
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from rlvr_world.domains.row_files import OnFault
+    from rlvr_world.domains.text_domain import TextDomain
+    from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
 
 
@@ -32,8 +34,6 @@ class RowsRecipe(Recipe):
         return self._config()
 
     def check_config(self, config: Config) -> None:
-        from rlvr_world.domains.row_files import locate
-
         if config.model.source == "scratch":
             check_shape(config.model)
             at_least(config.model, "model.", vocabulary=259)  # all bytes, and the marks
@@ -50,28 +50,44 @@ class RowsRecipe(Recipe):
     @abstractmethod
     def read(self, config: Config, path: str, column: str = "", on_fault: OnFault = None) -> list[Transition]:
         """The rows of a file; ``column`` holds their reasoning."""
-        ...
 
     @abstractmethod
-    def asked(self, config: Config, row: Transition) -> str:
-        """The prompt of a row, for a teacher."""
-        ...
-
-    @abstractmethod
-    def graded(self, config: Config, row: Transition, text: str) -> float:
-        """How right a teacher's text is: 1 exactly so."""
-        ...
+    def words(self, config: Config, tokenizer: TextTokenizer | None = None, world: Path | None = None) -> TextDomain:
+        """The domain; without a tokenizer for its words alone."""
 
     @abstractmethod
     def record(self, row: Transition) -> dict[str, Any]:
         """The row as ``read`` reads it."""
-        ...
 
-    def from_files(
-        self, config: Config, unit: Callable[[Transition], Hashable], on_fault: OnFault, column: str = ""
-    ) -> Parts:
-        """Training, validation and test rows of the files that the config names; rows of one ``unit`` go together.
-        Where some test rows also stand in training, the others are ``new`` besides, as a slice of their own."""
+    def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> TextDomain:
+        if tokenizer is None:
+            got = "one without a tokenizer"
+            raise InputError(f"model.source={config.model.source}: expected a model of text, got {got}")
+        return self.words(config, tokenizer, world)
+
+    def texts(self, config: Config, splits: Splits) -> Iterator[str]:
+        words = self.words(config)
+        return (words.prompt(row) + words.answer(row) for row in splits.train)
+
+    def of_files(
+        self,
+        config: Config,
+        unit: Callable[[Transition], Hashable],
+        changed: Callable[[Transition], bool],
+        sft: str = "",
+        played: Parts | None = None,
+    ) -> Splits:
+        """The splits of the files that the config names, or of rows that were ``played``; rows of one ``unit`` go
+        together. ``changed`` are those that RL is to draw, with some of the others; ``sft`` is a file of SFT's own."""
+        column = reasoning_column(config)
+        on_fault, faults = skipping(config.data.skip_faulty)
+        parts = played or self._parts(config, unit, on_fault, "" if sft else column)
+        own = self.read(config, sft, column, on_fault) if sft and has_likelihood(config) else None
+        return replace(shared_out(parts, config, unit, changed, own), left_out=left_out(faults))
+
+    def _parts(self, config: Config, unit: Callable[[Transition], Hashable], on_fault: OnFault, column: str) -> Parts:
+        """Training, validation and test rows. Where some test rows also stand in training, the others are ``new``
+        besides, as a slice of their own."""
         data = config.data
         train = self.read(config, train_file(config), column, on_fault)
         if not data.test:
@@ -117,7 +133,7 @@ class RowsRecipe(Recipe):
             lines += ["", f"{row.id} {row.world}", str(domain.explain(domain.decode([answer], row), row))]
         return "\n".join(lines)
 
-    def measured(self, config: Config, splits: Splits) -> tuple[Domain, np.ndarray]:
+    def measured(self, config: Config, splits: Splits) -> tuple[TextDomain, np.ndarray]:
         """The domain with its text tokenizer but no model, and the tokens of prompts and answers, int [N, 2], of rows
         spread evenly."""
         import numpy as np
@@ -134,8 +150,6 @@ class RowsRecipe(Recipe):
         return domain, np.array([[len(script.prompt), len(script.target_ids()[0])] for script in scripts])
 
     def row_faults(self, config: Config) -> list[str]:
-        from rlvr_world.domains.row_files import skipping
-
         on_fault, faults = skipping(skip_faulty=True)
         for path, column in self.files(config).items() if config.data.source == "files" else ():
             try:
@@ -200,13 +214,6 @@ def drawn(
     if not data.even:
         return mixed
     return lambda seed, epoch: evened(mixed(seed, epoch) if mixed else rows, data.even, seed, epoch)
-
-
-def text_of(config: Config, tokenizer: TextTokenizer | None) -> TextTokenizer:
-    """The text tokenizer of a model. Raises InputError for a model that has none."""
-    if tokenizer is None:
-        raise InputError(f"model.source={config.model.source}: expected a model of text, got one without a tokenizer")
-    return tokenizer
 
 
 def from_scratch(rate: float) -> OptimizerConfig:

@@ -14,13 +14,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from rlvr_world.config import Config
+from rlvr_world.domains.text_domain import TextDomain
 from rlvr_world.errors import InputError
 from rlvr_world.models.contract import prepare
 from rlvr_world.models.device import check_device
 from rlvr_world.models.loading import load_model
+from rlvr_world.models.text_tokenizer import answer_text
 from rlvr_world.recipes import find
 from rlvr_world.recipes.chat import Chat
 from rlvr_world.recipes.rows import RowsRecipe
@@ -66,7 +67,8 @@ def teach(config: Config, out: Path, teacher: Teacher) -> tuple[int, int]:
     # without likelihood training, so that no row needs reasoning yet
     bare = replace(config, sft=replace(config.sft, steps=0), control=replace(config.control, enabled=False))
     train = recipe.splits(bare).train
-    asked = [r for r in train if r.id not in held and (r.kind != "unchanged" or _chosen(r, teacher.unchanged))]
+    some = {r.id for r in train if r.kind != "unchanged" or random.Random(r.id).random() < teacher.unchanged}
+    asked = [row for row in train if row.id in some and row.id not in held]
     kept, ask = 0, _from_server if teacher.url else _from_model
     with progress("asking the teacher", len(asked), "rows") as update:
         for number, (row, answer) in enumerate(ask(asked, config, recipe, teacher), start=1):
@@ -89,31 +91,27 @@ def _held(file: Path) -> set[str]:
     return {json.loads(line)["row"] for line in whole.splitlines()}
 
 
-def _chosen(row: Transition, share: float) -> bool:
-    return random.Random(row.id).random() < share
-
-
 def _from_model(rows: Sequence[Transition], config: Config, recipe: RowsRecipe, teacher: Teacher) -> Taught:
     """A local model samples at temperature 1 with the recipe's own prompts."""
     model, tokenizer = load_model(teacher.model, device=check_device(config.model.device))
     prepare(model)
-    domain: Any = recipe.domain(config, model, tokenizer, None)
+    domain = recipe.domain(config, model, tokenizer, None)
     for start in range(0, len(rows), teacher.at_once):
         part = rows[start : start + teacher.at_once]
         streams = [(config.seed, start + i) for i in range(len(part))]
         groups = sample(model, [domain.encode(row) for row in part], teacher.samples, Sampling(), streams)
         for row, group in zip(part, groups, strict=True):
-            texts = (domain.decode(rollout.written, row).text for rollout in group)
-            yield row, _first_right(texts, row, config, recipe, teacher)
+            texts = (answer_text(domain.tokenizer, rollout.written) for rollout in group)
+            yield row, _first_right(texts, row, domain, teacher)
 
 
 def _from_server(rows: Sequence[Transition], config: Config, recipe: RowsRecipe, teacher: Teacher) -> Taught:
-    chat = Chat("teacher", teacher.url, teacher.model, spent=teacher.tokens)
+    chat, domain = Chat("teacher", teacher.url, teacher.model, spent=teacher.tokens), recipe.words(config)
 
     def verified(row: Transition) -> str | None:
-        prompt = recipe.asked(config, row)
+        prompt = domain.taught(row)
         texts = (text for _ in range(teacher.samples) for text in chat.ask(prompt))
-        return _first_right(texts, row, config, recipe, teacher)
+        return _first_right(texts, row, domain, teacher)
 
     pool = ThreadPoolExecutor(teacher.at_once)
     try:
@@ -122,7 +120,5 @@ def _from_server(rows: Sequence[Transition], config: Config, recipe: RowsRecipe,
         pool.shutdown(cancel_futures=True)  # a stop or a fault must not send the requests that still wait
 
 
-def _first_right(
-    texts: Iterable[str], row: Transition, config: Config, recipe: RowsRecipe, teacher: Teacher
-) -> str | None:
-    return next((text for text in texts if recipe.graded(config, row, text) >= teacher.least), None)
+def _first_right(texts: Iterable[str], row: Transition, domain: TextDomain, teacher: Teacher) -> str | None:
+    return next((text for text in texts if domain.graded(text, row) >= teacher.least), None)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,20 +19,20 @@ from rlvr_world.config import (
     RLConfig,
     SFTConfig,
 )
-from rlvr_world.domains.splits import WorldSplitRule, split_rows
+from rlvr_world.domains.row_files import OnFault
+from rlvr_world.domains.splits import Parts, WorldSplitRule, split_rows
 from rlvr_world.domains.text_game.config import PromptStyle, TextGameConfig, TextWorldSpec
+from rlvr_world.domains.text_game.envs.textworld import collect_rows, collect_splits
+from rlvr_world.domains.text_game.prompt import Rules
+from rlvr_world.domains.text_game.rows import is_gold, question, read_question, read_rows, write_state
 from rlvr_world.recipes import Splits, rows
 from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
 from rlvr_world.recipes.tasks import Task
 from rlvr_world.types import Domain, Scene, Transition
 
 if TYPE_CHECKING:
-    from rlvr_world.domains.row_files import OnFault
     from rlvr_world.domains.text_game.domain import TextGame
     from rlvr_world.domains.text_game.envs.played import RealGames
-    from rlvr_world.domains.text_game.prompt import Rules
-    from rlvr_world.domains.text_game.rows import GameState
-    from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
 
 ROWS = "thuml/bytesized32-world-model-cot"
@@ -130,66 +131,32 @@ def _published(recipe: str, size: str, reward: Any, unchanged: float) -> Config:
 
 class TextGameRecipe(RowsRecipe):
     def splits(self, config: Config) -> Splits:
-        from rlvr_world.domains.row_files import left_out, skipping
-        from rlvr_world.domains.text_game.rows import is_gold, question
-
         data: TextGameConfig = config.data
-        column = reasoning_column(config)
-        on_fault, faults = skipping(data.skip_faulty)
-        if data.source == "textworld":
-            parts = _played(data)
-        else:
-            parts = self.from_files(config, question, on_fault, "" if data.sft_train else column)
-        apart = data.sft_train and rows.has_likelihood(config)
-        sft = self.read(config, data.sft_train, column, on_fault) if apart else None
-        return replace(rows.shared_out(parts, config, question, is_gold, sft), left_out=left_out(faults))
+        played = _played(data) if data.source == "textworld" else None
+        return self.of_files(config, question, is_gold, data.sft_train, played)
 
     def read(self, config: Config, path: str, column: str = "", on_fault: OnFault = None) -> list[Transition]:
-        from rlvr_world.domains.text_game.rows import read_rows
-
         return read_rows(path, column, on_fault)
 
-    def asked(self, config: Config, row: Transition) -> str:
-        from rlvr_world.domains.text_game.prompt import build_prompt
+    def words(self, config: Config, tokenizer: TextTokenizer | None = None, world: Path | None = None) -> TextGame:
+        from rlvr_world.domains.text_game.domain import TextGame
 
-        return build_prompt(row, config.data.style, _rules(config, None))
-
-    def graded(self, config: Config, row: Transition, text: str) -> float:
-        from rlvr_world.domains.text_game.answer import read_prediction
-        from rlvr_world.domains.text_game.scoring import score_answer
-
-        return score_answer(text, read_prediction(text), row, "binary", config.data.scoring).value
+        return TextGame(config.data, tokenizer, _rules(config, world))
 
     def record(self, row: Transition) -> dict[str, Any]:
-        def state(game: GameState, last_action: str) -> dict[str, Any]:
-            return {"objects": game.objects, "max_UUID": game.next_uuid, "lastAction": last_action}
-
-        after = state(row.next_state, row.action)
-        states = {"current_state": state(row.state, ""), "action_state": after, "tick_state": after}
-        scores = {"current_score_state": row.state.score, "next_score_state": row.next_state.score}
-        return {**states, **scores, "game": row.world, "state_id": row.id.rpartition("/")[2]}
+        states = {"state": json.loads(write_state(row.state)), "next_state": json.loads(write_state(row.next_state))}
+        return {**states, "action": row.action, "game": row.world}
 
     def files(self, config: Config) -> Mapping[str, str]:
         data, column = config.data, reasoning_column(config)
         apart = {data.sft_train: column} if rows.has_likelihood(config) else {}
         return {data.train: "" if data.sft_train else column, data.test: "", **apart}
 
-    def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> TextGame:
-        from rlvr_world.domains.text_game.domain import TextGame
-
-        return TextGame(config.data, rows.text_of(config, tokenizer), _rules(config, world))
-
     def write_world(self, config: Config, folder: Path, start: Path | None, run: Path) -> Config:
         """The rules of the games, where prompts give them."""
         if rules := _rules(config, start):
             rules.save(folder / RULES)
         return replace(config, data=replace(config.data, rules=""))
-
-    def texts(self, config: Config, splits: Splits) -> Iterator[str]:
-        from rlvr_world.domains.text_game.prompt import build_answer, build_prompt
-
-        style, rules = config.data.style, _rules(config, None)
-        return (build_prompt(t, style, rules) + build_answer(t, style.instructions) for t in splits.train)
 
     def scene(self, config: Config, domain: Domain) -> Scene:
         from rlvr_world.domains.scene import start_rows
@@ -227,13 +194,9 @@ class TextGameRecipe(RowsRecipe):
         return found
 
     def question(self, given: Any) -> Transition:
-        from rlvr_world.domains.text_game.rows import read_question
-
         return read_question(given)
 
     def shown(self, state: Any) -> str:
-        from rlvr_world.domains.text_game.rows import write_state
-
         return write_state(state)
 
     def protocol(self, config: Config) -> dict[str, Any]:
@@ -244,8 +207,6 @@ class TextGameRecipe(RowsRecipe):
 
 def _rules(config: Config, world: Path | None) -> Rules | None:
     """The rules that prompts give, if they do: those that the config names, or those that came with the model."""
-    from rlvr_world.domains.text_game.prompt import Rules
-
     if config.data.style.row or not config.data.style.rules:
         return None
     if config.data.rules:
@@ -253,17 +214,14 @@ def _rules(config: Config, world: Path | None) -> Rules | None:
     return Rules.load(world / RULES) if world and (world / RULES).is_file() else None
 
 
-def _played(data: TextGameConfig) -> tuple[Sequence[Transition], ...]:
+def _played(data: TextGameConfig) -> Parts:
     """Rows of the embedded world; of held-out worlds other games are generated."""
-    from rlvr_world.domains.text_game.envs.textworld import collect_rows, collect_splits
-    from rlvr_world.domains.text_game.rows import question, read_rows
-
     cache, rule = Path(data.cache).expanduser(), data.split
     if not rule.worlds:
         return split_rows(read_rows(collect_rows(data.env, cache)), rule, question)
     valid, test = (max(1, round(share * data.env.games)) for share in (rule.valid, rule.worlds))
     files = collect_splits(data.env, cache, valid, test)
-    return tuple(read_rows(files[name]) for name in ("train", "valid", "test"))
+    return read_rows(files["train"]), read_rows(files["valid"]), read_rows(files["test"])
 
 
 PUBLISHED = {

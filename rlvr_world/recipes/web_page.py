@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
+from rlvr_world.domains.row_files import OnFault, left_out, skipping
 from rlvr_world.domains.splits import WorldSplitRule
 from rlvr_world.domains.web_page.config import GOAL_TASKS, MINIWOB_TASKS, UNSEEN_TASKS, BrowserSpec, WebPageConfig
+from rlvr_world.domains.web_page.envs.collect import collect_rows
+from rlvr_world.domains.web_page.envs.explorer import proposals
+from rlvr_world.domains.web_page.prompt import aim
+from rlvr_world.domains.web_page.rows import PageState, read_question, read_rows
+from rlvr_world.domains.web_page.splits import split_rows, unit
 from rlvr_world.recipes import Splits, rows
 from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
 from rlvr_world.recipes.tasks import Task
 from rlvr_world.types import Domain, Scene, Transition, World
 
 if TYPE_CHECKING:
-    from rlvr_world.domains.row_files import OnFault
     from rlvr_world.domains.web_page.domain import WebPage
-    from rlvr_world.domains.web_page.rows import PageState
-    from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
 
 
@@ -118,10 +121,6 @@ def webarena_published() -> Config:
 
 class WebPageRecipe(RowsRecipe):
     def splits(self, config: Config) -> Splits:
-        from rlvr_world.domains.row_files import left_out, skipping
-        from rlvr_world.domains.web_page.envs.collect import collect_rows
-        from rlvr_world.domains.web_page.splits import split_rows, unit
-
         data: WebPageConfig = config.data
         path = str(collect_rows(data.env, data.cache)) if data.source == "browser" else rows.train_file(config)
         lost: list[str] = []
@@ -140,42 +139,18 @@ class WebPageRecipe(RowsRecipe):
         self, config: Config, path: str, column: str = "", on_fault: OnFault = None, lost: list[str] | None = None
     ) -> list[Transition]:
         """``lost`` gets the names of rows whose next page the browser lost; they are left out."""
-        from rlvr_world.domains.web_page.rows import read_rows
-
         data: WebPageConfig = config.data
         return read_rows(path, data.label, column, on_fault, lost, any_action=data.style == "row")
 
-    def asked(self, config: Config, row: Transition) -> str:
-        from rlvr_world.domains.web_page.prompt import build_prompt
+    def words(self, config: Config, tokenizer: TextTokenizer | None = None, world: Path | None = None) -> WebPage:
+        from rlvr_world.domains.web_page.domain import CalibratedWebPage, WebPage
 
-        return row.prompt or build_prompt(row.state, row.action, config.data.style)
-
-    def graded(self, config: Config, row: Transition, text: str) -> float:
-        from rlvr_world.domains.web_page.prompt import read_answer
-        from rlvr_world.domains.web_page.scoring import score_change
-
-        change = read_answer(text, row.state, row.action, config.data.style)
-        return score_change(change, row.next_state.change, 1.0).value
+        return (CalibratedWebPage if config.data.outcome_reward == "brier" else WebPage)(config.data, tokenizer)
 
     def record(self, row: Transition) -> dict[str, Any]:
         state = {"observation": row.state.text, "url": row.state.url, "goal": row.state.goal}
         after = {"action": row.action, "next_observation": row.next_state.text, "previous": row.state.previous}
         return {**state, **after, "task": row.world}
-
-    def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> WebPage:
-        from rlvr_world.domains.web_page.domain import WebPage
-
-        return WebPage(config.data, rows.text_of(config, tokenizer))
-
-    def texts(self, config: Config, splits: Splits) -> Iterator[str]:
-        from rlvr_world.domains.web_page.prompt import build_answer, build_prompt
-
-        style = config.data.style
-        return (
-            build_prompt(t.state, t.action, style)
-            + build_answer(t.next_state.change, t.state, t.action, style, t.next_state.outcome)
-            for t in splits.train
-        )
 
     def scene(self, config: Config, domain: Domain) -> Scene:
         from rlvr_world.domains.scene import start_rows
@@ -200,10 +175,7 @@ class WebPageRecipe(RowsRecipe):
         if data.source != "browser" or data.env.site != "miniwob" or data.style != "outcome":
             return {}
         from rlvr_world.domains.replayed import seen_in
-        from rlvr_world.domains.web_page.envs.explorer import proposals
         from rlvr_world.domains.web_page.envs.played import RealPages
-        from rlvr_world.domains.web_page.prompt import aim
-        from rlvr_world.domains.web_page.rows import read_question
 
         def page(state: Any) -> PageState:
             return read_question({"state": seen_in(state), "action": ""}).state
@@ -232,18 +204,14 @@ class WebPageRecipe(RowsRecipe):
         return {name: play(starts=starts) for name, starts in begin.items()}
 
     def question(self, given: Any) -> Transition:
-        from rlvr_world.domains.web_page.rows import read_question
-
         return read_question(given)
 
     def shown(self, state: Any) -> str:
         return str(state.text)
 
     def protocol(self, config: Config) -> dict[str, Any]:
-        names = (
-            *("style", "label", "scoring", "reward_beta", "outcome_weight", "changed_cap"),
-            *("navigation_cap", "max_prompt", "max_response"),
-        )
+        names = ["style", "label", "scoring", "reward_beta", "outcome_weight", "outcome_reward"]
+        names += ["changed_cap", "navigation_cap", "max_prompt", "max_response"]
         return {"domain": "web page", **{name: getattr(config.data, name) for name in names}}
 
 

@@ -99,6 +99,19 @@ def test_what_cannot_be_read_leads_nowhere() -> None:
     assert (lost.found, lost.asked, len(lost.actions)) == (False, 2, 1)
 
 
+class Traps(Line):
+    """It says that the episode is over where the goal is one action away."""
+
+    def _one(self, state: int, action: str, stream: tuple[int, ...]) -> Outcome:
+        outcome = super()._one(state, action, stream)
+        return Outcome(outcome.state, 0.0, outcome.terminated or outcome.state == GOAL - 1)
+
+
+def test_no_plan_goes_on_from_an_end() -> None:
+    assert plan(Line(), 6, Beam(depth=1)).found
+    assert not plan(Traps(), 6, Beam(depth=1)).found
+
+
 def test_of_samples_the_plan_that_most_agree_on() -> None:
     found = plan(Line(slips=True), 5, Beam(samples=3))
     assert found.actions == ("twice", "more", "more"), "12 by 10 or 11 in three samples, by 6 in two"

@@ -82,6 +82,21 @@ def test_worlds_and_questions_are_held_out_and_given_test_rows_can_be(tmp_path: 
     assert len(splits.test) == 60
 
 
+def test_reasoning_is_what_is_fitted_and_a_teacher_is_told_the_task(tmp_path: Path) -> None:
+    file = write_rows(tmp_path)
+    rows = [{**json.loads(line), "why": f"hm {n}"} for n, line in enumerate(file.read_text().splitlines())]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = find("json_world")
+    config = override(recipe.config(), [f"data.train={file}", *TINY, "data.reasoning_column=why", "sft.reasoning=true"])
+    splits = recipe.splits(config)
+    assert {row.reasoning[:3] for row in splits.sft} == {"hm "}
+    tokenizer = train_text_tokenizer(recipe.texts(config, splits), 400)
+    domain, row = recipe.domain(config, None, tokenizer, None), splits.sft[0]  # type: ignore[arg-type]
+    assert tokenizer.decode(domain.encode(row).tail[0].target[:-1]) == row.reasoning
+    assert domain.taught(row).startswith("You simulate a world")
+    assert (domain.graded(domain.answer(row), row), domain.graded("no", row)) == (1, 0)
+
+
 def test_a_wrong_explanation_shows_both(tmp_path: Path) -> None:
     _, splits, domain = opened(tmp_path)
     row = next(row for row in splits.train if row.action == "light lamp")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from rlvr_world import Outcome, cli
-from rlvr_world.diagnose import planning
+from rlvr_world.diagnose import agent as agent_runs
 from rlvr_world.domains.web_page.actions import GRAMMAR
 from rlvr_world.domains.web_page.config import BrowserSpec
 from rlvr_world.domains.web_page.envs.chromium import find_chromium
@@ -369,6 +369,6 @@ def test_a_model_of_another_world_is_refused(tmp_path: Path, url: str, monkeypat
     class Text:
         observation_space = None
 
-    monkeypatch.setattr(planning, "Imagined", lambda source: Text())
+    monkeypatch.setattr(agent_runs, "Imagined", lambda source: Text())
     with pytest.raises(InputError, match="imagine=runs/demo: expected a model of web pages"):
-        planning.try_agent(tmp_path, config(url, imagine="runs/demo"), FREE)
+        agent_runs.try_agent(tmp_path, config(url, imagine="runs/demo"), FREE)

@@ -18,10 +18,10 @@ from typing import Any
 from rlvr_world.domains import answers
 from rlvr_world.domains.answers import same
 from rlvr_world.domains.json_world.config import JsonWorldConfig
-from rlvr_world.domains.row_files import OnFault, check_texts, need, parse_json, read_transitions, take
+from rlvr_world.domains.row_files import OnFault, check_texts, need, parse_json, read_transitions, reasoning_of, take
+from rlvr_world.domains.text_domain import TextDomain
 from rlvr_world.errors import InputError
-from rlvr_world.models.text_tokenizer import TextTokenizer, answer_script, answer_text, check_end, turn_ids
-from rlvr_world.types import Malformed, Score, Script, Transition
+from rlvr_world.types import Malformed, Score, Transition
 
 INSTRUCTIONS = """You simulate a world. Given its state and an action, say what changes, as one JSON object: "set" holds
 each new value by its path, such as {"/door/open": true}, and "removed" the paths of what is gone. Items of a list go by
@@ -37,9 +37,10 @@ _KEYS = ("uuid", "id", "key", "name")
 _START = re.compile(r"""\{\s*["'](?:set|removed)["']\s*:""")
 
 
-def read_rows(path: str | Path, on_fault: OnFault = None) -> list[Transition]:
+def read_rows(path: str | Path, reasoning_column: str = "", on_fault: OnFault = None) -> list[Transition]:
     """The rows of a file: ``state``, ``action``, ``next_state``, and where there are any ``score`` (so far), ``reward``
-    (of the step), ``done`` and ``world``. A row that follows on the one before keeps its score.
+    (of the step), ``done`` and ``world``. A row that follows on the one before keeps its score. ``reasoning_column``
+    holds a given chain of thought with its answer.
 
     Raises InputError, naming file, row and field, for what is no such row; ``on_fault``, if given, gets it instead.
     """
@@ -57,7 +58,9 @@ def read_rows(path: str | Path, on_fault: OnFault = None) -> list[Transition]:
             held = [state if isinstance(state, dict) else {"state": state} for state in states]
             states = [start | held[0], told | held[1]]
         kind, world = "unchanged" if same(*states) else "changed", str(row.get("world", ""))
-        return Transition(name, states[0], written(read_value(row["action"], where, "action")), states[1], kind, world)
+        action = written(read_value(row["action"], where, "action"))
+        reasoning = reasoning_of(record, reasoning_column, where)
+        return Transition(name, states[0], action, states[1], kind, world, reasoning)
 
     return read_transitions(path, "state, action, next_state", parse, on_fault)
 
@@ -150,10 +153,6 @@ def _inside(path: str, name: str) -> str:
     return f"{path}/{name.replace('~', '~0').replace('/', '~1')}"
 
 
-def build_prompt(row: Transition) -> str:
-    return f"State: {written(row.state)}\nAction: {row.action}\n"
-
-
 def build_answer(row: Transition) -> str:
     return written(dict(zip(("set", "removed"), difference(row.state, row.next_state), strict=True)))
 
@@ -162,21 +161,18 @@ def read_answer(text: str, state: Any) -> Any:
     """The state that the last answer in ``text``, thoughts left out, leads to; Malformed with the reason where none
     reads. Never raises, whatever the text."""
     said = answers.after_thinking(text)
-    if not (starts := [match.start() for match in _START.finditer(said)]):
-        return Malformed("no JSON object in the answer")
-    said = said[starts[-1] : starts[-1] + answers.MAX_ANSWER]
-    if isinstance(answer := answers.read_literal(said[: answers.closing(said, 0)]), Malformed):
-        return answer
-    changed, gone = answer.get("set", {}), answer.get("removed", [])
-    sound = isinstance(changed, dict) and isinstance(gone, list) and answers.finite(changed)
-    if not sound or not all(isinstance(path, str) for path in [*changed, *gone]):
-        return Malformed("expected 'set' to be finite values by path, and 'removed' a list of paths")
-    try:  # a Python literal may hold what is no JSON: bytes, sets, keys that are numbers, half a character
-        plain = json.loads(json.dumps(changed, allow_nan=False))
-        check_texts([plain, gone], "answer", "set")
-    except (TypeError, ValueError, InputError):
-        return Malformed("what is set is no JSON")
-    return applied(state, plain, gone) if same(plain, changed) else Malformed("what is set is no JSON")
+    if len(said) > answers.MAX_ANSWER:
+        return Malformed(f"the answer is longer than {answers.MAX_ANSWER} characters")
+    if isinstance(found := answers.stated(said, _START), Malformed):
+        return found
+    changed, gone = found[-1].get("set", {}), found[-1].get("removed", [])
+    if not isinstance(changed, dict) or not isinstance(gone, list) or not all(isinstance(path, str) for path in gone):
+        return Malformed("expected 'set' to be values by path, and 'removed' a list of paths")
+    try:
+        check_texts([changed, gone], "answer", "set")
+    except InputError:
+        return Malformed("a character that is no text")
+    return applied(state, changed, gone)
 
 
 def score_state(said: Any, row: Transition, reward: str) -> Score:
@@ -194,25 +190,22 @@ def _compared(said: Any, row: Transition) -> list[tuple[str, str, Any, Any]]:
     return [*answers.compared(fields(row.state), fields(row.next_state), fields(said))]
 
 
-class JsonWorld:
+class JsonWorld(TextDomain):
     """Encode, decode and score transitions whose states are JSON values."""
 
-    lower_is_better = frozenset[str]()
+    config: JsonWorldConfig
 
-    def __init__(self, config: JsonWorldConfig, tokenizer: TextTokenizer) -> None:
-        self.config, self.tokenizer = config, tokenizer
-        check_end(tokenizer)
+    def prompt(self, row: Transition) -> str:
+        return f"State: {written(row.state)}\nAction: {row.action}\n"
 
-    def encode(self, transition: Transition) -> Script:
-        ids = turn_ids(self.tokenizer, build_prompt(transition))
-        if len(ids) > self.config.max_prompt:
-            got = f"the prompt has {len(ids)} tokens, expected at most {self.config.max_prompt}; raise data.max_prompt"
-            raise InputError(f"row {transition.id}: {got}")
-        answer = None if transition.next_state is None else build_answer(transition)
-        return answer_script(self.tokenizer, ids, answer, self.config.max_response)
+    def taught(self, row: Transition) -> str:
+        return INSTRUCTIONS + self.prompt(row)
 
-    def decode(self, written: Sequence[Sequence[int]], transition: Transition) -> Any:
-        return read_answer(answer_text(self.tokenizer, written), transition.state)
+    def answer(self, row: Transition) -> str:
+        return build_answer(row)
+
+    def read(self, text: str, row: Transition) -> Any:
+        return read_answer(text, row.state)
 
     def score(self, prediction: Any, transition: Transition) -> Score:
         return score_state(prediction, transition, self.config.reward)

@@ -195,9 +195,13 @@ def _game_state(
     if len(set(uuids)) < len(uuids):
         twice = next(uuid for uuid in uuids if uuids.count(uuid) > 1)
         raise InputError(f"{where}, field {field}: expected each uuid once, got {twice} again; make them unique")
-    for key, kind in SCORE_FIELDS.items():
-        take(score, key, kind, where, f"{score_field}.")
+    check_score(score, where, score_field)
     return GameState(tuple(objects), score, max(uuids, default=-1) + 1 if next_uuid is None else next_uuid)
+
+
+def check_score(score: Mapping[str, Any], where: str, field: str) -> None:
+    for key, kind in SCORE_FIELDS.items():
+        take(score, key, kind, where, f"{field}.")
 
 
 def _check_object(obj: Any, where: str, field: str) -> None:

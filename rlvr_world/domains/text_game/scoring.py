@@ -22,7 +22,7 @@ Scoring = Literal["strict", "published"]
 
 
 def score_answer(
-    text: str, prediction: Prediction, transition: Transition, reward: Reward = "binary", scoring: Scoring = "strict"
+    prediction: Prediction, transition: Transition, reward: Reward = "binary", scoring: Scoring = "strict"
 ) -> Score:
     """The chosen reward of an answer, with parts that are always the same and always finite:
 
@@ -33,12 +33,11 @@ def score_answer(
     * ``objects``: of all fields, the share that is right; ``score_state``: the same for the score
     * ``malformed`` (0/1): the strict parse failed, for the reason in ``Score.malformed``
 
-    ``text`` is what the published scoring reads, ``prediction.diff`` what the strict one reads. Raises InputError for
-    a true state that is not one.
+    Raises InputError for a true state that is not one.
     """
     check_truth(transition)
     parts = score_strict(prediction.diff, transition)
-    exact_published, task_published = published_scores(text, transition.state, transition.next_state)
+    exact_published, task_published = published_scores(prediction.text, transition.state, transition.next_state)
     published = exact_published if reward == "binary" else task_published
     value = reward_value(parts, reward) if scoring == "strict" else published
     del parts["has_change"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -90,7 +91,10 @@ class WebPageConfig(RowsConfig):
         "of that kind, 'compact' is for models trained from scratch, 'outcome' is compact and also predicts success "
         "and failure",
     )
-    outcome_weight: float = what(0.0, "style=outcome, reward: share of a right outcome, beside F-beta", "0 to 1")
+    outcome_weight: float = what(0.0, "style=outcome, reward: share of the outcome, beside F-beta", "0 to 1")
+    outcome_reward: Literal["right", "brier"] = what(
+        "right", "style=outcome, RL: 1 for a right outcome, or the Brier score of what a group states, shared out"
+    )
     unseen: tuple[str, ...] = what((), "tasks that planners try besides, and that no model is trained on")
     changed_cap: int = what(0, "most items a section that count where part of a page changes; 0 counts all", "items")
     navigation_cap: int = what(
@@ -98,3 +102,17 @@ class WebPageConfig(RowsConfig):
     )
     max_prompt: int = what(5000, "longest prompt; of a longer page the lines around the acted element stay", "tokens")
     max_response: int = what(7288, "longest answer", "tokens")
+
+    def __post_init__(self) -> None:
+        if not 0 < self.reward_beta < math.inf:
+            raise InputError(f"data.reward_beta: expected a number above 0, got {self.reward_beta}; 1 rewards F1")
+        if not 0 <= self.outcome_weight <= 1:
+            raise InputError(f"data.outcome_weight: expected 0 to 1, got {self.outcome_weight}; 0 leaves it out")
+        if self.outcome_reward == "brier" and (self.style != "outcome" or not self.outcome_weight):
+            got = f"data.style={self.style} and data.outcome_weight={self.outcome_weight}"
+            raise InputError(f"data.outcome_reward=brier: expected data.style=outcome with a weight above 0, got {got}")
+        if self.style in ("compact", "outcome") and "published" in (self.label, self.scoring):
+            raise InputError(
+                f"data.style={self.style}: edits cannot state published labels, nor published scoring read them; "
+                "set data.style=published, or data.label=aligned and data.scoring=strict"
+            )

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from transformers import PreTrainedTokenizerBase
-
 from rlvr_world.domains.row_files import own_prompt
+from rlvr_world.domains.text_domain import TextDomain
 from rlvr_world.domains.web_page import prompt
 from rlvr_world.domains.web_page.actions import target_of
 from rlvr_world.domains.web_page.change import Change, sound, write_change
 from rlvr_world.domains.web_page.config import WebPageConfig
 from rlvr_world.domains.web_page.diff import apply_change
 from rlvr_world.domains.web_page.explain import explain_change
-from rlvr_world.domains.web_page.outcome import GOES_ON, split_outcome
+from rlvr_world.domains.web_page.outcome import GOES_ON, brier_rewards, split_outcome
 from rlvr_world.domains.web_page.published import published_f1
 from rlvr_world.domains.web_page.rows import PageState
 from rlvr_world.domains.web_page.scoring import make_score, score_change
 from rlvr_world.domains.web_page.tree import parse_page, write_page
 from rlvr_world.errors import InputError
-from rlvr_world.models.text_tokenizer import answer_script, answer_text, check_end, turn_ids
-from rlvr_world.types import Malformed, Score, Script, Transition
+from rlvr_world.models.text_tokenizer import turn_ids
+from rlvr_world.types import Malformed, Score, Transition
 
 
 @dataclass(frozen=True)
@@ -36,23 +34,11 @@ class Prediction:
     """How the episode stands, where that is asked."""
 
 
-class WebPage:
+class WebPage(TextDomain):
     """Encode, decode and score page changes (states are ``PageState``, next states ``PageResult``)."""
 
-    lower_is_better = frozenset[str]()
-
-    def __init__(self, config: WebPageConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.config, self.tokenizer = config, tokenizer
-        check_end(tokenizer)
-        if not 0 < config.reward_beta < math.inf:
-            raise InputError(f"data.reward_beta: expected a number above 0, got {config.reward_beta}; 1 rewards F1")
-        if not 0 <= config.outcome_weight <= 1:
-            raise InputError(f"data.outcome_weight: expected 0 to 1, got {config.outcome_weight}; 0 leaves it out")
-        if config.style in prompt.COMPACT and "published" in (config.label, config.scoring):
-            raise InputError(
-                f"data.style={config.style}: edits cannot state published labels, nor published scoring read them; "
-                "set data.style=published, or data.label=aligned and data.scoring=strict"
-            )
+    config: WebPageConfig
+    headline = "f1"
 
     def true_change(self, transition: Transition) -> Change:
         """The change that counts: its first items, at most so many as the config says for its kind."""
@@ -62,46 +48,37 @@ class WebPage:
         of_whole = "navigation" in transition.kind
         return change.capped(self.config.navigation_cap if of_whole else self.config.changed_cap)
 
-    def encode(self, transition: Transition) -> Script:
-        answer = None
-        if transition.next_state is not None:
-            change, outcome = self.true_change(transition), transition.next_state.outcome
-            try:
-                answer = prompt.build_answer(change, transition.state, transition.action, self.config.style, outcome)
-            except InputError as error:
-                raise InputError(f"row {transition.id}: {error}") from error
-            answer = transition.reasoning or answer
-        return answer_script(self.tokenizer, self._prompt(transition), answer, self.config.max_response)
+    def prompt(self, row: Transition) -> str:
+        style = self.config.style
+        return own_prompt(row) if style == "row" else prompt.build_prompt(row.state, row.action, style)
 
-    def _prompt(self, transition: Transition) -> Sequence[int]:
-        """The prompt's tokens. Of a page that is too long, lines go that are far from the acted element."""
-        state, action, style, most = transition.state, transition.action, self.config.style, self.config.max_prompt
-        own = own_prompt(transition) if style == "row" else ""
-        ids = turn_ids(self.tokenizer, own or prompt.build_prompt(state, action, style))
-        if len(ids) <= most:
-            return ids
-        if own:
-            raise InputError(
-                f"row {transition.id}: its prompt has {len(ids)} tokens, at most {most}; raise data.max_prompt"
-            )
+    def taught(self, row: Transition) -> str:
+        return row.prompt or self.prompt(row)
+
+    def answer(self, row: Transition) -> str:
+        change, outcome = self.true_change(row), row.next_state.outcome
+        try:
+            return prompt.build_answer(change, row.state, row.action, self.config.style, outcome)
+        except InputError as error:
+            raise InputError(f"row {row.id}: {error}") from error
+
+    def shortened(self, row: Transition, ids: Sequence[int]) -> Sequence[int]:
+        """Without the lines of a page that are far from the acted element."""
+        state, action, style, most = row.state, row.action, self.config.style, self.config.max_prompt
         acted = prompt.acted_node(state.page, action)
         lines = prompt.page_lines(state, style, acted)
         sizes = [len(self.tokenizer.encode(f"{line}\n", add_special_tokens=False)) for line in lines]
-        room = most - len(ids) + sum(sizes)
+        room = most - len(ids) + sum(sizes) if style != "row" else 0
         while room > 0:
             kept = prompt.nearest(sizes, acted or 0, room)
             ids = turn_ids(self.tokenizer, prompt.build_prompt(state, action, style, kept))
             if len(ids) <= most:
                 return ids
             room -= len(ids) - most
-        raise InputError(
-            f"row {transition.id}: the prompt has {len(ids)} tokens without most of its page, expected at most {most}; "
-            "raise data.max_prompt"
-        )
+        return super().shortened(row, ids)
 
-    def decode(self, written: Sequence[Sequence[int]], transition: Transition) -> Prediction:
-        text = answer_text(self.tokenizer, written)
-        said = prompt.read_answer(text, transition.state, transition.action, self.config.style)
+    def read(self, text: str, row: Transition) -> Prediction:
+        said = prompt.read_answer(text, row.state, row.action, self.config.style)
         if self.config.label == "aligned" and isinstance(said, Change):  # published labels name one node twice
             said = said if self.config.style in prompt.COMPACT else sound(said)
         return Prediction(text, said, "" if isinstance(said, Malformed) else split_outcome(text)[1])
@@ -138,3 +115,18 @@ class WebPage:
 
     def explain(self, prediction: Prediction, transition: Transition) -> str:
         return explain_change(prediction.change, prediction.text, self.true_change(transition), transition)
+
+
+class CalibratedWebPage(WebPage):
+    """One whose groups are rewarded for the shares of the outcomes that they state; see ``brier_rewards``."""
+
+    def score_groups(
+        self, predictions: Sequence[Sequence[Prediction]], transitions: Sequence[Transition]
+    ) -> list[list[Score]]:
+        return [self._shared_out(*pair) for pair in zip(predictions, transitions, strict=True)]
+
+    def _shared_out(self, group: Sequence[Prediction], row: Transition) -> list[Score]:
+        earned = brier_rewards([one.outcome for one in group], row.next_state.outcome)
+        scores, weight = [self.score(one, row) for one in group], self.config.outcome_weight
+        more = (weight * (worth - one.parts["outcome"]) for worth, one in zip(earned, scores, strict=True))
+        return [replace(one, value=one.value + extra) for one, extra in zip(scores, more, strict=True)]

@@ -33,17 +33,11 @@ from rlvr_world.types import Transition
 
 Label = Literal["aligned", "published"]
 COLUMNS = ("observation", "action", "next_observation")
-ALIASES = {
-    **dict.fromkeys(("website", "task_id", "task_name"), "task"),
-    **dict.fromkeys(("objective", "confirmed_task"), "goal"),
-    **dict.fromkeys(("next_state_acctree", "cleaned_next_accessibility_tree"), "next_observation"),
-    **{
-        "cleaned_accessibility_tree": "observation",
-        "current_action": "action",
-        "task_seed": "seed",
-        "step_idx": "step",
-    },
-}
+ALIASES = dict.fromkeys(("website", "task_id", "task_name"), "task")
+ALIASES |= dict.fromkeys(("objective", "confirmed_task"), "goal")
+ALIASES |= dict.fromkeys(("next_state_acctree", "cleaned_next_accessibility_tree"), "next_observation")
+ALIASES |= {"cleaned_accessibility_tree": "observation", "current_action": "action"}
+ALIASES |= {"task_seed": "seed", "step_idx": "step"}
 """Our name of what other layouts call otherwise."""
 PAGE = "axtree_txt"
 """BrowserGym's name of the page that a record holds."""

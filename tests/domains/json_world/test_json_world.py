@@ -91,7 +91,10 @@ def test_every_change_leads_to_its_next_state(before: Any, then: Any) -> None:
         ('{"set": {"/x": {1, 2}}}', "no JSON"),
         ('{"set": {"/x": b"1"}}', "no JSON"),
         ('{"set": {"/x": (1e400,)}}', "no JSON"),
-        ('{"set": {"/x": "\\ud800"}}', "no JSON"),
+        ('{"set": {"/x": "\\ud800"}}', "half a character"),
+        ('{"set": {"/x": "\\u0007"}}', "no text"),
+        (f'{{"set": {{"/x": 0x{"f" * 5000}}}}}', "too long"),
+        ('{"set": {}}' + " " * 70_000, "longer than"),
         ('{"set": [], "removed": []}', "by path"),
         ('{"set": {"/x": 1}', "JSON"),
         ('{"set": {}, "removed": []} or {"set": {"/x": ', "JSON"),
@@ -102,6 +105,12 @@ def test_a_broken_answer_is_malformed(answer: str, why: str) -> None:
     assert isinstance(reached, Malformed)
     assert why in reached.reason
     assert score_state(reached, Transition("row", ROOM, "act", ROOM), "partial").value == 0
+
+
+def test_states_may_hold_the_words_of_answers() -> None:
+    state = {"a": {"set": 1, "on": False}, "b": 0}
+    for then in ({"a": {"set": 2, "on": True}, "b": 0}, {"a": {"removed": []}, "b": 0}, {"a": 0, "b": {"set": {}}}):
+        assert read_answer(build_answer(Transition("row", state, "act", then)), state) == then
 
 
 def test_spoiled_answers_are_read_or_malformed_and_never_raise() -> None:

@@ -21,8 +21,7 @@ def main(path: str | Path) -> None:
     for name, answers in (("right answers", right), ("no change", unchanged)):
         start = time.perf_counter()
         for row, text in zip(rows, answers, strict=True):
-            prediction = read_prediction(text)
-            score_answer(prediction.text, prediction, row, "task_specific")
+            score_answer(read_prediction(text), row, "task_specific")
         seconds = time.perf_counter() - start
         print(f"{name}: {len(rows) / seconds:,.0f} rows/s ({len(rows)} rows, parse + strict + published)")
 

@@ -141,6 +141,14 @@ def test_what_does_not_read_stays_malformed():
     assert domain.advance(state(thing(1)), "look", read_prediction("?")) == Malformed("no JSON object in the answer")
 
 
+@pytest.mark.parametrize("score", [{"score": 1}, SCORE | {"score": "many"}, SCORE | {"gameOver": 0}, {"won": True}])
+def test_no_game_goes_on_from_half_a_score(score):
+    domain = TextGame(TextGameConfig(), None, None)
+    said = read_prediction(json.dumps({"modified": [], "removed": [], "score": score}))
+    assert isinstance(said.diff, StateDiff), "it is scored for what is right of it"
+    assert domain.advance(state(thing(1)), "look", said) == Malformed("'score' is not a whole score")
+
+
 ROW = Transition(
     "row", state(thing(1, 0), thing(0)), "take it", state(thing(1), thing(0, hot=True)), "changed", "kitchen"
 )

@@ -39,7 +39,7 @@ RIGHT = {"modified": [EMPTY, HOT, ASH], "removed": [2], "score": SCORE | {"score
 
 def score(answer, row=ROW, reward="task_specific", scoring_="strict"):
     text = answer if isinstance(answer, str) else "The final answer is: " + json.dumps(answer)
-    return score_answer(text, read_prediction(text), row, reward, scoring_)
+    return score_answer(read_prediction(text), row, reward, scoring_)
 
 
 def test_right_answer_scores_the_maximum():

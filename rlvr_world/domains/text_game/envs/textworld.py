@@ -2,7 +2,8 @@
 
 TextWorld makes the game (map, objects, quest, names) and its logic plays it, in memory. At each state of a seeded walk
 some commands are tried, as ByteSized32's crawler does, and each is a row; one that is not admissible changes nothing.
-TextWorld has no clock: ``tick_state`` is ``action_state``.
+TextWorld has no clock: ``tick_state`` is ``action_state``. The layout's texts (observation, look, inventory, task) are
+left out: no model reads them.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_world.domains.text_game.config import TextWorldSpec
-from rlvr_world.domains.text_game.envs.textworld_state import cast_of, objects_of, state_of
+from rlvr_world.domains.text_game.envs.textworld_state import cast_of, objects_of
 from rlvr_world.errors import InputError
 from rlvr_world.system.files import write_whole
 from rlvr_world.system.progress import track
 
-_FORMAT = 1  # part of the cache key: raise it when the same spec gives other rows
+_FORMAT = 2  # part of the cache key: raise it when the same spec gives other rows
 _WALK = 24  # states visited before the walk starts again
 _TRIES = 4  # commands tried at a visited state
 _GOALS = ("insert", "put", "eat", "open/c", "close/c", "lock/c", "unlock/c", "take/c", "take/s")
@@ -125,10 +126,11 @@ class Game:
 
     def row(self, state: Any, last: str, command: str, action: Any | None) -> dict[str, Any]:
         after = state.apply_on_copy(action) if action else state
+        now, then = (
+            {"lastAction": command, "objects": self.objects(facts), "max_UUID": len(self.cast) + 1}
+            for facts, command in ((state, last), (after, command))
+        )
         won = self.quest.is_triggering(after)
-        said = "Done." if action else "Nothing changes."
-        now = state_of(self.objects(state), self.goal, last, len(self.cast) + 1, None)
-        then = state_of(self.objects(after), self.goal, command, len(self.cast) + 1, said)
         scores = ({"score": int(end), "gameOver": end, "gameWon": end} for end in (False, won))
         keys = ("current_state", "action_state", "tick_state", "current_score_state", "next_score_state")
         return dict(zip(keys, (now, then, then, *scores), strict=True))

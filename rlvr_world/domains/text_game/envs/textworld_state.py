@@ -71,33 +71,3 @@ def objects_of(cast: Mapping[str, Entity], facts: Iterable[Any], goal: str) -> l
             objects.append({"name": entity.name, "uuid": entity.uuid, "type": entity.type, **told})
     names = {"name": f"goal (ID: {len(cast)})", "uuid": len(cast), "type": "Goal"}
     return [*objects, {**names, "properties": {"command": goal}, "contains": []}]
-
-
-def state_of(
-    objects: list[dict[str, Any]], goal: str, last_action: str, max_uuid: int, observation: str | None
-) -> dict[str, Any]:
-    """A whole ByteSized32 state around its objects; ``observation=None`` shows the view of the room."""
-    look, inventory = _look(objects), _inventory(objects)
-    said = {"look": look, "inventory": inventory}.get(last_action, look if observation is None else observation)
-    texts = {"observation": said, "look": look, "inventory": inventory, "taskDesc": f"Your task is to {goal}."}
-    return {**texts, "lastAction": last_action, "objects": objects, "max_UUID": max_uuid}
-
-
-def _look(objects: list[dict[str, Any]]) -> str:
-    by_name = {o["name"]: o for o in objects}
-    agent = next(o["name"] for o in objects if o["type"] == "Agent")
-    room = next(o for o in objects if agent in o["contains"])
-    ways = [f"To the {way}: {what}." for way, what in room["properties"].items()]
-    things = [_line(by_name[name]) for name in room["contains"] if name != agent]
-    return "\n".join([f"You are in the {room['name']}.", *ways, *things])
-
-
-def _line(thing: dict[str, Any]) -> str:
-    state = thing["properties"].get("state", "")
-    holds = f", with {', '.join(thing['contains'])}" if thing["contains"] and state in {"", "open"} else ""
-    return f"You see: {thing['name']}{state and f', {state}'}{holds}."
-
-
-def _inventory(objects: list[dict[str, Any]]) -> str:
-    held = next(o["contains"] for o in objects if o["type"] == "Agent")
-    return f"You are carrying: {', '.join(held)}." if held else "You are carrying nothing."
