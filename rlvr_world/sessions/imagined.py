@@ -35,6 +35,8 @@ class Imagined:
         self.action_space, self.observation_space = scene.action_space, scene.observation_space
         self.start, self.read_action, self.observe = scene.start, scene.read_action, scene.observe
         self.render, self.render_mode = scene.render, scene.render_mode
+        if hasattr(scene, "options"):
+            self.options = scene.options
 
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
         """All pairs in one batch. The stream of a pair, with the number of the attempt, names its draws."""

@@ -23,11 +23,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from rlvr_world.errors import InputError
 from rlvr_world.sessions.session import SessionOver
-from rlvr_world.sessions.shared import Held, Limits, SharedSessions, told
-from rlvr_world.sessions.wire import Refused, openapi, read_fields, rows_file, schema
+from rlvr_world.sessions.shared import Held, Limits, SharedSessions
+from rlvr_world.sessions.wire import FIELDS, ROUTES, Refused, openapi, read_fields, schema
 from rlvr_world.types import World
 
-Answer = Callable[..., Awaitable[Response]]
+Given = Mapping[str, Any]
+Answer = Callable[[Request, Given], Awaitable[Any]]
 
 
 class Server:
@@ -44,21 +45,20 @@ class Server:
         self.sessions, self.token = SharedSessions(worlds, limits or Limits(), horizon), token
 
     def app(self) -> Starlette:
-        one = "/v1/sessions/{id}"
+        answers: dict[str, Answer] = {"create": self._create, "show": self._show, "close": self._close}
+        answers |= {"rows": self._rows, "step": self._step, "imagine": self._imagine}
+        answers |= {"fork": self._fork, "reset": self._reset}
+        sessions = [
+            Route(path, self._endpoint(answers[name], name, status), methods=[method])
+            for name, (method, path, status, _) in ROUTES.items()
+        ]
         return Starlette(
             routes=[
+                *sessions,
                 Route("/", self._page),
                 Route("/health", self._health),
                 Route("/schema", self._endpoint(self._schema)),
                 Route("/openapi.json", self._openapi),
-                Route("/v1/sessions", self._endpoint(self._create, "create"), methods=["POST"]),
-                Route(one, self._endpoint(self._show)),
-                Route(one, self._endpoint(self._close), methods=["DELETE"]),
-                Route(f"{one}/rows", self._endpoint(self._rows)),
-                Route(f"{one}/step", self._endpoint(self._step, "step"), methods=["POST"]),
-                Route(f"{one}/imagine", self._endpoint(self._imagine, "imagine"), methods=["POST"]),
-                Route(f"{one}/fork", self._endpoint(self._fork, "fork"), methods=["POST"]),
-                Route(f"{one}/reset", self._endpoint(self._reset, "reset"), methods=["POST"]),
                 WebSocketRoute("/ws", self._socket),
             ],
             lifespan=self._living,
@@ -73,14 +73,18 @@ class Server:
             await keeper
         await self.sessions.close_all()
 
-    def _endpoint(self, answer: Answer, fields: str = "") -> Callable[[Request], Awaitable[Response]]:
-        """``answer(request, given)`` with the token checked and the body's ``fields`` read; what is refused, as 4xx."""
+    def _endpoint(
+        self, answer: Answer, name: str = "", status: int = 200
+    ) -> Callable[[Request], Awaitable[Response]]:
+        """``answer(request, the fields of the body of the request of this name)`` with the token checked; what is
+        refused, as 4xx."""
 
         async def endpoint(request: Request) -> Response:
             try:
                 self._check_token(request.headers.get("authorization", ""))
-                given = [read_fields(await self._body(request), fields)] if fields else []
-                return await answer(request, *given)
+                given = read_fields(await self._body(request), name) if name in FIELDS else {}
+                told = await answer(request, given)
+                return told if isinstance(told, Response) else JSONResponse(told, status)
             except InputError as error:
                 refused = _refusal(error)
                 said = {"error": {"code": refused.code, "message": str(refused)}}
@@ -105,40 +109,37 @@ class Server:
     def _held(self, request: Request) -> Held:
         return self.sessions.find(request.path_params["id"])
 
-    async def _create(self, request: Request, given: Mapping[str, Any]) -> Response:
+    async def _create(self, request: Request, given: Given) -> Any:
         name, held = await self.sessions.open(given)
-        return JSONResponse({"session_id": name, "world": held.world, "step_id": 0, **held.last}, 201)
+        return {**held.last, "session_id": name, "world": held.world}
 
-    async def _show(self, request: Request) -> Response:
+    async def _show(self, request: Request, given: Given) -> Any:
         held = self._held(request)
-        session = held.session
-        where = {"world": held.world, "step_id": session.steps, "done": session.over, "seed": session.seed}
-        return JSONResponse({**held.last, **where})
+        return {**held.last, "world": held.world, "done": held.session.over, "seed": held.session.seed}
 
-    async def _close(self, request: Request) -> Response:
+    async def _close(self, request: Request, given: Given) -> Any:
         self._held(request)
         self.sessions.close(request.path_params["id"])
         return Response(status_code=204)
 
-    async def _reset(self, request: Request, given: Mapping[str, Any]) -> Response:
+    async def _reset(self, request: Request, given: Given) -> Any:
         held = self._held(request)
         await self.sessions.reset(held, given)
-        return JSONResponse({"step_id": 0, **held.last})
+        return held.last
 
-    async def _step(self, request: Request, given: Mapping[str, Any]) -> Response:
-        return JSONResponse(await self.sessions.step(self._held(request), given["action"], given.get("step_id")))
+    async def _step(self, request: Request, given: Given) -> Any:
+        return await self.sessions.step(self._held(request), given["action"], given.get("step_id"))
 
-    async def _imagine(self, request: Request, given: Mapping[str, Any]) -> Response:
-        found = await self.sessions.imagine(self._held(request), given)
-        return JSONResponse({"plans": [[[told(step) for step in one] for one in plan] for plan in found]})
+    async def _imagine(self, request: Request, given: Given) -> Any:
+        return {"plans": await self.sessions.imagine(self._held(request), given)}
 
-    async def _fork(self, request: Request, given: Mapping[str, Any]) -> Response:
+    async def _fork(self, request: Request, given: Given) -> Any:
         name, held = await self.sessions.fork(self._held(request), given)
-        return JSONResponse({**held.last, "session_id": name, "world": held.world, "step_id": held.session.steps}, 201)
+        return {**held.last, "session_id": name, "world": held.world}
 
-    async def _rows(self, request: Request) -> Response:
+    async def _rows(self, request: Request, given: Given) -> Any:
         """What was done in this episode and what came of it, as a file that data of one's own are read from."""
-        data, media, name = rows_file(*await self.sessions.episode(self._held(request)))
+        data, media, name = await self.sessions.saved(self._held(request))
         return Response(data, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
     # OpenEnv: a connection is a session
@@ -194,9 +195,8 @@ class Server:
         worlds = list(self.sessions.worlds)
         return JSONResponse({"status": "healthy", "sessions": len(self.sessions.held), "worlds": worlds})
 
-    async def _schema(self, request: Request) -> Response:
-        name = request.query_params.get("world", next(iter(self.sessions.worlds)))
-        return JSONResponse(schema(await self.sessions.world(name)))
+    async def _schema(self, request: Request, given: Given) -> Any:
+        return schema(await self.sessions.world(request.query_params.get("world", next(iter(self.sessions.worlds)))))
 
     async def _openapi(self, request: Request) -> Response:
         return JSONResponse(openapi(list(self.sessions.worlds)))

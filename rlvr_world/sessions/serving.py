@@ -24,21 +24,24 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def worlds_of(source: str) -> dict[str, Callable[[], World]]:
     """By name what opens each world: of a run its last model of each stage, the best first, else the one model; and
-    ``real``, where there is a real world to step."""
+    ``real``; where there is no real world to step, stderr says why. The first model is opened at once, so that what is
+    no model shows before anybody asks."""
     run = Path(source).expanduser()
     models = {name: str(model) for name, model in models_of(run).items()} if run_of(run) == run else {"model": source}
     worlds: dict[str, Callable[[], World]] = {name: partial(Imagined, model) for name, model in models.items()}
-    return {**worlds, "real": lambda: load(next(iter(models.values()))).real()}
+    first, model = next(iter(models.items()))
+    worlds[first] = partial(Imagined, opened := load(model))
+    try:
+        real = opened.real()
+    except InputError as error:
+        print(f"no real world: {error}", file=sys.stderr)
+        return worlds
+    return {**worlds, "real": lambda: real}
 
 
 def play_in_terminal(worlds: Mapping[str, Callable[[], World]], seed: int) -> None:
     """The first world, beside the real one where there is one."""
-    imagined, real = next(iter(worlds.values()))(), None
-    try:
-        real = worlds["real"]()
-    except InputError as error:
-        print(error, file=sys.stderr)
-    play(imagined, real, sys.stdin, seed)
+    play(next(iter(worlds.values()))(), worlds["real"]() if "real" in worlds else None, sys.stdin, seed)
 
 
 def serve(server: Server, host: str, port: int) -> None:

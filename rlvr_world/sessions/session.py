@@ -22,6 +22,8 @@ Judge = Callable[[np.ndarray], Sequence[bool]]
 
 LOST = frozenset({"malformed", "lost"})
 """Reasons in a step's ``info`` for which there is no going on: the model's answer does not read, the page is gone."""
+STAYED = LOST | {"action_error"}
+"""Reasons for which the state stays."""
 
 
 class SessionOver(InputError):
@@ -73,6 +75,9 @@ class Session(gym.Env):
         self._usable()
         if not isinstance(options, Mapping | None):
             raise InputError(f"session: options: expected a mapping, got {options!r:.80}")
+        known = getattr(self.world, "options", options or ())  # a world that does not say takes any
+        if unknown := [name for name in options or () if name not in known]:
+            raise InputError(f"start: expected options out of {', '.join(known)}, got {unknown[0]!r:.80}")
         super().reset(seed=seed)
         self.seed = int(self.np_random.integers(2**31)) if seed is None else seed
         self.state, info = self.world.start(self.seed, options or {})
