@@ -59,10 +59,7 @@ def _lines(file: str) -> list[str]:
     """A recipe and settings, one a line."""
     with open(file, "rb") as opened:
         read = opened.read(LARGEST + 1)
-    try:
-        lines = [line for line in read.decode().splitlines() if line.strip()]
-    except UnicodeDecodeError:
-        lines = []
+    lines = [line for line in read.decode(errors="replace").splitlines() if line.strip()]
     if len(read) > LARGEST or not lines or lines[0].startswith("@"):
         raise InputError(f"@{file}: expected lines of text, a recipe and its settings, at most {LARGEST} bytes of them")
     return lines

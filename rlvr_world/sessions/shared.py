@@ -14,6 +14,9 @@ from rlvr_world.sessions.session import STAYED, Session, Step, step_together
 from rlvr_world.sessions.wire import Refused, plain, rows_file
 from rlvr_world.types import World
 
+Worlds = Mapping[str, Callable[[], World]]
+"""What opens each world, by its name."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -74,7 +77,7 @@ class SharedSessions:
     names are not kept, and what ``Session`` raises. ``given`` are the fields of a request, see ``wire.read_fields``.
     """
 
-    def __init__(self, worlds: Mapping[str, Callable[[], World]], limits: Limits, horizon: int) -> None:
+    def __init__(self, worlds: Worlds, limits: Limits, horizon: int) -> None:
         """``horizon``: steps of an episode for which nobody asks for another."""
         self.worlds, self.limits, self.horizon = worlds, limits, horizon
         self.held: dict[str, Held] = {}
@@ -157,9 +160,7 @@ class SharedSessions:
             session.state, other.past = other.past[-back].state, other.past[:-back]
             session.steps, session.over = session.steps - back, False
         if name != held.world:
-            state, steps, over, seed = session.state, session.steps, session.over, session.seed
-            session = other.session = Session(await self.world(name), session.horizon)
-            session.state, session.steps, session.over, session.seed = state, steps, over, seed
+            session = other.session = session.fork(world=await self.world(name))
 
         def begin() -> dict[str, Any]:
             session.state, info = session.world.start(session.seed, {"state": session.state})
@@ -239,8 +240,7 @@ class SharedSessions:
 
 
 def _step(step: Step) -> dict[str, Any]:
-    parts = {name: getattr(step, name) for name in ("observation", "reward", "terminated", "truncated", "info")}
-    return {**parts, "done": step.over}
+    return {name: getattr(step, name) for name in step._fields[:-1]} | {"done": step.over}
 
 
 def _steps(together: list[_Asked]) -> list[dict[str, Any]]:

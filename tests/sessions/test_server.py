@@ -23,11 +23,11 @@ from websockets.sync.client import connect  # noqa: E402 - comes with the server
 
 from rlvr_world.errors import InputError  # noqa: E402
 from rlvr_world.sessions import shared  # noqa: E402
-from rlvr_world.sessions.server import Server  # noqa: E402
-from rlvr_world.sessions.serving import serve  # noqa: E402
+from rlvr_world.sessions.server import Server, serve  # noqa: E402
 from rlvr_world.sessions.shared import Limits, SharedSessions  # noqa: E402
 from rlvr_world.sessions.wire import plain  # noqa: E402
 from rlvr_world.types import Asked, Outcome, Streams  # noqa: E402
+from tests.sessions.server_load import noise  # noqa: E402
 
 
 class Counter:
@@ -403,39 +403,8 @@ def test_many_clients_that_retry_and_die_lose_and_double_nothing(running: Runnin
 
 def test_noise_gets_a_4xx(running: Running) -> None:
     """Requests made of what JSON can hold, and bytes that are none, to every path: no 5xx, and the server goes on."""
-    rng, client = random.Random(7), Client(running.port)
-    names = [client.open() for _ in range(3)]
-    values: list[Any] = [
-        None,
-        True,
-        -1,
-        0,
-        3,
-        2**65,
-        1e300,
-        "",
-        "x" * 300,
-        "\ud800",
-        [],
-        [[1, 2]],
-        [["x"]],
-        {},
-        {"state": 2},
-    ]
-    keys = ["world", "seed", "options", "horizon", "action", "step_id", "plans", "n", "x"]
-    for _ in range(600):
-        path = rng.choice(["", "/step", "/imagine", "/fork", "/reset", "/nothing"])
-        name = rng.choice([*names, "gone"])
-        body: Any = {rng.choice(keys): rng.choice(values) for _ in range(rng.randrange(4))}
-        if rng.random() < 0.2:
-            body = bytes(rng.randrange(256) for _ in range(rng.randrange(60)))
-        status, told = (
-            client("POST", f"/v1/sessions/{name}{path}" if path else "/v1/sessions", body)
-            if path != "/nothing"
-            else (404, None)
-        )
-        assert status < 500 or told["error"]["code"] == "capacity_reached", (path, body, told)
-    assert client("GET", "/health")[0] == 200
+    assert noise(running.port, 7, 600) == 0
+    assert Client(running.port)("GET", "/health")[0] == 200
 
 
 def test_answers_are_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:

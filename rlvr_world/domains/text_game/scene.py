@@ -77,7 +77,8 @@ def came(before: Moment, after: Moment, commands: Sequence[str]) -> Outcome:
 def imagined_games(
     domain: Domain, starts: Starts, commands: Callable[[str], Sequence[str]], options: Sequence[str] = ("state", "row")
 ) -> TextScene:
-    """``starts`` gives moments, and takes ``options``; ``commands`` what can be typed in the game of a name, nothing where nobody knows."""
+    """``starts`` gives moments, and takes ``options``; ``commands`` what can be typed in the game of a name, nothing
+    where nobody knows."""
 
     def start(seed: int, options: Mapping[str, Any]) -> tuple[Moment, Mapping[str, Any]]:
         found, told = (read_moment(options["state"]), {}) if "state" in options else starts(seed, options)
