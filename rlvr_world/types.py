@@ -304,7 +304,8 @@ class Setting(Protocol):
 
     def start(self, seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
         """A first state and what else is to say of it. ``options["state"]``, a state or (where a model imagines) an
-        observation, is where to start; others say what to choose. Raises InputError for what is none."""
+        observation, is where to start; others say what to choose, and where the world names them all in ``options``,
+        no other name gets here. Raises InputError for what is none."""
 
     def read_action(self, given: Any) -> Any:
         """An action out of what a user or a file gives. Raises InputError for another kind than the action space has;

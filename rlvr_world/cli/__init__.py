@@ -20,28 +20,11 @@ from rlvr_world.cli.parser import Verbs, fail
 from rlvr_world.errors import Halted, InputError, NonFinite, RankLost
 from rlvr_world.system.memory import keep_memory
 
-EXTRAS = {
-    "textworld": "textgame",
-    "gguf": "smollm",
-    "accelerate": "smollm",
-    "tensorboard": "tensorboard",
-    "trackio": "trackio",
-    "wandb": "wandb",
-    "httpx": "teacher",
-    "trl": "peers",
-    "diffusers": "video",
-    "av": "video",
-    "gym_pusht": "pusht",
-    "mujoco": "mujoco",
-    "metaworld": "metaworld",
-    "gcsfs": "rlds",
-    "playwright": "web",
-    "miniwob": "web",
-    "scipy": "web",
-    "requests": "web",
-    "starlette": "serve",
-    "uvicorn": "serve",
-}
+EXTRAS = {"textworld": "textgame", "gym_pusht": "pusht", "gcsfs": "rlds", "httpx": "teacher", "trl": "peers"}
+EXTRAS |= dict.fromkeys(("gguf", "accelerate"), "smollm") | dict.fromkeys(("starlette", "uvicorn"), "serve")
+EXTRAS |= dict.fromkeys(("diffusers", "av", "h5py"), "video")
+EXTRAS |= dict.fromkeys(("playwright", "miniwob", "scipy", "requests"), "web")
+EXTRAS |= {name: name for name in ("mujoco", "metaworld", "tensorboard", "trackio", "wandb")}
 """Which extra of this package brings an optional module."""
 
 
@@ -55,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     keep_memory()
     _let_print()
-    args = parse(sys.argv[1:] if argv is None else argv)
-    run: Path | None = getattr(args, "run", None)
+    args = argparse.Namespace()
     try:
+        args = parse(sys.argv[1:] if argv is None else argv)
         code = args.verb(args) or 0
         sys.stdout.flush()
         return code
@@ -75,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return fail(f"this needs the package {module}, which is not installed; pip install 'rlvr-world[{extra}]'")
     except BrokenPipeError:  # whoever read the output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return fail(_stopped("the output was closed", getattr(args, "run", run)), code=128 + 13)
+        return fail(_stopped("the output was closed", args), code=128 + 13)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return fail(f"no room is left on the disk ({error}); make room and repeat the command", code=3)
@@ -88,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return fail("a path begins with ~, but there is no home folder; set HOME, or name data.cache=FOLDER")
     except KeyboardInterrupt as stop:
-        print(_stopped("stopped", getattr(args, "run", run)), file=sys.stderr)
+        print(_stopped("stopped", args), file=sys.stderr)
         return 128 + getattr(stop, "number", 2)
 
 
@@ -110,7 +93,6 @@ def build_parser() -> argparse.ArgumentParser:
         prog="rlvr-world",
         description="Train world models by reinforcement learning on verifiable rewards, and use them.",
         allow_abbrev=False,
-        fromfile_prefix_chars="@",
     )
     parser.add_argument("--version", action="version", version=f"rlvr-world {__version__}")
     verbs = Verbs(parser.add_subparsers(title="verbs", metavar="VERB", required=True))
@@ -129,6 +111,7 @@ def _let_print() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _stopped(what: str, run: Path | None) -> str:
+def _stopped(what: str, args: argparse.Namespace) -> str:
+    run: Path | None = getattr(args, "run", None)
     whole = run is not None and (run / "config.json").is_file()
     return f"{what}; go on with: rlvr-world resume {run}" if whole else what

@@ -13,6 +13,8 @@ from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import describe, override
 
+LARGEST = 100_000
+"""Bytes of a file of arguments."""
 Verb = Callable[[argparse.Namespace], "int | None"]
 
 
@@ -34,7 +36,8 @@ class Verbs:
 
 
 def add_recipe(added: argparse.ArgumentParser, name: str, text: str) -> None:
-    added.add_argument(name, metavar="RECIPE", help=f"{text}: a name, path/to/recipe.py, or a module")
+    where = "a name, path/to/recipe.py, a module, or @FILE, as `init` writes it"
+    added.add_argument(name, metavar="RECIPE", help=f"{text}: {where}")
     add_settings(added)
 
 
@@ -43,10 +46,23 @@ def add_settings(added: argparse.ArgumentParser) -> None:
 
 
 def config_of(args: argparse.Namespace) -> Config:
-    """The config that a recipe and settings on the command line make."""
+    """The config that a recipe and settings on the command line make; those of an ``@FILE`` come to stand there."""
     from rlvr_world import recipes
 
+    if args.recipe.startswith("@"):
+        args.recipe, *settings = _lines(args.recipe[1:])
+        args.settings = [*settings, *args.settings]
     return override(recipes.config_of(args.recipe), args.settings)
+
+
+def _lines(file: str) -> list[str]:
+    """A recipe and settings, one a line."""
+    with open(file, "rb") as opened:
+        read = opened.read(LARGEST + 1)
+    lines = [line for line in read.decode(errors="replace").splitlines() if line.strip()]
+    if len(read) > LARGEST or not lines or lines[0].startswith("@"):
+        raise InputError(f"@{file}: expected lines of text, a recipe and its settings, at most {LARGEST} bytes of them")
+    return lines
 
 
 def fail(message: str, code: int = 2) -> int:
@@ -65,23 +81,21 @@ class _Help(argparse.Action):
         group = values or ""
         if group and getattr(namespace, "recipe", "") is None:  # --help demo
             namespace.recipe, group = group, ""
-        try:
-            if not group or not _settings(namespace):
-                parser.print_help()
-            for title, settings in _settings(namespace):
-                print(f"\n{title}\n{describe(settings, group=group)}")
-        except InputError as error:
-            parser.exit(fail(str(error)))
+        known = _settings(namespace)
+        if not group or not known:
+            parser.print_help()
+        for title, settings in known:
+            print(f"\n{title}\n{describe(settings, group=group)}")
         parser.exit()
 
 
 def _settings(namespace: argparse.Namespace) -> list[tuple[str, Any]]:
-    from rlvr_world import recipes
     from rlvr_world.recipes.embedded import ENVS, env_settings
 
-    if recipe := getattr(namespace, "recipe", None):
-        config = recipes.config_of(recipe)
-        return [(f"{recipe}: {config.summary}\n\nsettings:", config)]
+    if getattr(namespace, "recipe", None):
+        namespace.settings = []
+        config = config_of(namespace)
+        return [(f"{namespace.recipe}: {config.summary}\n\nsettings:", config)]
     if hasattr(namespace, "tokens"):
         from rlvr_world.recipes.web_agent import AgentConfig
 

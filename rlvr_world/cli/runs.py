@@ -92,7 +92,7 @@ def _afterwards(run: Path) -> None:
             print(f"planning left out: {error}", file=sys.stderr)
     samples = next((run / "eval").glob("samples-*.json"), None)
     row = json.loads(samples.read_text())[0]["id"].split()[-1] if samples else "ID"
-    called = "rlvr-world" if shutil.which("rlvr-world") else sys.argv[0]
+    called = "rlvr-world" if shutil.which("rlvr-world") else f"{sys.executable} -m rlvr_world"
     print(f"\nnext: open {run / 'report.html'} in a browser, and")
     print(f"  {called} play {run}   # act in what it imagines, beside what really happens")
     print(f"  {called} predict {run} --row {row}")
@@ -101,7 +101,7 @@ def _afterwards(run: Path) -> None:
 
 
 def _eval(args: argparse.Namespace) -> None:
-    from rlvr_world.evaluation.tables import markdown_table, result_table
+    from rlvr_world.evaluation.tables import markdown_table, tables
     from rlvr_world.runs import runner, sources
     from rlvr_world.runs.folder import last_model, run_of
     from rlvr_world.system import ranks
@@ -117,7 +117,7 @@ def _eval(args: argparse.Namespace) -> None:
     model = last_model(args.model) if run == args.model else args.model
     with ranks.joined(config.model.device):
         result = runner.evaluate_model(str(model), config)
-        print(markdown_table(result_table({str(model): result})))
+        print(markdown_table(tables({str(model): result})[0].rows))
         if args.out and ranks.first():
             args.out.write_text(json.dumps(result, indent=1))
 

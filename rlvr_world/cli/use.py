@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -17,9 +18,6 @@ from rlvr_world.overrides import override
 if TYPE_CHECKING:
     from rlvr_world.config import Config
     from rlvr_world.runs.world_model import WorldModel
-
-STARTS = 108
-"""Where planners are tried from, of each task, unless the run's settings say."""
 
 
 def add_verbs(verbs: Verbs) -> None:
@@ -40,6 +38,7 @@ def add_verbs(verbs: Verbs) -> None:
     play.add_argument("--port", metavar="PORT", type=int, default=0, help="of the page; 0 takes a free one (0)")
     play.add_argument("--text", action="store_true", help="in this terminal instead")
     play.add_argument("--seed", metavar="S", type=int, default=0, help="text: where to begin (0)")
+    play.set_defaults(host="127.0.0.1", token="", sessions=64, idle=600.0, horizon=32)
 
     serve = verbs.add("serve", _serve, "sessions in a run's worlds over HTTP and WebSocket, and the page to play them")
     serve.add_argument("model", metavar="RUN|MODEL", help="a run folder, a model folder, or a hub id")
@@ -86,7 +85,8 @@ def _predict(args: argparse.Namespace) -> None:
                 continue
             shown = world.recipe.shown(state)
             if isinstance(shown, Picture):
-                file = args.out / f"{_file_name(row.id)}-{number}.{shown.media.partition('/')[2]}"
+                name = re.sub(r"[^\w.-]", "_", row.id)
+                file = args.out / f"{name}-{number}.{shown.media.partition('/')[2]}"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_bytes(shown.data)
                 shown = str(file)
@@ -97,9 +97,8 @@ def _plan(args: argparse.Namespace) -> None:
     from rlvr_world.runs.runner import stored_config
 
     config = stored_config(args.run)
-    if not config.plan.starts:
-        config = override(config, [f"plan.starts={STARTS}"])
-    plan(args.run, override(config, args.settings))
+    starts = [] if config.plan.starts else ["plan.starts=108"]  # of each task, unless the run's settings say
+    plan(args.run, override(override(config, starts), args.settings))
 
 
 def plan(run: Path, config: Config) -> None:
@@ -128,20 +127,19 @@ def _policy_eval(args: argparse.Namespace) -> None:
 
 
 def _play(args: argparse.Namespace) -> None:
-    from rlvr_world.sessions import serving
-
-    worlds = serving.worlds_of(args.model)
-    if args.text:
-        serving.play_in_terminal(worlds, args.seed)
+    if not args.text:
+        _serve(args)
         return
-    from rlvr_world.sessions.server import Server
+    from rlvr_world.sessions.imagined import worlds_of
+    from rlvr_world.sessions.terminal import play
 
-    serving.serve(Server(worlds), "127.0.0.1", args.port)
+    worlds = worlds_of(args.model)
+    play(next(iter(worlds.values()))(), worlds["real"]() if "real" in worlds else None, sys.stdin, args.seed)
 
 
 def _serve(args: argparse.Namespace) -> None:
-    from rlvr_world.sessions.server import Server
-    from rlvr_world.sessions.serving import serve, worlds_of
+    from rlvr_world.sessions.imagined import worlds_of
+    from rlvr_world.sessions.server import Server, serve
     from rlvr_world.sessions.shared import Limits
 
     if min(args.sessions, args.horizon, args.idle) <= 0 or not 0 <= args.port < 65536:
@@ -178,7 +176,3 @@ def _row(world: WorldModel, name: str) -> Any:
         f"row {name!r}: expected the end of one id of {world.config.recipe}, it is that of {len(rows)}; there is "
         f"{', '.join(repr(row.id) for row in some[:3]) or 'no test row'}"
     )
-
-
-def _file_name(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "-." else "_" for c in text)

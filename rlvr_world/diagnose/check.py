@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError, NonFinite
+from rlvr_world.evaluation.tables import markdown
 from rlvr_world.models.head import Model
 from rlvr_world.runs.jobs import Run
 from rlvr_world.runs.look import answer_of, at_rows, at_settings, encoded, opened
@@ -22,8 +23,6 @@ from rlvr_world.runs.tracking import Log
 from rlvr_world.scoring import AT_ONCE, judge, score
 from rlvr_world.system.progress import track
 from rlvr_world.types import BatchDomain, Domain, Score, Script, Transition, Write, Written
-
-Encode = Callable[[Transition], Script]
 
 LISTED = 10
 """Faults that are told in full."""
@@ -91,7 +90,9 @@ def _found(run: Run, domain: Domain | None, model: Model | None, limit: int) -> 
     return found
 
 
-def _check_rows(domain: Domain, encode: Encode, rows: Sequence[Transition], split: Split) -> None:
+def _check_rows(
+    domain: Domain, encode: Callable[[Transition], Script], rows: Sequence[Transition], split: Split
+) -> None:
     """Ask, answer and score some rows; what is wrong with them goes to ``split.faults``."""
     split.checked += len(rows)
     asked: list[Transition] = []
@@ -160,13 +161,13 @@ def _scores(found: dict[str, Split]) -> list[str]:
     """The table of what true answers and trivial predictions score."""
     names = dict.fromkeys(name for split in found.values() for name in split.baselines)
     heads = ["split", "checked", "malformed", "true answer: least", "mean", *(f"{name}: mean" for name in names)]
-    lines = ["", "| " + " | ".join(heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
+    rows = [heads]
     for name, split in found.items():
         values = [split.gold, *(split.baselines.get(n, []) for n in names)]
         means = [f"{sum(v) / len(v):.4g}" if v else "-" for v in values]
         least = f"{min(split.gold):.4g}" if split.gold else "-"
-        lines.append("| " + " | ".join([name, f"{split.checked}", f"{split.malformed}", least, *means]) + " |")
-    return lines
+        rows.append([name, f"{split.checked}", f"{split.malformed}", least, *means])
+    return ["", markdown(rows)]
 
 
 def _told(told: Sequence[str], none: str = "") -> list[str]:

@@ -22,7 +22,7 @@ from rlvr_world.models.loading import world_of
 from rlvr_world.runs.jobs import after_sft, learner_and_domain
 from rlvr_world.scoring import judge
 from rlvr_world.training.grpo import GRPO, Rollouts, Scores
-from rlvr_world.types import Finding, Write
+from rlvr_world.types import Finding
 
 FLAT, MALFORMED, UNFINISHED = 0.9, 0.5, 0.3
 """Above these shares it is a no-go."""
@@ -67,7 +67,7 @@ def _rewards(scores: Scores) -> list[Finding]:
 def _lengths(groups: Rollouts) -> list[Finding]:
     lengths = [len(rollout.ids) for group in groups for rollout in group]
     cut = float(np.mean([not rollout.finished for group in groups for rollout in group]))
-    most = max(sum(s.max_tokens for s in group[0].script.tail if isinstance(s, Write)) for group in groups)
+    most = max(group[0].script.max_response for group in groups)
     low, middle, high = np.quantile(lengths, [0.05, 0.5, 0.95])
     longer = "answers are cut off and cannot be right: raise data.max_response, or more sft.steps"
     return [

@@ -13,8 +13,9 @@ import numpy as np
 
 from rlvr_world import recipes
 from rlvr_world.diagnose.fvd import told_fvd
-from rlvr_world.evaluation.intervals import Interval, bootstrap, correlation, wilson
+from rlvr_world.evaluation.intervals import Interval, bootstrap, correlation, of_mean
 from rlvr_world.evaluation.plots import save_lines
+from rlvr_world.evaluation.tables import markdown
 from rlvr_world.recipes.tasks import Walk
 from rlvr_world.runs import runner
 from rlvr_world.runs.folder import models_of
@@ -191,7 +192,7 @@ def _draw(
 def _share(values: Sequence[float], worlds: np.ndarray) -> Interval:
     """Wilson for a share of walks of which each has a world of its own, else bootstrap over worlds."""
     alone = {*values} <= {0.0, 1.0} and len(np.unique(worlds)) == len(worlds)
-    return wilson(sum(values), len(values)) if alone else bootstrap(values, worlds)
+    return of_mean(np.array(values), alone, None if alone else worlds)
 
 
 def _table(answers: Mapping[str, Sequence[dict[str, Any]]], label: str, at: Sequence[int]) -> str:
@@ -202,5 +203,4 @@ def _table(answers: Mapping[str, Sequence[dict[str, Any]]], label: str, at: Sequ
         return f"{one['mean']:.3g}{around}"
 
     rows = [[name, *map(cell, intervals)] for name, intervals in answers.items()]
-    head = [label, *map(str, at[: max(map(len, rows)) - 1])]
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---", *["--:"] * (len(head) - 1)], *rows))
+    return markdown([[label, *map(str, at[: max(map(len, rows)) - 1])], *rows])

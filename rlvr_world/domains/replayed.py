@@ -51,6 +51,8 @@ class Running(Protocol):
 class Replayed:
     """A ``World`` of what runs; at most ``live`` episodes do at once."""
 
+    options: tuple[str, ...] = ("state",)
+
     def __init__(
         self,
         open_: Callable[[Begun], Running],

@@ -69,6 +69,7 @@ class TextScene:
     """What is seen, for a person."""
     observation_space: gym.Space = field(default_factory=lambda: AnyText(MAX_TEXT))
     action_space: gym.Space = field(default_factory=lambda: AnyText(MAX_ACTION))
+    options: Sequence[str] = ("state", "row")
     render_mode = "ansi"
     read_action = staticmethod(read_text)
 

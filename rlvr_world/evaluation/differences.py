@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation.intervals import Interval, paired_bootstrap, relative_bootstrap, t_interval
+from rlvr_world.evaluation.intervals import Interval, bootstrap, relative_bootstrap, t_interval
 from rlvr_world.evaluation.summary import OVERALL, Result, in_slice, resampled, runs_of, same_protocol
 from rlvr_world.evaluation.tables import PERCENT, Column, Row, Table, tables
 
@@ -50,7 +50,7 @@ def difference(ours: Sequence[Result], theirs: Rivals, slice_: str, part: str) -
     worlds = np.array(rows["world"])[pick] if resampled(ours[0]["protocol"]) == "worlds" else None
     one, two = a.mean(axis=0), b.mean(axis=0)
     found: dict[str, Interval | None] = {
-        "rows": paired_bootstrap(one, two, worlds),
+        "rows": bootstrap(one - two, worlds),
         "relative": relative_bootstrap(one, two, worlds),
     }
     if rivals:

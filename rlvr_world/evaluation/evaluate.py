@@ -82,7 +82,9 @@ def evaluate(
         said = []
         if shown:
             seen = _seen(domain, row, *firsts[i], shown, pictures=i % every == 0) if i in firsts else {}
-            said = [{**name, "action": str(row.action), **_scored(scores[i][0]), **seen}]
+            first = {key: records[0][key] for key in ("parts", "value")}
+            first["right"] = first["parts"]["exact"] == 1 if "exact" in first["parts"] else None
+            said = [{**name, "action": str(row.action), **first, "reason": records[0]["malformed"], **seen}]
         answers.append({"records": records, "shown": said, "fits": scripts[i].fits})
     answers = ranks.gathered(answers, len(rows))
     records, samples = ([one for a in answers for one in a[kind]] for kind in ("records", "shown"))
@@ -155,11 +157,6 @@ def _written(
         done += len(chosen)
         update(done)
     return groups
-
-
-def _scored(score: Score) -> dict[str, Any]:
-    right = score.parts["exact"] == 1 if "exact" in score.parts else None
-    return {"parts": dict(score.parts), "value": score.value, "right": right, "reason": score.malformed}
 
 
 def _seen(

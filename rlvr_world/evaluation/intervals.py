@@ -84,17 +84,16 @@ def _units(values: Sequence[np.ndarray], worlds: Worlds) -> tuple[list[np.ndarra
     return [np.bincount(index, weights=array) for array in values], np.bincount(index)
 
 
-def paired_bootstrap(first: Numbers, second: Numbers, worlds: Worlds = None) -> Interval:
-    """Percentile bootstrap interval of mean(first - second), both measured on the same rows in the same order."""
-    a, b = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if a.shape != b.shape:
-        raise ValueError(f"paired values need the same rows, got {a.shape} and {b.shape}")
-    return bootstrap(a - b, worlds)
+def of_mean(values: np.ndarray, share: bool, worlds: Worlds = None) -> Interval:
+    """Wilson over rows for shares of right samples, else bootstrap; rows of a world are not independent."""
+    alone = share and worlds is None
+    return wilson(float(values.sum()), len(values)) if alone else bootstrap(values, worlds)
 
 
 def relative_bootstrap(first: np.ndarray, second: np.ndarray, worlds: Worlds = None) -> Interval | None:
-    """The same of (mean(first) - mean(second)) / |mean(second)|; None where the denominator is 0. Units are drawn as
-    ``paired_bootstrap`` draws them, so that both intervals leave out 0 or neither."""
+    """Bootstrap interval of (mean(first) - mean(second)) / |mean(second)|, both measured on the same rows in the same
+    order; None where the denominator is 0. Units are drawn as ``bootstrap(first - second)`` draws them, so that both
+    intervals leave out 0 or neither."""
     scale = abs(float(second.mean()))
     if not scale:
         return None

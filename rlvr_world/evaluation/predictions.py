@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rlvr_world.evaluation.intervals import bootstrap, wilson
+from rlvr_world.evaluation.intervals import of_mean
 from rlvr_world.evaluation.summary import OVERALL, Result, runs_of
 from rlvr_world.evaluation.tables import Row, Table, column_of, headline
 from rlvr_world.types import verb_of
@@ -85,7 +85,7 @@ def breakdowns(results: Mapping[str, Result], samples: Samples) -> list[Table]:
         lines, of_row = [], np.array(names)
         for name, count in Counter(filter(None, names)).most_common(LINES):
             picked = {columns[n]: v[of_row == name] for n, v in values.items()}
-            cells = {c: (wilson(v.sum(), count) if binary else bootstrap(v)).as_dict() for c, v in picked.items()}
+            cells = {c: of_mean(v, binary).as_dict() for c, v in picked.items()}
             lines.append(Row(f"{name} ({count:,} rows)", cells, ""))
         tables += [Table(title, lines)] if len(lines) > 1 else []
     return tables

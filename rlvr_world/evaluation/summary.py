@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation.intervals import Worlds, bootstrap, t_interval, wilson
+from rlvr_world.evaluation.intervals import Worlds, of_mean, t_interval
 
 OVERALL = "overall"
 Result = Mapping[str, Any]
@@ -71,9 +71,9 @@ def summarise(
             "rows": int(pick.sum()),
             "samples": table.shape[1],
             **_means(table[pick], names, binary, signs, within),
-            "malformed": _interval(malformed[pick], True, within),
+            "malformed": of_mean(malformed[pick], True, within).as_dict(),
             "baselines": {
-                name: {part: _interval(values[pick], part in binary, within) for part, values in parts.items()}
+                name: {part: of_mean(values[pick], part in binary, within).as_dict() for part, values in parts.items()}
                 for name, parts in base.items()
             },
         }
@@ -129,19 +129,13 @@ def _means(
     """``parts``, ``best_of`` and ``run_std`` of a table [rows, samples, parts]."""
     found: dict[str, dict[str, Any]] = {"parts": {}, "best_of": {}, "run_std": {}}
     for name, values in zip(names, np.moveaxis(table, 2, 0), strict=True):  # [rows, samples]
-        found["parts"][name] = _interval(values.mean(axis=1), name in binary, worlds)
+        found["parts"][name] = of_mean(values.mean(axis=1), name in binary, worlds).as_dict()
         if table.shape[1] > 1:
             found["run_std"][name] = float(values.mean(axis=0).std(ddof=1))
             if name in signs:
                 best = signs[name] * (signs[name] * values).max(axis=1)
-                found["best_of"][name] = _interval(best, name in binary, worlds)
+                found["best_of"][name] = of_mean(best, name in binary, worlds).as_dict()
     return found
-
-
-def _interval(values: np.ndarray, binary: bool, worlds: Worlds) -> dict[str, Any]:
-    """Wilson over rows for shares of right samples, else bootstrap; samples of a row are not independent."""
-    alone = binary and worlds is None
-    return (wilson(float(values.sum()), len(values)) if alone else bootstrap(values, worlds)).as_dict()
 
 
 def in_slice(kinds: Sequence[str], slice_: str) -> np.ndarray:

@@ -128,11 +128,6 @@ def tables(results: Mapping[str, Result]) -> list[Table]:
     return [Table(name, _rows(results, [_column(results, name, part) for part in parts])) for name in (OVERALL, *apart)]
 
 
-def result_table(results: Mapping[str, Result]) -> list[Row]:
-    """The rows of the first table: slices of the one headline part, or all parts over all rows."""
-    return [row for table in tables(results)[:1] for row in table.rows]
-
-
 def _column(results: Mapping[str, Result], slice_: str, part: str, title: str = "") -> Column:
     """As these results ask for: the models' median is the level, and a part that is always 0 or 1 a share."""
     level = median(abs(r["slices"][slice_]["parts"][part]["mean"]) for r in results.values())
@@ -176,9 +171,13 @@ def details(results: Mapping[str, Result]) -> Table:
 
 def markdown_table(rows: Sequence[Row]) -> str:
     """Rows as Markdown, each cell ``mean [low, high]``."""
-    columns = list(rows[0].cells)
-    lines = ["| model | " + " | ".join(c.heading for c in columns) + " |", "|---" + "|---:" * len(columns) + "|"]
-    for row in rows:
-        name = f"*{row.model}*" if row.style == "baseline" else row.model
-        lines.append("| " + " | ".join([name, *(c.text(row.cells[c]) for c in columns)]) + " |")
-    return "\n".join(lines)
+    head = ["model", *(column.heading for column in rows[0].cells)]
+    names = (f"*{row.model}*" if row.style == "baseline" else row.model for row in rows)
+    texts = ([column.text(cell) for column, cell in row.cells.items()] for row in rows)
+    return markdown([head, *([name, *cells] for name, cells in zip(names, texts, strict=True))])
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Texts as a table, whose first row is its head; all columns but the first are numbers."""
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join([lines[0], "|---" + "|---:" * (len(rows[0]) - 1) + "|", *lines[1:]])

@@ -164,7 +164,7 @@ class TextGameRecipe(RowsRecipe):
 
         if config.data.source == "textworld":
             real = self.real(config)
-            return imagined_games(domain, real.start, real.commands)
+            return imagined_games(domain, real.start, real.commands, real.options)
         choose = start_rows(lambda: self.splits(config).test)
 
         def start(seed: int, options: Mapping[str, Any]) -> tuple[Moment, Mapping[str, Any]]:

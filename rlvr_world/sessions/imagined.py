@@ -1,14 +1,18 @@
-"""A world that a trained model imagines."""
+"""A world that a trained model imagines, and all worlds that one offers."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rlvr_world.errors import InputError
+from rlvr_world.runs.folder import models_of, run_of
 from rlvr_world.runs.jobs import plan
 from rlvr_world.runs.world_model import WorldModel, load
-from rlvr_world.types import Asked, Outcome, Script, Streams
+from rlvr_world.types import Asked, Outcome, Script, Streams, World
 
 
 class Imagined:
@@ -35,6 +39,7 @@ class Imagined:
         self.action_space, self.observation_space = scene.action_space, scene.observation_space
         self.start, self.read_action, self.observe = scene.start, scene.read_action, scene.observe
         self.render, self.render_mode = scene.render, scene.render_mode
+        self.options: Sequence[str] | None = getattr(scene, "options", None)
 
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
         """All pairs in one batch. The stream of a pair, with the number of the attempt, names its draws."""
@@ -54,3 +59,19 @@ class Imagined:
 
     def close(self) -> None:
         """Holds nothing."""
+
+
+def worlds_of(source: str) -> dict[str, Callable[[], World]]:
+    """By name what opens each world: of a run its last model of each stage, the best first, else the one model; and
+    ``real``; where there is no real world to step, stderr says why. The first model is opened at once, so that what is
+    no model shows before anybody asks."""
+    run = Path(source).expanduser()
+    models = {name: str(model) for name, model in models_of(run).items()} if run_of(run) == run else {"model": source}
+    worlds: dict[str, Callable[[], World]] = {name: partial(Imagined, model) for name, model in models.items()}
+    worlds[next(iter(models))] = partial(Imagined, opened := load(next(iter(models.values()))))
+    try:
+        real = opened.real()
+    except InputError as error:
+        print(f"no real world: {error}", file=sys.stderr)
+        return worlds
+    return {**worlds, "real": lambda: real}

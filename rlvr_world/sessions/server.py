@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from importlib import resources
 from typing import Any
 
+import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
@@ -23,42 +26,36 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from rlvr_world.errors import InputError
 from rlvr_world.sessions.session import SessionOver
-from rlvr_world.sessions.shared import Held, Limits, SharedSessions, told
-from rlvr_world.sessions.wire import Refused, openapi, read_fields, rows_file, schema
-from rlvr_world.types import World
+from rlvr_world.sessions.shared import Held, Limits, SharedSessions, Worlds
+from rlvr_world.sessions.wire import FIELDS, ROUTES, Refused, openapi, read_fields, schema
 
-Answer = Callable[..., Awaitable[Response]]
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+Given = Mapping[str, Any]
+Answer = Callable[[Request, Given], Awaitable[Any]]
 
 
 class Server:
     """HTTP and WebSocket in front of ``SharedSessions``."""
 
-    def __init__(
-        self,
-        worlds: Mapping[str, Callable[[], World]],
-        limits: Limits | None = None,
-        token: str = "",
-        horizon: int = 32,
-    ) -> None:
+    def __init__(self, worlds: Worlds, limits: Limits | None = None, token: str = "", horizon: int = 32) -> None:
         """``token``: what every request has to bear, as ``Authorization: Bearer``; empty for none."""
         self.sessions, self.token = SharedSessions(worlds, limits or Limits(), horizon), token
 
     def app(self) -> Starlette:
-        one = "/v1/sessions/{id}"
+        answers: dict[str, Answer] = {"create": self._create, "show": self._show, "close": self._close}
+        answers |= {"rows": self._rows, "step": self._step, "imagine": self._imagine}
+        answers |= {"fork": self._fork, "reset": self._reset}
+        sessions = [
+            Route(path, partial(self._endpoint, answers[name], name, status), methods=[method])
+            for name, (method, path, status, _) in ROUTES.items()
+        ]
         return Starlette(
             routes=[
+                *sessions,
                 Route("/", self._page),
                 Route("/health", self._health),
-                Route("/schema", self._endpoint(self._schema)),
+                Route("/schema", partial(self._endpoint, self._schema, "", 200)),
                 Route("/openapi.json", self._openapi),
-                Route("/v1/sessions", self._endpoint(self._create, "create"), methods=["POST"]),
-                Route(one, self._endpoint(self._show)),
-                Route(one, self._endpoint(self._close), methods=["DELETE"]),
-                Route(f"{one}/rows", self._endpoint(self._rows)),
-                Route(f"{one}/step", self._endpoint(self._step, "step"), methods=["POST"]),
-                Route(f"{one}/imagine", self._endpoint(self._imagine, "imagine"), methods=["POST"]),
-                Route(f"{one}/fork", self._endpoint(self._fork, "fork"), methods=["POST"]),
-                Route(f"{one}/reset", self._endpoint(self._reset, "reset"), methods=["POST"]),
                 WebSocketRoute("/ws", self._socket),
             ],
             lifespan=self._living,
@@ -73,20 +70,17 @@ class Server:
             await keeper
         await self.sessions.close_all()
 
-    def _endpoint(self, answer: Answer, fields: str = "") -> Callable[[Request], Awaitable[Response]]:
-        """``answer(request, given)`` with the token checked and the body's ``fields`` read; what is refused, as 4xx."""
-
-        async def endpoint(request: Request) -> Response:
-            try:
-                self._check_token(request.headers.get("authorization", ""))
-                given = [read_fields(await self._body(request), fields)] if fields else []
-                return await answer(request, *given)
-            except InputError as error:
-                refused = _refusal(error)
-                said = {"error": {"code": refused.code, "message": str(refused)}}
-                return JSONResponse(said | ({"committed": refused.done} if refused.done else {}), refused.status)
-
-        return endpoint
+    async def _endpoint(self, answer: Answer, name: str, status: int, request: Request) -> Response:
+        """``answer(request, the fields that its body has)`` with the token checked; what is refused, as 4xx."""
+        try:
+            self._check_token(request.headers.get("authorization", ""))
+            given = read_fields(await self._body(request), name) if name in FIELDS else {}
+            told = await answer(request, given)
+            return told if isinstance(told, Response) else JSONResponse(told, status)
+        except InputError as error:
+            refused = _refusal(error)
+            said = {"error": {"code": refused.code, "message": str(refused)}}
+            return JSONResponse(said | ({"committed": refused.done} if refused.done else {}), refused.status)
 
     def _check_token(self, header: str) -> None:
         if self.token and not secrets.compare_digest(header.encode(), f"Bearer {self.token}".encode()):
@@ -105,51 +99,48 @@ class Server:
     def _held(self, request: Request) -> Held:
         return self.sessions.find(request.path_params["id"])
 
-    async def _create(self, request: Request, given: Mapping[str, Any]) -> Response:
+    async def _create(self, request: Request, given: Given) -> Any:
         name, held = await self.sessions.open(given)
-        return JSONResponse({"session_id": name, "world": held.world, "step_id": 0, **held.last}, 201)
+        return {**held.last, "session_id": name, "world": held.world}
 
-    async def _show(self, request: Request) -> Response:
+    async def _show(self, request: Request, given: Given) -> Any:
         held = self._held(request)
-        session = held.session
-        where = {"world": held.world, "step_id": session.steps, "done": session.over, "seed": session.seed}
-        return JSONResponse({**held.last, **where})
+        return {**held.last, "world": held.world, "done": held.session.over, "seed": held.session.seed}
 
-    async def _close(self, request: Request) -> Response:
+    async def _close(self, request: Request, given: Given) -> Any:
         self._held(request)
         self.sessions.close(request.path_params["id"])
         return Response(status_code=204)
 
-    async def _reset(self, request: Request, given: Mapping[str, Any]) -> Response:
+    async def _reset(self, request: Request, given: Given) -> Any:
         held = self._held(request)
         await self.sessions.reset(held, given)
-        return JSONResponse({"step_id": 0, **held.last})
+        return held.last
 
-    async def _step(self, request: Request, given: Mapping[str, Any]) -> Response:
-        return JSONResponse(await self.sessions.step(self._held(request), given["action"], given.get("step_id")))
+    async def _step(self, request: Request, given: Given) -> Any:
+        return await self.sessions.step(self._held(request), given["action"], given.get("step_id"))
 
-    async def _imagine(self, request: Request, given: Mapping[str, Any]) -> Response:
-        found = await self.sessions.imagine(self._held(request), given)
-        return JSONResponse({"plans": [[[told(step) for step in one] for one in plan] for plan in found]})
+    async def _imagine(self, request: Request, given: Given) -> Any:
+        return {"plans": await self.sessions.imagine(self._held(request), given)}
 
-    async def _fork(self, request: Request, given: Mapping[str, Any]) -> Response:
+    async def _fork(self, request: Request, given: Given) -> Any:
         name, held = await self.sessions.fork(self._held(request), given)
-        return JSONResponse({**held.last, "session_id": name, "world": held.world, "step_id": held.session.steps}, 201)
+        return {**held.last, "session_id": name, "world": held.world}
 
-    async def _rows(self, request: Request) -> Response:
+    async def _rows(self, request: Request, given: Given) -> Any:
         """What was done in this episode and what came of it, as a file that data of one's own are read from."""
-        data, media, name = rows_file(*await self.sessions.episode(self._held(request)))
+        data, media, name = await self.sessions.saved(self._held(request))
         return Response(data, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
     # OpenEnv: a connection is a session
 
-    async def _socket(self, socket: WebSocket) -> None:
-        await socket.accept()
+    async def _socket(self, client: WebSocket) -> None:
+        await client.accept()
         name = ""
         try:
-            self._check_token(socket.headers.get("authorization", ""))
+            self._check_token(client.headers.get("authorization", ""))
             while True:
-                text = await socket.receive_text()
+                text = await client.receive_text()
                 try:
                     kind, given = _message(text, self.sessions.limits.body)
                     if kind == "close":
@@ -165,12 +156,12 @@ class Server:
                     refused = _refusal(error)
                     code = _CODES.get(refused.code, "EXECUTION_ERROR")
                     said = {"type": "error", "data": {"message": str(refused), "code": code}}
-                await socket.send_text(json.dumps(said))
-            await socket.close()
+                await client.send_text(json.dumps(said))
+            await client.close()
         except WebSocketDisconnect:
             pass
         except Refused as refused:
-            await socket.close(1008, str(refused))
+            await client.close(1008, str(refused))
         finally:
             self.sessions.close(name)
 
@@ -191,12 +182,11 @@ class Server:
         return HTMLResponse(resources.files("rlvr_world.sessions").joinpath("play.html").read_text(encoding="utf-8"))
 
     async def _health(self, request: Request) -> Response:
-        worlds = list(self.sessions.worlds)
-        return JSONResponse({"status": "healthy", "sessions": len(self.sessions.held), "worlds": worlds})
+        held, worlds = self.sessions.held, self.sessions.worlds
+        return JSONResponse({"status": "healthy", "sessions": len(held), "worlds": list(worlds)})
 
-    async def _schema(self, request: Request) -> Response:
-        name = request.query_params.get("world", next(iter(self.sessions.worlds)))
-        return JSONResponse(schema(await self.sessions.world(name)))
+    async def _schema(self, request: Request, given: Given) -> Any:
+        return schema(await self.sessions.world(request.query_params.get("world", next(iter(self.sessions.worlds)))))
 
     async def _openapi(self, request: Request) -> Response:
         return JSONResponse(openapi(list(self.sessions.worlds)))
@@ -220,8 +210,7 @@ def _message(text: str, most: int) -> tuple[str, dict[str, Any]]:
 
 
 def _observation(held: Held) -> dict[str, Any]:
-    last = held.last
-    seen = {"observation": last["observation"], "info": last["info"]}
+    last, seen = held.last, {name: held.last[name] for name in ("observation", "info")}
     data = {"observation": seen, "reward": last.get("reward"), "done": last.get("done", False)}
     return {"type": "observation", "data": data}
 
@@ -231,3 +220,21 @@ def _refusal(error: InputError) -> Refused:
         return error
     over = isinstance(error, SessionOver)
     return Refused(409 if over else 422, "episode_over" if over else "invalid_request", str(error))
+
+
+def serve(server: Server, host: str, port: int) -> None:
+    """Serve until SIGTERM or Ctrl-C. Raises InputError where nobody can, or may, listen there."""
+    if host not in LOOPBACK and not server.token:
+        raise InputError(f"serve: --host {host} can be reached from other machines; give a --token, or 127.0.0.1")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # asyncio turns Nagle's delay off, 40 ms a request, only for sockets that say they are TCP
+    with socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind((host, port))
+            listening.listen(128)
+        except OSError as error:
+            raise InputError(f"serve: cannot listen on {host}, port {port} ({error}); choose another --port") from error
+        print(f"serving {', '.join(server.sessions.worlds)} on http://{host}:{listening.getsockname()[1]}/", flush=True)
+        config = uvicorn.Config(server.app(), log_level="warning", timeout_graceful_shutdown=5)
+        uvicorn.Server(config).run(sockets=[listening])

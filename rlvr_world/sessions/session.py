@@ -22,6 +22,8 @@ Judge = Callable[[np.ndarray], Sequence[bool]]
 
 LOST = frozenset({"malformed", "lost"})
 """Reasons in a step's ``info`` for which there is no going on: the model's answer does not read, the page is gone."""
+STAYED = LOST | {"action_error"}
+"""Reasons for which the state stays."""
 
 
 class SessionOver(InputError):
@@ -73,6 +75,9 @@ class Session(gym.Env):
         self._usable()
         if not isinstance(options, Mapping | None):
             raise InputError(f"session: options: expected a mapping, got {options!r:.80}")
+        known = getattr(self.world, "options", None) or options or ()  # a world that does not say takes any
+        if unknown := [name for name in options or () if name not in known]:
+            raise InputError(f"start: expected options out of {', '.join(known)}, got {unknown[0]!r:.80}")
         super().reset(seed=seed)
         self.seed = int(self.np_random.integers(2**31)) if seed is None else seed
         self.state, info = self.world.start(self.seed, options or {})
@@ -106,10 +111,11 @@ class Session(gym.Env):
                 paths[key].append(step)
         return [[paths[p, s] for s in range(n)] for p in range(len(read))]
 
-    def fork(self, seed: int | None = None) -> Session:
-        """Another session that stands where this one does; ``seed`` names other draws from here on."""
+    def fork(self, seed: int | None = None, world: World | None = None) -> Session:
+        """Another session that stands where this one does; ``seed`` names other draws from here on. In another
+        ``world`` it has to be reset with this one's state."""
         self._usable()
-        other = Session(self.world, self.horizon, self.judge, self.render_mode)
+        other = Session(world or self.world, self.horizon, self.judge, self.render_mode)
         other.state, other.steps, other.over = self.state, self.steps, self.over
         other.seed = self.seed if seed is None else seed
         return other
@@ -159,13 +165,12 @@ def _shown(of: Sequence[tuple[Session, int]], outcomes: Sequence[Outcome]) -> li
     judge = of[0][0].judge if of else None
     if judge:
         won = judge(np.stack([of[0][0].world.render(outcome.state) for outcome in outcomes]))
-        outcomes = [_judged(outcome, bool(one)) for outcome, one in zip(outcomes, won, strict=True)]
+        outcomes = [
+            replace(outcome, reward=float(one), terminated=bool(one), info={**outcome.info, "is_success": bool(one)})
+            for outcome, one in zip(outcomes, won, strict=True)
+        ]
     steps = []
     for (session, age), outcome, observation in zip(of, outcomes, seen, strict=True):
         cut = not outcome.terminated and (age >= session.horizon or not LOST.isdisjoint(outcome.info))
         steps.append(Step(observation, outcome.reward, outcome.terminated, cut, outcome.info, outcome.state))
     return steps
-
-
-def _judged(outcome: Outcome, won: bool) -> Outcome:
-    return replace(outcome, reward=float(won), terminated=won, info={**outcome.info, "is_success": won})

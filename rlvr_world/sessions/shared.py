@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from rlvr_world.errors import InputError
-from rlvr_world.sessions.session import Session, Step, step_together
-from rlvr_world.sessions.wire import Refused, plain
+from rlvr_world.sessions.session import STAYED, Session, Step, step_together
+from rlvr_world.sessions.wire import Refused, plain, rows_file
 from rlvr_world.types import World
+
+Worlds = Mapping[str, Callable[[], World]]
+"""What opens each world, by its name."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,12 @@ class Limits:
 
 
 class Left(NamedTuple):
-    """A state that a session has left: in which world, and by which action."""
+    """A state that a session has left: in which world, by which action, and whether that was done or refused."""
 
     state: Any
     action: Any
     world: str
+    done: bool
 
 
 @dataclass
@@ -68,12 +72,12 @@ class _Asked:
 class SharedSessions:
     """Sessions of some worlds, by name (``real``, ``rl/seed0``); a world is opened when it is first asked for.
 
-    One thread works, so that worlds need not be safe to share; what came while it did is its next batch. All methods
-    raise InputError where limits or names are not kept, and what ``Session`` raises. ``given`` are the fields of a
-    request as ``wire.read_fields`` gives them.
+    One thread works, so that worlds need not be safe to share, and makes JSON and pictures of what comes of it, so that
+    nobody else waits for that; what came while it did is its next batch. All methods raise InputError where limits or
+    names are not kept, and what ``Session`` raises. ``given`` are the fields of a request, see ``wire.read_fields``.
     """
 
-    def __init__(self, worlds: Mapping[str, Callable[[], World]], limits: Limits, horizon: int) -> None:
+    def __init__(self, worlds: Worlds, limits: Limits, horizon: int) -> None:
         """``horizon``: steps of an episode for which nobody asks for another."""
         self.worlds, self.limits, self.horizon = worlds, limits, horizon
         self.held: dict[str, Held] = {}
@@ -123,17 +127,25 @@ class SharedSessions:
 
     async def reset(self, held: Held, given: Mapping[str, Any]) -> None:
         """Another episode."""
-        observation, info = await self._work(held.session.reset, seed=given.get("seed"), options=given.get("options"))
-        held.past = []
-        held.last = {"observation": plain(observation), "info": plain(info), **_shown(held.session)}
 
-    async def imagine(self, held: Held, given: Mapping[str, Any]) -> list[list[list[Step]]]:
+        def begin() -> dict[str, Any]:
+            observation, info = held.session.reset(seed=given.get("seed"), options=given.get("options"))
+            return _told(held.session.world, held.session.state, 0, observation=observation, info=info)
+
+        held.last, held.past = await self._work(begin), []
+
+    async def imagine(self, held: Held, given: Mapping[str, Any]) -> list[Any]:
+        """The steps of each plan and sample, as JSON has them."""
         plans, n = given["plans"], given.get("n", 1)
         if not all(isinstance(plan, list) for plan in plans):
             raise InputError("plans: expected a list of lists of actions")
         if (steps := n * sum(map(len, plans))) > self.limits.imagined:
             raise InputError(f"plans: expected at most {self.limits.imagined} steps, got {steps}")
-        found: list[list[list[Step]]] = await self._work(held.session.imagine, plans, n)
+
+        def ahead() -> list[Any]:
+            return [[[plain(_step(step)) for step in path] for path in plan] for plan in held.session.imagine(plans, n)]
+
+        found: list[Any] = await self._work(ahead)
         return found
 
     async def fork(self, held: Held, given: Mapping[str, Any]) -> tuple[str, Held]:
@@ -142,28 +154,34 @@ class SharedSessions:
         async with self._lock:  # between two steps, so that the state and its past go together
             session, name = held.session.fork(given.get("seed")), given.get("world", held.world)
             other = Held(session, name, last=held.last, past=list(held.past))
-        state, back = session.state, session.steps - given.get("step", session.steps)
-        if back:
+        if back := session.steps - given.get("step", session.steps):
             if not 0 < back <= len(other.past):
                 raise InputError(f"step: expected one of the latest {len(other.past)} of {session.steps} steps")
-            state, other.past = other.past[-back].state, other.past[:-back]
+            session.state, other.past = other.past[-back].state, other.past[:-back]
             session.steps, session.over = session.steps - back, False
         if name != held.world:
-            session = other.session = _moved(session, await self.world(name))
+            session = other.session = session.fork(world=await self.world(name))
+
+        def begin() -> dict[str, Any]:
+            session.state, info = session.world.start(session.seed, {"state": session.state})
+            seen = session.world.observe(session.state)
+            return _told(session.world, session.state, session.steps, observation=seen, info=info)
+
         if back or name != held.world:
-            session.state, info = await self._work(session.world.start, session.seed, {"state": state})
-            observation = await self._work(session.world.observe, session.state)
-            other.last = {"observation": plain(observation), "info": plain(info), **_shown(session)}
+            other.last = await self._work(begin)
         return self._hold(other), other
 
-    async def episode(self, held: Held) -> tuple[list[Any], list[Any]]:
-        """What was seen in its episode, as far as its past is kept, and the actions between."""
+    async def saved(self, held: Held) -> tuple[bytes, str, str]:
+        """Its episode as a file, see ``rows_file``: what was seen, as far as its past is kept, and what was done. An
+        action that was refused, or whose answer did not read, says nothing of the world and is left out."""
 
-        def seen() -> tuple[list[Any], list[Any]]:
-            before = [self._opened[left.world].observe(left.state) for left in held.past]
-            return [*before, held.session.world.observe(held.session.state)], [left.action for left in held.past]
+        def write() -> tuple[bytes, str, str]:
+            past = [left for left in held.past if left.done]
+            seen = [self._opened[left.world].observe(left.state) for left in past]
+            seen.append(held.session.world.observe(held.session.state))
+            return rows_file(seen, [left.action for left in past])
 
-        found: tuple[list[Any], list[Any]] = await self._work(seen)
+        found: tuple[bytes, str, str] = await self._work(write)
         return found
 
     async def step(self, held: Held, action: Any, step_id: int | None = None) -> dict[str, Any]:
@@ -191,10 +209,9 @@ class SharedSessions:
         await self._carry_out(list(batch.values()))
 
     async def _carry_out(self, together: list[_Asked]) -> None:
-        sessions = [asked.held.session for asked in together]
-        before = [session.state for session in sessions]
+        before = [asked.held.session.state for asked in together]
         try:
-            steps = await asyncio.to_thread(step_together, sessions, [asked.action for asked in together])
+            told = await asyncio.to_thread(_steps, together)
         except Exception as error:  # noqa: BLE001 - whoever waits shall know
             if len(together) == 1:
                 together[0].answer.set_exception(error)
@@ -202,11 +219,11 @@ class SharedSessions:
                 for asked in together:
                     await self._carry_out([asked])
             return
-        for asked, state, step in zip(together, before, steps, strict=True):
-            left = Left(state, asked.action, asked.held.world)
+        for asked, state, last in zip(together, before, told, strict=True):
+            left = Left(state, asked.action, asked.held.world, STAYED.isdisjoint(last["info"]))
             asked.held.past = [*asked.held.past, left][-self.limits.past :]
-            asked.held.last = {**told(step), **_shown(asked.held.session), "step_id": asked.held.session.steps}
-            asked.answer.set_result(asked.held.last)
+            asked.held.last = last
+            asked.answer.set_result(last)
 
     def _check_room(self) -> None:
         if len(self.held) >= self.limits.sessions:
@@ -217,28 +234,29 @@ class SharedSessions:
         self.held[name := secrets.token_hex(8)] = held
         return name
 
-    async def _work(self, run: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    async def _work(self, run: Callable[[], Any]) -> Any:
         async with self._lock:
-            return await asyncio.to_thread(run, *args, **kwargs)
+            return await asyncio.to_thread(run)
 
 
-def told(step: Step) -> dict[str, Any]:
-    """A step as JSON has it."""
-    parts = {name: plain(getattr(step, name)) for name in ("observation", "reward", "terminated", "truncated", "info")}
-    return {**parts, "done": step.over}
+def _step(step: Step) -> dict[str, Any]:
+    return {name: getattr(step, name) for name in step._fields[:-1]} | {"done": step.over}
 
 
-def _shown(session: Session) -> dict[str, Any]:
-    """Where a session stands, for a person; pictures show themselves."""
-    world = session.world
-    return {"shown": world.render(session.state)} if world.render_mode == "ansi" and session.state is not None else {}
+def _steps(together: list[_Asked]) -> list[dict[str, Any]]:
+    sessions = [asked.held.session for asked in together]
+    steps = step_together(sessions, [asked.action for asked in together])
+    return [
+        _told(session.world, step.state, session.steps, **_step(step))
+        for session, step in zip(sessions, steps, strict=True)
+    ]
 
 
-def _moved(session: Session, world: World) -> Session:
-    """The session in another world, which has no state of it yet."""
-    other = Session(world, session.horizon)
-    other.seed, other.steps, other.over = session.seed, session.steps, session.over
-    return other
+def _told(world: World, state: Any, step_id: int, **parts: Any) -> dict[str, Any]:
+    """Where a session stands, as JSON has it, and ``shown`` to a person; pictures show themselves."""
+    text = world.render_mode == "ansi" and state is not None  # None: it was closed meanwhile
+    shown = {"shown": world.render(state)} if text else {}
+    return {**plain(parts), **shown, "step_id": step_id}
 
 
 def _out_of_order(asked: _Asked) -> InputError | None:

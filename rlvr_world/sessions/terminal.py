@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,16 +27,16 @@ def play(imagined: World, real: World | None, typed: Iterable[str], seed: int = 
             if line == "back" and past:
                 sides = past.pop()
                 print("a step back")
-            elif line.startswith("begin"):
-                sides, past = _begin(imagined, real, int(line.split()[1]) if line[5:].strip().isdigit() else 0), []
-            elif line and line not in ("back", "help"):
+            elif begin := re.fullmatch(r"begin( [0-9]+)?", line):
+                sides, past = _begin(imagined, real, int(begin[1] or seed)), []
+            elif line in ("", "back", "help"):
+                print(HELP)
+            else:
                 before = {name: session.fork() for name, session in sides.items()}
                 for name, session in sides.items():
                     if not session.over or all(one.over for one in sides.values()):
                         _act(name, session, line)
                 past.append(before)
-            else:
-                print(HELP)
         except InputError as error:
             print(error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,7 +62,8 @@ def read_fields(body: bytes, name: str) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it: frames uint8 [H, W, 3] as the address of a PNG, other arrays as lists."""
+    """A value as JSON has it: frames uint8 [H, W, 3] as the address of a PNG, other arrays as lists, and null for a
+    number that is not finite."""
     if isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 3:
         from PIL import Image
 
@@ -73,7 +75,9 @@ def plain(value: Any) -> Any:
         return {str(key): plain(one) for key, one in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return [plain(one) for one in value]
-    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float, type(None))) else str(value)
 
 
 def rows_file(states: Sequence[Any], actions: Sequence[Any]) -> tuple[bytes, str, str]:
@@ -118,29 +122,32 @@ def _space(space: gym.Space[Any]) -> dict[str, Any]:
     return {"type": "array", "prefixItems": each, "minItems": len(each), "maxItems": len(each)}
 
 
+ROUTES = {
+    "create": ("POST", "/v1/sessions", 201, "Open a session: an episode begins"),
+    "show": ("GET", "/v1/sessions/{id}", 200, "Where a session stands, and what its last step came to"),
+    "close": ("DELETE", "/v1/sessions/{id}", 204, "Close a session"),
+    "rows": ("GET", "/v1/sessions/{id}/rows", 200, "The episode as a file of rows or frames"),
+    "step": ("POST", "/v1/sessions/{id}/step", 200, "Act; step_id makes it happen once"),
+    "imagine": ("POST", "/v1/sessions/{id}/imagine", 200, "What would come of plans, n times each"),
+    "fork": ("POST", "/v1/sessions/{id}/fork", 201, "Another session that stands where this one does"),
+    "reset": ("POST", "/v1/sessions/{id}/reset", 200, "Begin another episode"),
+}
+"""What can be asked: method, path, status of the answer, and what it does."""
+
+
 def openapi(worlds: Sequence[str]) -> dict[str, Any]:
     """The interface as OpenAPI 3.1."""
-    said = {
-        "create": ("post", "/v1/sessions", "Open a session: an episode begins", "201"),
-        "rows": ("get", "/v1/sessions/{id}/rows", "The episode as a file of rows or frames", "200"),
-        "show": ("get", "/v1/sessions/{id}", "Where a session stands, and what its last step came to", "200"),
-        "close": ("delete", "/v1/sessions/{id}", "Close a session", "204"),
-        "step": ("post", "/v1/sessions/{id}/step", "Act; step_id makes it happen once", "200"),
-        "imagine": ("post", "/v1/sessions/{id}/imagine", "What would come of plans, n times each", "200"),
-        "fork": ("post", "/v1/sessions/{id}/fork", "Another session that stands where this one does", "201"),
-        "reset": ("post", "/v1/sessions/{id}/reset", "Begin another episode", "200"),
-    }
     paths: dict[str, Any] = {}
-    for name, (method, path, text, status) in said.items():
-        answers = {status: {"description": "done"}, "4XX": {"description": "refused: {error: {code, message}}"}}
+    for name, (method, path, status, text) in ROUTES.items():
+        answers = {str(status): {"description": "done"}, "4XX": {"description": "refused: {error: {code, message}}"}}
         one: dict[str, Any] = {"operationId": name, "summary": text, "responses": answers}
         if "{id}" in path:
             one["parameters"] = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]
         if name in FIELDS:
-            kinds = {field: {} if kind == "any" else {"type": kind} for field, kind in FIELDS[name].items()}
+            kinds: dict[str, Any] = {n: {} if kind == "any" else {"type": kind} for n, kind in FIELDS[name].items()}
             if "world" in kinds:
-                kinds["world"]["enum"] = list(worlds)  # type: ignore[assignment]
+                kinds["world"]["enum"] = list(worlds)
             body = {"type": "object", "properties": kinds, "required": list(REQUIRED.get(name, ()))}
             one["requestBody"] = {"content": {"application/json": {"schema": body}}}
-        paths.setdefault(path, {})[method] = one
+        paths.setdefault(path, {})[method.lower()] = one
     return {"openapi": "3.1.0", "info": {"title": "RLVR-World sessions", "version": "1"}, "paths": paths}

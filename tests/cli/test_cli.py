@@ -16,6 +16,7 @@ import pytest
 
 from rlvr_world import cli
 from rlvr_world.cli import diagnose, runs
+from rlvr_world.cli.parser import config_of
 from rlvr_world.errors import InputError
 
 
@@ -23,6 +24,24 @@ def test_settings_may_stand_anywhere() -> None:
     args = cli.parse(["train", "demo", "rl.steps=3", "--out", "a=b", "seed=1"])
     assert (args.recipe, args.run) == ("demo", Path("a=b"))
     assert sorted(args.settings) == ["rl.steps=3", "seed=1"]
+
+
+def test_a_file_of_arguments_stands_where_a_recipe_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (file := tmp_path / "mine.args").write_text("demo\nrl.steps=3\n\n")
+    config = config_of(cli.parse(["train", f"@{file}", "seed=5"]))
+    assert (config.recipe, config.rl.steps, config.seed) == ("demo", 3, 5)
+    assert cli.parse(["serve", "runs/demo", "--token", f"@{file}"]).token == f"@{file}", "a token may begin so"
+    with pytest.raises(SystemExit):
+        cli.main(["train", f"@{file}", "--help", "rl"])
+    assert "rl.steps=3" in capsys.readouterr().out
+    for bad in (b"", b"@more\n", b"demo\n" * 100_000):
+        file.write_bytes(bad)
+        assert cli.main(["train", f"@{file}"]) == 2
+        assert "expected lines of text, a recipe and its settings, at most 100000 bytes" in capsys.readouterr().err
+    for place in ("/dev/zero", "/dev/null", str(tmp_path), str(tmp_path / "gone")):
+        for arguments in (["train", f"@{place}"], ["train", f"@{place}", "--help"]):
+            assert cli.main(arguments) == 2
+            assert capsys.readouterr().err.count("\n") == 1
 
 
 def _raising(error: BaseException) -> Callable[[argparse.Namespace], None]:
@@ -83,9 +102,7 @@ def test_help_can_be_narrowed_to_a_group(capsys: pytest.CaptureFixture[str]) -> 
     said = capsys.readouterr().out
     assert "rl.optimizer.learning_rate=" in said
     assert "sft." not in said
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["train", "demo", "--help", "r1"])
-    assert stop.value.code == 2
+    assert cli.main(["train", "demo", "--help", "r1"]) == 2
     assert "no group of settings 'r1'; the nearest is 'rl'" in capsys.readouterr().err
 
 

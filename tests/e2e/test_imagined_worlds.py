@@ -11,6 +11,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 
 from rlvr_world import Imagined, InputError, Malformed, Session
+from rlvr_world.sessions.imagined import worlds_of
 
 
 def start(case: Any, row: Any = None, **how: Any) -> Session:
@@ -133,3 +134,13 @@ def test_a_question_too_long_is_one_sentence(text: Any) -> None:
     session.reset(seed=0)
     with pytest.raises(InputError, match=r"raise data\.max_prompt"):
         session.step("look")
+
+
+def test_a_real_world_is_offered_only_where_there_is_one(text: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    worlds = worlds_of(str(text.run))
+    assert "sft" in worlds
+    assert "real" not in worlds
+    assert "no real world: recipe bytesized32: its rows come from files" in capsys.readouterr().err
+    assert worlds["sft"]().start(0, {})[0] is not None
+    with pytest.raises(InputError, match="nowhere"):  # at once, and not when somebody plays
+        worlds_of(str(text.run / "nowhere"))

@@ -99,6 +99,7 @@ def test_a_game_is_played_beside_the_real_one(chromium: Any, width: int, tmp_pat
     page.press("#wish", "Enter")
     served.wait(2)
     assert "action error" in page.inner_text("#told-real")
+    assert page.locator("#commands button", has_text="go ").count(), "what can be done is still there to click"
     page.select_option("#model", "two")
     page.wait_for_function("document.querySelector('#told-imagined').textContent.includes('two')")
     page.evaluate("sides.real.totals = [0, 1, 2]")

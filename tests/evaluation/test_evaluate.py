@@ -19,15 +19,7 @@ from rlvr_world.evaluation.evaluate import Plan, Shown, evaluate, rows_hash, sav
 from rlvr_world.models.attention import share_prefixes
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.system import progress
-from rlvr_world.types import (
-    Given,
-    Malformed,
-    Picture,
-    Score,
-    Script,
-    Transition,
-    Write,
-)
+from rlvr_world.types import Given, Malformed, Picture, Score, Script, Transition, Write
 
 
 class Echo:
@@ -113,10 +105,7 @@ def test_samples_are_the_same_whatever_grows_at_once(model: LlamaForCausalLM, ro
 
 
 def test_batches_are_those_of_the_sampler_and_told_of(
-    model: LlamaForCausalLM,
-    rows: list[Transition],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    model: LlamaForCausalLM, rows: list[Transition], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mixed = [replace(row, state=row.state[: 1 + i % 3]) for i, row in enumerate(rows)]
     sizes: list[list[int]] = []

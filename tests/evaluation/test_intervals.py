@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from rlvr_world.evaluation.intervals import bootstrap, correlation, paired_bootstrap, t_interval, t_quantile, wilson
+from rlvr_world.evaluation.intervals import bootstrap, correlation, t_interval, t_quantile, wilson
 
 
 def test_wilson_by_hand() -> None:
@@ -30,14 +30,6 @@ def test_bootstrap_agrees_with_the_normal_interval() -> None:
     assert bootstrap(values) == interval != bootstrap(values, seed=1)
 
 
-def test_pairing_takes_out_what_rows_share() -> None:
-    rows = np.random.default_rng(2).normal(0.0, 10.0, size=100)
-    interval = paired_bootstrap(rows + 1, rows)
-    assert (interval.mean, interval.low, interval.high) == pytest.approx((1, 1, 1))
-    with pytest.raises(ValueError, match="same rows"):
-        paired_bootstrap(rows, rows[:-1])
-
-
 @pytest.mark.parametrize(("freedom", "expected"), [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (10, 2.2281)])
 def test_t_quantiles_of_the_printed_tables(freedom: int, expected: float) -> None:
     assert t_quantile(0.975, freedom) == pytest.approx(expected, abs=1e-4)
@@ -51,8 +43,8 @@ def test_t_interval_by_hand() -> None:
 
 def test_a_handful_of_values_claims_nothing() -> None:
     assert t_interval([0.5]).low is None
-    assert paired_bootstrap([1.0] * 9, [0.0] * 9).low is None
-    assert paired_bootstrap([1.0] * 10, [0.0] * 10).low == 1
+    assert bootstrap([1.0] * 9).low is None
+    assert bootstrap([1.0] * 10).low == 1
 
 
 def test_worlds_of_unequal_size_stay_within_what_rows_can_be() -> None:

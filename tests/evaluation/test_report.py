@@ -81,12 +81,7 @@ def write_run(run: Path, results: list[dict[str, Any]], stages: tuple[str, ...])
     with (run / "metrics.jsonl").open("w") as file:
         for stage in stages:
             for step in range(4):
-                line = {
-                    "stage": stage,
-                    "step": step,
-                    "tokens": 100 * step,
-                    "loss": 1 / (1 + step),
-                }
+                line = {"stage": stage, "step": step, "tokens": 100 * step, "loss": 1 / (1 + step)}
                 if stage.startswith("rl"):
                     line |= {"reward": 0.1 * step, "accuracy/changed": 0.1 * step, "kl": None}
                 if stage != "sft":

@@ -7,9 +7,9 @@ import pytest
 
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.differences import difference
-from rlvr_world.evaluation.intervals import paired_bootstrap, relative_bootstrap, wilson
+from rlvr_world.evaluation.intervals import bootstrap, relative_bootstrap, wilson
 from rlvr_world.evaluation.summary import across_seeds, fingerprint, summarise
-from rlvr_world.evaluation.tables import column_of, markdown_table, result_table, tables
+from rlvr_world.evaluation.tables import column_of, markdown_table, tables
 
 PROTOCOL = {"rows": "abc", "sampling": "greedy", "samples": 1, "max_tokens": 512}
 
@@ -98,7 +98,7 @@ def test_differences_refuse_another_protocol_and_other_rows() -> None:
     with pytest.raises(InputError, match="fields that differ: max_tokens"):
         difference([ours], [theirs], "overall", "exact")
     with pytest.raises(InputError, match="max_tokens"):
-        result_table({"a": ours, "b": theirs})
+        tables({"a": ours, "b": theirs})
 
 
 def test_seeds_by_hand() -> None:
@@ -128,7 +128,7 @@ def test_relative_and_absolute_intervals_leave_out_0_together(shift: float) -> N
     draw = np.random.default_rng(3)
     theirs = draw.normal(-1.0, 0.2, 40)  # a reward: its relative change has the sign of its change
     ours = theirs + draw.normal(shift, 0.1, 40)
-    relative, absolute = relative_bootstrap(ours, theirs), paired_bootstrap(ours, theirs)
+    relative, absolute = relative_bootstrap(ours, theirs), bootstrap(ours - theirs)
     assert relative is not None
     assert relative.mean == pytest.approx(absolute.mean / abs(theirs.mean()))
     signs = [[b > 0 for b in (i.low, i.mean, i.high) if b is not None] for i in (relative, absolute)]
@@ -173,7 +173,7 @@ def test_deviation_over_sampling_runs() -> None:
 def test_table_of_several_parts() -> None:
     results = {"sft": frames(*[(0.12, 0.14)] * 10), "rl/seed0": frames(*[(0.11, 0.11)] * 10)}
     assert [table.title for table in tables(results)] == ["overall", "fast", "slow"]
-    assert markdown_table(result_table(results)).splitlines() == [
+    assert markdown_table(tables(results)[0].rows).splitlines() == [
         "| model | LPIPS (×100) ↓ | PSNR (dB) ↑ | repetition (%) ↓ | reward ↑ |",
         "|---|---:|---:|---:|---:|",
         "| sft | 13.00 ± 1.41 [13.00, 13.00] | 19.87 ± 0.01 [19.87, 19.87] | 0.0 ± 0.0 [0.0, 27.8] |"
@@ -182,7 +182,7 @@ def test_table_of_several_parts() -> None:
         " −0.110 ± 0.000 [−0.110, −0.110] |",
         "| *copy last frame* | 20.00 [20.00, 20.00] | 19.80 [19.80, 19.80] | – | −0.200 [−0.200, −0.200] |",
     ]
-    assert result_table({}) == []
+    assert tables({}) == []
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ def test_names_of_parts() -> None:
 
 
 def test_table_in_the_layout_of_the_paper() -> None:
-    table = markdown_table(result_table({"sft": result(1, 0, 0, 0), "rl/seed0": result(1, 1, 0, 1)}))
+    table = markdown_table(tables({"sft": result(1, 0, 0, 0), "rl/seed0": result(1, 1, 0, 1)})[0].rows)
     assert table.splitlines() == [
         "| model | unchanged (%) | changed (%) | overall (%) |",
         "|---|---:|---:|---:|",

@@ -22,8 +22,7 @@ from typing import Any
 
 SERVER = """
 from rlvr_world import recipes
-from rlvr_world.sessions.server import Server
-from rlvr_world.sessions.serving import serve
+from rlvr_world.sessions.server import Server, serve
 from rlvr_world.sessions.shared import Limits
 
 recipe = recipes.find("demo")

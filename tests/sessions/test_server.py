@@ -22,10 +22,12 @@ uvicorn = pytest.importorskip("uvicorn", reason="pip install 'rlvr-world[serve]'
 from websockets.sync.client import connect  # noqa: E402 - comes with the server
 
 from rlvr_world.errors import InputError  # noqa: E402
-from rlvr_world.sessions.server import Server  # noqa: E402
-from rlvr_world.sessions.serving import serve  # noqa: E402
+from rlvr_world.sessions import shared  # noqa: E402
+from rlvr_world.sessions.server import Server, serve  # noqa: E402
 from rlvr_world.sessions.shared import Limits, SharedSessions  # noqa: E402
+from rlvr_world.sessions.wire import plain  # noqa: E402
 from rlvr_world.types import Asked, Outcome, Streams  # noqa: E402
+from tests.sessions.server_load import noise  # noqa: E402
 
 
 class Counter:
@@ -216,14 +218,75 @@ def test_what_is_asked_as_a_step_ends_sees_it_whole() -> None:
         await asyncio.sleep(0)
         while not held.session.steps:
             time.sleep(0.001)
-        found = await (shared.episode(held) if what == "episode" else shared.fork(held, {"step": 0}))
+        found = await (shared.saved(held) if what == "saved" else shared.fork(held, {"step": 0}))
         await step
         return found
 
-    seen, actions = asyncio.run(ask("episode"))
-    assert ([frame[0, 0, 0] for frame in seen], actions) == ([0, 3], [3])
+    data, *_ = asyncio.run(ask("saved"))
+    with np.load(io.BytesIO(data)) as saved:
+        assert (saved["image"][:, 0, 0, 0].tolist(), saved["action"].tolist()) == ([0, 3], [3])
     _, back = asyncio.run(ask("fork"))
     assert (back.session.steps, back.session.state, back.past) == (0, 0, [])
+
+
+def test_pictures_and_texts_are_made_while_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the thread that answers, where 500 frames of an ``imagine`` would hold up everybody for seconds."""
+    threads: set[int] = set()
+
+    class Drawn(Counter):
+        render_mode = "ansi"
+
+        def render(self, state: int) -> str:  # type: ignore[override]
+            threads.add(threading.get_ident())
+            return str(state)
+
+        def observe(self, state: int) -> Any:
+            return super().observe(state)
+
+    def noted(value: Any) -> Any:
+        threads.add(threading.get_ident())
+        return plain(value)
+
+    async def ask() -> None:
+        one = SharedSessions({"one": Drawn, "two": Drawn}, Limits(), 32)
+        _, held = await one.open({"seed": 0})
+        await one.step(held, 3)
+        assert held.last["shown"] == "3"
+        await one.imagine(held, {"plans": [[1, 1]]})
+        await one.fork(held, {"world": "two"})
+        await one.saved(held)
+
+    monkeypatch.setattr(shared, "plain", noted)
+    monkeypatch.setattr(shared, "rows_file", lambda *_: noted((b"", "", "")))
+    asyncio.run(ask())
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+def test_what_was_refused_is_no_row_of_a_saved_episode() -> None:
+    class Picky(Counter):
+        """It refuses 9, and a model of it would not read at 8."""
+
+        def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
+            said = {9: {"action_error": "no"}, 8: {"malformed": "no"}}
+            return [Outcome(s, info=said[a]) if a in said else Outcome(s + a) for s, a in asked]
+
+    async def play() -> Any:
+        shared = SharedSessions({"one": Picky}, Limits(), 32)
+        _, held = await shared.open({"seed": 0})
+        for action in (1, 9, 2, 9, 8):
+            await shared.step(held, action)
+        _, back = await shared.fork(held, {"step": 2})
+        return await shared.saved(held), back.session.state
+
+    (data, *_), back = asyncio.run(play())
+    with np.load(io.BytesIO(data)) as saved:
+        assert (saved["image"][:, 0, 0, 0].tolist(), saved["action"].tolist()) == ([0, 1, 3], [1, 2])
+    assert back == 1, "steps are counted all the same"
+
+
+def test_a_number_that_is_not_finite_is_null() -> None:
+    assert plain({"reward": float("nan"), "felt": np.array([1.0, np.inf])}) == {"reward": None, "felt": [1.0, None]}
 
 
 def test_a_step_that_fails_does_not_fail_those_beside_it() -> None:
@@ -340,39 +403,8 @@ def test_many_clients_that_retry_and_die_lose_and_double_nothing(running: Runnin
 
 def test_noise_gets_a_4xx(running: Running) -> None:
     """Requests made of what JSON can hold, and bytes that are none, to every path: no 5xx, and the server goes on."""
-    rng, client = random.Random(7), Client(running.port)
-    names = [client.open() for _ in range(3)]
-    values: list[Any] = [
-        None,
-        True,
-        -1,
-        0,
-        3,
-        2**65,
-        1e300,
-        "",
-        "x" * 300,
-        "\ud800",
-        [],
-        [[1, 2]],
-        [["x"]],
-        {},
-        {"state": 2},
-    ]
-    keys = ["world", "seed", "options", "horizon", "action", "step_id", "plans", "n", "x"]
-    for _ in range(600):
-        path = rng.choice(["", "/step", "/imagine", "/fork", "/reset", "/nothing"])
-        name = rng.choice([*names, "gone"])
-        body: Any = {rng.choice(keys): rng.choice(values) for _ in range(rng.randrange(4))}
-        if rng.random() < 0.2:
-            body = bytes(rng.randrange(256) for _ in range(rng.randrange(60)))
-        status, told = (
-            client("POST", f"/v1/sessions/{name}{path}" if path else "/v1/sessions", body)
-            if path != "/nothing"
-            else (404, None)
-        )
-        assert status < 500 or told["error"]["code"] == "capacity_reached", (path, body, told)
-    assert client("GET", "/health")[0] == 200
+    assert noise(running.port, 7, 600) == 0
+    assert Client(running.port)("GET", "/health")[0] == 200
 
 
 def test_answers_are_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,6 +160,14 @@ def test_a_row_is_asked_for_by_the_end_of_its_id() -> None:
         choose(0, {"row": [7]})
 
 
+def test_an_option_that_there_is_not_is_refused_with_those_that_there_are(untrained: WorldModel) -> None:
+    for world in (untrained.real(), Imagined(untrained)):
+        session = Session(world)
+        assert session.reset(options={"game": 1})[1]["game"] == "house-0001"
+        with pytest.raises(InputError, match="start: expected options out of state, game, got 'gmae'"):
+            session.reset(options={"gmae": 1})
+
+
 def test_a_fork_goes_its_own_way(untrained: WorldModel) -> None:
     session = Session(untrained.real())
     _, info = session.reset(seed=2)

@@ -74,8 +74,11 @@ def came(before: Moment, after: Moment, commands: Sequence[str]) -> Outcome:
     return Outcome(after, float(now["score"] - score), bool(now["gameOver"]), told)
 
 
-def imagined_games(domain: Domain, starts: Starts, commands: Callable[[str], Sequence[str]]) -> TextScene:
-    """``starts`` gives moments; ``commands`` what can be typed in the game of a name, nothing where nobody knows."""
+def imagined_games(
+    domain: Domain, starts: Starts, commands: Callable[[str], Sequence[str]], options: Sequence[str] = ("state", "row")
+) -> TextScene:
+    """``starts`` gives moments, and takes ``options``; ``commands`` what can be typed in the game of a name, nothing
+    where nobody knows."""
 
     def start(seed: int, options: Mapping[str, Any]) -> tuple[Moment, Mapping[str, Any]]:
         found, told = (read_moment(options["state"]), {}) if "state" in options else starts(seed, options)
@@ -92,4 +95,4 @@ def imagined_games(domain: Domain, starts: Starts, commands: Callable[[str], Seq
     def outcome(before: Moment, row: Transition, after: GameState) -> Outcome:
         return came(before, replace(before, seen=after), commands(before.game))
 
-    return TextScene(domain, start, ask, observed, outcome, drawn)
+    return TextScene(domain, start, ask, observed, outcome, drawn, options=options)

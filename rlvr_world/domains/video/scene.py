@@ -44,7 +44,7 @@ class Film:
 class VideoScene:
     """How video is imagined; see ``Scene``. ``starts`` gives a row, or what is observed: frames uint8 [H, W, 3]."""
 
-    render_mode = "rgb_array"
+    render_mode, options = "rgb_array", ("state", "row", "episode", "window")
 
     def __init__(self, domain: VideoDomain, starts: Callable[[int, Mapping[str, Any]], tuple[Any, Mapping[str, Any]]]):
         self.domain, self.layout, self.starts = domain, domain.layout, starts

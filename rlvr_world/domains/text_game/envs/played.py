@@ -29,7 +29,7 @@ def _made(spec: TextWorldSpec, name: str) -> Game:
 class RealGames:
     """The games of a spec as a ``World``: the seed, or ``options["game"]`` (a number or a name), says which."""
 
-    render_mode = "ansi"
+    render_mode, options = "ansi", ("state", "game")
     read_action = staticmethod(read_text)
 
     def __init__(self, spec: TextWorldSpec) -> None:

@@ -43,7 +43,9 @@ def real_world(data: VideoConfig, live: int = 16) -> Replayed:
     def shown(seen: Any) -> np.ndarray:
         return seen["pixels"] if data.proprio else seen
 
-    return Replayed(partial(_Episode, data), begin, read, both, shown, live)
+    world = Replayed(partial(_Episode, data), begin, read, both, shown, live)
+    world.options = ("state", "episode")
+    return world
 
 
 class _Pushed:

@@ -25,6 +25,8 @@ class RealPages(Replayed):
     """A spec's pages as a ``World``: the seed says which task, unless ``options["task"]`` does, and makes its page.
     ``remember``: what came of an action after others is kept, for planners that try the same (virtual time replays)."""
 
+    options = ("state", "task")
+
     def __init__(self, spec: BrowserSpec, remember: bool = False) -> None:
         super().__init__(self._opened, self._begin, read_text, (AnyText(MAX_ACTION), space()), as_text, live=1)
         self.spec, self._held = spec, ExitStack()
