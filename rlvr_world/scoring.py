@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rlvr_world.errors import InputError, NonFinite
-from rlvr_world.types import BatchDomain, Domain, Score, Transition, Written
+from rlvr_world.types import BatchDomain, Domain, GroupDomain, Score, Transition, Written
 
 AT_ONCE = 256
 """Predictions decoded together: enough to keep a processor busy, few enough to hold as pictures."""
@@ -40,7 +40,7 @@ def decode(domain: Domain, groups: Sequence[Sequence[Written]], rows: Sequence[T
 
 def score(domain: Domain, predictions: Sequence[Sequence[Any]], rows: Sequence[Transition]) -> list[list[Score]]:
     """The score of every prediction of every group; raises NonFinite for one that is not finite."""
-    if isinstance(domain, BatchDomain):
+    if isinstance(domain, GroupDomain):
         with about(*rows):
             scores = domain.score_groups(predictions, rows)
     else:

@@ -256,17 +256,22 @@ class Domain(Protocol):
 
 
 @runtime_checkable
-class BatchDomain(Domain, Protocol):
-    """A domain that decodes and scores many groups at once, where one at a time would waste work (pictures)."""
-
-    def decode_groups(self, groups: Sequence[Sequence[Written]], transitions: Sequence[Transition]) -> list[list[Any]]:
-        """``decode`` for every rollout of every group; one transition a group."""
-        ...
+class GroupDomain(Domain, Protocol):
+    """A domain that scores a group at once: what a prediction is worth depends on the others, or many share work."""
 
     def score_groups(
         self, predictions: Sequence[Sequence[Any]], transitions: Sequence[Transition]
     ) -> list[list[Score]]:
         """``score`` for every prediction of every group; one transition a group."""
+        ...
+
+
+@runtime_checkable
+class BatchDomain(GroupDomain, Protocol):
+    """One that also decodes many groups at once, where one at a time would waste work (pictures)."""
+
+    def decode_groups(self, groups: Sequence[Sequence[Written]], transitions: Sequence[Transition]) -> list[list[Any]]:
+        """``decode`` for every rollout of every group; one transition a group."""
         ...
 
 

@@ -163,9 +163,10 @@ class WebPageRecipe(RowsRecipe):
         return {**state, **after, "task": row.world}
 
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> WebPage:
-        from rlvr_world.domains.web_page.domain import WebPage
+        from rlvr_world.domains.web_page.domain import CalibratedWebPage, WebPage
 
-        return WebPage(config.data, rows.text_of(config, tokenizer))
+        kind = CalibratedWebPage if config.data.outcome_reward == "brier" else WebPage
+        return kind(config.data, rows.text_of(config, tokenizer))
 
     def texts(self, config: Config, splits: Splits) -> Iterator[str]:
         from rlvr_world.domains.web_page.prompt import build_answer, build_prompt
@@ -242,7 +243,7 @@ class WebPageRecipe(RowsRecipe):
 
     def protocol(self, config: Config) -> dict[str, Any]:
         names = (
-            *("style", "label", "scoring", "reward_beta", "outcome_weight", "changed_cap"),
+            *("style", "label", "scoring", "reward_beta", "outcome_weight", "outcome_reward", "changed_cap"),
             *("navigation_cap", "max_prompt", "max_response"),
         )
         return {"domain": "web page", **{name: getattr(config.data, name) for name in names}}

@@ -90,7 +90,10 @@ class WebPageConfig(RowsConfig):
         "of that kind, 'compact' is for models trained from scratch, 'outcome' is compact and also predicts success "
         "and failure",
     )
-    outcome_weight: float = what(0.0, "style=outcome, reward: share of a right outcome, beside F-beta", "0 to 1")
+    outcome_weight: float = what(0.0, "style=outcome, reward: share of the outcome, beside F-beta", "0 to 1")
+    outcome_reward: Literal["right", "brier"] = what(
+        "right", "style=outcome, RL: 1 for a right outcome, or the Brier score of what a group states, shared out"
+    )
     unseen: tuple[str, ...] = what((), "tasks that planners try besides, and that no model is trained on")
     changed_cap: int = what(0, "most items a section that count where part of a page changes; 0 counts all", "items")
     navigation_cap: int = what(

@@ -16,7 +16,7 @@ from rlvr_world.domains.web_page.change import Change, sound, write_change
 from rlvr_world.domains.web_page.config import WebPageConfig
 from rlvr_world.domains.web_page.diff import apply_change
 from rlvr_world.domains.web_page.explain import explain_change
-from rlvr_world.domains.web_page.outcome import GOES_ON, split_outcome
+from rlvr_world.domains.web_page.outcome import GOES_ON, brier_rewards, split_outcome
 from rlvr_world.domains.web_page.published import published_f1
 from rlvr_world.domains.web_page.rows import PageState
 from rlvr_world.domains.web_page.scoring import make_score, score_change
@@ -48,6 +48,9 @@ class WebPage:
             raise InputError(f"data.reward_beta: expected a number above 0, got {config.reward_beta}; 1 rewards F1")
         if not 0 <= config.outcome_weight <= 1:
             raise InputError(f"data.outcome_weight: expected 0 to 1, got {config.outcome_weight}; 0 leaves it out")
+        if config.outcome_reward == "brier" and (config.style != "outcome" or not config.outcome_weight):
+            got = f"data.style={config.style} and data.outcome_weight={config.outcome_weight}"
+            raise InputError(f"data.outcome_reward=brier: expected data.style=outcome with a weight above 0, got {got}")
         if config.style in prompt.COMPACT and "published" in (config.label, config.scoring):
             raise InputError(
                 f"data.style={config.style}: edits cannot state published labels, nor published scoring read them; "
@@ -138,3 +141,19 @@ class WebPage:
 
     def explain(self, prediction: Prediction, transition: Transition) -> str:
         return explain_change(prediction.change, prediction.text, self.true_change(transition), transition)
+
+
+class CalibratedWebPage(WebPage):
+    """One whose groups are rewarded for the shares of the outcomes that they state; see ``brier_rewards``."""
+
+    def score_groups(
+        self, predictions: Sequence[Sequence[Prediction]], transitions: Sequence[Transition]
+    ) -> list[list[Score]]:
+        scored = []
+        for group, row in zip(predictions, transitions, strict=True):
+            scores = [self.score(one, row) for one in group]
+            earned = brier_rewards([one.outcome for one in group], row.next_state.outcome)
+            more = (worth - score.parts["outcome"] for worth, score in zip(earned, scores, strict=True))
+            weight = self.config.outcome_weight
+            scored.append([replace(one, value=one.value + weight * m) for one, m in zip(scores, more, strict=True)])
+        return scored

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
 from rlvr_world.domains.replayed import Past
 from rlvr_world.domains.web_page.config import WebPageConfig
 from rlvr_world.domains.web_page.domain import WebPage
-from rlvr_world.domains.web_page.outcome import split_outcome
+from rlvr_world.domains.web_page.outcome import brier_rewards, split_outcome
 from rlvr_world.domains.web_page.prompt import build_answer, build_prompt, read_answer
 from rlvr_world.domains.web_page.rows import PageState, read_rows
 from rlvr_world.domains.web_page.scene import imagined_pages
 from rlvr_world.errors import InputError
 from rlvr_world.models.text_tokenizer import train_text_tokenizer
+from rlvr_world.recipes import find
+from rlvr_world.scoring import judge
 from rlvr_world.types import Malformed, Transition
 
 GOAL = 'Enter "bob" and press Go.'
@@ -87,6 +91,63 @@ def test_the_outcome_is_scored_apart(tmp_path, tokenizer):
         WebPage(WebPageConfig(style="outcome", outcome_weight=2), tokenizer)
     with pytest.raises(InputError, match=r"data\.style=outcome: edits cannot state published labels"):
         WebPage(WebPageConfig(style="outcome", label="published"), tokenizer)
+
+
+def expected(stated: dict[str, float], true: dict[str, float], size: int) -> tuple[float, dict[str, float]]:
+    """Over all groups of ``size`` samples that state each outcome with a probability: what a group is worth on average,
+    and for each outcome how much better than its group a sample does that states it, times its probability."""
+    worth, pull = 0.0, dict.fromkeys(stated, 0.0)
+    for group in product(stated, repeat=size):
+        for truth, likely in true.items():
+            rewards = brier_rewards(group, truth)
+            chance, mean = likely * math.prod(stated[one] for one in group), sum(rewards) / size
+            worth += chance * mean
+            for one, reward in zip(group, rewards, strict=True):
+                pull[one] += chance * (reward - mean) / size
+    return worth, pull
+
+
+@pytest.mark.parametrize("size", [3, 4, 6])
+def test_a_group_is_worth_most_where_it_states_outcomes_as_often_as_they_come(size):
+    true = {"success": 0.2, "failure": 0.5, "goes on": 0.3}
+    best, pull = expected(true, true, size)
+    assert best == pytest.approx(1 - (1 - sum(p * p for p in true.values())) / 2), "1 - Brier score / 2"
+    assert [*pull.values()] == pytest.approx([0, 0, 0]), "no sample does better than its group by what it states"
+    surer = {"success": 0.1, "failure": 0.8, "goes on": 0.1}
+    for stated in (surer, dict.fromkeys(true, 1 / 3), {"success": 0.01, "failure": 0.98, "goes on": 0.01}):
+        worth, pull = expected(stated, true, size)
+        assert worth == pytest.approx(best - sum((stated[one] - true[one]) ** 2 for one in true) / 2)
+        gradient = {one: stated[one] * (true[one] - stated[one]) for one in true}
+        mean = sum(gradient.values())
+        wanted = [(1 - 1 / size) * (gradient[one] - stated[one] * mean) for one in true]
+        assert [*pull.values()] == pytest.approx(wanted), "the way that the score itself goes up, for a softmax"
+
+
+def test_who_states_no_outcome_earns_nothing():
+    assert brier_rewards(["success"] * 4, "success") == [1] * 4
+    assert brier_rewards(["failure"] * 4, "success") == [0] * 4
+    assert brier_rewards(["success", "", "failure", "success", "success"], "success") == [1, 0, 1, 1, 1]
+    assert brier_rewards(["success", "failure", "", ""], "success") == [1, 0, 0, 0], "two are too few for shares"
+    right, wrong = brier_rewards(["success", "failure"] * 4, "success")[:2]
+    assert right - wrong == pytest.approx(1)
+    assert brier_rewards(["failure"] * 7 + ["success"], "success") == [0] * 7 + [2]
+
+
+def test_groups_are_rewarded_by_the_brier_score(tmp_path, tokenizer):
+    row = rows(tmp_path)[0]
+    config = WebPageConfig(style="outcome", outcome_weight=0.25, outcome_reward="brier")
+    recipe = find("miniwob-goals")
+    web = recipe.domain(replace(recipe.config(), data=config), None, tokenizer, None)
+    said = ["~@ focused: True\n=> success"] * 2 + ["none\n=> failure", "~@ focused: True\n=> goes on", "never"]
+    group = next(judge(web, [[[tokenizer.encode(text)] for text in said]], [row]))
+    earned = brier_rewards(["success", "success", "failure", "goes on", ""], "success")
+    f1 = [1, 1, 0, 1, 0]
+    assert [score.value for _, score in group] == pytest.approx(
+        [0.75 * f + 0.25 * e for f, e in zip(f1, earned, strict=True)]
+    )
+    assert [score.parts["outcome"] for _, score in group] == [1, 1, 0, 0, 0]
+    with pytest.raises(InputError, match="outcome_reward=brier: expected data.style=outcome with a weight above 0"):
+        WebPage(replace(config, outcome_weight=0), tokenizer)
 
 
 def test_an_imagined_episode_ends_as_the_model_says(tmp_path, tokenizer):
