@@ -20,35 +20,44 @@ from rlvr_world.recipes.tasks import Walk
 from rlvr_world.runs import runner
 from rlvr_world.runs.folder import models_of
 from rlvr_world.sessions.imagined import Imagined
-from rlvr_world.sessions.session import Session, step_together
+from rlvr_world.sessions.session import Session, Step, step_together
 from rlvr_world.system.files import write_whole
 from rlvr_world.system.progress import track
 from rlvr_world.types import World
 
 NO_CHANGE, RECORDED, LABELS = "no change", "recorded", ("steps ahead", "nearness to the real world")
+OUTCOMES = LABELS[0], "outcome right"
 
 
 def study_rollouts(run: Path, depth: int, starts: int) -> str:
     """For each model of a run, after 1 to ``depth`` imagined steps, how near what is seen is to the real world.
 
     Random walks in the real world begin at ``starts`` seeds; each model is told where they begin and what is done, and
-    never what came of it. Text: share of states that are right, letter by letter; pages: F1 of the lines; video: mean
-    squared error of pixels, less is better. Intervals over worlds, such as games. Where a stage has several seeds, also
-    their mean, and its difference from SFT and the control. Also ``RUN/studies/rollouts.json`` and ``.png``.
+    never what came of it. Text: share of states that are right, letter by letter; pages: F1 of the lines and, in
+    ``rollouts-outcomes``, the share where it is right how the episode stands; video: mean squared error of pixels, less
+    is better. Intervals over worlds, such as games. Where a stage has several seeds, also their mean, and its
+    difference from SFT and the control. Also ``RUN/studies/rollouts.json`` and ``.png``.
     """
     config = runner.stored_config(run)
     models, real = models_of(run), recipes.find(config.recipe).real(config)
     walks: list[Walk] = []
-    followed: dict[str, list[Any]] = {}
+    near: dict[str, list[Any]] = {}
+    stands: dict[str, list[Any]] = {}
     for name, model in models.items():
         world = Imagined(model, attempts=1)
         if not walks:
             walks = [_walk(real, world.action_space, seed, depth) for seed in track(range(starts), "walking", "walks")]
             real.close()
-            followed[NO_CHANGE] = [[nearness(walk.seen[0], true) for true in walk.seen[1:]] for walk in walks]
-        pairs = zip(imagined(world, walks, depth), walks, strict=True)
-        followed[name] = [[*map(nearness, film, walk.seen[1:])] for film, walk in pairs]
-    return told(run / "studies" / "rollouts", followed, [walk.world for walk in walks], range(1, depth + 1), LABELS)
+            near[NO_CHANGE] = [[nearness(walk.seen[0], true) for true in walk.seen[1:]] for walk in walks]
+            stands[NO_CHANGE] = [[float(not over) for over, _ in walk.stands] for walk in walks]
+        pairs = [*zip(imagined(world, walks, depth), walks, strict=True)]
+        near[name] = [[*map(nearness, _frames(film), walk.seen[1:])] for film, walk in pairs]
+        stands[name] = [[*map(_stands_so, film, walk.stands)] for film, walk in pairs]
+    stem, worlds, at = run / "studies" / "rollouts", [walk.world for walk in walks], range(1, depth + 1)
+    text = told(stem, near, worlds, at, LABELS)
+    if not _is_page(walks[0].seen[0]):
+        return text
+    return f"{text}\n\noutcomes\n\n{told(stem.with_name('rollouts-outcomes'), stands, worlds, at, OUTCOMES)}"
 
 
 def told(stem: Path, scores: dict[str, Any], worlds: Sequence[str], at: Sequence[int], labels: tuple[str, str]) -> str:
@@ -74,7 +83,7 @@ def study_replay(run: Path, episodes: int) -> str:
     depth = max(len(walk.actions) for walk in walks)
     for name, model in models.items():
         after = imagined(Imagined(model, attempts=1), walks, depth)
-        films[name] = [[walk.seen[0], *film] for walk, film in zip(walks, after, strict=True)]
+        films[name] = [[walk.seen[0], *_frames(film)] for walk, film in zip(walks, after, strict=True)]
     looks = {name: [look(*pair) for pair in zip(each, films[RECORDED], strict=True)] for name, each in films.items()}
     measures, told = looks[RECORDED][0]
     answers: dict[str, Any] = {what: _correlated(looks, what, depth) for what in told}
@@ -112,30 +121,44 @@ def _walk(real: World, space: Any, seed: int, depth: int) -> Walk:
     session, rng = Session(real, depth), random.Random(f"walk {seed}")
     seen, info = session.reset(seed=seed)
     space.seed(seed)
-    walk = Walk([], [seen], str(next((info[name] for name in ("game", "task", "episode") if name in info), seed)))
+    world = str(next((info[name] for name in ("game", "task", "episode") if name in info), seed))
+    actions, frames, stands = list[Any](), [seen], list[tuple[bool, bool]]()
     while not session.over:
         action = rng.choice(info["commands"]) if info.get("commands") else space.sample()
-        seen, *_, info = session.step(action)
-        walk.actions.append(action)
-        walk.seen.append(seen)
-    return walk
+        seen, reward, ended, _, info = session.step(action)
+        actions.append(action)
+        frames.append(seen)
+        stands.append((ended, reward > 0))
+    return Walk(actions, frames, world, stands=stands)
 
 
-def imagined(world: World, walks: Sequence[Walk], depth: int) -> list[list[Any]]:
-    """Of each walk what is seen after each step, in all at most ``depth`` and all walks together; None from where a
+def imagined(world: World, walks: Sequence[Walk], depth: int) -> list[list[Step | None]]:
+    """Of each walk what comes of each action, in all at most ``depth`` and all walks together; None from where a
     model's answer does not read, or says that the episode has ended."""
     sessions = [Session(world, depth) for _ in walks]
     for seed, (session, walk) in enumerate(zip(sessions, walks, strict=True)):
         session.reset(seed=seed, options={"state": walk.seen[0] if walk.start is None else walk.start})
-    films: list[list[Any]] = [[] for _ in walks]
+    films: list[list[Step | None]] = [[] for _ in walks]
     for k in range(depth):
         there = [i for i, walk in enumerate(walks) if len(walk.actions) > k]
         live = [i for i in there if not sessions[i].over]
         steps = step_together([sessions[i] for i in live], [walks[i].actions[k] for i in live])
-        read = {i: step.observation for i, step in zip(live, steps, strict=True) if "malformed" not in step.info}
+        read = {i: step for i, step in zip(live, steps, strict=True) if "malformed" not in step.info}
         for i in there:
             films[i].append(read.get(i))
     return films
+
+
+def _frames(film: Sequence[Step | None]) -> list[Any]:
+    return [None if step is None else step.observation for step in film]
+
+
+def _stands_so(step: Step | None, true: tuple[bool, bool]) -> float:
+    return float(step is not None and (step.terminated, step.reward > 0) == true)
+
+
+def _is_page(seen: Any) -> bool:
+    return isinstance(seen, dict) and "observation" in seen
 
 
 def nearness(seen: Any, true: Any) -> float:
@@ -144,7 +167,7 @@ def nearness(seen: Any, true: Any) -> float:
         return 0.0
     if isinstance(true, str):
         return float(seen == true)
-    if isinstance(true, dict) and "observation" in true:
+    if _is_page(true):
         one, other = (Counter(page["observation"].splitlines()) for page in (seen, true))
         return 2 * (one & other).total() / max(1, one.total() + other.total())
     frames = [one["pixels"] if isinstance(one, dict) else one for one in (seen, true)]

@@ -36,12 +36,14 @@ class Task:
 
 class Walk(NamedTuple):
     """What was done in the real world, and what was seen before and after each action; ``world`` names the game, page
-    or episode, since walks of one are alike; ``start``, where a model is told to begin, if not with what is seen."""
+    or episode, since walks of one are alike; ``start``, where a model is told to begin, if not with what is seen;
+    ``stands``, after each action, whether the episode had ended, and with a reward."""
 
     actions: list[Any]
     seen: list[Any]
     world: str
     start: Any = None
+    stands: Sequence[tuple[bool, bool]] = ()
 
 
 Look = Callable[[Sequence[Any], Sequence[Any]], tuple[Mapping[str, Any], Mapping[str, Any]]]

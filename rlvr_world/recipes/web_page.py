@@ -167,7 +167,8 @@ class WebPageRecipe(RowsRecipe):
             return super().real(config)
         from rlvr_world.domains.web_page.envs.played import RealPages
 
-        return RealPages(config.data.env)
+        env = config.data.env
+        return RealPages(env, env.seed + env.episodes)  # pages that no row is of
 
     def tasks(self, config: Config) -> dict[str, Task]:
         """MiniWoB's, of those that were trained on and of others, on pages that no collection reaches."""

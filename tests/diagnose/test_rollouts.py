@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from rlvr_world import InputError, Outcome, cli, recipes
+from rlvr_world.config import Config
+from rlvr_world.diagnose import rollouts
 from rlvr_world.diagnose.rollouts import imagined, nearness, study_rollouts
+from rlvr_world.domains.scene import AnyText
 from rlvr_world.overrides import override
 from rlvr_world.recipes.tasks import Walk
 from rlvr_world.runs import runner
@@ -51,7 +54,46 @@ def test_a_model_is_told_the_start_and_the_actions_alone() -> None:
             return str(state)
 
     walks = [Walk([1, 1, 1], [*"0193"], "a"), Walk([2, 3], [*"025"], "a"), Walk([4, 0], [*"044"], "b")]
-    assert imagined(Adding(), walks, 5) == [["1", "2", "3"], ["2", "5"], ["4", None]]  # type: ignore[arg-type]
+    films = imagined(Adding(), walks, 5)  # type: ignore[arg-type]
+    seen = [[step and step.observation for step in film] for film in films]
+    assert seen == [["1", "2", "3"], ["2", "5"], ["4", None]]
+
+
+def test_of_pages_it_is_told_how_often_the_end_was_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Buttons:
+        """The third click ends an episode and, on pages of odd seeds, wins; the model says so of the second one."""
+
+        action_space, observation_space, render_mode = AnyText(9), None, "ansi"
+
+        def __init__(self, ends: int) -> None:
+            self.ends = ends
+
+        def start(self, seed: int, options: Any) -> Any:
+            return options.get("state", {"observation": "0", "goal": str(seed % 2)}), {"commands": ["click [1]"]}
+
+        def read_action(self, given: Any) -> Any:
+            return given
+
+        def advance(self, asked: Any, streams: Any) -> list[Outcome]:
+            pages = [{**state, "observation": str(int(state["observation"]) + 1)} for state, _ in asked]
+            over = [int(page["observation"]) >= self.ends for page in pages]
+            told = {"commands": ["click [1]"]}
+            return [Outcome(p, float(p["goal"]) * end, end, told) for p, end in zip(pages, over, strict=True)]
+
+        def observe(self, state: Any) -> Any:
+            return state
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(rollouts.runner, "stored_config", lambda run: Config(recipe="miniwob-goals"))
+    monkeypatch.setattr(type(recipes.find("miniwob-goals")), "real", lambda self, config: Buttons(3))
+    monkeypatch.setattr(rollouts, "models_of", lambda run: {"sft": 3, "rl/seed0": 2})
+    monkeypatch.setattr(rollouts, "Imagined", lambda ends, attempts: Buttons(ends))
+    text = study_rollouts(tmp_path, 4, 4)
+    assert "\n\noutcomes\n\n| steps ahead | 1 | 2 | 3 |\n" in text
+    told = json.loads((tmp_path / "studies" / "rollouts-outcomes.json").read_text())
+    means = {name: [one["mean"] for one in of] for name, of in told.items()}
+    assert means == {"no change": [1, 1, 0], "sft": [1, 1, 1], "rl/seed0": [1, 0, 0]}
 
 
 def test_a_run_answers_in_a_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,6 +53,15 @@ def test_own_test_rows(tmp_path):
     assert len(splits.test) == 20
     assert len(splits.train) + len(splits.valid) == 20
     assert {row.kind for row in splits.test} == {"changed", "unchanged"}
+
+
+def test_real_pages_are_others_than_those_of_the_rows():
+    pytest.importorskip("playwright", reason="pip install 'rlvr-world[web]'")
+    recipe = find("miniwob")
+    config = override(recipe.config(), ["data.env.tasks=one,two", "data.env.seed=5", "data.env.episodes=10"])
+    real = recipe.real(config)
+    real._browser = SimpleNamespace(site=SimpleNamespace(tasks={"one": None, "two": None}))
+    assert [real.begin(seed, {}) for seed in (0, 1)] == [("one", 15), ("two", 16)]
 
 
 def test_published_settings():

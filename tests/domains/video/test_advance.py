@@ -14,6 +14,8 @@ from rlvr_world.domains.video.actions import ActionBins
 from rlvr_world.domains.video.config import RewardConfig
 from rlvr_world.domains.video.domain import Prediction, VideoDomain
 from rlvr_world.domains.video.episodes import read_question
+from rlvr_world.domains.video.layout import Codec, VideoLayout
+from rlvr_world.domains.video.scene import VideoScene
 from rlvr_world.domains.video.splits import Clips, Window
 from rlvr_world.errors import InputError
 from rlvr_world.types import Malformed, Transition, Write
@@ -195,3 +197,41 @@ FRAMES, MOVES = np.zeros((2, 16, 16, 3), np.uint8), [[0.0, 0.0]] * 3
 def test_a_question_of_anything_else_is_refused_by_its_field(given: dict[str, Any], field: str) -> None:
     with pytest.raises(InputError, match=f"question, field {field}: expected"):
         read_question(given)
+
+
+@pytest.mark.parametrize("proprio", [False, True])
+def test_a_session_goes_on_past_the_horizon_of_training(tmp_path: Path, proprio: bool) -> None:
+    """As far as the horizon a multi-step model is asked what training showed it; past it its window slides."""
+    horizon, steps = 3, 7
+    world = domain(tmp_path, horizon=horizon, multi=True, proprio=proprio)
+    row = row_of(world)
+    scene = VideoScene(world, lambda seed, options: (row, {}))
+    state, _ = scene.start(0, {})
+    tail = world.encode(row).tail
+    trained = list(world.encode(row).prompt)
+    assert list(scene.script(state, row.action[0]).prompt) == trained
+    actions = [*row.action[:horizon], *(np.float32([k - 5, 5 - k]) / 4 for k in range(horizon, steps))]
+    frames, bins, felt = [*state.frames], [*state.bins], [*state.felt]
+    for k, action in enumerate(actions):
+        script = scene.script(state, action)
+        bins += map(tuple, world.codec.actions.bins_of(action[None], "").tolist())
+        kept = slice(-min(k + 1, horizon), None)
+        assert script == world.layout.next_frame(frames[kept], bins[kept], felt[kept], state.context)
+        if k < horizon:
+            assert list(script.prompt) == trained
+            parts, tail = tail[: len(script.tail) + 1], tail[len(script.tail) + 1 :]
+            trained += [id for part in parts for id in (part.target if isinstance(part, Write) else part.ids)]
+            written = [part.target for part in parts if isinstance(part, Write)]
+        else:  # some tokens that are legal there
+            written = [(part.allowed[k],) * part.max_tokens for part in script.tail]
+        [outcome] = scene.follow([(state, action)], [written])
+        assert not outcome.terminated
+        state = outcome.state
+        frames.append(written[0])
+        felt += [tuple(id - world.layout.action_offset for id in one) for one in written[1:]]
+        seen = scene.observe(state)
+        if proprio:
+            np.testing.assert_array_equal(seen["agent_pos"], world.codec.proprio.value_of(np.array(felt[-1:]))[0])
+    assert len(state.frames) == horizon
+    fresh = scene.start(0, {"window": 5})[0]
+    assert (fresh.window, fresh.context) == (5, state.context)

@@ -22,14 +22,15 @@ from rlvr_world.types import Asked, Outcome, Streams
 
 
 class RealPages(Replayed):
-    """A spec's pages as a ``World``: the seed says which task, unless ``options["task"]`` does, and makes its page.
-    ``remember``: what came of an action after others is kept, for planners that try the same (virtual time replays)."""
+    """A spec's pages as a ``World``: the seed says which task, unless ``options["task"]`` does, and, counted from
+    ``first`` on, makes its page. ``remember``: what came of an action after others is kept, for planners that try the
+    same (virtual time replays)."""
 
     options = ("state", "task")
 
-    def __init__(self, spec: BrowserSpec, remember: bool = False) -> None:
+    def __init__(self, spec: BrowserSpec, first: int = 0, remember: bool = False) -> None:
         super().__init__(self._opened, self._begin, read_text, (AnyText(MAX_ACTION), space()), as_text, live=1)
-        self.spec, self._held = spec, ExitStack()
+        self.spec, self.first, self._held = spec, first, ExitStack()
         self._browser: _Browser | None = None
         self._known: dict[tuple[Any, ...], Outcome] | None = {} if remember else None
 
@@ -59,7 +60,7 @@ class RealPages(Replayed):
         task = options.get("task", tasks[seed % len(tasks)])
         if not isinstance(task, str) or task not in site.tasks:
             raise InputError(f"start, task: expected one such as {tasks[0]!r}, got {task!r:.80}")
-        return task, seed
+        return task, self.first + seed
 
     def _opened(self, begun: Begun) -> _Episode:
         return _Episode(self.browser, *begun)
