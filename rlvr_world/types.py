@@ -224,35 +224,28 @@ class Domain(Protocol):
     @property
     def lower_is_better(self) -> Collection[str]:
         """The score parts that are errors or distances; empty where more is better throughout."""
-        ...
 
     def encode(self, transition: Transition) -> Script:
         """How a transition is written as tokens; one without a next state gives a script without targets."""
-        ...
 
     def decode(self, written: Written, transition: Transition) -> Any:
         """How the tokens of the Write segments are read back: a prediction, or ``Malformed``."""
-        ...
 
     def score(self, prediction: Any, transition: Transition) -> Score:
         """How a prediction (or ``Malformed``) compares with what really happened."""
-        ...
 
     def advance(self, state: Any, action: Any, prediction: Any) -> Any:
         """The state after a prediction, from which a next step starts; ``Malformed`` where the prediction is none.
 
         Its truth: with the true prediction of a row it is that row's next state.
         """
-        ...
 
     def baselines(self, transition: Transition) -> Mapping[str, Any]:
         """Trivial predictions by name (no change, copy the last frame), reported beside every result."""
-        ...
 
     def explain(self, prediction: Any, transition: Transition) -> str | Picture:
         """The prediction beside what really happened: a text diff (lines start with ``+``, ``-`` or a space)
         or a picture."""
-        ...
 
 
 @runtime_checkable
@@ -261,13 +254,11 @@ class BatchDomain(Domain, Protocol):
 
     def decode_groups(self, groups: Sequence[Sequence[Written]], transitions: Sequence[Transition]) -> list[list[Any]]:
         """``decode`` for every rollout of every group; one transition a group."""
-        ...
 
     def score_groups(
         self, predictions: Sequence[Sequence[Any]], transitions: Sequence[Transition]
     ) -> list[list[Score]]:
         """``score`` for every prediction of every group; one transition a group."""
-        ...
 
 
 @dataclass(frozen=True)

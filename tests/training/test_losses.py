@@ -134,7 +134,7 @@ def test_a_policy_that_collapsed_gives_finite_gradients() -> None:
 
 def test_cutting_into_micro_batches_changes_nothing() -> None:
     loss_T, _ = policy_loss(LOGP, OLD, ADVANTAGE[ROLLOUT])
-    weighted_T = rollout_weights(LENGTHS, "token")[ROLLOUT] * loss_T
+    weighted_T = rollout_weights(LENGTHS, "token", MAX_RESPONSE)[ROLLOUT] * loss_T
     assert sum(part.sum() for part in weighted_T.split(3)).item() == pytest.approx(loss_T.mean().item(), abs=1e-7)
 
 
