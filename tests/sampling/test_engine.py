@@ -12,7 +12,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
+)
 
 from rlvr_world.errors import NonFinite
 from rlvr_world.models.attention import share_prefixes
@@ -36,13 +50,31 @@ SHAPE = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
+MODELS = {
+    "llama": (LlamaForCausalLM, LlamaConfig, {}),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 16}),
+    "gemma3": (Gemma3ForCausalLM, Gemma3TextConfig, {"head_dim": 16, "sliding_window": 64}),
+    "smollm3": (SmolLM3ForCausalLM, SmolLM3Config, {}),
+    "mixture": (Qwen3MoeForCausalLM, Qwen3MoeConfig, {"num_experts": 4, "num_experts_per_tok": 2}),
+}
 PROMPTS = [(5,), (7, 8, 9, 10, 11, 12, 13), (50, 3, 20), tuple(range(30, 70))]
 
 
-torch.manual_seed(0)
-PLAIN = LlamaForCausalLM(LlamaConfig(**SHAPE)).eval()
-SHARED = copy.deepcopy(PLAIN)
-share_prefixes(SHARED)
+def model_of(name: str) -> PreTrainedModel:
+    architecture, config, changes = MODELS[name]
+    torch.manual_seed(0)
+    return architecture(config(**{**SHAPE, **changes})).eval()
+
+
+def shared_of(model: PreTrainedModel) -> PreTrainedModel:
+    shared = copy.deepcopy(model)
+    share_prefixes(shared)
+    return shared
+
+
+PLAIN = model_of("llama")
+SHARED = shared_of(PLAIN)
 
 
 def draw_all(
@@ -82,18 +114,20 @@ def same(one: Rollout, other: Rollout) -> None:
     torch.testing.assert_close(one.logps, other.logps, atol=1e-5, rtol=0)
 
 
-def test_greedy_is_what_transformers_generates() -> None:
+@pytest.mark.parametrize("name", MODELS)
+def test_greedy_is_what_transformers_generates(name: str) -> None:
+    model = model_of(name)
     stop = 17
     scripts = [Script((Given(prompt), Write(20, stop=(stop,)))) for prompt in PROMPTS]
-    groups = sample(SHARED, scripts, 2, GREEDY, [(0, i) for i in range(len(scripts))])
+    groups = sample(shared_of(model), scripts, 2, GREEDY, [(0, i) for i in range(len(scripts))])
     for prompt, group in zip(PROMPTS, groups, strict=True):
         inputs = torch.tensor([prompt])
-        expected = PLAIN.generate(
+        expected = model.generate(
             inputs, attention_mask=torch.ones_like(inputs), do_sample=False, max_new_tokens=20, eos_token_id=stop
         )[0, len(prompt) :]
         for rollout in group:
             assert rollout.ids.tolist() == expected.tolist()
-            torch.testing.assert_close(rollout.logps, plain_logps(PLAIN, rollout), atol=1e-5, rtol=0)
+            torch.testing.assert_close(rollout.logps, plain_logps(model, rollout), atol=1e-5, rtol=0)
 
 
 SCRIPTS = [
@@ -294,9 +328,9 @@ def test_logits_that_are_not_finite_are_said_to_be() -> None:
 def test_prompts_read_in_parts_are_the_same_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
     scripts = [Script((Given(prompt), Write(12, stop=(2,)))) for prompt in PROMPTS]
     streams = [(3, i) for i in range(len(scripts))]
-    whole = sample(SHARED, scripts, 3, FREE, streams)
+    whole = sample(shared_of(model_of("qwen2")), scripts, 3, FREE, streams)
     monkeypatch.setattr(reader, "PREFILL", 45)
-    parts = sample(SHARED, scripts, 3, FREE, streams)
+    parts = sample(shared_of(model_of("qwen2")), scripts, 3, FREE, streams)
     for group, same in zip(whole, parts, strict=True):
         for one, other in zip(group, same, strict=True):
             assert one.ids.tolist() == other.ids.tolist()
@@ -304,10 +338,10 @@ def test_prompts_read_in_parts_are_the_same_prompts(monkeypatch: pytest.MonkeyPa
 
 
 def test_as_many_scripts_together_as_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, few = PLAIN, [Script((Given((1,) * n), Write(10))) for n in (30, 10, 20, 10)]
+    model, few = model_of("qwen3"), [Script((Given((1,) * n), Write(10))) for n in (30, 10, 20, 10)]
     assert batches(model, few, 2, 512) == [[1, 3, 2, 0]]
     assert batches(model, few, 2, 5) == [[1, 3], [2, 0]]
-    bytes_a_token = 2 * 2 * 2 * 8 * 4  # keys and values, layers, heads, size, float32
+    bytes_a_token = 2 * 2 * 2 * 16 * 4  # keys and values, layers, heads, size, float32
     monkeypatch.setattr(engine, "device_memory", lambda _: bytes_a_token * 3 * 65)
     assert batches(model, few, 2, 512) == [[1, 3], [2], [0]]  # 60, 40 and 50 tokens of the 65
     monkeypatch.setattr(engine, "device_memory", lambda _: 0)
@@ -315,8 +349,8 @@ def test_as_many_scripts_together_as_have_room(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_rotary_embeddings_that_change_are_those_of_all_layers() -> None:
-    model = copy.deepcopy(PLAIN)
-    assert changing_ropes(model) == []
+    assert changing_ropes(model_of("llama")) == changing_ropes(model_of("gemma3")) == []
+    model = model_of("llama")
     model.config.rope_parameters = {"full_attention": {"rope_type": "longrope"}, "sliding_attention": None}
     assert changing_ropes(model) == [{"rope_type": "longrope"}]
 

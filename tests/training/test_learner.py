@@ -11,6 +11,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma3TextConfig,
+    Qwen2Config,
+    Qwen3Config,
+    Qwen3MoeConfig,
+    SmolLM3Config,
+)
 
 from rlvr_world.config import ModelConfig, OptimizerConfig
 from rlvr_world.training.learner import Learner
@@ -98,12 +106,38 @@ def distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
     return max(float((a - b).norm() / b.norm()) for a, b in zip(one, other, strict=True) if b.norm() > 0)
 
 
+def other_model(name: str) -> Any:
+    shape = {
+        "vocab_size": 264,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 16,
+        "initializer_range": 0.1,
+        "pad_token_id": 0,
+    }
+    torch.manual_seed(0)
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
+    config = {
+        "qwen2": lambda: Qwen2Config(**shape),
+        "qwen3": lambda: Qwen3Config(**shape),
+        "gemma3": lambda: Gemma3TextConfig(**shape, sliding_window=64),
+        "smollm3": lambda: SmolLM3Config(**shape),
+        "mixture": lambda: Qwen3MoeConfig(**shape, **experts),
+    }[name]()
+    return AutoModelForCausalLM.from_config(config)
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "gemma3", "smollm3", "mixture"])
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_log_probs_and_gradients_are_those_of_plain_sequences(
-    lora: bool, temperature: float, learner_of: Callable[..., Learner]
+    kind: str, lora: bool, temperature: float, learner_of: Callable[..., Learner]
 ) -> None:
-    learner = learner_of(lora=lora, moved=lora, optimizer=FREE_NORM)
+    base = None if kind == "llama" else other_model(kind)
+    learner = learner_of(lora=lora, moved=lora, base=base, optimizer=FREE_NORM)
     reference = copy.deepcopy(learner.model)
     reference.set_attn_implementation("eager")
     with torch.no_grad():
