@@ -1,4 +1,5 @@
-"""``python -m benchmarks a=b ... [--out FILE]``: the engine against its peers, at the same work."""
+"""``python -m benchmarks a=b ... [--out FILE]``: the engine against its peers, at the same work; with ``--cost`` by
+itself, at work that grows."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from benchmarks.run import BenchConfig, run
+from benchmarks import cost, run
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import describe, override
 
@@ -15,14 +16,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Time a GRPO step of this engine and of others in turn, at the same work.",
-        epilog=f"settings:\n{describe(BenchConfig())}",
+        epilog=f"settings:\n{describe(run.BenchConfig())}\n\nwith --cost:\n{describe(cost.CostConfig())}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("settings", metavar="a=b", nargs="*", help="settings of the benchmark")
-    parser.add_argument("--out", metavar="FILE", type=Path, help="write every step here, as JSON")
+    parser.add_argument("--cost", action="store_true", help="this engine alone, prompts, group and length doubled")
+    parser.add_argument("--out", metavar="PLACE", type=Path, help="a file for every step, as JSON; a folder for --cost")
     args = parser.parse_args()
     try:
-        run(override(BenchConfig(), args.settings), args.out)
+        if args.cost:
+            cost.run(override(cost.CostConfig(), args.settings), args.out)
+        else:
+            run.run(override(run.BenchConfig(), args.settings), args.out)
     except InputError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -63,12 +65,16 @@ def learning(model: Model) -> None:
 def window_of(model: Model) -> int | None:
     """The most tokens of a sequence: as many as there are positions, or, where rotary frequencies change with the
     longest sequence of a forward, as many as leave them alone. None where nothing bounds it."""
-    config = model.config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or {}
+    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    bounds = [rope.get("original_max_position_embeddings") for rope in changing_ropes(model)]
+    return min((n for n in (positions, *bounds) if n), default=None)
+
+
+def changing_ropes(model: Model) -> list[dict[str, Any]]:
+    """The settings of those rotary embeddings whose frequencies change with the longest sequence of a forward."""
+    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     kinds = [kind for kind in (rope, *rope.values()) if isinstance(kind, dict)]  # one, or one for each kind of layer
-    changing = [kind for kind in kinds if kind.get("rope_type") in ("dynamic", "longrope")]
-    bounds = [kind.get("original_max_position_embeddings") for kind in changing]
-    return min((n for n in (getattr(config, "max_position_embeddings", None), *bounds) if n), default=None)
+    return [kind for kind in kinds if kind.get("rope_type") in ("dynamic", "longrope")]
 
 
 def check_length(model: Model, prompt: int, answer: int = 0) -> None:

@@ -27,11 +27,8 @@ def check_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
 
 def compute_dtype(precision: Literal["auto", "float32", "bfloat16"], device: torch.device) -> torch.dtype:
     """What forwards are computed in; ``auto`` is bfloat16 where the hardware multiplies it, else float32."""
-    named = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if precision in named:
-        return named[precision]
     if precision != "auto":
-        raise InputError(f"model.precision: expected auto, float32 or bfloat16, got {precision!r}")
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
     gpu = device.type == "cuda"
     fast = torch.cuda.is_bf16_supported(including_emulation=False) if gpu else _cpu_multiplies_bfloat16()
     return torch.bfloat16 if fast else torch.float32

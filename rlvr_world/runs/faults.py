@@ -17,10 +17,11 @@ import torch
 from rlvr_world.errors import NonFinite
 from rlvr_world.runs.checkpoints import Counters, State, fresh, publish
 from rlvr_world.runs.guards import Guard
-from rlvr_world.runs.records import from_json, packed_lines, read_lines, to_json
+from rlvr_world.runs.records import described, packed_lines, read_lines
 from rlvr_world.system import ranks
 from rlvr_world.training.grpo import GRPO, Pending
 from rlvr_world.training.optimizer import TRAINER
+from rlvr_world.training.shared import from_json
 from rlvr_world.types import Score
 
 FAULT = "fault.json"
@@ -37,15 +38,13 @@ def write_fault(
         fresh(partial)
     elif not _quickest(partial):
         return final
-    if (
-        numbers and not state.sharded
-    ):  # the weights are why; of a bug in a domain's code they would be gigabytes that say nothing
+    if numbers and not state.sharded:  # the weights are why; of a bug they would be gigabytes that say nothing
         state.save(partial)
     said: dict[str, Any] = {"stage": name, "step": counters.step, "progress": progress, "said": str(error)}
     if numbers and isinstance(stage, GRPO) and stage.pending is not None:
         said["part"], rewards = stage.pending.part, stage.pending.rewards_BG.tolist()
         rows = [
-            {"group": g, **to_json(rollout, row, Score(reward))}
+            {"group": g, **described(rollout, row, Score(reward))}
             for g, (row, group) in enumerate(zip(stage.prompts(counters.step), stage.pending.groups, strict=False))
             for rollout, reward in zip(group, rewards[g], strict=True)
         ]

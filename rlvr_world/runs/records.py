@@ -8,7 +8,6 @@ a function of the rollouts alone, so that a run that was killed keeps the same b
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from rlvr_world.config import RecordConfig
 from rlvr_world.errors import InputError
 from rlvr_world.system.files import write_whole
 from rlvr_world.training.grpo import Rollouts, Scores
-from rlvr_world.types import Rollout, Score, Script, Transition
+from rlvr_world.training.shared import to_json
+from rlvr_world.types import Rollout, Score, Transition
 
 FOLDER, STRIDE = "rollouts", "stride.json"
 
@@ -43,7 +42,7 @@ class Recorder:
         flat = [(g, i) for g, group in enumerate(groups) for i in range(len(group))]
         values = [scores[g][i].value for g, i in flat]
         kept = [flat[n] for n in chosen(values, self.config, [self.seed, step])]
-        rows = [{"id": f"{step}/{g}/{i}", **to_json(groups[g][i], transitions[g], scores[g][i])} for g, i in kept]
+        rows = [{"id": f"{step}/{g}/{i}", **described(groups[g][i], transitions[g], scores[g][i])} for g, i in kept]
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / f"{step:06d}.jsonl.gz"
         self._bytes -= file.stat().st_size if file.exists() else 0
@@ -92,32 +91,7 @@ def chosen(values: Sequence[float], config: RecordConfig, seed: Sequence[int]) -
     return sorted(extremes | {others[n] for n in drawn.tolist()})
 
 
-def to_json(rollout: Rollout, row: Transition, score: Score) -> dict[str, Any]:
-    """A rollout without its script, which its row gives again; log-probs to the last bit, as base64 of float32."""
-    return {
-        "row": row.id,
-        "value": score.value,
-        "parts": dict(score.parts),
-        "malformed": score.malformed,
-        "stream": list(rollout.stream),
-        "policy_version": rollout.policy_version,
-        "finished": rollout.finished,
-        "ids": rollout.ids.tolist(),
-        "sampled": rollout.sampled.int().tolist(),
-        "logps": base64.b64encode(rollout.logps.numpy().astype("<f4").tobytes()).decode(),
-        "written": [list(ids) for ids in rollout.written],
-    }
-
-
-def from_json(data: dict[str, Any], script: Script) -> Rollout:
-    """The counterpart of ``to_json``."""
-    return Rollout(
-        script=script,
-        ids=torch.tensor(data["ids"], dtype=torch.int64),
-        sampled=torch.tensor(data["sampled"], dtype=torch.bool),
-        logps=torch.from_numpy(np.frombuffer(base64.b64decode(data["logps"]), "<f4").astype(np.float32)),
-        written=tuple(map(tuple, data["written"])),
-        finished=data["finished"],
-        stream=tuple(data["stream"]),
-        policy_version=data["policy_version"],
-    )
+def described(rollout: Rollout, row: Transition, score: Score) -> dict[str, Any]:
+    """A rollout as it is kept: its row and its score, then all that ``from_json`` reads."""
+    scored = {"value": score.value, "parts": dict(score.parts), "malformed": score.malformed}
+    return {"row": row.id, **scored, **to_json(rollout)}

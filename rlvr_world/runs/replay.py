@@ -12,11 +12,12 @@ from rlvr_world.runs.checkpoints import Counters
 from rlvr_world.runs.faults import FAULT, repeat
 from rlvr_world.runs.guards import Guard
 from rlvr_world.runs.jobs import job
-from rlvr_world.runs.records import from_json, read_kept
+from rlvr_world.runs.records import read_kept
 from rlvr_world.scoring import judge
 from rlvr_world.system.files import read_object
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.optimizer import TRAINER
+from rlvr_world.training.shared import from_json
 from rlvr_world.types import Picture, Rollout, Transition
 
 _ID = re.compile(r"(\d+)/(\d+)/(\d+)")

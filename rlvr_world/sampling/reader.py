@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from rlvr_world.models.attention import GroupCache, hidden_states
+from rlvr_world.models.contract import changing_ropes
 from rlvr_world.models.head import Model
 
 PREFILL = 65_536
@@ -30,14 +31,6 @@ def prefill(model: Model, prompts: list[Tensor], cache: GroupCache) -> Tensor:
 
 GRAPHED = 128
 """Response tokens that one CUDA graph serves."""
-LOOKS_AT_POSITIONS = {"dynamic", "longrope"}
-"""Rotary embeddings that look at positions while they run: what they do is no graph."""
-
-
-def rope_kinds(model: Model) -> set[str]:
-    """The kinds of rotary embeddings of a model's layers."""
-    rope = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-    return {str(one.get("rope_type")) for one in (rope, *rope.values()) if isinstance(one, dict)}
 
 
 class Reader:
@@ -50,7 +43,7 @@ class Reader:
 
     def __init__(self, model: Model, cache: GroupCache) -> None:
         self.model, self.cache = model, cache
-        self.graphed = not LOOKS_AT_POSITIONS & rope_kinds(model)
+        self.graphed = not changing_ropes(model)  # they look at positions while they run: what they do is no graph
         self.serves = (-1, -1)
         """The moves and ``seen`` of the cache that ``graph`` was captured with."""
         self.graph: tuple[torch.cuda.CUDAGraph, Tensor, Tensor, Tensor] | None = None

@@ -59,28 +59,20 @@ def group_advantages(rewards_BG: Tensor, normalise: Normalise = "group", k: int 
 
     The standard deviation divides by n - 1, as in verl and TRL (which adds 1e-4). Groups of equal rewards get
     exactly 0, which rounding would make small advantages.
-
-    Raises ValueError for groups of one, which have nothing to compare with, and for rewards that are not finite.
     """
-    if rewards_BG.ndim != 2 or rewards_BG.shape[1] < 2:
-        raise ValueError(f"rewards must be [prompts, group] with groups of at least 2, got {list(rewards_BG.shape)}")
-    if not torch.isfinite(rewards_BG).all():
-        raise ValueError("rewards must be finite numbers")
     rewards = rewards_BG.double()
     advantages = rewards - rewards.mean(dim=1, keepdim=True)
     if normalise == "max@k":
         size = rewards.shape[1]
         without = [max_at_k(torch.cat([rewards[:, :i], rewards[:, i + 1 :]], dim=1), k) for i in range(size)]
         advantages = rewards = size * (max_at_k(rewards, k)[:, None] - torch.stack(without, dim=1))
-    elif normalise not in ("group", "batch", "none"):
-        raise ValueError(f"normalise is group, batch, none or max@k, got {normalise!r}")
     if normalise != "none":
         deviation = rewards.std() if normalise == "batch" else rewards.std(dim=1, keepdim=True)
         advantages = advantages / (deviation + EPSILON)
     return advantages.masked_fill(zero_variance(rewards_BG)[:, None], 0.0).to(torch.float32)
 
 
-def rollout_weights(lengths_N: Tensor, aggregation: Aggregation = "token", max_response: int | None = None) -> Tensor:
+def rollout_weights(lengths_N: Tensor, aggregation: Aggregation, longest: int) -> Tensor:
     """The weight of every token of each rollout, float32 [N], such that the loss is ``sum(weight * token loss)``.
 
     Computed once for all rollouts of an optimizer step, before they are cut into micro-batches, so that the cut
@@ -88,22 +80,15 @@ def rollout_weights(lengths_N: Tensor, aggregation: Aggregation = "token", max_r
 
     ``token``     1 / all sampled tokens: DAPO (arXiv 2503.14476, eq. 8); verl and RLVR-World, there per micro-batch.
     ``sequence``  1 / (N * length): the mean of each rollout, then over rollouts, as in the first GRPO.
-    ``constant``  1 / (N * max_response): Dr. GRPO, which needs ``max_response``, the longest possible response.
+    ``constant``  1 / (N * longest): Dr. GRPO, by the longest possible response.
 
-    A rollout without sampled tokens weighs 0 and still counts in N. Raises ValueError for an unknown
-    aggregation, for no sampled tokens at all, and where ``max_response`` is missing or too small.
+    A rollout without sampled tokens weighs 0 and still counts in N.
     """
     lengths = lengths_N.double()
-    if lengths.sum() <= 0:
-        raise ValueError("the batch has no sampled tokens")
     if aggregation == "token":
         weights = torch.ones_like(lengths) / lengths.sum()
     elif aggregation == "sequence":
         weights = 1 / (len(lengths) * lengths.clamp(min=1))
-    elif aggregation == "constant":
-        if max_response is None or max_response < lengths.max():
-            raise ValueError(f"constant aggregation needs max_response >= {int(lengths.max())}, got {max_response}")
-        weights = torch.full_like(lengths, 1 / (len(lengths) * max_response))
     else:
-        raise ValueError(f"aggregation is token, sequence or constant, got {aggregation!r}")
+        weights = torch.full_like(lengths, 1 / (len(lengths) * longest))
     return weights.masked_fill(lengths_N == 0, 0.0).to(torch.float32)

@@ -137,7 +137,7 @@ class GRPO:
         streams = [(self.seed, step, first + i) for i in range(len(scripts))]
         if self.servers is not None:
             self.servers.follow(step, scripts[0], self.learner.publish, self._logps)
-        return transitions, sampled(partial(self._draw, step), scripts, streams, step)
+        return transitions, sampled(partial(self._draw, step), scripts, streams)
 
     def _draw(self, step: int, scripts: Sequence[Script], streams: Sequence[tuple[int, ...]]) -> list[list[Rollout]]:
         """A group for each script, from the servers or the policy here."""

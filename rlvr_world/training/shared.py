@@ -2,47 +2,53 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from rlvr_world.scoring import judge
 from rlvr_world.system import ranks
-from rlvr_world.types import Domain, Rollout, Score, Script, Transition
+from rlvr_world.types import Domain, Rollout, Score, Script, Streams, Transition
 
-Streams = Sequence[tuple[int, ...]]
 Draw = Callable[[Sequence[Script], Streams], list[list[Rollout]]]
 
 
-def sampled(draw: Draw, scripts: Sequence[Script], streams: Streams, policy_version: int) -> list[list[Rollout]]:
+def sampled(draw: Draw, scripts: Sequence[Script], streams: Streams) -> list[list[Rollout]]:
     """What ``draw`` gives for scripts and the keys of their streams, each rank for its share of them."""
     own = draw(ranks.mine(scripts), ranks.mine(streams))
     if ranks.size() == 1:
         return own
-    told = ranks.gathered([[_plain(rollout) for rollout in group] for group in own], len(scripts))
-    return [
-        [_rollout(script, (*stream, k), policy_version, *plain) for k, plain in enumerate(group)]
-        for script, stream, group in zip(scripts, streams, told, strict=True)
-    ]
+    told = ranks.gathered([[to_json(rollout) for rollout in group] for group in own], len(scripts))
+    return [[from_json(data, script) for data in group] for script, group in zip(scripts, told, strict=True)]
 
 
-def _plain(rollout: Rollout) -> list[Any]:
-    tensors = (rollout.ids, rollout.sampled, rollout.logps)
-    return [*(tensor.tolist() for tensor in tensors), rollout.written, rollout.finished]
+def to_json(rollout: Rollout) -> dict[str, Any]:
+    """A rollout without its script, which its row gives again; log-probs to the last bit, as base64 of float32."""
+    return {
+        "stream": list(rollout.stream),
+        "policy_version": rollout.policy_version,
+        "finished": rollout.finished,
+        "ids": rollout.ids.tolist(),
+        "sampled": rollout.sampled.int().tolist(),
+        "logps": base64.b64encode(rollout.logps.numpy().astype("<f4").tobytes()).decode(),
+        "written": [list(ids) for ids in rollout.written],
+    }
 
 
-def _rollout(script: Script, stream: tuple[int, ...], policy_version: int, *plain: Any) -> Rollout:
-    ids, sampled_, logps, written, finished = plain
+def from_json(data: dict[str, Any], script: Script) -> Rollout:
+    """The counterpart of ``to_json``."""
     return Rollout(
         script=script,
-        ids=torch.tensor(ids, dtype=torch.int64),
-        sampled=torch.tensor(sampled_, dtype=torch.bool),
-        logps=torch.tensor(logps, dtype=torch.float32),
-        written=tuple(map(tuple, written)),
-        finished=finished,
-        stream=stream,
-        policy_version=policy_version,
+        ids=torch.tensor(data["ids"], dtype=torch.int64),
+        sampled=torch.tensor(data["sampled"], dtype=torch.bool),
+        logps=torch.from_numpy(np.frombuffer(base64.b64decode(data["logps"]), "<f4").astype(np.float32)),
+        written=tuple(map(tuple, data["written"])),
+        finished=data["finished"],
+        stream=tuple(data["stream"]),
+        policy_version=data["policy_version"],
     )
 
 

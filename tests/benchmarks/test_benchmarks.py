@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import own, run
+from benchmarks import cost, own, run
+from benchmarks.cost import CostConfig
 from benchmarks.run import BenchConfig
 from benchmarks.work import SHAPES, EvenTokens, Shape
 from rlvr_world.errors import InputError
@@ -80,3 +81,14 @@ def test_what_cannot_be_compared_is_refused() -> None:
 def test_an_engine_that_stops_says_why() -> None:
     with pytest.raises(InputError, match="the engine own stopped: KeyError: 'nothing'"):
         run.Worker(BenchConfig(), "own", "nothing")
+
+
+def test_what_is_doubled_costs_what_its_tokens_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cost.run(CostConfig(prompts=1, group=2, prompt=6, response=4, doublings=1, rounds=1), tmp_path / "cost")
+    rows = json.loads((tmp_path / "cost/cost.json").read_text())["rows"]
+    assert [(row["axis"], row["times"]) for row in rows] == [(axis, n) for axis in cost.AXES for n in (1, 2)]
+    assert [row["tokens"] for row in rows] == [26, 52, 26, 40, 26, 54]  # prompt and responses; prompt and all but ends
+    assert (tmp_path / "cost/cost.png").stat().st_size > 1000
+    assert "| length × 2 | 54 |" in capsys.readouterr().out
+    even = [{**row, "cpu": row["tokens"] ** 1.5} for row in rows]
+    assert cost.exponents(even) == pytest.approx(dict.fromkeys(cost.AXES, 1.5))

@@ -72,25 +72,8 @@ def test_a_missing_file(tmp_path: Path, files: list[str]) -> None:
     train(tmp_path, [f"data.train={tmp_path / 'gone.jsonl.gz'}", files[1]], "gone.jsonl.gz", "no such file")
 
 
-def test_a_row_without_a_column(tmp_path: Path, files: list[str]) -> None:
-    records = rows()
-    del records[2]["tick_state"]
-    bad = write(tmp_path / "bad.jsonl.gz", records)
-    train(tmp_path, [f"data.train={bad}", files[1]], "bad.jsonl.gz", "row 3", "tick_state")
-
-
-def test_a_gzip_file_cut_short(tmp_path: Path, files: list[str]) -> None:
-    bad = write(tmp_path / "short.jsonl.gz", rows())
-    bad.write_bytes(bad.read_bytes()[:-20])
-    train(tmp_path, [f"data.train={bad}", files[1]], "short.jsonl.gz", "cut off")
-
-
 def test_an_unknown_setting_names_the_nearest(tmp_path: Path, files: list[str]) -> None:
     train(tmp_path, [*files, "rl.stesp=3"], "'rl.stesp'", "'rl.steps'")
-
-
-def test_an_unknown_recipe_lists_what_there_is(tmp_path: Path) -> None:
-    refuse(["train", "bytesize32"], "'bytesize32'", RECIPE, out=tmp_path / "run")
 
 
 def test_a_model_folder_without_its_tokenizer(tmp_path: Path, files: list[str]) -> None:

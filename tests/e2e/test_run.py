@@ -15,8 +15,6 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlvr_world.errors import InputError
-from rlvr_world.overrides import override
-from rlvr_world.recipes import find
 from rlvr_world.runs import runner
 
 pytest.importorskip("textworld", reason="the demo's rows come from TextWorld: pip install 'rlvr-world[textgame]'")
@@ -176,29 +174,6 @@ def test_a_killed_run_goes_on_to_the_same_bytes(whole: Path, cache: Path, tmp_pa
     assert (run / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     for path in (whole / "eval").glob("*.json"):
         assert (run / "eval" / path.name).read_text() == path.read_text()
-
-
-@pytest.mark.parametrize(
-    "setting", ["rl.group=1", "rl.prompts=0", "rl.minibatches=0", "rl.temperature=0", "guards.limits=kl<3"]
-)
-def test_what_rl_cannot_work_with_is_refused_before_sft(setting: str, tmp_path: Path) -> None:
-    config = override(find("demo").config(), [setting])
-    with pytest.raises(InputError, match=setting.partition("=")[0]):
-        runner.train(config, tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (["guards.collapse=rollback", "rl.eval_every=0"], r"rl\.eval_every: expected more than 0 with .*rollback"),
-        (["guards.limits=kl<=5", "rl.kl=0"], r"kl<=5 is not watched where rl\.kl=0"),
-    ],
-)
-def test_guards_that_could_not_act_are_refused_before_sft(settings: list[str], words: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=words):
-        runner.train(override(find("demo").config(), settings), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("text", ["", '{"recipe": "de', "[]", '{"model_type": "llama"}'])

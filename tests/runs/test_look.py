@@ -64,6 +64,12 @@ TEXT_SETTINGS = {
     "guards.limits=eval/overall/exact>=0.1": "rl.eval_every: expected more than 0 with a limit on eval/..., got 0",
     "rl.advantage=max@k rl.group=4": "rl.best_of: expected 1 to 3, below rl.group, got 4",
     "guards.collapse=rollback": "rl.eval_every: expected more than 0 with guards.collapse=rollback",
+    "guards.limits=kl<3": "guards.limits: expected a metric, <= or >=, and a number",
+    "guards.limits=kl<=5 rl.kl=0": "kl<=5 is not watched where rl.kl=0",
+    "rl.group=1": "rl.group: expected at least 2, got 1",
+    "rl.prompts=0": "rl.prompts: expected at least 1, got 0",
+    "rl.minibatches=0": "rl.minibatches: expected at least 1, got 0",
+    "rl.temperature=0": "rl.temperature: expected more than 0, got 0.0",
 }
 ROWS = {
     "model.context=64": "expected sequences of at most 64 tokens, its positions, got a prompt of ",

@@ -132,12 +132,6 @@ def test_a_policy_that_collapsed_gives_finite_gradients() -> None:
     assert torch.isfinite(logp.grad).all()
 
 
-def test_cutting_into_micro_batches_changes_nothing() -> None:
-    loss_T, _ = policy_loss(LOGP, OLD, ADVANTAGE[ROLLOUT])
-    weighted_T = rollout_weights(LENGTHS, "token")[ROLLOUT] * loss_T
-    assert sum(part.sum() for part in weighted_T.split(3)).item() == pytest.approx(loss_T.mean().item(), abs=1e-7)
-
-
 RANGES = (torch.tensor([2, 2, 0, 8, 1, 3, 6]), torch.tensor([4, 9, 11, 10, 5, 4, 8]))
 CHOSEN = torch.tensor([2, 3, 5, 9, 4, 3, 6])
 

@@ -14,7 +14,6 @@ from rlvr_world.domains.video.actions import ActionBins
 from rlvr_world.domains.video.config import RewardConfig
 from rlvr_world.domains.video.domain import Prediction, VideoDomain
 from rlvr_world.domains.video.episodes import read_question
-from rlvr_world.domains.video.layout import Codec, VideoLayout
 from rlvr_world.domains.video.scene import VideoScene
 from rlvr_world.domains.video.splits import Clips, Window
 from rlvr_world.errors import InputError
