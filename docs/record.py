@@ -1,6 +1,6 @@
 """Record a played run as a GIF: its page in a headless Chromium, act by act.
 
-    python docs/record.py RUN docs/img/play.gif --start 27 --acts "go west; open cabinet (ID: 3); model sft; back 1"
+    python docs/record.py RUN docs/img/play.gif --start 22 --acts "look; model sft; back 1"
 
 An act is a command that is typed, ``model NAME`` (another model goes on from here) or ``back N`` (to step N). Without
 acts a game or a page is given what it offers first, and frames are played once round a circle. Needs the
