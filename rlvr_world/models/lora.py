@@ -32,10 +32,13 @@ def add_lora(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         try:
-            return cast(PeftModel, get_peft_model(model, config))
+            adapted = cast(PeftModel, get_peft_model(model, config))
         except ValueError as error:
             reason = str(error).splitlines()[0]
             raise InputError(f"lora target: {target!r} fits no layer of {type(model).__name__} ({reason})") from error
+    named: Any = adapted.peft_config["default"]
+    named.target_modules = sorted(named.target_modules)  # a set, which each process would write in another order
+    return adapted
 
 
 def load_adapter(model: PeftModel, folder: Path) -> None:

@@ -29,6 +29,8 @@ class Sampling:
     temperature: float = 1.0
     top_k: int = 0
     """Keep only the k most likely tokens; 0 keeps all."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens whose probability reaches this."""
 
 
 def sample(
@@ -263,7 +265,7 @@ def draw(
     """One token a row by inverting its cumulative distribution at the given uniform.
 
     Returns ids [N] and their log-probs [N] under the tempered distribution over legal tokens
-    (before top-k; at temperature 0, under temperature 1). Raises NonFinite where logits are not finite.
+    (before top-k and top-p; at temperature 0, under temperature 1). Raises NonFinite where logits are not finite.
     """
     V = logits_NV.shape[1]
     if any(legal is not None for legal in allowed):
@@ -278,17 +280,26 @@ def draw(
     if sampling.temperature == 0:
         ids_N = logps_NV.argmax(-1)
     else:
-        kept_NV = logps_NV
-        if sampling.top_k > 0:
-            kth_N1 = logps_NV.topk(min(sampling.top_k, V), -1).values[:, -1:]
-            kept_NV = logps_NV.masked_fill(logps_NV < kth_N1, float("-inf"))
-        cumulative_NV = kept_NV.exp().double().cumsum(-1)
+        weights_NV = _truncate(logps_NV, sampling).exp().double()
+        cumulative_NV = weights_NV.cumsum(-1)
         target_N1 = uniforms_N.double()[:, None] * cumulative_NV[:, -1:] * (1 - 1e-12)
         ids_N = torch.searchsorted(cumulative_NV, target_N1, right=True)[:, 0].clamp(max=V - 1)
     logp_N = logps_NV.gather(1, ids_N[:, None])[:, 0]
     if not torch.isfinite(logp_N).all():
         raise NonFinite("the model's logits are not finite")
     return ids_N, logp_N
+
+
+def _truncate(logps_NV: Tensor, sampling: Sampling) -> Tensor:
+    """Log-weights with what top-k and then top-p leave out at minus infinity."""
+    if sampling.top_k > 0:
+        kth = logps_NV.topk(min(sampling.top_k, logps_NV.shape[1]), -1).values[:, -1:]
+        logps_NV = logps_NV.masked_fill(logps_NV < kth, float("-inf"))
+    if sampling.top_p < 1.0:
+        ordered, order = logps_NV.softmax(-1).sort(-1, descending=True)
+        beyond = ordered.cumsum(-1) - ordered >= sampling.top_p
+        logps_NV = logps_NV.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), float("-inf"))
+    return logps_NV
 
 
 def _compact(cache: GroupCache, grid: list[list[Row]], fed_Nn: Tensor) -> tuple[list[list[Row]], Tensor]:

@@ -291,6 +291,8 @@ def frequencies(sampling: Sampling, allowed: range | None = None, count: int = 2
         (FREE, range(1, 6), range(1, 6)),
         (Sampling(top_k=3), None, (0, 2, 6, 7)),  # 2 and 7 tie for the third place
         (Sampling(top_k=2), range(1, 6), (2, 4)),
+        (Sampling(top_p=0.5), None, (0, 6)),  # 0.36 + 0.22 of the whole
+        (Sampling(top_p=0.01), None, (0,)),
         (Sampling(top_k=100), None, range(8)),
     ],
 )
