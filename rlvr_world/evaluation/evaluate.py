@@ -82,9 +82,8 @@ def evaluate(
         said = []
         if shown:
             seen = _seen(domain, row, *firsts[i], shown, pictures=i % every == 0) if i in firsts else {}
-            first = {key: records[0][key] for key in ("parts", "value")}
-            exact = scores[i][0].parts.get("exact")
-            first["right"] = None if exact is None else exact == 1
+            first: dict[str, Any] = {key: records[0][key] for key in ("parts", "value")}
+            first["right"] = first["parts"]["exact"] == 1 if "exact" in first["parts"] else None
             said = [{**name, "action": str(row.action), **first, "reason": records[0]["malformed"], **seen}]
         answers.append({"records": records, "shown": said, "fits": scripts[i].fits})
     answers = ranks.gathered(answers, len(rows))
