@@ -39,11 +39,10 @@ import rlvr_world.domains.video.domain
 import rlvr_world.training.visual_tokenizer  # noqa: F401 - as above
 from rlvr_world.config import Config
 from rlvr_world.domains.text_game.envs import textworld as text_env
-from rlvr_world.domains.web_page.envs import collect as web_env
 from rlvr_world.domains.web_page.envs.chromium import find_chromium
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import override
-from rlvr_world.recipes import find
+from rlvr_world.recipes import find, web_page
 from rlvr_world.runs import runner
 
 SMALL = """threads=1 model.layers=1 model.hidden=32 model.heads=2 model.precision=float32 model.device=cpu sft.steps=6
@@ -108,7 +107,7 @@ def announce(tell: Callable[[str], None]) -> None:
         return call
 
     text_env.collect_rows = wrapped(text_env.collect_rows, lambda *_: "collection")  # type: ignore[attr-defined]
-    web_env.collect_rows = wrapped(web_env.collect_rows, lambda *_: "web collection")
+    web_page.collect_rows = wrapped(web_page.collect_rows, lambda *_: "web collection")  # type: ignore[attr-defined]
     runner.run_stage = wrapped(runner.run_stage, lambda schedule, *_: schedule.name)  # type: ignore[attr-defined]
     runner.evaluate = wrapped(runner.evaluate, lambda *_: "evaluation")  # type: ignore[attr-defined]
     runner.write_report, runner.text_report = lambda run: run, lambda _: ""  # seconds of drawing, made anew each time
