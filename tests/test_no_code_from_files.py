@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "rlvr_world"
 FORBIDDEN = {"eval", "exec", "compile", "__import__"}
 KNOWN = {
     "dino_wm.py": ["pickle"],  # the name of an exception
-    "lpips_weights.py": ["pickle"],  # an unpickler that refuses every name but those of numpy arrays
+    "packaged.py": ["pickle"],  # an unpickler that refuses every name but those of numpy arrays
 }
 MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "yaml"}
 

@@ -128,7 +128,7 @@ def with_sizes(command: str, place: Path) -> list[str]:
     given = [part.replace("gs://gresearch/robotics", str(place / "robotics")) for part in given]
     recipe = next((part for part in given if part.startswith(("published", "webarena-p", "rt1_"))), "")
     if verb == "check":
-        return [verb, *given, *MACHINE, "model.vocabulary=300", "data.split.valid=0.2"]
+        return [verb, *given, *MACHINE, "model.vocabulary=300", "data.max_response=400", "data.split.valid=0.2"]
     added = LINKED.get(recipe, []) if verb != "estimate" else []
     if verb in ("eval", "train"):
         added = [*added, *(VIDEO if recipe.startswith("rt1") else TEXT), f"data.cache={place / 'cache'}"]

@@ -28,7 +28,7 @@ from rlvr_world.types import Score
 TINY = """model.vocabulary=300 model.layers=1 model.hidden=32 model.heads=2 model.precision=float32 model.device=cpu
 sft.steps=2 sft.batch=4 rl.steps=5 rl.prompts=3 rl.group=3 rl.save_every=2 rl.eval_every=2 rl.minibatches=2
 rl.drop_zero_variance=false control.enabled=false data.max_response=10 data.split.valid=0.2 eval.rows=3
-eval.valid_rows=2 record.extremes=1 record.sample=1 guards.still_steps=0 threads=1""".split()  # noqa: SIM905
+eval.valid_rows=2 record.extremes=1 record.sample=1 guards.still_steps=0 threads=1 data.even=0""".split()  # noqa: SIM905
 
 
 @pytest.fixture(scope="module")

@@ -234,7 +234,7 @@ def test_games_step_together(told: Any) -> None:
     envs = VectorSession(Imagined(told), 3)
     observations, infos = envs.reset(seed=0)
     assert len(set(observations)) == 3
-    assert list(infos["game"]) == ["house-0000", "house-0001", "house-0002"]
+    assert list(infos["game"]) == ["house-0009", "house-0019", "house-0029"]
     after, *_, infos = envs.step(("look", "fly", "inventory"))
     assert after == observations
     assert list(infos["_action_error"]) == [False, True, False]
