@@ -19,6 +19,7 @@ from rich.progress import track
 from benchmarks.own import stage_of, timed
 from benchmarks.work import Shape
 from rlvr_world.config import what
+from rlvr_world.evaluation.tables import markdown
 from rlvr_world.system.files import write_whole
 from rlvr_world.system.memory import keep_memory
 
@@ -79,15 +80,14 @@ def exponents(rows: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """In Markdown, with the growth from each size to the next."""
-    lines = ["| size | tokens | CPU s a step | seconds grow | tokens grow |", "|---|--:|--:|--:|--:|"]
+    lines = [["size", "tokens", "CPU s a step", "seconds grow", "tokens grow"]]
     for before, row in zip([None, *rows], rows, strict=False):
         grown = ["", ""]
         if before is not None and before["axis"] == row["axis"]:
             grown = [f"{row[of] / before[of]:.2f}" for of in ("cpu", "tokens")]
-        told = [f"{row['axis']} × {row['times']}", f"{row['tokens']:,}", f"{row['cpu']:.2f}", *grown]
-        lines.append(f"| {' | '.join(told)} |")
+        lines.append([f"{row['axis']} × {row['times']}", f"{row['tokens']:,}", f"{row['cpu']:.2f}", *grown])
     powers = ", ".join(f"{power:.2f} ({axis})" for axis, power in exponents(rows).items())
-    return "\n".join([*lines, "", f"Over the last doubling seconds grow as tokens to the power of {powers}."])
+    return "\n".join([markdown(lines), "", f"Over the last doubling seconds grow as tokens to the power of {powers}."])
 
 
 def _plot(rows: Sequence[dict[str, Any]], file: Path) -> None:

@@ -20,11 +20,29 @@ from rlvr_world.cli.parser import Verbs, fail
 from rlvr_world.errors import Halted, InputError, NonFinite, RankLost
 from rlvr_world.system.memory import keep_memory
 
-EXTRAS = {"textworld": "textgame", "gym_pusht": "pusht", "gcsfs": "rlds", "httpx": "teacher", "trl": "peers"}
-EXTRAS |= dict.fromkeys(("gguf", "accelerate"), "smollm") | dict.fromkeys(("starlette", "uvicorn"), "serve")
-EXTRAS |= dict.fromkeys(("diffusers", "av", "h5py"), "video")
-EXTRAS |= dict.fromkeys(("playwright", "miniwob", "scipy", "requests"), "web")
-EXTRAS |= {name: name for name in ("mujoco", "metaworld", "tensorboard", "trackio", "wandb")}
+EXTRAS = {
+    "textworld": "textgame",
+    "gguf": "smollm",
+    "accelerate": "smollm",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "wandb": "wandb",
+    "httpx": "teacher",
+    "trl": "peers",
+    "diffusers": "video",
+    "av": "video",
+    "h5py": "video",
+    "gym_pusht": "pusht",
+    "mujoco": "mujoco",
+    "metaworld": "metaworld",
+    "gcsfs": "rlds",
+    "playwright": "web",
+    "miniwob": "web",
+    "scipy": "web",
+    "requests": "web",
+    "starlette": "serve",
+    "uvicorn": "serve",
+}
 """Which extra of this package brings an optional module."""
 
 

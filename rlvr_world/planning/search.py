@@ -14,11 +14,9 @@ from typing import Any, Literal, Protocol
 
 from rlvr_world.config import at_least
 from rlvr_world.recipes.tasks import Task
-from rlvr_world.sessions.session import LOST
+from rlvr_world.sessions.session import STAYED
 from rlvr_world.types import Asked, Outcome, Streams
 
-NOWHERE = LOST | {"action_error"}
-"""Reasons in an outcome's ``info`` for which the action leads nowhere."""
 ONWARD, DISCOUNT = 0.5, 0.9
 """What a state is worth from which nothing looks on, and what a later win is worth of one now; see ``likeliest``."""
 
@@ -113,7 +111,7 @@ def beam_search(
         asked += len(pairs)
         won, level = Counter[tuple[Any, ...]](), []
         for (_, p, _), outcome in zip(names, outcomes, strict=True):
-            if not NOWHERE.isdisjoint(outcome.info):
+            if not STAYED.isdisjoint(outcome.info):
                 continue
             if (path := _to_goal(outcome, tried[p][1], task, beam)) is not None:
                 won[path] += 1
@@ -152,7 +150,7 @@ def likeliest(world: Foresight, state: Any, task: Task, beam: Beam) -> Plan | No
         asked, level = asked + len(pairs), []
         for i, (_, path) in enumerate(tried):
             came = outcomes[i * beam.samples : (i + 1) * beam.samples]
-            going = (one for one in came if not one.terminated and NOWHERE.isdisjoint(one.info))
+            going = (one for one in came if not one.terminated and STAYED.isdisjoint(one.info))
             on = [one.state for one in going if one.info.get("changed", True)]
             won[path] = sum(one.terminated and one.reward > 0 for one in came) / beam.samples
             onward[path] = len(on) / beam.samples

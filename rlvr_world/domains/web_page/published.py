@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rlvr_world.domains.web_page.change import HEADERS, Change
 from rlvr_world.domains.web_page.scoring import f_beta
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _ELEMENT = re.compile(r"\[(\d+)\] *(\S*) *(.*)")
 
@@ -42,11 +45,11 @@ def _elements(page: str) -> dict[int, str]:
     return {int(element[1]): element[0] for element in found if element and int(element[1])}
 
 
-def _score(old: list[str], new: list[str]) -> Any:
-    """Array [old, new]: the cost that the published code maximises."""
+def _score(old: list[str], new: list[str]) -> np.ndarray:
+    """[old, new]: the cost that the published code maximises."""
     import numpy as np
 
-    def equal(group: int) -> Any:
+    def equal(group: int) -> np.ndarray:
         a, b = (
             np.array([match[group] if (match := _ELEMENT.match(line)) else "" for line in lines], dtype=object)
             for lines in (old, new)
@@ -56,7 +59,7 @@ def _score(old: list[str], new: list[str]) -> Any:
     return -100 * equal(3) - 0.5 * equal(2)
 
 
-def assign(score: Any) -> tuple[list[int], list[int]]:
+def assign(score: np.ndarray) -> tuple[list[int], list[int]]:
     """Rows and columns of an assignment with the largest total score, rows in order; ties as the published code's."""
     from scipy.optimize import linear_sum_assignment  # an extra: only published labels need it
 
