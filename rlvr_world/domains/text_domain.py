@@ -21,6 +21,8 @@ class TextDomain(Domain):
     tokenizer: TextTokenizer
     headline = "exact"
     """The part of a score that tells how right an answer is, whatever the reward."""
+    mend = "raise data.max_prompt"
+    """What can be done about a prompt that is too long."""
 
     def __init__(self, config: Any, tokenizer: TextTokenizer | None) -> None:
         self.config = config
@@ -57,7 +59,7 @@ class TextDomain(Domain):
     def shortened(self, row: Transition, ids: Sequence[int]) -> Sequence[int]:
         """A prompt of at most ``max_prompt`` tokens in place of a longer one. Raises InputError where there is none."""
         got = f"the prompt has {len(ids)} tokens, expected at most {self.config.max_prompt}"
-        raise InputError(f"row {row.id}: {got}; raise data.max_prompt")
+        raise InputError(f"row {row.id}: {got}; {self.mend}")
 
     def decode(self, written: Written, transition: Transition) -> Any:
         return self.read(answer_text(self.tokenizer, written), transition)

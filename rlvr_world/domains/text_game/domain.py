@@ -22,6 +22,7 @@ class TextGame(TextDomain):
     """Encode, decode and score text-game transitions (states are ``GameState``)."""
 
     config: TextGameConfig
+    mend = "raise data.max_prompt, or turn off data.style.example or data.style.rules"
 
     def __init__(self, config: TextGameConfig, tokenizer: TextTokenizer | None, rules: Rules | None) -> None:
         super().__init__(config, tokenizer)
