@@ -66,17 +66,13 @@ class VideoRecipe(Recipe):
         if config.model.source != "scratch":
             return
         check_shape(config.model)
-        wanted = {"single_step": "frame", "multi_step": "compressive"}[data.kind]
-        kind, where = data.tokenizer.kind, "kind"
         if data.tokenizer.source:
             from rlvr_world.vision.frame_tokenizer import FrameTokenizer
             from rlvr_world.vision.loading import load_visual_tokenizer
 
-            single = isinstance(load_visual_tokenizer(data.tokenizer.source), FrameTokenizer)
-            kind, where = "frame" if single else "compressive", "source"
-        if kind != wanted:
-            got = f"got a {kind} one"
-            raise InputError(f"data.tokenizer.{where}: expected a {wanted} one with data.kind={data.kind}, {got}")
+            single, wanted = isinstance(load_visual_tokenizer(data.tokenizer.source), FrameTokenizer), data.tokenizer.kind
+            if (kind := "frame" if single else "compressive") != wanted:
+                raise InputError(f"data.tokenizer.source: expected a {wanted} one, as data.tokenizer.kind says, got a {kind} one")
 
     def rehearse(self, config: Config, splits: Splits, stage: VisualTokenizerTraining) -> VideoDomain:
         """The untrained tokenizer has the shapes of the trained one, and its tokens are kept nowhere."""

@@ -95,9 +95,16 @@ def config(tmp_path: Path, recipe: str, *changes: str) -> Config:
     return override(override(find(recipe).config(), [*TINY, *KINDS[recipe], *given]), changes)
 
 
-@pytest.mark.parametrize("recipe", KINDS)
-def test_from_episodes_to_a_report(tmp_path: Path, recipe: str) -> None:
-    settings = config(tmp_path, recipe)
+@pytest.mark.parametrize(
+    ("recipe", "changes"),
+    [
+        ("pusht", []),
+        ("pusht_multi", []),
+        ("pusht", ["data.kind=multi_step", "data.context=2", "data.horizon=3", "data.proprio=true"]),
+    ],
+)
+def test_from_episodes_to_a_report(tmp_path: Path, recipe: str, changes: list[str]) -> None:
+    settings = config(tmp_path, recipe, *changes)
     page = runner.train(settings, tmp_path / "run").read_text()
     assert "data:image/png;base64," in page
     for name in ("sft", "rl-seed0", "control-seed0"):

@@ -31,9 +31,8 @@ from tests.test_corrupted_folders import TINY as TEXT
 VIDEO_SETTINGS = {
     "data.reward.lpips=1": "data.reward.lpips: expected 0 with data.lpips=none, got 1.0",
     "data.reward.proprio_mse=1": "data.reward.proprio_mse: expected 0 with data.proprio=false, got 1.0",
-    "data.kind=multi_step": "data.tokenizer.segment: expected at least 2 with data.kind=multi_step, got 1",
-    "data.kind=multi_step data.tokenizer.segment=2": "data.tokenizer.kind: expected a compressive one with data.kind=",
-    "data.tokenizer.kind=compressive": "data.tokenizer.kind: expected a frame one with data.kind=single_step",
+    "data.kind=multi_step data.tokenizer.kind=compressive": "data.tokenizer.segment: expected at least 2 of a compress",
+    "data.tokenizer.kind=compressive": "data.tokenizer.kind: expected frame with data.kind=single_step, got compressive",
     "data.height=17": "data.height: expected a multiple of 2, as data.tokenizer.widths halve, got 17",
     "data.width=8": "data.width: expected at least 11, got 8",
     "data.lpips=alex": "data.height: expected at least 31, got 16",

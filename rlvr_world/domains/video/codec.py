@@ -66,18 +66,19 @@ def planned_layout(data: VideoConfig) -> VideoLayout:
     settings = data.tokenizer
     codes, scale = math.prod(settings.levels), 2 ** (len(settings.widths) - 1)
     grid = (data.height // scale) * (data.width // scale)
-    return _layout(data, codes, grid if data.kind == "single_step" else grid // settings.patch**2, 13, (codes, grid))
+    far = settings.kind == "compressive"
+    return _layout(data, codes, grid // settings.patch**2 if far else grid, 13, (codes, grid) if far else (0, 0))
 
 
 def _layout(data: VideoConfig, codes: int, tokens: int, fields: int, context: tuple[int, int]) -> VideoLayout:
-    """``fields`` of an action; ``context``: codes and tokens of a multi-step model's context frame."""
-    single = data.kind == "single_step"
+    """``fields`` of an action; ``context``: codes and tokens of a far context frame."""
     return VideoLayout(
         data.kind,
         codes,
         tokens,
         fields * data.actions_a_frame,
-        *((0, 0, data.context) if single else (*context, 1)),
+        *context,
+        context=1 if any(context) else data.context,
         horizon=data.horizon,
         action_bins=data.action_bins,
         same=data.same_token,

@@ -70,10 +70,10 @@ class VideoConfig:
         "squash", "frames of another shape: squashed, whole between black bars, or cut to their middle"
     )
     kind: Literal["single_step", "multi_step"] = what(
-        "single_step", "given frames to the next one; or a far context frame and the current frame to several"
+        "single_step", "given frames to the next one; or to several, each after its own action, one by one"
     )
-    context: int = what(2, "single-step: given frames", "frames")
-    context_back: int = what(15, "multi-step: the far context frame lies at most this far back", "steps")
+    context: int = what(2, "given frames; a compressive tokenizer has one and a far context frame", "frames")
+    context_back: int = what(15, "the far context frame of a compressive tokenizer lies at most this far back", "steps")
     horizon: int = what(1, "predicted frames", "frames")
     frame_skip: int = what(5, "steps from one frame to the next; their actions go together", "steps")
     action_pool: int = what(1, "steps whose actions are given as their mean; 1 gives each", "steps")
@@ -111,9 +111,10 @@ def check_numbers(data: VideoConfig) -> None:
     at_least(data, "data.", height=least, width=least, context=1, horizon=1, context_back=0, frame_skip=1, jittered=0)
     at_least(data, "data.", action_pool=1, train_every=1, test_every=0, action_bins=2)
     at_least(made, "data.tokenizer.", latent=1, groups=1, patch_width=0, patch=1, segment=1, reach=0, gan=0)
-    later, side = 1 + (data.kind == "multi_step"), max(data.height, data.width)
+    later, side = 1 + (made.kind == "compressive"), max(data.height, data.width)
     halves, deep = f"a multiple of {halved}, as data.tokenizer.widths halve", 2**made.discriminator_depth
     rules: list[tuple[str, object, str]] = [
+        ("tokenizer.kind", data.kind == "multi_step" or made.kind == "frame", "frame with data.kind=single_step"),
         ("action_pool", data.frame_skip % data.action_pool == 0, f"a divisor of data.frame_skip={data.frame_skip}"),
         ("height", made.source or data.height % halved == 0, halves),
         ("width", made.source or data.width % halved == 0, halves),
@@ -125,7 +126,7 @@ def check_numbers(data: VideoConfig) -> None:
         ("tokenizer.widths", made.widths and not any(w % made.groups for w in made.widths), "multiples of the groups"),
         ("tokenizer.levels", made.levels and min(made.levels) > 1, "numbers of at least 2"),
         ("tokenizer.crop", 0 < made.crop <= 1, "a share above 0 and at most 1"),
-        ("tokenizer.segment", made.segment >= later, f"at least {later} with data.kind={data.kind}"),
+        ("tokenizer.segment", made.segment >= later, f"at least {later} of a {made.kind} one"),
         ("tokenizer.reach", not made.reach or made.reach >= made.segment - 1, "0, or as many as later frames"),
         ("tokenizer.discriminator_depth", made.source or not made.gan or deep < side, f"2 to its power below {side}"),
     ]

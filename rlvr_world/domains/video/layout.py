@@ -41,11 +41,11 @@ class VideoLayout:
     """Tokens of one such frame."""
     action_width: int
     context_visual: int = 0
-    """Multi-step: codebook of the context frame."""
+    """Multi-step: codebook of the far context frame; 0 without one."""
     context_tokens: int = 0
-    """Multi-step: tokens of the context frame."""
+    """Multi-step: tokens of the far context frame; 0 without one."""
     context: int = 1
-    """Single-step: frames that are given, each with its action."""
+    """Frames that are given, each with its action; after a far context frame only 1."""
     horizon: int = 1
     """Frames that are written. Single-step writes several without their actions (as the published code could)."""
     action_bins: int = 256
@@ -59,10 +59,10 @@ class VideoLayout:
     def __post_init__(self) -> None:
         if self.kind not in ("single_step", "multi_step"):
             raise InputError(f"layout: kind: expected single_step or multi_step, got {self.kind!r}")
-        multi = self.kind == "multi_step"
+        far = self.kind == "multi_step" and self.context_tokens > 0
         least = {"visual": 1, "tokens": 1, "action_width": 1, "horizon": 1, "action_bins": 2, "proprio_width": 0}
-        least |= {"context": 1, "context_visual": int(multi), "context_tokens": int(multi)}
-        fixed = {"context"} if multi else {"context_visual", "context_tokens"}
+        least |= {"context": 1, "context_visual": int(far), "context_tokens": int(far)}
+        fixed = {"context"} if far else {"context_visual", "context_tokens"}
         for name, lowest in least.items():
             if (got := getattr(self, name)) < lowest or (name in fixed and got != lowest):
                 only = "only" if name in fixed else "at least"
@@ -118,7 +118,7 @@ class VideoLayout:
 
         Multi-step, where the last row of actions leads nowhere and only keeps the published length:
 
-            Given(context, z p b)  Write(z)  Write(p)  Given(b)  Write(z)  Write(p)  Given(b) ...
+            Given(context, [z p b] * S)  Write(z)  Write(p)  Given(b)  Write(z)  Write(p)  Given(b) ...
 
         BOS and EOS are given: with only visual tokens legal before, a model has nothing to say there.
         Raises InputError for a wrong number of rows or tokens, or a token that is not of its codebook.

@@ -53,10 +53,11 @@ class VideoScene:
         )
 
     def start(self, seed: int, options: Mapping[str, Any]) -> tuple[Film, Mapping[str, Any]]:
-        """``options["window"]``: frames that a multi-step model is given at most; its horizon where nobody says."""
+        """``options["window"]``: frames that a multi-step model is given at most; as many as in training where nobody
+        says."""
         given, told = (seen_in(options["state"]), {}) if "state" in options else self.starts(seed, options)
         multi = self.layout.kind == "multi_step"
-        window = options.get("window", self.layout.horizon if multi else self.layout.context)
+        window = options.get("window", self.layout.frames - 1 if multi else self.layout.context)
         if not is_count(window) or window < 1 or not (multi or window == self.layout.context):
             only = "at least 1 frame" if multi else f"the {self.layout.context} of this model"
             raise InputError(f"start, window: expected {only}, got {window!r}")

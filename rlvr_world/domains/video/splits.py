@@ -122,7 +122,7 @@ class Window:
     horizon: int
     frame_skip: int = 1
     context_back: int | None = None
-    """Multi-step (``context`` is 1, the current frame): the state begins with one frame more, drawn from up to so many
+    """With a far context frame (``context`` is 1, the current one): the state begins with one frame more, drawn from up to so many
     steps before the start, the start included; it has no action."""
     pool: int = 1
     """Steps whose actions are given as their mean."""
@@ -233,7 +233,7 @@ def whole_episodes(data: VideoConfig, part: Part) -> list[Transition]:
 
 
 def _window(data: VideoConfig) -> Window:
-    context, back = (data.context, None) if data.kind == "single_step" else (1, data.context_back)
+    context, back = (1, data.context_back) if data.tokenizer.kind == "compressive" else (data.context, None)
     pad = data.short == "pad"
     return Window(context, data.horizon, data.frame_skip, back, data.action_pool, data.action_dims, pad)
 

@@ -81,15 +81,16 @@ def test_published_sizes(shared: Path) -> None:
 sizes = st.integers(1, 3)
 
 
-@given(st.booleans(), sizes, sizes, sizes, sizes, st.integers(0, 2), st.booleans())
+@given(st.booleans(), st.booleans(), sizes, sizes, sizes, sizes, st.integers(0, 2), st.booleans())
 def test_any_size_reads_back_what_it_wrote(
-    multi: bool, n: int, A: int, S: int, horizon: int, P: int, first: bool
+    multi: bool, far: bool, n: int, A: int, S: int, horizon: int, P: int, first: bool
 ) -> None:
-    S = 1 if multi else S
+    far = far and multi
+    S = 1 if far else S
     kind: Literal["single_step", "multi_step"] = "multi_step" if multi else "single_step"
-    layout = VideoLayout(kind, 5, n, A, 7 * multi, 4 * multi, S, horizon, 6, P, first)
+    layout = VideoLayout(kind, 5, n, A, 7 * far, 4 * far, S, horizon, 6, P, first)
     tokens, actions = torch.randint(5, (S + horizon, n)), torch.randint(6, (S + horizon, A))
-    proprio, context = torch.randint(6, (S + horizon, P)), torch.randint(7, (4 * multi,))
+    proprio, context = torch.randint(6, (S + horizon, P)), torch.randint(7, (4 * far,))
     script = layout.script(tokens, actions, context, proprio)
     assert len(script.prompt) + script.max_response == layout.max_length
     writes = [s for s in script.tail if isinstance(s, Write)]
@@ -181,7 +182,7 @@ def test_tokens_of_another_layout_are_refused(tokens: list[list[int]], actions: 
             {"kind": "multi_step", "context": 2, "context_tokens": 1, "context_visual": 1},
             "context: expected only 1, got 2",
         ),
-        ({"kind": "multi_step"}, "context_visual: expected at least 1, got 0"),
+        ({"kind": "multi_step", "context_tokens": 1}, "context_visual: expected at least 1, got 0"),
     ],
 )
 def test_sizes_that_make_no_layout_are_refused(change: dict[str, Any], why: str) -> None:
