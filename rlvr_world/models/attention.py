@@ -148,8 +148,11 @@ def _stack(pieces: list[Tensor]) -> Tensor:
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = False, mask: Tensor | None = None) -> Tensor:
     """Attention of q [S, H, n, d] over k, v [S, K, m, d]; ``mask`` [n, m] is True where a query may look."""
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[2] <= SHORT:
-        return short_attention(q, k, v, scale, causal, mask)
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        if k.shape[2] <= SHORT:
+            return short_attention(q, k, v, scale, causal, mask)
+        if torch.is_grad_enabled() and q.requires_grad:  # its backward is slow in bfloat16
+            return _sdpa(q.float(), k.float(), v.float(), scale, causal, mask).to(q.dtype)
     gqa = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=gqa)
 
