@@ -156,7 +156,7 @@ class ControlConfig:
 
 @dataclass(frozen=True)
 class EvalConfig:
-    rows: int = what(0, "test rows; 0 takes all", "rows")
+    rows: int = what(0, "test rows, spread over the split; 0 takes all", "rows")
     valid_rows: int = what(256, "validation rows used during training, spread over the split", "rows")
     temperature: float = what(0.0, "sampling temperature; 0 takes the most likely token")
     top_k: int = what(0, "sample among the k most likely tokens; 0 among all", "tokens")
@@ -164,7 +164,7 @@ class EvalConfig:
     reject: str = what("", "draw again where this 0/1 part of the score is 1, such as repetition; empty keeps all")
     reject_attempts: int = what(10, "most draws of a row under eval.reject", "draws")
     samples: int = what(0, "samples a row at temperature 1 for best-of-N, besides; 0 leaves this out", "samples")
-    sample_rows: int = what(256, "test rows used for best-of-N", "rows")
+    sample_rows: int = what(256, "test rows used for best-of-N, spread over the split; 0 takes all", "rows")
     max_rows: int = what(512, "rollouts that grow at once (memory)", "rollouts")
 
 

@@ -15,6 +15,7 @@ from rlvr_world.config import Config
 from rlvr_world.diagnose.rollouts import told
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.action_following import action_following
+from rlvr_world.evaluation.evaluate import spread
 from rlvr_world.evaluation.plots import save_heat_map
 from rlvr_world.evaluation.summary import OVERALL
 from rlvr_world.overrides import override
@@ -35,7 +36,7 @@ def study_actions(run: Path, actions: int, rows: int) -> dict[str, Any]:
     for name, model in models_of(run).items():
         if not name.startswith("control"):
             learner, domain = learner_and_domain(opened.recipe, opened.config, model, opened.world)
-            some = opened.splits.test[: opened.config.eval.rows or None][: rows or None]
+            some = spread(spread(opened.splits.test, opened.config.eval.rows), rows)
             answers[name] = action_following(learner.policy, domain, some, actions, plan(opened.config))
     (run / "studies").mkdir(exist_ok=True)
     write_whole(run / "studies" / "actions.json", json.dumps(answers, indent=1))
@@ -46,8 +47,7 @@ def study_best_of(run: Path, samples: int, rows: int) -> str:
     """The expected best reward of 1 to ``samples`` draws a row, of each model, and from how many draws on the start of
     RL does as well as RL, whose draws differ less; also ``RUN/studies/best-of.json`` and ``.png``. Paper, figure 4a."""
     opened = runner.opened_run(run)
-    config, test = opened.config, opened.splits.test
-    some = test[:: max(1, len(test) // (rows or len(test)))][: rows or None]  # of every world: they stand in its order
+    config, some = opened.config, spread(opened.splits.test, rows)
     base = {} if config.model.source == "scratch" else {"base": Path(config.model.source)}
     bests: dict[str, Any] = {}
     for name, model in track([*models_of(run).items(), *base.items()], "sampling", "models"):

@@ -187,6 +187,12 @@ def _baselines(domain: Domain, rows: Sequence[Transition]) -> list[dict[str, dic
     return numbers
 
 
+def spread(rows: Sequence[Transition], most: int) -> Sequence[Transition]:
+    """``most`` of the rows, as far apart as can be, because files come world by world; 0 takes all."""
+    few = 0 < most < len(rows)
+    return [rows[i * len(rows) // most] for i in range(most)] if few else rows
+
+
 def rows_hash(rows: Sequence[Transition]) -> str:
     """First 12 hex digits of the SHA-256 of the rows, states and all, in order; of arrays every byte."""
     digest = hashlib.sha256()

@@ -17,7 +17,7 @@ import torch
 from rlvr_world import overrides, recipes
 from rlvr_world.config import Config, OptimizerConfig, SFTConfig
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation.evaluate import Plan, evaluate
+from rlvr_world.evaluation.evaluate import Plan, evaluate, spread
 from rlvr_world.models.device import check_device
 from rlvr_world.models.loading import WORLD, load_model, save_model, world_of
 from rlvr_world.models.lora import add_lora
@@ -62,10 +62,8 @@ class Run:
 
     @property
     def validated(self) -> Sequence[Transition]:
-        """The rows that validation is on, spread over the split: files come world by world."""
-        rows = self.splits.valid
-        count = min(len(rows), self.config.eval.valid_rows)
-        return [rows[i * len(rows) // count] for i in range(count)]
+        """The rows that validation is on."""
+        return spread(self.splits.valid, self.config.eval.valid_rows)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import torch
 from rlvr_world import overrides, recipes
 from rlvr_world.config import Config
 from rlvr_world.errors import Halted, InputError, NonFinite
-from rlvr_world.evaluation.evaluate import Shown, evaluate, save_result
+from rlvr_world.evaluation.evaluate import Shown, evaluate, save_result, spread
 from rlvr_world.evaluation.report import text_report, write_report
 from rlvr_world.evaluation.summary import fingerprint
 from rlvr_world.models.device import check_device
@@ -141,7 +141,7 @@ def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
         return
     print(f"evaluating {name}", file=sys.stderr)
     learner, domain = learner_and_domain(run.recipe, run.config, model_folder, run.world)
-    plans = {name: (once, settings.rows or None)}
+    plans = {name: (once, settings.rows)}
     if many := settings.samples:
         best = replace(once, sampling=replace(once.sampling, temperature=1.0), samples=many, reject="")
         plans = {f"best-of-{many}/{name}": (best, settings.sample_rows), **plans}
@@ -149,7 +149,7 @@ def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
     if (tokenizer := learner.tokenizer) is not None:
         shown = replace(shown, text=lambda ids: answer_text(tokenizer, [ids]))
     for called, (how, rows) in plans.items():
-        result, samples = evaluate(learner.policy, domain, run.splits.test[:rows], how, protocol, shown)
+        result, samples = evaluate(learner.policy, domain, spread(run.splits.test, rows), how, protocol, shown)
         if ranks.first():
             save_result(run.folder, called, {**key, **result}, samples)
 
@@ -196,7 +196,7 @@ def evaluate_model(model_folder: str | Path, config: Config) -> dict[str, Any]:
     """The result of any model folder or hub id on the test rows of the config's recipe."""
     recipe = recipes.find(config.recipe)
     learner, domain = learner_and_domain(recipe, config, model_folder, world_of(model_folder))
-    rows = recipe.splits(config).test[: config.eval.rows or None]
+    rows = spread(recipe.splits(config).test, config.eval.rows)
     protocol = recipe.protocol(config)
     result, _ = evaluate(learner.policy, domain, rows, plan(config), protocol)
     return {**_belongs_to(model_folder, config, protocol), **result}

@@ -81,7 +81,9 @@ def test_a_run_explains_itself(whole: Path) -> None:
     results = {path.stem: json.loads(path.read_text()) for path in (whole / "eval").glob("*.json")}
     for name in ("base", "sft", "rl-seed0", "control-seed0"):
         assert results[name]["slices"]
-        assert len(results[f"samples-{name}"]) == 4
+        test = runner.opened_run(whole).splits.test
+        spread = [test[i * len(test) // 4].id for i in range(4)]
+        assert [sample["id"] for sample in results[f"samples-{name}"]] == spread
     assert len({results[name]["fingerprint"] for name in ("base", "sft", "rl-seed0", "control-seed0")}) == 1
     steps = {stage: [row["step"] for row in metrics(whole) if row["stage"] == stage] for stage in ("sft", "rl/seed0")}
     assert steps == {"sft": list(range(5)), "rl/seed0": list(range(4))}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rlvr_world.errors import InputError
+from rlvr_world.evaluation.evaluate import spread
 from rlvr_world.overrides import override
 from rlvr_world.recipes import Splits, find
 from rlvr_world.runs import look, runner
@@ -68,3 +69,9 @@ def test_validation_is_on_rows_from_all_over_the_split(tmp_path: Path) -> None:
 
     assert validated(4) == ["0", "2", "5", "7"]
     assert validated(99) == [row.id for row in rows]
+
+
+def test_fewer_test_rows_are_from_all_over_the_split_too() -> None:
+    rows = [Transition(str(number), None, "", None) for number in range(10)]
+    assert [row.id for row in spread(rows, 3)] == ["0", "3", "6"]
+    assert spread(rows, 0) is spread(rows, 10) is rows
