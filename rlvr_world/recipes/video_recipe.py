@@ -70,9 +70,14 @@ class VideoRecipe(Recipe):
             from rlvr_world.vision.frame_tokenizer import FrameTokenizer
             from rlvr_world.vision.loading import load_visual_tokenizer
 
-            single, wanted = isinstance(load_visual_tokenizer(data.tokenizer.source), FrameTokenizer), data.tokenizer.kind
+            single, wanted = (
+                isinstance(load_visual_tokenizer(data.tokenizer.source), FrameTokenizer),
+                data.tokenizer.kind,
+            )
             if (kind := "frame" if single else "compressive") != wanted:
-                raise InputError(f"data.tokenizer.source: expected a {wanted} one, as data.tokenizer.kind says, got a {kind} one")
+                raise InputError(
+                    f"data.tokenizer.source: expected a {wanted} one, as data.tokenizer.kind says, got a {kind} one"
+                )
 
     def rehearse(self, config: Config, splits: Splits, stage: VisualTokenizerTraining) -> VideoDomain:
         """The untrained tokenizer has the shapes of the trained one, and its tokens are kept nowhere."""

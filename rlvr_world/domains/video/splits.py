@@ -122,8 +122,8 @@ class Window:
     horizon: int
     frame_skip: int = 1
     context_back: int | None = None
-    """With a far context frame (``context`` is 1, the current one): the state begins with one frame more, drawn from up to so many
-    steps before the start, the start included; it has no action."""
+    """With a far context frame (``context`` is 1, the current one): the state begins with one frame more, drawn from up
+    to so many steps before the start, the start included; it has no action."""
     pool: int = 1
     """Steps whose actions are given as their mean."""
     dims: tuple[int, ...] = ()
