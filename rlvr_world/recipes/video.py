@@ -119,17 +119,20 @@ def _pushed(kind: Literal["rope", "granular"], spec: RopeSpec | GranularSpec, th
 
 
 def drawer() -> Config:
-    """One frame is no state, since an arm lags: two of them, with what the arm feels of itself."""
+    """One frame is no state, since an arm lags, but each frame after it has all that came before; what the arm feels is
+    written first, since it follows the action at once."""
     config, reward = pusht(), RewardConfig(proprio_mse=1.0)
-    steps: dict[str, Any] = {"context": 2, "frame_skip": 1, "action_pool": 1, "train_every": 1, "test_every": 6}
-    data = replace(config.data, source="drawer", env=DrawerSpec(), **steps, action_bins=64, proprio=True, reward=reward)
+    steps: dict[str, Any] = {"kind": "multi_step", "horizon": 4, "frame_skip": 1, "action_pool": 1, "test_every": 6}
+    felt: dict[str, Any] = {"proprio": True, "proprio_first": True, "reward": reward}
+    data = replace(config.data, source="drawer", env=DrawerSpec(), **steps, **felt, action_bins=64)
     return replace(
         config,
         recipe="drawer",
         summary="an arm opens or closes a drawer (Meta-World) at 32x32, and policies are tried in it (2 cores)",
-        data=replace(data, tokenizer=replace(SMALL, steps=1300)),
-        sft=replace(config.sft, steps=1600),
-        rl=replace(config.rl, steps=16, seeds=(0,)),
+        data=replace(data, tokenizer=replace(SMALL, steps=2500)),
+        sft=replace(config.sft, steps=3600, batch=24, save_every=200, eval_every=1200),
+        rl=replace(config.rl, steps=16, prompts=8, seeds=(0,), optimizer=OptimizerConfig(2e-4)),
+        eval=replace(SAMPLED, valid_rows=24),
     )
 
 

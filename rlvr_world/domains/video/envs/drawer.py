@@ -136,7 +136,8 @@ def _made(task: str, size: int) -> tuple[Any, Filmed]:
     import mujoco
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
-    env: Any = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"drawer-{task}-v3-goal-observable"](seed=0)
+    made: Any = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"drawer-{task}-v3-goal-observable"]
+    env = made(seed=0)
     env._freeze_rand_vec, env.max_path_length = True, 10**6  # where the drawer stands is set by hand
     env.model.vis.quality.shadowsize = env.model.vis.quality.offsamples = 0  # both are very slow without a GPU
     env.model.camera("corner4").fovy = 46.0
