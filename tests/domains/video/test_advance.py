@@ -79,6 +79,7 @@ KINDS = pytest.mark.parametrize(
         {"context": 2, "same": True},
         {"multi": True, "horizon": 1},
         {"multi": True, "horizon": 3, "proprio": True},
+        {"kind": "multi_step", "context": 2, "horizon": 3, "proprio": True},
     ],
 )
 
@@ -199,10 +200,11 @@ def test_a_question_of_anything_else_is_refused_by_its_field(given: dict[str, An
 
 
 @pytest.mark.parametrize("proprio", [False, True])
-def test_a_session_goes_on_past_the_horizon_of_training(tmp_path: Path, proprio: bool) -> None:
+@pytest.mark.parametrize("kind", [{"multi": True}, {"kind": "multi_step"}])
+def test_a_session_goes_on_past_the_horizon_of_training(tmp_path: Path, kind: dict[str, Any], proprio: bool) -> None:
     """As far as the horizon a multi-step model is asked what training showed it; past it its window slides."""
     horizon, steps = 3, 7
-    world = domain(tmp_path, horizon=horizon, multi=True, proprio=proprio)
+    world = domain(tmp_path, horizon=horizon, proprio=proprio, **kind)
     row = row_of(world)
     scene = VideoScene(world, lambda seed, options: (row, {}))
     state, _ = scene.start(0, {})

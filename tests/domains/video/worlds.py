@@ -75,6 +75,7 @@ def video_domain(
     cache, (actions, felt) = TokenCache(tokenizer, size, folder), ranges
     sizes = {"context_visual": cache.context_codebook, "context_tokens": cache.context_tokens, "action_bins": 16}
     sizes |= {"proprio_width": felt.width if felt else 0, **layout}
-    made = VideoLayout("multi_step" if multi else "single_step", 64, cache.tokens, 2, **sizes)
+    kind = sizes.pop("kind", "multi_step" if multi else "single_step")  # named: without a far context frame
+    made = VideoLayout(kind, 64, cache.tokens, 2, **sizes)
     codec = Codec(made, actions, cache.fingerprint, size, felt)
     return VideoDomain(codec, cache, FrameMetrics(lpips), config, skip_blocks)
