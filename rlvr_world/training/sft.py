@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rlvr_world.config import SFTConfig
 from rlvr_world.models.head import Model, head_weight
+from rlvr_world.system.progress import track
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.losses import finite
 from rlvr_world.training.packing import Branch, Group, Packed, example
@@ -54,7 +55,7 @@ class SFT:
 
         self._example = lru_cache(KEPT)(encoded)
         looked_at = min(len(scripts), KEPT)
-        for i in range(looked_at):
+        for i in track(range(looked_at), "encoding"):
             self._example(i)  # a row that cannot be encoded stops the run here, not hours later
         if too_long:
             say = f"of {too_long} of {looked_at} rows to fit the true answer has more tokens than may be written"
