@@ -78,8 +78,8 @@ def moved(one: Path, many: Path, stage: str) -> dict[str, float]:
 
 
 def assert_same_run(one: Path, many: Path, bound: float = 5e-6) -> None:
-    """The same tokens were drawn and the same numbers told; weights differ by rounding alone, which AdamW makes steps of
-    where a gradient is hardly more: 2e-6 on one processor, below 1e-6 on others."""
+    """The same tokens were drawn and the same numbers told; weights differ by rounding alone, which AdamW makes steps
+    of where a gradient is hardly more: 2e-6 on one processor, below 1e-6 on others."""
     for stage in ("sft", "rl/seed0"):
         assert max(moved(one, many, stage).values()) < bound, stage
         for file in (one / stage / "rollouts").glob("*.jsonl.gz"):
