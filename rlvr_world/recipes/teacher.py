@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -114,8 +114,9 @@ def _from_server(rows: Sequence[Transition], config: Config, recipe: RowsRecipe,
         return _first_right(texts, row, domain, teacher)
 
     pool = ThreadPoolExecutor(teacher.at_once)
-    try:
-        yield from zip(rows, pool.map(verified, rows), strict=True)
+    waiting = {pool.submit(verified, row): row for row in rows}
+    try:  # what has come is kept, whatever becomes of a row that was asked before it
+        yield from ((waiting[done], done.result()) for done in as_completed(waiting))
     finally:
         pool.shutdown(cancel_futures=True)  # a stop or a fault must not send the requests that still wait
 

@@ -70,11 +70,8 @@ class VideoRecipe(Recipe):
             from rlvr_world.vision.frame_tokenizer import FrameTokenizer
             from rlvr_world.vision.loading import load_visual_tokenizer
 
-            single, wanted = (
-                isinstance(load_visual_tokenizer(data.tokenizer.source), FrameTokenizer),
-                data.tokenizer.kind,
-            )
-            if (kind := "frame" if single else "compressive") != wanted:
+            loaded, wanted = load_visual_tokenizer(data.tokenizer.source), data.tokenizer.kind
+            if (kind := "frame" if isinstance(loaded, FrameTokenizer) else "compressive") != wanted:
                 raise InputError(
                     f"data.tokenizer.source: expected a {wanted} one, as data.tokenizer.kind says, got a {kind} one"
                 )
@@ -315,7 +312,8 @@ def _visual_tokenizer(config: Config, *own: Path | None) -> str:
     for folder in own:
         if folder and folder.is_dir():
             return str(folder)
-    raise InputError("data.tokenizer.source: a video model needs its visual tokenizer; name the tokenizer's folder")
+    mend = "name its folder; a published model is not adopted yet: `rlvr-world adopt` it first"
+    raise InputError(f"data.tokenizer.source: a video model needs its visual tokenizer; {mend}")
 
 
 def _cache(config: Config, world: Path | None) -> TokenCache:

@@ -97,8 +97,8 @@ def load(source: str | Path, device: Literal["auto", "cpu", "cuda"] = "auto", re
     world = world_of(model)
     if world is None:
         raise InputError(
-            f"model {model}: it has no folder {WORLD}, so nothing says which world it models; name a model "
-            "that a run saved, or evaluate it with --recipe"
+            f"model {model}: it has no folder {WORLD}, so nothing says which world it models; name a model that a run "
+            "saved, evaluate it with --recipe, or `rlvr-world adopt` it where it is a published video model"
         )
     config = runner.read_config(world / WORLD_CONFIG, recipe)
     config = replace(config, model=replace(config.model, device=device))

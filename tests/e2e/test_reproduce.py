@@ -36,10 +36,12 @@ VIDEO = [
     "data.jittered=0",
     "control.enabled=false",
 ]
+GAMES = ["model.vocabulary=300", "data.max_response=400", "data.split.valid=0.2"]
+NARROW = ["model.hidden=32", "model.layers=1", "model.heads=2"]
 TOKENIZER = ["data.tokenizer.widths=8,8,8,8,8", "data.tokenizer.layers=1", "data.tokenizer.latent=8"]
 NOTHING = [*TOKENIZER, "data.tokenizer.groups=4", "data.tokenizer.steps=1", "data.tokenizer.batch=1",
            "data.tokenizer.discriminator_width=8", "data.tokenizer.eval_every=0", "data.tokenizer.perceptual=0",
-           "model.hidden=32", "model.layers=1", "model.heads=2"]  # fmt: skip
+           *NARROW]  # fmt: skip
 LINKED = {"rt1_multi": ["data.horizon=1"]}
 """Adopted so, too: a frame in the place of seven."""
 LANGUAGE = ["bytesized32-world-model-sft", "bytesized32-world-model-rlvr-binary-reward", "webarena-world-model-sft",
@@ -117,7 +119,7 @@ def test_every_command_runs(place: Path, monkeypatch: pytest.MonkeyPatch, capsys
             code = cli.main(with_sizes(command, place))
             assert code == 0, f"{command}\n{capsys.readouterr().err}"
     trained = sorted(folder.parent.name for folder in place.glob("runs/*/rl"))
-    assert trained == ["multi", "single", "single-from-nothing", "text", "text-rl", "web", "web-rl"]
+    assert trained == ["games", "multi", "single", "single-from-nothing", "text", "text-rl", "web", "web-rl"]
     with gzip.open(place / "games" / "test.jsonl.gz") as lines:
         assert [json.loads(line)["state_id"] for line in lines] == [1, 5]
 
@@ -128,7 +130,9 @@ def with_sizes(command: str, place: Path) -> list[str]:
     given = [part.replace("gs://gresearch/robotics", str(place / "robotics")) for part in given]
     recipe = next((part for part in given if part.startswith(("published", "webarena-p", "rt1_"))), "")
     if verb == "check":
-        return [verb, *given, *MACHINE, "model.vocabulary=300", "data.max_response=400", "data.split.valid=0.2"]
+        return [verb, *given, *MACHINE, *GAMES]
+    if verb == "train" and "bytesized32" in given:
+        return [verb, *given, *FEW, *GAMES, *NARROW, "sft.steps=1", "rl.seeds=0", "control.enabled=false"]
     added = LINKED.get(recipe, []) if verb != "estimate" else []
     if verb in ("eval", "train"):
         added = [*added, *(VIDEO if recipe.startswith("rt1") else TEXT), f"data.cache={place / 'cache'}"]

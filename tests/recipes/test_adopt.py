@@ -102,8 +102,14 @@ def test_what_is_not_adopted_says_so(tmp_path: Path, capsys: pytest.CaptureFixtu
     model = published.rt1_world_model(tmp_path / "model", "single")
     episodes = published.rt1_episodes(tmp_path / "episodes", 3, 6)
     rows = [f"data.path={episodes}", f"data.cache={tmp_path / 'cache'}", *SMALL, *FEW]
-    assert cli.main(["eval", str(model), "--recipe", "rt1_single", *rows]) == 2
-    assert "`rlvr-world adopt` it first" in capsys.readouterr().err
+    start = [f"model.source={model}", *rows, *RL]
+    for command in (
+        ["eval", str(model), "--recipe", "rt1_single", *rows],
+        ["train", "rt1_single", "--out", str(tmp_path / "run"), *start],
+        ["predict", str(model), str(episodes / "train_eps_00000000.npz")],
+    ):
+        assert cli.main(command) == 2
+        assert "`rlvr-world adopt` it " in capsys.readouterr().err
 
 
 def test_what_does_not_belong_together_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

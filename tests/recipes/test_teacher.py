@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -53,6 +54,8 @@ class Teacher(BaseHTTPRequestHandler):
 
     asked: list[str]
     busy: list[int]
+    late: str
+    """The row whose answer is refused after all others have come."""
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -60,6 +63,10 @@ class Teacher(BaseHTTPRequestHandler):
         type(self).asked.append(number)
         right = number == "1" or (number == "2" and self.asked.count("2") > 1)
         message = {"reasoning_content": f"Thinking of {number}. ", "content": RIGHT if right else WRONG}
+        if number == type(self).late:
+            time.sleep(1)
+            self.send_error(400)
+            return
         if type(self).busy:
             self.send_error(type(self).busy.pop())
             return
@@ -74,7 +81,7 @@ class Teacher(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    Teacher.asked, Teacher.busy = [], []
+    Teacher.asked, Teacher.busy, Teacher.late = [], [], ""
     http = ThreadingHTTPServer(("127.0.0.1", 0), Teacher)
     thread = threading.Thread(target=http.serve_forever)
     thread.start()
@@ -128,6 +135,16 @@ def test_a_busy_server_is_asked_again_and_its_cost_told(
     Teacher.busy = [429] * 6
     with pytest.raises(InputError, match=r"got HTTPStatusError: .*429"):
         teach(config(tmp_path), tmp_path / "other.jsonl", Asked("r1", server, at_once=1))
+
+
+def test_answers_that_came_are_kept_where_a_row_before_them_fails(server: str, tmp_path: Path) -> None:
+    Teacher.late = "1"
+    out = tmp_path / "kept.jsonl"
+    with pytest.raises(InputError, match="400"):
+        teach(config(tmp_path), out, Asked("r1", server, samples=2))
+    assert [t.action for t in read_rows(out, "answer")] == ["open 2"]
+    Teacher.late = ""
+    assert teach(config(tmp_path), out, Asked("r1", server, samples=2)) == (1, 1), "3 was wrong and is not asked again"
 
 
 def test_a_line_that_was_cut_off_is_asked_again(server: str, tmp_path: Path) -> None:
