@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,8 @@ model.heads=2 model.device=cpu rl.steps=0 control.enabled=false eval.rows=2 eval
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(find_spec("metaworld") is None, reason="metaworld is not installed (extra: metaworld)")
 def test_the_drawer_from_nothing_to_a_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("metaworld", reason="metaworld is not installed (extra: metaworld)")
     (tmp_path / "own.py").write_text("def green(frames):\n    return frames[..., 1].mean((1, 2)) > 110\n")
     run = tmp_path / "run"
     assert main(["train", "drawer", "--out", str(run), f"data.cache={tmp_path}/cache", *TINY.split()]) == 0
