@@ -125,13 +125,14 @@ def drawer() -> Config:
     steps: dict[str, Any] = {"kind": "multi_step", "horizon": 4, "frame_skip": 1, "action_pool": 1, "test_every": 6}
     felt: dict[str, Any] = {"proprio": True, "proprio_first": True, "reward": reward}
     data = replace(config.data, source="drawer", env=DrawerSpec(), **steps, **felt, action_bins=64)
+    slower = replace(config.rl.optimizer, learning_rate=2e-4)
     return replace(
         config,
         recipe="drawer",
         summary="an arm opens or closes a drawer (Meta-World) at 32x32, and policies are tried in it (2 cores)",
         data=replace(data, tokenizer=replace(SMALL, steps=2500)),
         sft=replace(config.sft, steps=3600, batch=24, save_every=200, eval_every=1200),
-        rl=replace(config.rl, steps=16, prompts=8, seeds=(0,), optimizer=OptimizerConfig(2e-4)),
+        rl=replace(config.rl, steps=16, prompts=8, seeds=(0,), optimizer=slower, eval_every=8),
         eval=replace(SAMPLED, valid_rows=24),
     )
 

@@ -51,6 +51,10 @@ grid.Grid.score = broken
 recipe = grid.recipe
 """
 
+ROUNDED = 5e-6
+"""Of the grid world: AdamW makes steps of gradients that are hardly more than rounding. 2e-6 on one processor, below
+1e-6 on others."""
+
 
 def ranks(count: int, *arguments: object) -> subprocess.Popen[str]:
     start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", count, "--master-port", _port()]
@@ -77,9 +81,8 @@ def moved(one: Path, many: Path, stage: str) -> dict[str, float]:
     return {name: (expected[name] - got[name]).abs().max().item() for name in expected}
 
 
-def assert_same_run(one: Path, many: Path, bound: float = 5e-6) -> None:
-    """The same tokens were drawn and the same numbers told; weights differ by rounding alone, which AdamW makes steps
-    of where a gradient is hardly more: 2e-6 on one processor, below 1e-6 on others."""
+def assert_same_run(one: Path, many: Path, bound: float = 1e-6) -> None:
+    """The same tokens were drawn and the same numbers told; weights differ by rounding alone."""
     for stage in ("sft", "rl/seed0"):
         assert max(moved(one, many, stage).values()) < bound, stage
         for file in (one / stage / "rollouts").glob("*.jsonl.gz"):
@@ -120,11 +123,11 @@ def test_killed_on_two_ranks_and_resumed_on_one_and_on_three(tmp_path: Path) -> 
     assert not (two / "report.html").exists()
     shutil.copytree(two, three)
     assert cli.main(["resume", str(two)]) == 0
-    assert_same_run(one, two)
+    assert_same_run(one, two, ROUNDED)
     said, _ = (process := ranks(3, "resume", three)).communicate(timeout=200)
     assert process.returncode == 0, said
     assert said.count("report: ") == 1
-    assert_same_run(one, three)
+    assert_same_run(one, three, ROUNDED)
 
 
 def test_a_bug_on_one_rank_ends_all_and_is_the_one_that_is_told(tmp_path: Path) -> None:
