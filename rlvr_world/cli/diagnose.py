@@ -58,8 +58,8 @@ def _recipes(args: argparse.Namespace) -> None:
 
     known = recipes()
     width = max(map(len, known))
-    for name, recipe in known.items():
-        print(f"{name:<{width}}  {recipe.config().summary}")
+    for name, config in known.items():
+        print(f"{name:<{width}}  {config().summary}")
 
 
 def _check(args: argparse.Namespace) -> int:

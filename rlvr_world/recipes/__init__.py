@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import pkgutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,8 +29,14 @@ if TYPE_CHECKING:
     from rlvr_world.models.text_tokenizer import TextTokenizer
     from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining
 
-BUILT_IN = ("text_game", "json_world", "web_page", "video")
-"""The modules of this package that hold recipes, each in a mapping ``RECIPES``."""
+Made = Callable[[], Config]
+BUILT_IN = {
+    "text_game": "text_game:TextGameRecipe",
+    "json_world": "json_world:JsonWorldRecipe",
+    "web_page": "web_page:WebPageRecipe",
+    "video": "video_recipe:VideoRecipe",
+}
+"""The modules of this package that hold configs, each by name in a mapping ``RECIPES``, and what makes them recipes."""
 ENTRY_POINTS = "rlvr_world.recipes"
 
 
@@ -210,16 +217,15 @@ class Recipe(ABC):
         return {}
 
 
-def recipes() -> dict[str, Recipe]:
-    """Every recipe that has a name: those of this package, then those of entry points."""
-    return {**{name: _entry(entry) for name, entry in _entries().items()}, **_built_in()}
+def recipes() -> dict[str, Made]:
+    """Of every recipe that has a name what makes its config: those of this package win over those of entry points."""
+    named = {name: _entry(entry).config for name, entry in _entries().items()}
+    return {**named, **{name: config for name, (config, _) in _built_in().items()}}
 
 
-def _built_in() -> dict[str, Recipe]:
-    found: dict[str, Recipe] = {}
-    for module in BUILT_IN:
-        found |= importlib.import_module(f"rlvr_world.recipes.{module}").RECIPES
-    return found
+def _built_in() -> dict[str, tuple[Made, str]]:
+    modules = {made_by: importlib.import_module(f"rlvr_world.recipes.{name}") for name, made_by in BUILT_IN.items()}
+    return {name: (config, made_by) for made_by, one in modules.items() for name, config in one.RECIPES.items()}
 
 
 def _entries() -> dict[str, metadata.EntryPoint]:
@@ -244,7 +250,9 @@ def find(name: str) -> Recipe:
         return _checked(named_in(name), name)
     known, entries = _built_in(), _entries()
     if name in known:
-        return known[name]
+        config, made_by = known[name]
+        made: Recipe = pkgutil.resolve_name(f"rlvr_world.recipes.{made_by}")(config)
+        return made
     if name in entries:
         return _entry(entries[name])
     if "." in place and _is_module(place):
@@ -266,7 +274,8 @@ def config_of(name: str) -> Config:
     place, colon, attribute = name.partition(":")
     if place.endswith(".py"):
         name = f"{Path(place).expanduser().resolve()}{colon}{attribute}"
-    return replace(find(name).config(), recipe=name)
+    known = _built_in()
+    return replace(known[name][0]() if name in known else find(name).config(), recipe=name)
 
 
 def _file(path: Path) -> Any:

@@ -76,4 +76,4 @@ class JsonWorldRecipe(RowsRecipe):
         return {"domain": "json world", **{name: getattr(config.data, name) for name in names}}
 
 
-RECIPES = {"json_world": JsonWorldRecipe(json_world)}
+RECIPES = {"json_world": json_world}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -229,9 +229,5 @@ PUBLISHED = {
     "published-1.5b-task-specific": ("1.5B", "task_specific", 5.0),
     "published-7b-binary": ("7B", "binary", 40.0),
 }
-RECIPES = {
-    "demo": TextGameRecipe(demo),
-    "bytesized32": TextGameRecipe(bytesized32),
-    "smollm2": TextGameRecipe(smollm2),
-    **{name: TextGameRecipe(partial(_published, name, *settings)) for name, settings in PUBLISHED.items()},
-}
+RECIPES: dict[str, Callable[[], Config]] = {made.__name__: made for made in (demo, bytesized32, smollm2)}
+RECIPES |= {name: partial(_published, name, *settings) for name, settings in PUBLISHED.items()}

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.domains.video.config import EpisodeSplitRule, RewardConfig, VideoConfig
 from rlvr_world.domains.video.envs.specs import DrawerSpec, GranularSpec, PushTSpec, RopeSpec
-from rlvr_world.errors import InputError
-from rlvr_world.recipes.tasks import Labelled, Trial
-from rlvr_world.recipes.video_recipe import VideoRecipe
-from rlvr_world.types import Domain
 from rlvr_world.vision.config import VisualTokenizerConfig
 
 FAST = OptimizerConfig(2e-3, "cosine", warmup=0.05, weight_decay=0.1, beta2=0.98)
@@ -95,14 +92,6 @@ def pusht_multi() -> Config:
     )
 
 
-def rope() -> Config:
-    return _pushed("rope", RopeSpec(size=32), "a rope")
-
-
-def granular() -> Config:
-    return _pushed("granular", GranularSpec(size=32), "a heap of grains")
-
-
 def _pushed(kind: Literal["rope", "granular"], spec: RopeSpec | GranularSpec, thing: str) -> Config:
     """One frame before a push and one after it: every step of an episode is a push."""
     config = pusht()
@@ -135,36 +124,6 @@ def drawer() -> Config:
         rl=replace(config.rl, steps=16, prompts=8, seeds=(0,), optimizer=slower, eval_every=8),
         eval=replace(SAMPLED, valid_rows=24),
     )
-
-
-POLICIES = {f"cloned {demos}": f"clone:{demos}" for demos in (120, 40, 12, 5, 2)}
-POLICIES |= {"briefly cloned": "clone:120:60", "noisy": "noisy:0.7:clone:120", "random": "random"}
-"""For the drawer, from good to useless: by demonstrations, by training, by noise on their actions."""
-
-
-class DrawerRecipe(VideoRecipe):
-    def trials(self, config: Config, domain: Domain) -> dict[str, Trial]:
-        from rlvr_world.domains.video.envs.drawer import TASKS, read_labelled
-        from rlvr_world.domains.video.splits import parts
-
-        spec, real, view = config.data.env, self.real(config), cast(Any, domain).round_trip
-        tasks = TASKS if spec.task == "both" else (spec.task,)
-
-        def start(which: int, number: int) -> dict[str, int]:
-            return {"episode": (spec.episodes + number) * len(tasks) + which}
-
-        def labelled(which: int, part: str) -> Labelled:
-            episodes, chosen = parts(config.data)[part]
-            files = [episodes.files[n] for n in chosen if n % len(tasks) == which]
-            if not files:
-                raise InputError(f"data: no {part} episode is of the task {tasks[which]}; raise data.env.episodes")
-            return Labelled(*read_labelled(files))
-
-        def trial(n: int) -> Trial:
-            said = f"{tasks[n]} the drawer"
-            return Trial(real, partial(start, n), spec.length - 1, said, partial(labelled, n), view, POLICIES)
-
-        return {task: trial(n) for n, task in enumerate(tasks)}
 
 
 def robot() -> Config:
@@ -264,15 +223,11 @@ def _deformable(name: str, steps: int) -> Config:
     return _published(f"{name}_dino", summary, _dino(0.05, context=1), model, steps, 32)
 
 
-def rope_dino() -> Config:
-    return _deformable("rope", 70_000)
-
-
-def granular_dino() -> Config:
-    return _deformable("granular", 30_000)
-
-
-RECIPES = {
-    made.__name__: VideoRecipe(made)
-    for made in (pusht, pusht_multi, rope, granular, robot, rt1_single, rt1_multi, pusht_dino, rope_dino, granular_dino)
-} | {"drawer": DrawerRecipe(drawer)}
+RECIPES: dict[str, Callable[[], Config]] = {
+    **{made.__name__: made for made in (pusht, pusht_multi)},
+    "rope": partial(_pushed, "rope", RopeSpec(size=32), "a rope"),
+    "granular": partial(_pushed, "granular", GranularSpec(size=32), "a heap of grains"),
+    **{made.__name__: made for made in (drawer, robot, rt1_single, rt1_multi, pusht_dino)},
+    "rope_dino": partial(_deformable, "rope", 70_000),
+    "granular_dino": partial(_deformable, "granular", 30_000),
+}

@@ -7,26 +7,55 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch.utils.data import ConcatDataset
 
 from rlvr_world.config import Config, check_shape
+from rlvr_world.domains.row_files import skipping
+from rlvr_world.domains.scene import start_rows
+from rlvr_world.domains.video.augmentation import Jittered
+from rlvr_world.domains.video.codec import (
+    check_ranges,
+    codec_of,
+    fit_codec,
+    order_embeddings,
+    planned_layout,
+    read_ranges,
+)
 from rlvr_world.domains.video.config import VideoConfig, check_numbers
+from rlvr_world.domains.video.domain import VideoDomain
+from rlvr_world.domains.video.envs.drawer import TASKS, read_labelled
+from rlvr_world.domains.video.envs.played import FIELDS, real_world
+from rlvr_world.domains.video.episodes import read_question
+from rlvr_world.domains.video.inspect import inspect
+from rlvr_world.domains.video.layout import Codec
+from rlvr_world.domains.video.pictures import picture_of
+from rlvr_world.domains.video.reconstruction import flips, measure_reconstruction, round_trip
+from rlvr_world.domains.video.scene import VideoScene
+from rlvr_world.domains.video.segments import Segments
+from rlvr_world.domains.video.splits import clips_of, counted, opened, parts
+from rlvr_world.domains.video.token_cache import TokenCache
 from rlvr_world.errors import InputError
+from rlvr_world.evaluation.intervals import bootstrap
+from rlvr_world.models.device import check_device, compute_dtype, shown_in
+from rlvr_world.models.head import Model
+from rlvr_world.models.loading import CODEC, create_model
+from rlvr_world.models.text_tokenizer import TextTokenizer
 from rlvr_world.recipes import FirstStage, Recipe, Splits
-from rlvr_world.recipes.tasks import Look, Walk
+from rlvr_world.recipes.recorded import recorded_video
+from rlvr_world.recipes.tasks import Labelled, Look, Trial, Walk
+from rlvr_world.system import ranks
+from rlvr_world.system.files import write_whole
+from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining, create_visual_tokenizer
 from rlvr_world.types import Finding, Picture, Scene, Score, Transition, World
-
-if TYPE_CHECKING:
-    from rlvr_world.domains.video.domain import VideoDomain
-    from rlvr_world.domains.video.layout import Codec
-    from rlvr_world.domains.video.segments import Segments
-    from rlvr_world.domains.video.token_cache import TokenCache
-    from rlvr_world.models.head import Model
-    from rlvr_world.models.text_tokenizer import TextTokenizer
-    from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining
-    from rlvr_world.vision.config import VisualTokenizerConfig
-    from rlvr_world.vision.lpips import LPIPS
-
+from rlvr_world.vision.config import VisualTokenizerConfig
+from rlvr_world.vision.frame_tokenizer import FrameTokenizer
+from rlvr_world.vision.loading import load_visual_tokenizer
+from rlvr_world.vision.lpips import LPIPS
+from rlvr_world.vision.lpips_weights import load_lpips
+from rlvr_world.vision.metrics import FrameMetrics
 
 METRICS = ("mae", "mse", "psnr", "ssim", "lpips")
 """What ``study metrics`` rewards one at a time (paper, figure 4c)."""
@@ -34,6 +63,9 @@ VALIDATED = 4
 """Batches that validation of the visual tokenizer looks at."""
 VISUAL_TOKENIZER = "visual_tokenizer"
 """Beside a model: the tokenizer of its frames."""
+POLICIES = {f"cloned {demos}": f"clone:{demos}" for demos in (120, 40, 12, 5, 2)}
+POLICIES |= {"briefly cloned": "clone:120:60", "noisy": "noisy:0.7:clone:120", "random": "random"}
+"""For the drawer, from good to useless: by demonstrations, by training, by noise on their actions."""
 
 
 class VideoRecipe(Recipe):
@@ -44,11 +76,6 @@ class VideoRecipe(Recipe):
         return self._config()
 
     def splits(self, config: Config) -> Splits:
-        from torch.utils.data import ConcatDataset
-
-        from rlvr_world.domains.video.augmentation import Jittered
-        from rlvr_world.domains.video.splits import clips_of, counted, parts
-
         data, seed = config.data, config.seed
         found = parts(data)
         episodes, chosen = found["train"]
@@ -67,9 +94,6 @@ class VideoRecipe(Recipe):
             return
         check_shape(config.model)
         if data.tokenizer.source:
-            from rlvr_world.vision.frame_tokenizer import FrameTokenizer
-            from rlvr_world.vision.loading import load_visual_tokenizer
-
             loaded, wanted = load_visual_tokenizer(data.tokenizer.source), data.tokenizer.kind
             if (kind := "frame" if isinstance(loaded, FrameTokenizer) else "compressive") != wanted:
                 raise InputError(
@@ -78,10 +102,6 @@ class VideoRecipe(Recipe):
 
     def rehearse(self, config: Config, splits: Splits, stage: VisualTokenizerTraining) -> VideoDomain:
         """The untrained tokenizer has the shapes of the trained one, and its tokens are kept nowhere."""
-        from rlvr_world.domains.video.codec import fit_codec
-        from rlvr_world.domains.video.splits import parts
-        from rlvr_world.domains.video.token_cache import TokenCache
-
         data: VideoConfig = config.data
         cache = TokenCache(stage.tokenizer, (data.height, data.width), Path(data.cache), data.fit)
         return _domain(config, fit_codec(data, parts(data)["train"], cache), cache)
@@ -96,8 +116,6 @@ class VideoRecipe(Recipe):
 
     def write_world(self, config: Config, folder: Path, start: Path | None, run: Path) -> Config:
         """The visual tokenizer: the one that the recipe names, that of the start, or the one trained in the run."""
-        from rlvr_world.vision.loading import load_visual_tokenizer
-
         trained = sorted((run / "tokenizer").glob("step-*"))[-1:]
         source = _visual_tokenizer(config, start and start / VISUAL_TOKENIZER, *trained)
         load_visual_tokenizer(source).save_pretrained(str(folder / VISUAL_TOKENIZER))
@@ -107,12 +125,6 @@ class VideoRecipe(Recipe):
     def prepare(self, config: Config, splits: Splits, world: Path, run: Path) -> None:
         """The table of what the visual tokenizer loses, and tokens; of training clips where likelihood training will
         see them all, for else they are made as they are drawn (RL from a published model sees few)."""
-        from rlvr_world.domains.video.reconstruction import measure_reconstruction
-        from rlvr_world.evaluation.intervals import bootstrap
-        from rlvr_world.system import ranks
-        from rlvr_world.system.files import write_whole
-        from rlvr_world.vision.metrics import FrameMetrics
-
         cache, file = _cache(config, world), run / "tokenizer" / "reconstruction.json"
         seen = config.sft.steps * config.sft.batch >= len(splits.sft)
         for name in ("sft", "valid", "test")[not seen :]:
@@ -125,10 +137,6 @@ class VideoRecipe(Recipe):
 
     def new_model(self, config: Config, splits: Splits, world: Path | None) -> tuple[Model, None]:
         """A model over the tokens of frames and actions, whose config.json holds the codec."""
-        from rlvr_world.domains.video.codec import fit_codec, order_embeddings
-        from rlvr_world.domains.video.splits import parts
-        from rlvr_world.models.loading import CODEC, create_model
-
         cache = _cache(config, world)
         codec = fit_codec(config.data, parts(config.data)["train"], cache)
         shape = replace(config.model, context=codec.layout.max_length)
@@ -139,15 +147,10 @@ class VideoRecipe(Recipe):
         return model, None
 
     def lengths(self, config: Config) -> tuple[int, int, int]:
-        from rlvr_world.domains.video.codec import planned_layout
-
         layout = planned_layout(config.data)
         return layout.vocabulary, layout.prompt_length, layout.max_length - layout.prompt_length
 
     def adopt(self, config: Config, model: Model, world: Path) -> None:
-        from rlvr_world.domains.video.codec import codec_of, read_ranges
-        from rlvr_world.models.loading import CODEC
-
         data: VideoConfig = config.data
         if data.proprio:
             raise InputError(f"recipe {config.recipe}: its models predict proprioception, whose ranges are not known")
@@ -161,9 +164,6 @@ class VideoRecipe(Recipe):
         setattr(model.config, CODEC, codec.to_json())
 
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> VideoDomain:
-        from rlvr_world.domains.video.layout import Codec
-        from rlvr_world.models.loading import CODEC
-
         stored = getattr(model.config, CODEC, None)
         if stored is None:
             raise InputError(
@@ -175,9 +175,6 @@ class VideoRecipe(Recipe):
         return _domain(config, codec, _cache(config, world))
 
     def check_data(self, config: Config, domain: Any) -> None:
-        from rlvr_world.domains.video.codec import check_ranges
-        from rlvr_world.domains.video.splits import parts
-
         check_ranges(config.data, parts(config.data)["test"], domain.codec)
 
     def unread(self, row: Transition) -> Iterator[str]:
@@ -190,15 +187,9 @@ class VideoRecipe(Recipe):
     def findings(
         self, domain: Any, rows: Sequence[Transition], judged: Sequence[Sequence[tuple[Any, Score]]]
     ) -> list[Finding]:
-        from rlvr_world.domains.video.reconstruction import flips, round_trip
-
         return [*round_trip(domain, rows), *flips(domain, rows, judged)]
 
     def scene(self, config: Config, domain: Any) -> Scene:
-        from rlvr_world.domains.scene import start_rows
-        from rlvr_world.domains.video.envs.played import FIELDS, real_world
-        from rlvr_world.domains.video.scene import VideoScene
-
         choose = start_rows(lambda: self.splits(config).test)
         real = None if config.data.source not in FIELDS else real_world(config.data, live=1)
 
@@ -212,30 +203,41 @@ class VideoRecipe(Recipe):
         return VideoScene(domain, start)
 
     def real(self, config: Config) -> World:
-        from rlvr_world.domains.video.envs.played import FIELDS, real_world
-
         return real_world(config.data) if config.data.source in FIELDS else super().real(config)
 
     def recorded(self, config: Config) -> tuple[list[Walk], Look]:
-        from rlvr_world.recipes.recorded import recorded_video
-
         return recorded_video(config.data, config.seed)
 
-    def question(self, given: Any) -> Transition:
-        from rlvr_world.domains.video.episodes import read_question
+    def trials(self, config: Config, domain: Any) -> dict[str, Trial]:
+        """To open the drawer and to close it; nothing else here has a task for policies."""
+        if config.data.source != "drawer":
+            return {}
+        spec, real = config.data.env, self.real(config)
+        tasks = TASKS if spec.task == "both" else (spec.task,)
 
+        def start(which: int, number: int) -> dict[str, int]:
+            return {"episode": (spec.episodes + number) * len(tasks) + which}
+
+        def labelled(which: int, part: str) -> Labelled:
+            episodes, chosen = parts(config.data)[part]
+            files = [episodes.files[n] for n in chosen if n % len(tasks) == which]
+            if not files:
+                raise InputError(f"data: no {part} episode is of the task {tasks[which]}; raise data.env.episodes")
+            return Labelled(*read_labelled(files))
+
+        def trial(n: int) -> Trial:
+            about = real, partial(start, n), spec.length - 1, f"{tasks[n]} the drawer"
+            return Trial(*about, partial(labelled, n), domain.round_trip, POLICIES)
+
+        return {task: trial(n) for n, task in enumerate(tasks)}
+
+    def question(self, given: Any) -> Transition:
         return read_question(given)
 
     def shown(self, state: Any) -> Picture:
-        from rlvr_world.domains.video.pictures import picture_of
-
         return picture_of(state)
 
     def inspect(self, config: Config, out: Path) -> str:
-        from rlvr_world.domains.row_files import skipping
-        from rlvr_world.domains.video.inspect import inspect
-        from rlvr_world.domains.video.splits import opened
-
         return inspect(opened(config.data, skipping(config.data.skip_faulty)[0]), out)
 
     def rewarded_by(self, config: Config) -> dict[str, Config]:
@@ -261,17 +263,11 @@ class VideoRecipe(Recipe):
 
 
 def _domain(config: Config, codec: Codec, cache: TokenCache) -> VideoDomain:
-    from rlvr_world.domains.video.domain import VideoDomain
-    from rlvr_world.vision.metrics import FrameMetrics
-
     metrics = FrameMetrics(None if config.data.lpips == "none" else partial(_lpips, config))
     return VideoDomain(codec, cache, metrics, config.data.reward, config.data.skip_blocks)
 
 
 def _visual_tokenizer_training(config: Config) -> VisualTokenizerTraining:
-    from rlvr_world.models.device import check_device, compute_dtype
-    from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining, create_visual_tokenizer
-
     data, device = config.data, check_device(config.model.device)
     new = create_visual_tokenizer(data.tokenizer, data.height, data.width, config.seed).to(device)
     segments, dtype = _segments(config, "train", data.tokenizer), compute_dtype(config.model.precision, device)
@@ -279,16 +275,11 @@ def _visual_tokenizer_training(config: Config) -> VisualTokenizerTraining:
 
 
 def _validate_visual_tokenizer(config: Config, stage: VisualTokenizerTraining) -> dict[str, float]:
-    from rlvr_world.vision.metrics import FrameMetrics
-
     held = _segments(config, "valid", replace(config.data.tokenizer, jitter=False, crop=1.0))
     return stage.validate([held(i) for i in range(VALIDATED)], FrameMetrics(stage.lpips))
 
 
 def _segments(config: Config, part: str, settings: VisualTokenizerConfig) -> Segments:
-    from rlvr_world.domains.video.segments import Segments
-    from rlvr_world.domains.video.splits import parts
-
     data: VideoConfig = config.data
     size = (data.height, data.width)
     return Segments(*parts(data)[part], size, data.frame_skip, settings, config.seed, data.fit)
@@ -297,9 +288,6 @@ def _segments(config: Config, part: str, settings: VisualTokenizerConfig) -> Seg
 def _lpips(config: Config) -> LPIPS | None:
     if config.data.lpips == "none":
         return None
-    from rlvr_world.models.device import check_device, shown_in
-    from rlvr_world.vision.lpips_weights import load_lpips
-
     lpips, device = load_lpips(config.data.lpips), check_device(config.model.device)
     lpips.trunk.to(shown_in(config.model.precision, device))
     return lpips.to(device)
@@ -328,12 +316,6 @@ def _cache(config: Config, world: Path | None) -> TokenCache:
 @lru_cache(maxsize=1)
 def _opened(source: str, size: tuple[int, int], kept: Path, fit: str, types: tuple[Any, Any, str]) -> TokenCache:
     """Opened once: the fingerprint of a large tokenizer and the index of many tokens take their time."""
-    import torch
-
-    from rlvr_world.domains.video.token_cache import TokenCache
-    from rlvr_world.models.device import check_device, shown_in
-    from rlvr_world.vision.loading import load_visual_tokenizer
-
     cache = TokenCache(load_visual_tokenizer(source).to(device := check_device(types[0])), size, kept, fit)
     cache.keeps, cache.encodes, cache.decodes = True, getattr(torch, types[2]), shown_in(types[1], device)
     return cache

@@ -218,9 +218,4 @@ class WebPageRecipe(RowsRecipe):
 
 FRESH = 1_000_000
 """The first seed of the pages that planners are tried on."""
-RECIPES = {
-    "miniwob": WebPageRecipe(miniwob),
-    "miniwob-goals": WebPageRecipe(miniwob_goals),
-    "web": WebPageRecipe(web),
-    "webarena-published": WebPageRecipe(webarena_published),
-}
+RECIPES = {made.__name__.replace("_", "-"): made for made in (miniwob, miniwob_goals, web, webarena_published)}

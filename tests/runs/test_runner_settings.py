@@ -48,10 +48,10 @@ def test_one_sentence_before_anything_is_made(setting: str, said: str, tmp_path:
 def test_every_recipe_keeps_to_them() -> None:
     from rlvr_world.recipes import recipes
 
-    for recipe in recipes().values():
+    for config in recipes().values():
         said = ""
         try:
-            look.at_settings(recipe.config())
+            look.at_settings(config())
         except InputError as error:
             said = str(error)
         lacks = ("is not installed", "weights of a network", "the hub", "no GPU")
