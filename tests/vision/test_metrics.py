@@ -15,8 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rlvr_world.errors import InputError
-from rlvr_world.vision.lpips import LPIPS
-from rlvr_world.vision.lpips_weights import load_lpips
+from rlvr_world.vision.lpips import LPIPS, load_lpips
 from rlvr_world.vision.metrics import LOWER_IS_BETTER, FrameMetrics, ssim
 from rlvr_world.vision.packaged import weights_file
 
