@@ -15,7 +15,7 @@ from rlvr_world.domains.web_page.config import WebPageConfig
 from rlvr_world.domains.web_page.diff import apply_change
 from rlvr_world.domains.web_page.explain import explain_change
 from rlvr_world.domains.web_page.outcome import GOES_ON, brier_rewards, split_outcome
-from rlvr_world.domains.web_page.published import published_f1
+from rlvr_world.domains.web_page.published import published_precision_recall
 from rlvr_world.domains.web_page.rows import PageState
 from rlvr_world.domains.web_page.scoring import make_score, score_change
 from rlvr_world.domains.web_page.tree import parse_page, write_page
@@ -93,8 +93,8 @@ class WebPage(TextDomain):
             return Score(value, {**strict.parts, "outcome": right}, strict.malformed)
         if self.config.scoring == "strict":
             return strict
-        published = published_f1(prediction.text, write_change(true))
-        return make_score(published.precision, published.recall, strict.parts["exact"], strict.malformed, beta)
+        published = published_precision_recall(prediction.text, write_change(true))
+        return make_score(*published, strict.parts["exact"], strict.malformed, beta)
 
     def advance(self, state: PageState, action: str, prediction: Prediction) -> PageState | Malformed:
         if isinstance(prediction.change, Malformed):

@@ -10,11 +10,9 @@ any other, and a label without headers can only score 0.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rlvr_world.domains.web_page.change import HEADERS, Change
-from rlvr_world.domains.web_page.scoring import f_beta
 
 if TYPE_CHECKING:
     import numpy as np
@@ -67,24 +65,12 @@ def assign(score: np.ndarray) -> tuple[list[int], list[int]]:
     return rows.tolist(), columns.tolist()
 
 
-@dataclass(frozen=True)
-class PublishedScore:
-    """The published reward of one answer."""
-
-    f1: float
-    precision: float
-    recall: float
-    counts: dict[str, tuple[int, int, int]]
-    """For each section the lines predicted, in the label, and in both."""
-
-
-def published_f1(response: str, ground_truth: str) -> PublishedScore:
-    """The published reward: all text counts, reasoning and end-of-text marks included."""
+def published_precision_recall(response: str, ground_truth: str) -> tuple[float, float]:
+    """What the published reward is the harmonic mean of: all text counts, reasoning and end-of-text marks included."""
     said, true = sections(response), sections(ground_truth)
-    counts = {h: (len(said[h]), len(true[h]), len(said[h].keys() & true[h].keys())) for h in HEADERS}
-    predicted, wanted, hits = map(sum, zip(*counts.values(), strict=True))
-    precision, recall = hits / max(1, predicted), hits / max(1, wanted)
-    return PublishedScore(f_beta(precision, recall), precision, recall, counts)
+    counts = [(len(said[h]), len(true[h]), len(said[h].keys() & true[h].keys())) for h in HEADERS]
+    predicted, wanted, hits = map(sum, zip(*counts, strict=True))
+    return hits / max(1, predicted), hits / max(1, wanted)
 
 
 def sections(text: str) -> dict[str, dict[str, None]]:
