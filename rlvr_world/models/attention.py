@@ -21,7 +21,7 @@ from torch.nn.attention.flex_attention import BlockMask, flex_attention
 from transformers import AttentionInterface
 
 from rlvr_world.errors import InputError
-from rlvr_world.models.cpu import SHORT, attend_members, for_few_queries, short_attention
+from rlvr_world.models.cpu import SHORT, Members, short_attention
 from rlvr_world.models.head import Model
 
 NAME = "shared_prefix"
@@ -133,7 +133,7 @@ def _attend_members(
 ) -> Tensor:
     """The members of one tree over its prefix and themselves; [G, H, R, d]."""
     if q_GHRd.device.type == "cpu" and q_GHRd.dtype == torch.float32:
-        return attend_members(q_GHRd, k_GHRd, v_GHRd, kp_HPd, vp_HPd, scale)
+        return Members.apply(q_GHRd, k_GHRd, v_GHRd, kp_HPd, vp_HPd, scale)
     (G, _, R, _), P = q_GHRd.shape, kp_HPd.shape[1]
     keys, values = (torch.cat([x.expand(G, -1, -1, -1), own], 2) for x, own in ((kp_HPd, k_GHRd), (vp_HPd, v_GHRd)))
     mask = torch.ones(R, P + R, dtype=torch.bool, device=keys.device).tril(P)
@@ -237,7 +237,8 @@ class GroupCache:
         if layer not in self.layers:
             keys, values = (k_bKnd.new_zeros(self.groups, K, self.prompt, d) for _ in range(2))
             empty = k_bKnd.new_zeros(self.groups, K, self.size, 0, d)
-            self.layers[layer] = [for_few_queries(keys.transpose(2, 3)), values, empty, empty]
+            keys = keys.transpose(2, 3)  # of which a CPU multiplies few queries best where they lie so
+            self.layers[layer] = [keys.contiguous() if keys.device.type == "cpu" else keys, values, empty, empty]
         keys, values, *_ = self.layers[layer]
         keys[self.read : self.read + b, :, :, :n] = k_bKnd.transpose(2, 3)
         values[self.read : self.read + b, :, :n] = v_bKnd

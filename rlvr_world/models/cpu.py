@@ -14,16 +14,10 @@ SHORT = 256
 """Keys up to which plain matrix products beat torch's CPU kernel, forward and backward, in bfloat16."""
 
 
-def attend_members(
-    q_GHRd: Tensor, k_GHRd: Tensor, v_GHRd: Tensor, kp_HPd: Tensor, vp_HPd: Tensor, scale: float
-) -> Tensor:
-    """The members of one tree over its prefix and themselves, in float32 on a CPU; [G, H, R, d]."""
-    return _Members.apply(q_GHRd, k_GHRd, v_GHRd, kp_HPd, vp_HPd, scale)
-
-
-class _Members(torch.autograd.Function):
-    """Attention over the prefix, where all members are one long list of queries, merged with attention over each
-    member's own tokens by log-sum-exp: the prefix is neither copied nor masked.
+class Members(torch.autograd.Function):
+    """The members of one tree over its prefix and themselves, in float32 on a CPU; [G, H, R, d]. Attention over the
+    prefix, where all members are one long list of queries, is merged with attention over each member's own tokens by
+    log-sum-exp: the prefix is neither copied nor masked.
 
     The gradient of each half is what the kernel gives for the output and log-sum-exp of the whole.
     """
@@ -72,11 +66,6 @@ def short_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool,
     if mask is not None:
         scores = scores + torch.zeros_like(mask, dtype=q.dtype).masked_fill_(~mask, float("-inf"))
     return torch.softmax(scores, -1) @ v
-
-
-def for_few_queries(keys: Tensor) -> Tensor:
-    """Transposed keys [..., d, P] as they lie best for their product with few queries."""
-    return keys.contiguous() if keys.device.type == "cpu" else keys
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from transformers.utils import logging
 from rlvr_world.config import ModelConfig, check_shape
 from rlvr_world.errors import InputError
 from rlvr_world.models.head import Model
-from rlvr_world.models.lora import ADAPTER, load_adapter, merge_copy, verify_merge
+from rlvr_world.models.lora import ADAPTER, load_adapter, verify_merge
 from rlvr_world.models.shards import like
 from rlvr_world.models.smollm2 import smollm2_folder
 from rlvr_world.models.text_tokenizer import TextTokenizer, know_ends
@@ -193,7 +193,7 @@ def save_model(model: Model, tokenizer: TextTokenizer | None, folder: Path, worl
         model.save_pretrained(str(folder / ADAPTER), save_embedding_layers=False)
         if len({p.device for p in model.parameters()}) > 1:  # see Learner: the frozen ones are on the CPU
             model = copy.deepcopy(model).cpu()
-        whole = merge_copy(model)
+        whole = copy.deepcopy(model).merge_and_unload(safe_merge=True)  # W + (alpha / rank) B A in the place of W
         verify_merge(model, whole)
     whole.save_pretrained(str(folder))
     if tokenizer is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any, cast
 
@@ -56,11 +55,6 @@ def load_adapter(model: PeftModel, folder: Path) -> None:
         raise InputError(f"adapter {file}: it does not fit the model ({reason})") from error
     if wrong := [*(name for name in result.missing_keys if "lora_" in name), *result.unexpected_keys]:
         raise InputError(f"adapter {file}: it does not fit the model, such as at {wrong[0]}; check the LoRA settings")
-
-
-def merge_copy(model: PeftModel) -> PreTrainedModel:
-    """A copy of the model with W + (alpha / rank) B A in the place of W; ``model`` stays as it is."""
-    return copy.deepcopy(model).merge_and_unload(safe_merge=True)
 
 
 def verify_merge(model: PeftModel, merged: PreTrainedModel) -> float:

@@ -96,10 +96,6 @@ class CompressiveTokenizer(VisualTokenizer):
         self.post_quant_linear = nn.Linear(code, patch)
 
     @property
-    def context_codebook_size(self) -> int:
-        return self.context_fsq.size
-
-    @property
     def frame_grid(self) -> tuple[int, int]:
         """Rows and columns of a later frame's tokens."""
         patch = self.config["patch_size"]

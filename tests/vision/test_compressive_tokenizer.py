@@ -49,7 +49,7 @@ def test_tokens_and_pictures_equal_the_reference(shared: Path, name: str, given:
     with torch.no_grad():
         context, dynamics = tokenizer.encode(data["clip_uint8"].float() / 255)
         expected_context, expected_dynamics = data["context_indices"][:, 0].long(), data["dynamics_indices"].long()
-        decoded = tokenizer.decode(expected_context + tokenizer.context_codebook_size, expected_dynamics)
+        decoded = tokenizer.decode(expected_context + tokenizer.context_fsq.size, expected_dynamics)
     assert torch.allclose(seen["context"], data["context_latents"], rtol=0, atol=5e-4)
     assert torch.allclose(seen["dynamics"], data["dynamics_latents"], rtol=0, atol=5e-4)
     certain = data["context_margin"].reshape(context.shape) >= 1e-3
@@ -93,7 +93,7 @@ def test_any_aspect_and_levels() -> None:
     assert context.shape == (2, 32)
     assert dynamics.shape == (2, 3, 2)
     assert context.dtype == dynamics.dtype == torch.int64
-    assert int(context.max()) < tokenizer.context_codebook_size == 20
+    assert int(context.max()) < tokenizer.context_fsq.size == 20
     assert int(dynamics.max()) < tokenizer.codebook_size == 27
     assert tokenizer.decode(context, dynamics).shape == (2, 4, 3, 32, 64)
 

@@ -83,7 +83,7 @@ class TokenCache:
         self.context_codebook, self.context_tokens = 0, 0
         if isinstance(tokenizer, CompressiveTokenizer):
             self.grid = tokenizer.frame_grid
-            self.context_codebook, self.context_tokens = tokenizer.context_codebook_size, tokenizer.context_tokens
+            self.context_codebook, self.context_tokens = tokenizer.context_fsq.size, tokenizer.context_tokens
         self.tokens = self.grid[0] * self.grid[1]
         self.device = next(tokenizer.parameters()).device
         self.at_once = max(1, PIXELS[self.device.type] // (size[0] * size[1]))
