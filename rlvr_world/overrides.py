@@ -63,9 +63,8 @@ def describe(config: Any, width: int | None = None, group: str = "") -> str:
     indent, lines = first + second + 6, []
     for name, kind, text in rows:
         head = f"  {name:<{first}}  {kind:<{second}}  "
-        hanging = textwrap.wrap(text, max(width - indent, 32)) or [""]
-        lines.append((head + hanging[0]).rstrip())
-        lines += [" " * indent + line for line in hanging[1:]]
+        wrapped = textwrap.wrap(text, max(width, indent + 32), initial_indent=head, subsequent_indent=" " * indent)
+        lines += wrapped or [head.rstrip()]
     return "\n".join(lines)
 
 

@@ -20,28 +20,14 @@ from rlvr_world.cli.parser import Verbs, fail
 from rlvr_world.errors import Halted, InputError, NonFinite, RankLost
 from rlvr_world.system.memory import keep_memory
 
+OWN = ("tensorboard", "trackio", "wandb", "mujoco", "metaworld")
 EXTRAS = {
-    "textworld": "textgame",
-    "gguf": "smollm",
-    "accelerate": "smollm",
-    "tensorboard": "tensorboard",
-    "trackio": "trackio",
-    "wandb": "wandb",
-    "httpx": "teacher",
-    "trl": "peers",
-    "diffusers": "video",
-    "av": "video",
-    "h5py": "video",
-    "gym_pusht": "pusht",
-    "mujoco": "mujoco",
-    "metaworld": "metaworld",
-    "gcsfs": "rlds",
-    "playwright": "web",
-    "miniwob": "web",
-    "scipy": "web",
-    "requests": "web",
-    "starlette": "serve",
-    "uvicorn": "serve",
+    **{name: name for name in OWN},
+    **{"textworld": "textgame", "httpx": "teacher", "trl": "peers", "gym_pusht": "pusht", "gcsfs": "rlds"},
+    **dict.fromkeys(("gguf", "accelerate"), "smollm"),
+    **dict.fromkeys(("diffusers", "av", "h5py"), "video"),
+    **dict.fromkeys(("playwright", "miniwob", "scipy", "requests"), "web"),
+    **dict.fromkeys(("starlette", "uvicorn"), "serve"),
 }
 """Which extra of this package brings an optional module."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlvr_world.errors import InputError
+from rlvr_world.evaluation.tables import markdown
 from rlvr_world.system.files import write_whole
 from rlvr_world.system.progress import track
 from rlvr_world.vision.fvd import SHORTEST, features, frechet, load_i3d, of_halves
@@ -40,9 +41,8 @@ def told_fvd(films: Mapping[str, Sequence[Sequence[Any]]], real: str, file: Path
     told = {"films": len(long), "frames": length, "halves": [least, most], "fvd": far}
     write_whole(file, json.dumps(told, indent=1))
     head = f"FVD of {len(long)} films of {length} frames (compare models of one table alone: few films add to it)"
-    halves = f"| {real}, one half from the other ({len(long) // 2} films each) | {least:.4g} to {most:.4g} |"
-    rows = [f"| {name} | {value:.4g} |" for name, value in far.items()]
-    return "\n".join([head, "", "| | FVD |", "|---|--:|", halves, *rows])
+    halves = [f"{real}, one half from the other ({len(long) // 2} films each)", f"{least:.4g} to {most:.4g}"]
+    return f"{head}\n\n{markdown([['', 'FVD'], halves, *([name, f'{value:.4g}'] for name, value in far.items())])}"
 
 
 def _pixels(seen: Any) -> np.ndarray:

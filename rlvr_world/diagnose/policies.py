@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.intervals import wilson
 from rlvr_world.evaluation.summary import fingerprint
+from rlvr_world.evaluation.tables import markdown
 from rlvr_world.policies.agreement import agreement, ceiling
 from rlvr_world.policies.learned import judge
 from rlvr_world.policies.rollouts import Rollouts, read_policy, roll, roll_real
@@ -115,18 +116,13 @@ def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts
     agree = [["", *perfect], ["a perfect model (19 of 20 times)", *(f"{_n(a)} ({_n(b)})" for a, b in perfect.values())]]
     agree += [[name, *(" ".join(map(_n, one)) for one in by_stat.values())] for name, by_stat in stats.items()]
     head = f"{about['task']}: success at the last of {about['steps']} steps, {about['starts']} starts, % [95 %, Wilson]"
-    text = f"""{head}\n\n{_table(success)}\n
-agreement over policies [95 % over starts] [over starts and policies]\n\n{_table(agree)}\n
+    text = f"""{head}\n\n{markdown(success)}\n
+agreement over policies [95 % over starts] [over starts and policies]\n\n{markdown(agree)}\n
 episodes that end as the real ones do: {alike}\n
 judge: {about["judge"]}; right on the real last frames: {right}"""
     pictures = _pictures(folder, found, rates)
     write_whole(folder / "report.md", "\n\n".join([pictures[0], text, *pictures[1:]]) + "\n")
     return text
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    ruled = [rows[0], ["---", *["---:"] * (len(rows[0]) - 1)], *rows[1:]]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in ruled)
 
 
 def _percent(outcomes: np.ndarray) -> str:

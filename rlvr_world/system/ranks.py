@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -56,7 +56,9 @@ def joined(device: str) -> Iterator[None]:
     gpus = device != "cpu" and torch.cuda.is_available()
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=PATIENCE)
     try:
-        with _silent(not first()):
+        with open(os.devnull, "w") as nowhere, ExitStack() as silent:
+            for redirected in () if first() else (redirect_stdout, redirect_stderr):
+                silent.enter_context(redirected(nowhere))
             yield
             everyone(None)
     except BaseException as error:
@@ -69,16 +71,6 @@ def let_first() -> None:
     """Time for the first process to fail alike and have this one ended."""
     if not first():
         time.sleep(HEARD_OUT)
-
-
-@contextmanager
-def _silent(really: bool) -> Iterator[None]:
-    with open(os.devnull, "w") as nowhere:
-        if not really:
-            yield
-            return
-        with redirect_stdout(nowhere), redirect_stderr(nowhere):
-            yield
 
 
 @contextmanager

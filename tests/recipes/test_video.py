@@ -186,8 +186,8 @@ def test_recipes_are_listed_and_text_is_trained_without_the_extra() -> None:
     code = (
         "import sys; sys.modules['diffusers'] = sys.modules['av'] = None\n"
         "from rlvr_world import cli; from rlvr_world.diagnose import studies; from rlvr_world.runs import runner\n"
-        "from rlvr_world.recipes import find\n"
-        "assert find('demo').config().recipe == 'demo' and find('pusht').config().data.height == 32\n"
+        "from rlvr_world.recipes import config_of, find\n"
+        "assert find('demo').config().recipe == 'demo' and config_of('pusht').data.height == 32\n"
         "sys.exit(cli.main(['recipes']))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
