@@ -42,9 +42,8 @@ def settings(config: Any, prefix: str = "") -> Iterator[Setting]:
         if dataclasses.is_dataclass(value):
             yield from settings(value, name + ".")
         else:
-            yield Setting(
-                name, hints[field.name], value, field.metadata.get("help", ""), field.metadata.get("unit", "")
-            )
+            told = (field.metadata.get(key, "") for key in ("help", "unit"))
+            yield Setting(name, hints[field.name], value, *told)
 
 
 def describe(config: Any, width: int | None = None, group: str = "") -> str:

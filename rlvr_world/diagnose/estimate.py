@@ -97,9 +97,8 @@ def _advice(name: str, parts: dict[str, float], memory: float, settings: ModelCo
         return mend if settings.shard else f"on several GPUs set model.shard=true; else {mend}"
     if held + parts[CACHE] > memory:
         return "lower rl.max_rows"
-    return (
-        f"lower {name}.forward_tokens" if settings.gradient_checkpointing else "set model.gradient_checkpointing=true"
-    )
+    again = settings.gradient_checkpointing
+    return f"lower {name}.forward_tokens" if again else "set model.gradient_checkpointing=true"
 
 
 def _step(model: Any, settings: ModelConfig, stage: Any, lengths: tuple[int, int]) -> tuple[int, float]:

@@ -110,9 +110,7 @@ def _tables(answers: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]) -> st
     parts = []
     for measure, of in answers.items():
         at = [k for k in (1, 2, 4, 8, 16) if k < len(of[RECORDED])] + [len(of[RECORDED])]
-        parts.append(
-            f"{measure}\n\n{_table({name: [one[k - 1] for k in at] for name, one in of.items()}, LABELS[0], at)}"
-        )
+        parts += [measure, _table({name: [one[k - 1] for k in at] for name, one in of.items()}, LABELS[0], at)]
     return "\n\n".join(parts)
 
 

@@ -86,10 +86,8 @@ class TextScene:
             row = self.ask(state, action)
             assert isinstance(row, Transition)
             after = self.domain.advance(row.state, row.action, self.domain.decode(tokens, row))
-            lost = isinstance(after, Malformed)
-            outcomes.append(
-                Outcome(state, info={"malformed": after.reason}) if lost else self.outcome(state, row, after)
-            )
+            lost = Outcome(state, info={"malformed": after.reason}) if isinstance(after, Malformed) else None
+            outcomes.append(lost or self.outcome(state, row, after))
         return outcomes
 
     def observe(self, state: Any) -> Any:

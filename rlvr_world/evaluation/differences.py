@@ -90,13 +90,11 @@ def comparisons(results: Mapping[str, Result]) -> list[Comparison]:
     caveat = f" ({', '.join(caveats)})" if family == "rl" and caveats else ""
     found = []
     for table in tables(results):
-        rivals = [
-            Row(name, {c: _cell(runs, others, c, table.by_slice) for c in table.columns})
-            for name, runs, others in _rivals(results, family)
-        ]
-        found.append(
-            Comparison(table, TITLES.get(family, ""), caveat, [rival for rival in rivals if any(rival.cells.values())])
-        )
+        rivals = []
+        for name, runs, others in _rivals(results, family):
+            cells = {c: _cell(runs, others, c, table.by_slice) for c in table.columns}
+            rivals += [Row(name, cells)] if any(cells.values()) else []
+        found.append(Comparison(table, TITLES.get(family, ""), caveat, rivals))
     return found
 
 

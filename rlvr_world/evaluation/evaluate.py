@@ -120,9 +120,7 @@ def _predict(
     firsts: dict[int, tuple[Any, Written]] = {}
     streams: list[tuple[int, ...]] = [(plan.seed, i) for i in rows]
     groups = _written(model, list(scripts.values()), plan, plan.samples, streams, update)
-    for (i, group), judged in zip(
-        zip(rows, groups, strict=True), judge(domain, groups, list(rows.values())), strict=True
-    ):
+    for i, group, judged in zip(rows, groups, judge(domain, groups, list(rows.values())), strict=True):
         scores[i] = [score for _, score in judged]
         firsts |= {i: (judged[0][0], group[0])} if i in kept else {}
     parts = next((of_row[0].parts for of_row in scores.values()), None)

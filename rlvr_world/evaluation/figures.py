@@ -98,7 +98,6 @@ def _figure(metrics: Metrics, column: Column, curves: Sequence[Curve]) -> Figure
         seeds = [curve(metrics, stage, key, x, column.scale) for stage in stages]
         lines += [Line("", colour, *one, faint=True) for one in seeds if len(seeds) > 1 or not measured]
         at, mean = mean_curve(seeds)
-        lines.append(
-            Line(label, colour, at, mean if measured else smooth(mean, len(mean) // 20), points=bool(measured))
-        )
+        strong = mean if measured else smooth(mean, len(mean) // 20)
+        lines.append(Line(label, colour, at, strong, points=bool(measured)))
     return {"title": column.heading, "svg": line_plot(lines, "tokens processed after SFT" if x == "tokens" else x)}

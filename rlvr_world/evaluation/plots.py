@@ -83,9 +83,8 @@ def line_plot(lines: Sequence[Line], xlabel: str) -> str:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
         if xlabel.startswith("tokens"):
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        figure.savefig(
-            buffer := io.StringIO(), format="svg", transparent=True, metadata={"Date": None, "Creator": None}
-        )
+        unsigned = {"Date": None, "Creator": None}
+        figure.savefig(buffer := io.StringIO(), format="svg", transparent=True, metadata=unsigned)
     return _inline(buffer.getvalue(), ", ".join(names))
 
 

@@ -103,9 +103,8 @@ def _planning(run: Path) -> list[dict[str, Any]]:
         first, [comparison] = next(iter(results.values())), comparisons(results)
         rows = first["rows"]["world"]
         told = {"task": task, "starts": len(rows), "worlds": len(set(rows)), "more": first["protocol"]["more"]}
-        found.append(
-            {**told, "comparison": comparison, "slices": first["slices"], "verdict": verdict([comparison], "starts")}
-        )
+        told |= {"comparison": comparison, "slices": first["slices"], "verdict": verdict([comparison], "starts")}
+        found.append(told)
     return found
 
 
@@ -154,10 +153,8 @@ def _training_order(name: str) -> tuple[int, str]:
 def _groups(run: Path) -> list[dict[str, Result]]:
     """Results that may be compared, by model in the order of training; the group with the most models first. The name
     of a best-of-N result is ``best-of-N/`` and the model's; its protocol keeps it apart from the greedy one."""
-    paths = [
-        path for path in sorted((run / "eval").glob("*.json")) if not path.name.startswith(("samples-", "states-"))
-    ]
-    groups: dict[str, dict[str, Result]] = defaultdict(dict)
+    every, groups = sorted((run / "eval").glob("*.json")), defaultdict[str, dict[str, Result]](dict)
+    paths = [path for path in every if not path.name.startswith(("samples-", "states-"))]
     results = [_read(path, fields=("name", "fingerprint", "protocol", "slices", "rows")) for path in paths]
     named = [(re.sub(r"^best-of-\d+/", "", result["name"]), result) for result in results]
     for name, result in sorted(named, key=lambda pair: _training_order(pair[0])):

@@ -44,16 +44,13 @@ class WorldModel:
         with. Raises InputError that names the field for another state or action.
         """
         if not (isinstance(state, list) and isinstance(action, list)):
-            return self.predict_rows([self.recipe.question({"state": state, "action": action})], n, temperature, seed)[
-                0
-            ]
+            asked = self.recipe.question({"state": state, "action": action})
+            return self.predict_rows([asked], n, temperature, seed)[0]
         if len(state) != len(action):
             raise InputError(f"predict: expected an action for each state, got {len(state)} and {len(action)}")
-        pairs = zip(state, action, strict=True)
-        asked = [
-            self.recipe.question({"state": s, "action": a, "id": f"question {i}"}) for i, (s, a) in enumerate(pairs)
-        ]
-        return self.predict_rows(asked, n, temperature, seed)
+        pairs = enumerate(zip(state, action, strict=True))
+        given = [{"state": one, "action": done, "id": f"question {i}"} for i, (one, done) in pairs]
+        return self.predict_rows([*map(self.recipe.question, given)], n, temperature, seed)
 
     def predict_rows(
         self, rows: Sequence[Transition], n: int = 1, temperature: float = 0.0, seed: int = 0

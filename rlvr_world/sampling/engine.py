@@ -118,11 +118,8 @@ def sample_each(
                 some = groups[start : start + max(1, max_rows // size)]
                 grid = [[Row(scripts[i], streams[i], own=cut) for i in group] for group in some]
                 _grow(model, [[*rows, *[rows[0].nothing] * (size - len(rows))] for rows in grid], sampling, device)
-                found |= {
-                    i: row.rollout(0)
-                    for rows, group in zip(grid, some, strict=True)
-                    for i, row in zip(group, rows, strict=True)
-                }
+                for rows, group in zip(grid, some, strict=True):
+                    found |= {i: row.rollout(0) for i, row in zip(group, rows, strict=True)}
     return [found[i] for i in range(len(scripts))]
 
 

@@ -182,10 +182,8 @@ def _resnet(config: Fields) -> dict[str, Any]:
 
 
 def _middle(config: Fields, attention: bool) -> UNetMidBlock2D:
-    width, no_time_embedding = config["block_out_channels"][-1], cast(int, None)
-    return UNetMidBlock2D(
-        width, no_time_embedding, attention_head_dim=width, add_attention=attention, **_resnet(config)
-    )
+    width, no_time = config["block_out_channels"][-1], cast(int, None)
+    return UNetMidBlock2D(width, no_time, attention_head_dim=width, add_attention=attention, **_resnet(config))
 
 
 class PatchHalf(Half):

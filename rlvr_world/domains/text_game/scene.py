@@ -51,11 +51,11 @@ def drawn(seen: str) -> str:
     told: set[str] = set()
 
     def tell(name: str, deep: int) -> None:
-        facts = ", ".join(f"{key}: {value}" for key, value in by_name.get(name, {}).get("properties", {}).items())
-        lines.append(
-            "    " * deep + name + (f"  ({facts})" if facts else "" if name in by_name else "  (no such object)")
-        )
-        inner = by_name[name]["contains"] if name in by_name and name not in told else ()
+        one = by_name.get(name, {"properties": {}, "contains": ()})
+        facts = ", ".join(f"{key}: {value}" for key, value in one["properties"].items())
+        facts = facts if name in by_name else "no such object"
+        lines.append("    " * deep + name + (f"  ({facts})" if facts else ""))
+        inner = one["contains"] if name not in told else ()
         told.add(name)
         for one in inner:
             tell(one, deep + 1)
