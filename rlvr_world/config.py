@@ -45,9 +45,7 @@ class ModelConfig:
         "all", "which stages train adapters: all, or 'sft' alone, so that RL and its control train every weight"
     )
     gradient_checkpointing: bool = what(False, "recompute activations in the backward pass to save memory")
-    shard: bool = what(
-        False, "under torchrun: weights and optimizer in shares on all ranks (FSDP2), not one copy a rank"
-    )
+    shard: bool = what(False, "under torchrun: weights and optimizer in shares on all ranks (FSDP2), not a copy a rank")
     device: Literal["auto", "cpu", "cuda"] = what("auto", "where to run; 'auto' takes a GPU if there is one")
     precision: Literal["auto", "float32", "bfloat16"] = what(
         "auto", "forwards in this type (trained weights stay float32); 'auto' is bfloat16 where the processor has it"
@@ -78,9 +76,7 @@ class SFTConfig:
         0, "first steps that fit the prompt too, so that a model from scratch learns to copy from it", "steps"
     )
     batch: int = what(64, "rows a step", "rows")
-    forward_tokens: int = what(
-        4096, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens"
-    )
+    forward_tokens: int = what(4096, "tokens packed into one forward (memory and speed, not the loss)", "tokens")
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     reasoning: bool = what(False, "fit the given chain of thought and answer instead of the direct answer")
     save_every: int = what(100, "checkpoint interval", "steps")
@@ -96,9 +92,7 @@ class RLConfig:
     seeds: tuple[int, ...] = what((0,), "one run a seed: its prompts, its draws")
     temperature: float = what(1.0, "sampling temperature of rollouts")
     max_rows: int = what(512, "rollouts that grow at once (memory)", "rollouts")
-    forward_tokens: int = what(
-        4096, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens"
-    )
+    forward_tokens: int = what(4096, "tokens packed into one forward (memory and speed, not the loss)", "tokens")
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     advantage: Literal["group", "none", "batch", "max@k"] = what(
         "group",
@@ -138,9 +132,7 @@ class RLConfig:
 class RolloutConfig:
     urls: tuple[str, ...] = what((), "vLLM servers that sample for RL, such as http://node1:8000; none: sample here")
     timeout: float = what(600.0, "longest wait for an answer", "seconds")
-    band: float = what(
-        5.0, "no loss on tokens whose probability is off the server's by more than this factor; 0: on all"
-    )
+    band: float = what(5.0, "no loss on tokens whose probability is off the server's by more than this factor; 0: all")
 
     def __post_init__(self) -> None:
         at_least(self, "rollout.", timeout=1)

@@ -13,9 +13,7 @@ from rlvr_world.recipes.embedded import ENVS, collect, convert_rlds, env_setting
 
 
 def add_verbs(verbs: Verbs) -> None:
-    init = verbs.add(
-        "init", _init, "look at data, say what they are, and write the file that has a recipe train on them"
-    )
+    init = verbs.add("init", _init, "look at data, say what they are, and write a file that has a recipe train on them")
     init.add_argument("place", metavar="PATH", help="a file or folder of rows or episodes, or a data set's hub id")
     init.add_argument("--out", metavar="FILE", type=Path, help="a recipe and its settings (NAME.args, of the data)")
 
@@ -24,9 +22,7 @@ def add_verbs(verbs: Verbs) -> None:
     collect.add_argument("folder", metavar="FOLDER", type=Path, help="where they go")
     add_settings(collect)
 
-    inspect = verbs.add(
-        "inspect", _inspect, "counts, lengths, faults of a recipe's data; some rows, or a contact sheet"
-    )
+    inspect = verbs.add("inspect", _inspect, "counts, lengths, faults of a recipe's data; some rows or a contact sheet")
     add_recipe(inspect, "recipe", "whose rows or episodes")
     inspect.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where a contact sheet goes (.)")
 

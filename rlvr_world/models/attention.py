@@ -299,9 +299,7 @@ REFUSED = {
 def _check(module: nn.Module, new: int, layout: TreeLayout | GroupCache | None, settings: dict[str, Any]) -> None:
     """Raises InputError for attention that is not plain, and for a sequence that leaves its window."""
     if kinds := [kind for name, kind in REFUSED.items() if settings.get(name) is not None]:
-        raise InputError(
-            f"model ({type(module).__name__}): expected plain attention, got {kinds[0]}; choose another one"
-        )
+        raise InputError(f"model ({type(module).__name__}): expected plain attention, got {kinds[0]}; choose another")
     window = settings.get("sliding_window")
     if window is not None and (longest := new if layout is None else layout.longest(new)) > window:
         raise InputError(
@@ -321,9 +319,7 @@ def share_prefixes(model: Model) -> None:
     others = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if others or config._attn_implementation != NAME:
         got = ", ".join(sorted(others)) or "others"
-        raise InputError(
-            f"model {config.model_type}: expected layers of plain attention, got {got}; choose another one"
-        )
+        raise InputError(f"model {config.model_type}: expected layers of plain attention, got {got}; choose another")
 
 
 def hidden_states(model: Model, ids: Tensor, positions: Tensor, layout: TreeLayout | GroupCache) -> Tensor:

@@ -127,9 +127,7 @@ def train_text_tokenizer(
     """
     least = 256 + len(SPECIAL_TOKENS)
     if vocab_size < least:
-        raise InputError(
-            f"model.vocabulary: expected at least {least} (all bytes and marks), got {vocab_size}; raise it"
-        )
+        raise InputError(f"model.vocabulary: expected at least {least} (bytes and marks), got {vocab_size}; raise it")
     tokenizer, whole_pieces = Tokenizer(models.BPE()), pre_tokenizers.Split(Regex(PIECES[pieces]), "isolated")
     in_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([whole_pieces, in_bytes])

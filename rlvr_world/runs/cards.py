@@ -22,9 +22,7 @@ from rlvr_world.types import Transition
 MODEL_CARD, DATA_CARD = "model_card.md", "data_card.md"
 UNKNOWN = "unknown"
 HEAD = f"---\nlicense: {UNKNOWN}\n"
-LICENCE = (
-    "The run does not know the licence of its rows, nor of a model that it started from: `push --license` states it."
-)
+LICENCE = "The run does not know the licence of its rows, nor of a model it started from: `push --license` states it."
 
 
 def write_cards(run: Run) -> None:

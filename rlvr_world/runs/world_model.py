@@ -57,9 +57,7 @@ class WorldModel:
     ) -> list[Any]:
         """``predict`` for the states and actions of rows; their next states are not looked at."""
         if n < 1 or temperature < 0:
-            raise InputError(
-                f"predict: expected n of at least 1 and a temperature of at least 0, got {n}, {temperature}"
-            )
+            raise InputError(f"predict: expected n of at least 1 and temperature of at least 0, got {n}, {temperature}")
         scripts = [self.domain.encode(row) for row in rows]
         streams = [(seed, i) for i in range(len(rows))]
         predictions = decode(self.domain, self.answers(scripts, streams, Sampling(temperature), n), rows)

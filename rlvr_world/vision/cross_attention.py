@@ -32,10 +32,8 @@ class CrossAttention(nn.Module):
         """``local`` normalises each position for itself; a group norm is of all positions together."""
         super().__init__()
         if channels % GROUPS:
-            where = "where frames look at their context (max_att_resolution)"
-            raise InputError(
-                f"tokenizer config block_out_channels: expected multiples of {GROUPS} {where}, got {channels}"
-            )
+            wanted = f"multiples of {GROUPS} where frames look at their context (max_att_resolution)"
+            raise InputError(f"tokenizer config block_out_channels: expected {wanted}, got {channels}")
         self.kv_pos_emb = nn.Parameter(torch.zeros(positions, channels))
         self.q_pos_emb = nn.Parameter(torch.zeros(positions, channels))
         self.att = nn.MultiheadAttention(channels, num_heads=4, dropout=0.1, batch_first=True)

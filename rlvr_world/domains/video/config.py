@@ -63,9 +63,7 @@ class VideoConfig:
     action_dims: tuple[int, ...] = what((), "which numbers of an action the model is given, from 0 on; empty takes all")
     skip_faulty: bool = what(False, "leave out episodes that do not read, and count them; each is read whole once")
     env: Spec = field(default_factory=PushTSpec)
-    cache: str = what(
-        "~/.cache/rlvr_world/video", "where played episodes are kept, and the tokens of all clips", "folder"
-    )
+    cache: str = what("~/.cache/rlvr_world/video", "where played episodes are kept, and tokens of all clips", "folder")
     split: EpisodeSplitRule = field(default_factory=EpisodeSplitRule)
     height: int = what(64, "frames are brought to this height", "pixels")
     width: int = what(64, "frames are brought to this width", "pixels")

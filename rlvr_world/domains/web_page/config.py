@@ -47,9 +47,7 @@ class BrowserSpec:
         "miniwob",
         "pages of the package miniwob, .html files of a folder, an app of a WebArena-Infinity checkout, or of a server",
     )
-    path: str = what(
-        "", "folder: of the pages; infinity: the app, CHECKOUT/apps/gmail; url: http://localhost:3000", "path"
-    )
+    path: str = what("", "folder: of pages; infinity: the app, CHECKOUT/apps/gmail; url: http://localhost:3000", "path")
     tasks: tuple[str, ...] = what(
         (),
         "tasks to play, or 'all'; empty takes all, of MiniWoB those whose trees show something; url: start pages, such "
@@ -96,10 +94,8 @@ class WebPageConfig(RowsConfig):
         "right", "style=outcome, RL: 1 for a right outcome, or the Brier score of what a group states, shared out"
     )
     unseen: tuple[str, ...] = what((), "tasks that planners try besides, and that no model is trained on")
-    changed_cap: int = what(0, "most items a section that count where part of a page changes; 0 counts all", "items")
-    navigation_cap: int = what(
-        20, "most items a section that count where most of a page changes; 0 counts all", "items"
-    )
+    changed_cap: int = what(0, "most items a section that count where part of a page changes; 0 for all", "items")
+    navigation_cap: int = what(20, "most items a section that count where most of a page changes; 0 for all", "items")
     max_prompt: int = what(5000, "longest prompt; of a longer page the lines around the acted element stay", "tokens")
     max_response: int = what(7288, "longest answer", "tokens")
 
