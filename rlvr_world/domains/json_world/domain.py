@@ -153,39 +153,6 @@ def _inside(path: str, name: str) -> str:
     return f"{path}/{name.replace('~', '~0').replace('/', '~1')}"
 
 
-def build_answer(row: Transition) -> str:
-    return written(dict(zip(("set", "removed"), difference(row.state, row.next_state), strict=True)))
-
-
-def read_answer(text: str, state: Any) -> Any:
-    """The state that the last answer in ``text``, thoughts left out, leads to; Malformed with the reason where none
-    reads. Never raises, whatever the text."""
-    said = answers.after_thinking(text)
-    if len(said) > answers.MAX_ANSWER:
-        return Malformed(f"the answer is longer than {answers.MAX_ANSWER} characters")
-    if isinstance(found := answers.stated(said, _START), Malformed):
-        return found
-    changed, gone = found[-1].get("set", {}), found[-1].get("removed", [])
-    if not isinstance(changed, dict) or not isinstance(gone, list) or not all(isinstance(path, str) for path in gone):
-        return Malformed("expected 'set' to be values by path, and 'removed' a list of paths")
-    try:
-        check_texts([changed, gone], "answer", "set")
-    except InputError:
-        return Malformed("a character that is no text")
-    return applied(state, changed, gone)
-
-
-def score_state(said: Any, row: Transition, reward: str) -> Score:
-    """``exact`` (0/1): the whole next state is right. ``changes``: the right ones among the paths that truly changed or
-    that the answer changes (Jaccard); where there are none, 1."""
-    if isinstance(said, Malformed):
-        return Score(0.0, {"exact": 0.0, "changes": 0.0, "malformed": 1.0}, said.reason)
-    exact, marks = float(same(said, row.next_state)), {path: mark for mark, path, *_ in _compared(said, row)}
-    changes = [*marks.values()].count(" ") / len(marks) if marks else exact
-    value = exact if reward == "binary" else 0.8 * changes + 0.2 * exact
-    return Score(value, {"exact": exact, "changes": changes, "malformed": 0.0})
-
-
 def _compared(said: Any, row: Transition) -> list[tuple[str, str, Any, Any]]:
     return [*answers.compared(fields(row.state), fields(row.next_state), fields(said))]
 
@@ -202,13 +169,36 @@ class JsonWorld(TextDomain):
         return INSTRUCTIONS + self.prompt(row)
 
     def answer(self, row: Transition) -> str:
-        return build_answer(row)
+        return written(dict(zip(("set", "removed"), difference(row.state, row.next_state), strict=True)))
 
     def read(self, text: str, row: Transition) -> Any:
-        return read_answer(text, row.state)
+        """The state that the last answer in ``text``, thoughts left out, leads to; Malformed with the reason where none
+        reads."""
+        said = answers.after_thinking(text)
+        if len(said) > answers.MAX_ANSWER:
+            return Malformed(f"the answer is longer than {answers.MAX_ANSWER} characters")
+        if isinstance(found := answers.stated(said, _START), Malformed):
+            return found
+        changed, gone = found[-1].get("set", {}), found[-1].get("removed", [])
+        paths = isinstance(gone, list) and all(isinstance(path, str) for path in gone)
+        if not isinstance(changed, dict) or not paths:
+            return Malformed("expected 'set' to be values by path, and 'removed' a list of paths")
+        try:
+            check_texts([changed, gone], "answer", "set")
+        except InputError:
+            return Malformed("a character that is no text")
+        return applied(row.state, changed, gone)
 
     def score(self, prediction: Any, transition: Transition) -> Score:
-        return score_state(prediction, transition, self.config.reward)
+        """``exact`` (0/1): the whole next state is right. ``changes``: the right ones among the paths that truly
+        changed or that the answer changes (Jaccard); where there are none, 1."""
+        if isinstance(prediction, Malformed):
+            return Score(0.0, {"exact": 0.0, "changes": 0.0, "malformed": 1.0}, prediction.reason)
+        marks = {path: mark for mark, path, *_ in _compared(prediction, transition)}
+        exact = float(same(prediction, transition.next_state))
+        changes = [*marks.values()].count(" ") / len(marks) if marks else exact
+        value = exact if self.config.reward == "binary" else 0.8 * changes + 0.2 * exact
+        return Score(value, {"exact": exact, "changes": changes, "malformed": 0.0})
 
     def advance(self, state: Any, action: str, prediction: Any) -> Any:
         return prediction

@@ -15,16 +15,10 @@ from hypothesis import strategies as st
 
 from rlvr_world import InputError, Malformed, Transition
 from rlvr_world.domains.answers import same
-from rlvr_world.domains.json_world.domain import (
-    applied,
-    build_answer,
-    difference,
-    fields,
-    read_answer,
-    read_rows,
-    score_state,
-)
+from rlvr_world.domains.json_world.config import JsonWorldConfig
+from rlvr_world.domains.json_world.domain import JsonWorld, applied, difference, fields, read_rows
 
+WORLD = JsonWorld(JsonWorldConfig(), None)
 ROOM = {
     "door": {"open": False, "a/b~c": 1},
     "items": [{"name": "lamp", "lit": False}, {"name": "key", "lit": None}],
@@ -54,9 +48,9 @@ def test_a_change_is_told_by_path_and_leads_there(next_state: Any, changed: Any,
     assert difference(ROOM, next_state) == (changed, gone)
     assert same(applied(ROOM, changed, gone), next_state)
     row = Transition("row", ROOM, "act", next_state)
-    reached = read_answer(f"<think>hm</think> So: {build_answer(row)} <|end|>", ROOM)
+    reached = WORLD.read(f"<think>hm</think> So: {WORLD.answer(row)} <|end|>", row)
     assert same(reached, next_state)
-    assert score_state(reached, row, "partial").value == 1
+    assert WORLD.score(reached, row).value == 1
 
 
 VALUES = st.recursive(
@@ -101,16 +95,18 @@ def test_every_change_leads_to_its_next_state(before: Any, then: Any) -> None:
     ],
 )
 def test_a_broken_answer_is_malformed(answer: str, why: str) -> None:
-    reached = read_answer(answer, ROOM)
+    row = Transition("row", ROOM, "act", ROOM)
+    reached = WORLD.read(answer, row)
     assert isinstance(reached, Malformed)
     assert why in reached.reason
-    assert score_state(reached, Transition("row", ROOM, "act", ROOM), "partial").value == 0
+    assert WORLD.score(reached, row).value == 0
 
 
 def test_states_may_hold_the_words_of_answers() -> None:
     state = {"a": {"set": 1, "on": False}, "b": 0}
     for then in ({"a": {"set": 2, "on": True}, "b": 0}, {"a": {"removed": []}, "b": 0}, {"a": 0, "b": {"set": {}}}):
-        assert read_answer(build_answer(Transition("row", state, "act", then)), state) == then
+        row = Transition("row", state, "act", then)
+        assert WORLD.read(WORLD.answer(row), row) == then
 
 
 def test_spoiled_answers_are_read_or_malformed_and_never_raise() -> None:
@@ -123,9 +119,9 @@ def test_spoiled_answers_are_read_or_malformed_and_never_raise() -> None:
         text = list(answer)
         for _ in range(draw.randint(1, 5)):
             text[draw.randrange(len(text))] = draw.choice("{}[]\":,/~0 truN'\n")
-        reached = read_answer("".join(text), ROOM)
+        reached = WORLD.read("".join(text), row)
         read += not isinstance(reached, Malformed)
-        assert 0 <= score_state(reached, row, "partial").value <= 1
+        assert 0 <= WORLD.score(reached, row).value <= 1
     assert 20 < read < 1980
 
 
@@ -142,21 +138,21 @@ def test_reward_counts_true_and_stated_changes() -> None:
     row = Transition("row", ROOM, "act", after(bag=["coin", "key"], door={"open": True, "a/b~c": 1}))
 
     def parts(**changes: Any) -> Any:
-        return score_state(after(**changes), row, "binary").parts
+        return WORLD.score(after(**changes), row).parts
 
     half = parts(bag=["coin", "key"])
     assert (half["exact"], half["changes"]) == (0, 0.5)
     assert parts(bag=["coin", "key"], grid=[])["changes"] == 0.2  # of bag, door, grid and its two rows
     assert parts(bag=["x"])["changes"] == 0
     still = Transition("row", ROOM, "act", ROOM)
-    assert score_state(ROOM, still, "partial").value == 1
-    assert score_state(after(bag=[]), still, "partial").value == 0
+    assert WORLD.score(ROOM, still).value == 1
+    assert WORLD.score(after(bag=[]), still).value == 0
 
 
 def test_a_text_is_compared_by_line() -> None:
     row = Transition("row", "a\nb\nc", "act", "a\nb\nd")
-    assert score_state("a\nb\nd", row, "binary").value == 1
-    assert score_state("a\nb\nc\nd", row, "binary").parts["changes"] == 0.5
+    assert WORLD.score("a\nb\nd", row).value == 1
+    assert WORLD.score("a\nb\nc\nd", row).parts["changes"] == 0.5
     assert fields("a\na") == {"\na": 2}
 
 
