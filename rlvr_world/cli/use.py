@@ -71,6 +71,7 @@ def add_verbs(verbs: Verbs) -> None:
 
 def _predict(args: argparse.Namespace) -> None:
     from rlvr_world.runs.world_model import load
+    from rlvr_world.system.files import write_whole
     from rlvr_world.types import Malformed, Picture
 
     if bool(args.row) == bool(args.questions):
@@ -87,8 +88,7 @@ def _predict(args: argparse.Namespace) -> None:
             if isinstance(shown, Picture):
                 name = re.sub(r"[^\w.-]", "_", row.id)
                 file = args.out / f"{name}-{number}.{shown.media.partition('/')[2]}"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(shown.data)
+                write_whole(file, shown.data)
                 shown = str(file)
             print(shown)
 

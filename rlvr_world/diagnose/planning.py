@@ -84,7 +84,6 @@ def plan_run(run: Path, config: Config, under: Path | None = None, models: Mappi
         stand = {name: read_object(file) for name in models if (file := _file(folder, name)).is_file()}
         todo = {name: model for name, model in models.items() if not keys[name].items() <= stand.get(name, {}).items()}
         if todo:
-            folder.mkdir(parents=True, exist_ok=True)
             from_ = starts(task, config.plan.starts, config.plan.distances)
             baselines = {name: _try(task, from_, one, config.plan, name) for name, one in _baselines(task, config.plan)}
             for name, model in todo.items():

@@ -38,7 +38,6 @@ def study_actions(run: Path, actions: int, rows: int) -> dict[str, Any]:
             learner, domain = learner_and_domain(opened.recipe, opened.config, model, opened.world)
             some = spread(spread(opened.splits.test, opened.config.eval.rows), rows)
             answers[name] = action_following(learner.policy, domain, some, actions, plan(opened.config))
-    (run / "studies").mkdir(exist_ok=True)
     write_whole(run / "studies" / "actions.json", json.dumps(answers, indent=1))
     return answers
 

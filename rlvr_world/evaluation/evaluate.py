@@ -206,9 +206,7 @@ def rows_hash(rows: Sequence[Transition]) -> str:
 def save_result(run: Path, name: str, result: dict[str, Any], samples: list[dict[str, Any]]) -> None:
     """``eval/<name>.json`` and ``eval/samples-<name>.json`` (slashes in the name become dashes), and the states, which
     all models on these rows share, once: ``eval/states-<rows hash>.json``."""
-    folder = run / "eval"
-    folder.mkdir(exist_ok=True)
-    stem = name.replace("/", "-")
+    folder, stem = run / "eval", name.replace("/", "-")
     states = {sample["id"]: sample.pop("state") for sample in samples if "state" in sample}
     write_whole(folder / f"states-{result['protocol']['rows_hash']}.json", json.dumps(states))
     write_whole(folder / f"samples-{stem}.json", json.dumps(samples))

@@ -131,7 +131,6 @@ class VideoRecipe(Recipe):
         if ranks.first() and not file.exists():
             values, measured = measure_reconstruction(cache, FrameMetrics(_lpips(config)), splits.test)
             metrics = {name: bootstrap(numbers).as_dict() for name, numbers in values.items()}
-            file.parent.mkdir(exist_ok=True)
             write_whole(file, json.dumps({**measured, "lpips": config.data.lpips, "metrics": metrics}))
 
     def new_model(self, config: Config, splits: Splits, world: Path | None) -> tuple[Model, None]:

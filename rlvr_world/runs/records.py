@@ -43,7 +43,6 @@ class Recorder:
         values = [scores[g][i].value for g, i in flat]
         kept = [flat[n] for n in chosen(values, self.config, [self.seed, step])]
         rows = [{"id": f"{step}/{g}/{i}", **described(groups[g][i], transitions[g], scores[g][i])} for g, i in kept]
-        self.folder.mkdir(parents=True, exist_ok=True)
         file = self.folder / f"{step:06d}.jsonl.gz"
         self._bytes -= file.stat().st_size if file.exists() else 0
         write_whole(file, packed_lines(rows))

@@ -14,7 +14,7 @@ from rlvr_world.runs.guards import Guard
 from rlvr_world.runs.jobs import job
 from rlvr_world.runs.records import read_kept
 from rlvr_world.scoring import judge
-from rlvr_world.system.files import read_object
+from rlvr_world.system.files import read_object, write_whole
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.optimizer import TRAINER
 from rlvr_world.training.shared import from_json
@@ -119,8 +119,7 @@ def _shown(made: Rollout, row: Transition, stage: GRPO, folder: Path) -> list[st
     explained = stage.domain.explain(prediction, row)
     if isinstance(explained, Picture):
         file = folder / "replays" / f"{'-'.join(map(str, made.stream))}.{explained.media.partition('/')[2]}"
-        file.parent.mkdir(exist_ok=True)
-        file.write_bytes(explained.data)
+        write_whole(file, explained.data)
         explained = f"picture: {file}"
     parts = ", ".join(f"{name} {value:.4g}" for name, value in score.parts.items())
     return [

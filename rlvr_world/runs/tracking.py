@@ -36,38 +36,34 @@ class Log:
 
     def rewind(self, stage: str, step: int) -> list[dict[str, Any]]:
         """Drop what this stage logged after ``step``: those steps will be done again. Returns its rows that stay."""
-        return ranks.by_first(lambda: self._rewind(stage, step))
 
-    def _rewind(self, stage: str, step: int) -> list[dict[str, Any]]:
-        stays: list[dict[str, Any]] = []
-        for path in (self.timings, self.path):
-            if not path.exists():
-                continue
-            rows = [(line, row) for line in path.read_text().splitlines() if (row := _row(line)) is not None]
-            kept = [(line, row) for line, row in rows if row["stage"] != stage or (step and row["step"] <= step)]
-            write_whole(path, "".join(line + "\n" for line, _ in kept))
-            stays = [row for _, row in kept if row["stage"] == stage]
-        return stays
+        def cut() -> list[dict[str, Any]]:
+            stays: list[dict[str, Any]] = []
+            for path in (self.timings, self.path):
+                if not path.exists():
+                    continue
+                rows = [(line, row) for line in path.read_text().splitlines() if (row := _row(line)) is not None]
+                kept = [(line, row) for line, row in rows if row["stage"] != stage or (step and row["step"] <= step)]
+                write_whole(path, "".join(line + "\n" for line, _ in kept))
+                stays = [row for _, row in kept if row["stage"] == stage]
+            return stays
+
+        return ranks.by_first(cut)
 
     def write(
         self, stage: str, counters: Counters, metrics: Mapping[str, float], timings: Mapping[str, float]
     ) -> dict[str, Any]:
         """Add a row to metrics.jsonl, and what the clock says to timings.jsonl; the row, by which all ranks decide."""
-        return ranks.by_first(lambda: self._write(stage, counters, metrics, timings))
-
-    def _write(
-        self, stage: str, counters: Counters, metrics: Mapping[str, float], timings: Mapping[str, float]
-    ) -> dict[str, Any]:
         named = {"stage": stage, "step": counters.step}
         finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
         row = {**named, "tokens": counters.tokens, **finite}
-        for path, values in ((self.timings, {**named, **timings}), (self.path, row)):
+        for path, values in ((self.timings, {**named, **timings}), (self.path, row)) if ranks.rank() == 0 else ():
             with path.open("a") as file:
                 file.write(json.dumps(values) + "\n")
-        for name, sink in list(self.sinks.items()):
+        for name, sink in list(self.sinks.items()):  # of the first process alone
             if _try(name, sink, stage, counters.step, {**metrics, **timings}) is None:
                 del self.sinks[name]
-        return row
+        return ranks.by_first(lambda: row)
 
     def flush(self) -> None:
         """See that all rows are on the disk: a checkpoint must not outlive the rows before it."""

