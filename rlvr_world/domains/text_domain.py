@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rlvr_world.errors import InputError
-from rlvr_world.models.text_tokenizer import TextTokenizer, answer_script, answer_text, check_end, turn_ids
+from rlvr_world.models.text_tokenizer import TextTokenizer, answer_script, answer_text, turn_ids
 from rlvr_world.types import Domain, Script, Transition, Written
 
 
@@ -27,7 +27,8 @@ class TextDomain(Domain):
     def __init__(self, config: Any, tokenizer: TextTokenizer | None) -> None:
         self.config = config
         if tokenizer is not None:
-            check_end(tokenizer)
+            if tokenizer.eos_token_id is None:
+                raise InputError("the model's tokenizer has no end-of-sequence token; text answers need one to stop at")
             self.tokenizer = tokenizer
 
     @abstractmethod

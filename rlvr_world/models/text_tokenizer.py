@@ -101,12 +101,6 @@ def ends(tokenizer: TextTokenizer) -> tuple[int, ...]:
     return tuple(dict.fromkeys((tokenizer.eos_token_id, *getattr(tokenizer, "model_ends", ()))))
 
 
-def check_end(tokenizer: TextTokenizer) -> None:
-    """Raises InputError for a tokenizer whose texts have no end."""
-    if tokenizer.eos_token_id is None:
-        raise InputError("the model's tokenizer has no end-of-sequence token; text answers need one to stop at")
-
-
 def answer_text(tokenizer: TextTokenizer, written: Sequence[Sequence[int]]) -> str:
     """The text of what was written into an ``answer_script``."""
     return str(tokenizer.decode(list(written[0]), clean_up_tokenization_spaces=False))

@@ -31,7 +31,7 @@ from rlvr_world.domains.video.envs.played import FIELDS, real_world
 from rlvr_world.domains.video.episodes import read_question
 from rlvr_world.domains.video.inspect import inspect
 from rlvr_world.domains.video.layout import Codec
-from rlvr_world.domains.video.pictures import picture_of
+from rlvr_world.domains.video.pictures import strip
 from rlvr_world.domains.video.reconstruction import flips, measure_reconstruction, round_trip
 from rlvr_world.domains.video.scene import VideoScene
 from rlvr_world.domains.video.segments import Segments
@@ -233,7 +233,8 @@ class VideoRecipe(Recipe):
         return read_question(given)
 
     def shown(self, state: Any) -> Picture:
-        return picture_of(state)
+        """Its frames side by side."""
+        return Picture(strip([torch.from_numpy(state.read()).movedim(-1, 1).float() / 255]))
 
     def inspect(self, config: Config, out: Path) -> str:
         return inspect(opened(config.data, skipping(config.data.skip_faulty)[0]), out)

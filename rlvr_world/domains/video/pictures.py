@@ -9,9 +9,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rlvr_world.domains.video.episodes import Clip
-from rlvr_world.types import Picture
-
 SEEN = 128
 """Pixels that a shown frame has at least on its shorter side; smaller ones are enlarged by a whole factor."""
 GAIN = 3
@@ -22,11 +19,6 @@ def error_map(predicted: Tensor, truth: Tensor) -> Tensor:
     """Grey pictures of the absolute error, mean over colours, three times as bright: float32 like ``truth``."""
     error = (predicted - truth).abs().mean(-3, keepdim=True) * GAIN
     return error.clamp(0, 1).expand_as(truth)
-
-
-def picture_of(state: Clip) -> Picture:
-    """The frames of a state side by side."""
-    return Picture(strip([torch.from_numpy(state.read()).movedim(-1, 1).float() / 255]))
 
 
 def strip(rows: Sequence[Tensor]) -> bytes:
