@@ -8,15 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from rlvr_world.errors import InputError, NonFinite
-from rlvr_world.types import BatchDomain, Domain, GroupDomain, Score, Transition, Written
+from rlvr_world.types import BatchDomain, Domain, GroupDomain, Groups, Score, Transition
 
 AT_ONCE = 256
 """Predictions decoded together: enough to keep a processor busy, few enough to hold as pictures."""
 
 
-def judge(
-    domain: Domain, groups: Sequence[Sequence[Written]], rows: Sequence[Transition]
-) -> Iterator[list[tuple[Any, Score]]]:
+def judge(domain: Domain, groups: Groups, rows: Sequence[Transition]) -> Iterator[list[tuple[Any, Score]]]:
     """For every group in turn, the prediction each rollout decodes to (or ``Malformed``) and its score.
 
     Raises NonFinite with the row's id for a score that is not finite, RuntimeError where the domain's code fails: a
@@ -30,7 +28,7 @@ def judge(
             yield list(zip(group, scores, strict=True))
 
 
-def decode(domain: Domain, groups: Sequence[Sequence[Written]], rows: Sequence[Transition]) -> list[list[Any]]:
+def decode(domain: Domain, groups: Groups, rows: Sequence[Transition]) -> list[list[Any]]:
     """The prediction of every rollout of every group, or ``Malformed``."""
     if isinstance(domain, BatchDomain):
         with about(*rows):

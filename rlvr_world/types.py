@@ -216,6 +216,10 @@ class Picture:
 
 Written = Sequence[Sequence[int]]
 """The tokens of each Write segment of one rollout (``Rollout.written``)."""
+Groups = Sequence[Sequence[Written]]
+"""Those of each rollout of each group."""
+Judged = Sequence[Sequence[tuple[Any, Score]]]
+"""Of each rollout of each group what it decodes to, and its score."""
 
 
 class Domain(Protocol):
@@ -262,7 +266,7 @@ class GroupDomain(Domain, Protocol):
 class BatchDomain(GroupDomain, Protocol):
     """One that also decodes many groups at once, where one at a time would waste work (pictures)."""
 
-    def decode_groups(self, groups: Sequence[Sequence[Written]], transitions: Sequence[Transition]) -> list[list[Any]]:
+    def decode_groups(self, groups: Groups, transitions: Sequence[Transition]) -> list[list[Any]]:
         """``decode`` for every rollout of every group; one transition a group."""
 
 

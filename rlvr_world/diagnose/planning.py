@@ -77,10 +77,8 @@ def plan_run(run: Path, config: Config, under: Path | None = None, models: Mappi
         settings = {"domain": "planning", "task": name, "resample": "world", **asdict(config.plan)}
         protocol = {**settings, "data": to_json(config.data)}
         folder = (under or run / PLANNING) / name.replace(" ", "-")
-        keys = {
-            name: {"checkpoint": identity(model), "fingerprint": fingerprint(protocol)}
-            for name, model in models.items()
-        }
+        asked = fingerprint(protocol)
+        keys = {name: {"checkpoint": identity(model), "fingerprint": asked} for name, model in models.items()}
         stand = {name: read_object(file) for name in models if (file := _file(folder, name)).is_file()}
         todo = {name: model for name, model in models.items() if not keys[name].items() <= stand.get(name, {}).items()}
         if todo:

@@ -5,15 +5,14 @@ A figure is ``{"title", "svg"}``; metrics that were never logged give none.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from itertools import cycle
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from rlvr_world.evaluation.plots import Line, curve, line_plot, mean_curve, smooth
+from rlvr_world.evaluation.plots import Line, Metrics, curve, line_plot, mean_curve, smooth
 from rlvr_world.evaluation.summary import OVERALL
 from rlvr_world.evaluation.tables import Column, column_of, headline, slice_order
 
-Metrics = Sequence[Mapping[str, Any]]
 Figure = dict[str, str]
 
 RL = {  # metric: title, unit

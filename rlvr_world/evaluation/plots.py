@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 Names = Sequence[str]
+Metrics = Sequence[Mapping[str, Any]]
+"""The rows of a log."""
 _NAMES = ("ink", "grid", "rl", "control", "sft", "changed", "unchanged")
 _COLOURS = {name: f"#0a0b{number:02x}" for number, name in enumerate(_NAMES, start=1)}
 """Stand-ins that matplotlib can draw with, replaced by CSS variables of the page afterwards."""
@@ -38,9 +40,7 @@ class Line(NamedTuple):
     points: bool = False
 
 
-def curve(
-    metrics: Sequence[Mapping[str, Any]], stage: str, key: str, x: str, scale: float
-) -> tuple[list[float], list[float]]:
+def curve(metrics: Metrics, stage: str, key: str, x: str, scale: float) -> tuple[list[float], list[float]]:
     """The finite values of one metric in one stage, times ``scale``, against ``step`` or ``tokens``."""
     logged = [(line[x], line[key]) for line in metrics if line["stage"] == stage and line.get(key) is not None]
     return [float(at) for at, _ in logged], [scale * value for _, value in logged]
@@ -121,13 +121,10 @@ def save_lines(file: Path, lines: Mapping[str, Sequence[Mapping[str, Any]]], lab
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, intervals in lines.items():
-        x, means = at[: len(intervals)], [one["mean"] for one in intervals]
-        [line] = axes.plot(x, means, marker=".", label=name)
-        low, high = (
-            [mean if one[end] is None else one[end] for one, mean in zip(intervals, means, strict=True)]
-            for end in ("low", "high")
-        )
-        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+        x = at[: len(intervals)]
+        [line] = axes.plot(x, [one["mean"] for one in intervals], marker=".", label=name)
+        ends = ([one["mean"] if one[end] is None else one[end] for one in intervals] for end in ("low", "high"))
+        axes.fill_between(x, *ends, color=line.get_color(), alpha=0.15, linewidth=0)
     axes.set(xlabel=labels[0], ylabel=labels[1], xscale="log" if at[-1] > 30 else "linear")
     axes.set_xticks(at, map(str, at))
     axes.legend(frameon=False)

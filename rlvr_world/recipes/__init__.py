@@ -22,7 +22,7 @@ from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import to_json
 from rlvr_world.recipes.tasks import Look, Task, Trial, Walk
-from rlvr_world.types import Domain, Finding, Outcome, Picture, Scene, Score, Transition, World
+from rlvr_world.types import Domain, Finding, Judged, Outcome, Picture, Scene, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.models.head import Model
@@ -153,9 +153,7 @@ class Recipe(ABC):
         """What is wrong with the files that a row stands for, where these are read later."""
         return iter(())
 
-    def findings(
-        self, domain: Domain, rows: Sequence[Transition], judged: Sequence[Sequence[tuple[Any, Score]]]
-    ) -> list[Finding]:
+    def findings(self, domain: Domain, rows: Sequence[Transition], judged: Judged) -> list[Finding]:
         """What ``doctor`` should say besides, of the predictions of some rows and their scores."""
         return []
 

@@ -49,7 +49,7 @@ from rlvr_world.recipes.tasks import Labelled, Look, Trial, Walk
 from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
 from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining, create_visual_tokenizer
-from rlvr_world.types import Finding, Picture, Scene, Score, Transition, World
+from rlvr_world.types import Finding, Judged, Picture, Scene, Transition, World
 from rlvr_world.vision.config import VisualTokenizerConfig
 from rlvr_world.vision.frame_tokenizer import FrameTokenizer
 from rlvr_world.vision.loading import load_visual_tokenizer
@@ -182,9 +182,7 @@ class VideoRecipe(Recipe):
             except InputError as error:
                 yield str(error)
 
-    def findings(
-        self, domain: Any, rows: Sequence[Transition], judged: Sequence[Sequence[tuple[Any, Score]]]
-    ) -> list[Finding]:
+    def findings(self, domain: Any, rows: Sequence[Transition], judged: Judged) -> list[Finding]:
         return [*round_trip(domain, rows), *flips(domain, rows, judged)]
 
     def scene(self, config: Config, domain: Any) -> Scene:

@@ -21,7 +21,7 @@ from rlvr_world.domains.video.pictures import GAIN, error_map, gif, strip
 from rlvr_world.domains.video.rewards import reward
 from rlvr_world.domains.video.token_cache import TokenCache, whole_clip
 from rlvr_world.errors import InputError
-from rlvr_world.types import Malformed, Picture, Score, Script, Transition, Written
+from rlvr_world.types import Groups, Malformed, Picture, Score, Script, Transition, Written
 from rlvr_world.vision.metrics import LOWER_IS_BETTER, FrameMetrics
 
 WORST = {"mae": 1.0, "mse": 1.0, "psnr": 0.0, "ssim": 0.0, "lpips": 1.0, "repetition": 1.0, "repetition_all": 1.0}
@@ -39,6 +39,10 @@ class Prediction:
     """float32 [T, 3, H, W] in [0, 1], on the CPU; equal predictions of a group share it."""
     proprio: np.ndarray | None = None
     """float32 [T, P], in the data's units: the middles of the predicted bins."""
+
+
+Read = Prediction | Malformed
+Predictions = Sequence[Sequence[Read]]
 
 
 class VideoDomain:
@@ -73,12 +77,10 @@ class VideoDomain:
             proprio_FP = torch.from_numpy(self.codec.proprio.bins_of(felt_FP, f"row {transition.id}: proprioception"))
         return self.layout.script(frames_Fn, torch.from_numpy(bins_FA), context_c, proprio_FP)
 
-    def decode(self, written: Written, transition: Transition) -> Prediction | Malformed:
+    def decode(self, written: Written, transition: Transition) -> Read:
         return self.decode_groups([[written]], [transition])[0][0]
 
-    def decode_groups(
-        self, groups: Sequence[Sequence[Written]], transitions: Sequence[Transition]
-    ) -> list[list[Prediction | Malformed]]:
+    def decode_groups(self, groups: Groups, transitions: Sequence[Transition]) -> list[list[Read]]:
         """Every different frame of a group is decoded once, and every group's context once."""
         before = [self._given(row)[-1] if self.layout.same else () for row in transitions]
         read = [[self.layout.read(one, z) for one in group] for group, z in zip(groups, before, strict=True)]
@@ -94,10 +96,10 @@ class VideoDomain:
 
     def _predictions(
         self, group: Sequence[Any], place: Mapping[tuple[int, ...], int], frames_U3HW: Tensor, row: Transition
-    ) -> list[Prediction | Malformed]:
+    ) -> list[Read]:
         clips: dict[Frames, Tensor] = {}
         start = self._start(row)
-        predictions: list[Prediction | Malformed] = []
+        predictions: list[Read] = []
         for read in group:
             if isinstance(read, Malformed):
                 predictions.append(read)
@@ -125,12 +127,10 @@ class VideoDomain:
             before = z
         return torch.stack(frames[1:])
 
-    def score(self, prediction: Prediction | Malformed, transition: Transition) -> Score:
+    def score(self, prediction: Read, transition: Transition) -> Score:
         return self.score_groups([[prediction]], [transition])[0][0]
 
-    def score_groups(
-        self, predictions: Sequence[Sequence[Prediction | Malformed]], transitions: Sequence[Transition]
-    ) -> list[list[Score]]:
+    def score_groups(self, predictions: Predictions, transitions: Sequence[Transition]) -> list[list[Score]]:
         """The truth is read, and looked at by the perceptual trunk, once a group; equal predictions are measured once.
 
         Parts are means over the T frames, against the true frames. ``repetition`` is 1 where the last frame equals,
@@ -145,9 +145,7 @@ class VideoDomain:
             scores += self._score_some(predictions[part], transitions[part])
         return scores
 
-    def _score_some(
-        self, predictions: Sequence[Sequence[Prediction | Malformed]], rows: Sequence[Transition]
-    ) -> list[list[Score]]:
+    def _score_some(self, predictions: Predictions, rows: Sequence[Transition]) -> list[list[Score]]:
         found = [(m, p) for m, group in enumerate(predictions) for p in group if isinstance(p, Prediction)]
         parts: list[dict[str, float]] = []
         values: list[float] = []
@@ -214,7 +212,7 @@ class VideoDomain:
         value = reward({name: torch.tensor([[v] * self.layout.horizon]) for name, v in per_frame.items()}, self.config)
         return Score(value.item(), parts, malformed.reason)
 
-    def advance(self, state: Clip, action: np.ndarray, prediction: Prediction | Malformed) -> Clip | Malformed:
+    def advance(self, state: Clip, action: np.ndarray, prediction: Read) -> Clip | Malformed:
         """The frames that a next step is given: as many as the state has, the predicted ones last (multi-step: the far
         context frame stays), at the tokenizer's size."""
         if isinstance(prediction, Malformed):
@@ -242,7 +240,7 @@ class VideoDomain:
             "tokenizer round trip": Prediction(true, self._round_trips([transition])[0], felt_after),
         }
 
-    def explain(self, prediction: Prediction | Malformed, transition: Transition) -> str | Picture:
+    def explain(self, prediction: Read, transition: Transition) -> str | Picture:
         """Truth, prediction and error (three times as bright) side by side: a PNG, for several frames a GIF."""
         if isinstance(prediction, Malformed):
             return f"- {prediction.reason}"

@@ -19,7 +19,7 @@ from rlvr_world.domains.video.domain import VideoDomain
 from rlvr_world.domains.video.pictures import error_map, strip
 from rlvr_world.domains.video.token_cache import TokenCache, whole_clip
 from rlvr_world.scoring import score
-from rlvr_world.types import Finding, Picture, Score, Transition
+from rlvr_world.types import Finding, Judged, Picture, Transition
 from rlvr_world.vision.metrics import FrameMetrics
 
 CLIPS = 128
@@ -28,7 +28,6 @@ SHOWN = 4
 """Of them, those whose pictures are kept."""
 STILL, FLIPS = 1.0, 0.3
 """The round trip may lose at most ``STILL`` of what copying loses, and turn round at most ``FLIPS`` of the pairs."""
-Judged = Sequence[Sequence[tuple[Any, Score]]]
 
 
 def measure_reconstruction(
