@@ -13,8 +13,11 @@ from rlvr_world.errors import InputError
 from rlvr_world.types import Transition, verb_of
 
 N = TypeVar("N", bound=Hashable)
+Rows = Sequence[Transition]
 Parts = tuple[list[Transition], list[Transition], list[Transition]]
 """Training, validation and test rows."""
+Unit = Callable[[Transition], Hashable]
+"""What rows that go together have in common."""
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,9 @@ class RowsConfig:
 
 
 def split_rows(
-    rows: Sequence[Transition],
+    rows: Rows,
     rule: WorldSplitRule,
-    unit: Callable[[Transition], Hashable],
+    unit: Unit,
     family: Callable[[str], str] = str,
     label: Callable[[Transition, bool], str] = lambda row, whole_world: "",
 ) -> Parts:
@@ -108,9 +111,7 @@ def held_out(names: Sequence[N], share: float, seed: int, what: str) -> list[N]:
     return random.Random(f"{what} {seed}").sample(list(names), count)
 
 
-def deduplicate(
-    train: Sequence[Transition], test: Sequence[Transition], unit: Callable[[Transition], Hashable]
-) -> list[Transition]:
+def deduplicate(train: Rows, test: Rows, unit: Unit) -> list[Transition]:
     """The training rows whose question does not occur in ``test``, each question once (its first row). Of the published
     test questions 21 % stand word for word in the training rows, because that split is random inside each game."""
     first: dict[Hashable, Transition] = {}
@@ -120,9 +121,7 @@ def deduplicate(
     return [row for key, row in first.items() if key not in seen]
 
 
-def mix_unchanged(
-    changed: Sequence[Transition], others: Sequence[Transition], per_hundred: float, seed: int, epoch: int
-) -> list[Transition]:
+def mix_unchanged(changed: Rows, others: Rows, per_hundred: float, seed: int, epoch: int) -> list[Transition]:
     """The rows of one epoch, shuffled: all that are ``changed``, and for 100 of them ``per_hundred`` others, drawn with
     replacement, anew in each epoch. A model trained on all rows would learn to answer that nothing changes.
 
@@ -140,7 +139,7 @@ def mix_unchanged(
     return mixed
 
 
-def evened(rows: Sequence[Transition], share: float, seed: int, epoch: int = 0) -> Sequence[Transition]:
+def evened(rows: Rows, share: float, seed: int, epoch: int = 0) -> Rows:
     """As many rows, shuffled, in which every verb of every world comes as often where ``share`` is 1, as often as in
     ``rows`` where it is 0, and in between by its number of rows to the power of 1 - share. The verb is the first word
     of an action. Of a verb with few rows each comes again, of one with many some are left out, others in other epochs.

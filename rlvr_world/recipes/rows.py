@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SFTConfig, at_least, check_shape
 from rlvr_world.domains.row_files import OnFault, left_out, locate, skipping
-from rlvr_world.domains.splits import Parts, deduplicate, evened, held_out, mix_unchanged, split_rows
+from rlvr_world.domains.splits import Parts, Rows, Unit, deduplicate, evened, held_out, mix_unchanged, split_rows
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import Recipe, Splits
 from rlvr_world.types import Transition
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from rlvr_world.domains.text_domain import TextDomain
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
+
+
+Changed = Callable[[Transition], bool]
+"""Whether RL is to draw a row for what it changes."""
 
 
 class RowsRecipe(Recipe):
@@ -70,12 +74,7 @@ class RowsRecipe(Recipe):
         return (words.prompt(row) + words.answer(row) for row in splits.train)
 
     def of_files(
-        self,
-        config: Config,
-        unit: Callable[[Transition], Hashable],
-        changed: Callable[[Transition], bool],
-        sft: str = "",
-        played: Parts | None = None,
+        self, config: Config, unit: Unit, changed: Changed, sft: str = "", played: Parts | None = None
     ) -> Splits:
         """The splits of the files that the config names, or of rows that were ``played``; rows of one ``unit`` go
         together. ``changed`` are those that RL is to draw, with some of the others; ``sft`` is a file of SFT's own."""
@@ -85,7 +84,7 @@ class RowsRecipe(Recipe):
         own = self.read(config, sft, column, on_fault) if sft and has_likelihood(config) else None
         return replace(shared_out(parts, config, unit, changed, own), left_out=left_out(faults))
 
-    def _parts(self, config: Config, unit: Callable[[Transition], Hashable], on_fault: OnFault, column: str) -> Parts:
+    def _parts(self, config: Config, unit: Unit, on_fault: OnFault, column: str) -> Parts:
         """Training, validation and test rows. Where some test rows also stand in training, the others are ``new``
         besides, as a slice of their own."""
         data = config.data
@@ -177,13 +176,7 @@ def has_likelihood(config: Config) -> bool:
     return bool(config.sft.steps or config.control.enabled)
 
 
-def shared_out(
-    parts: Sequence[Sequence[Transition]],
-    config: Config,
-    unit: Callable[[Transition], Hashable],
-    changed: Callable[[Transition], bool],
-    sft: Sequence[Transition] | None = None,
-) -> Splits:
+def shared_out(parts: Sequence[Rows], config: Config, unit: Unit, changed: Changed, sft: Rows | None = None) -> Splits:
     """Training, validation and test rows as splits, the training rows shared out between SFT and RL as the config says;
     rows of one ``unit`` go the same way. ``sft`` are SFT's rows, where they are others."""
     train, valid, test = parts
@@ -198,9 +191,7 @@ def shared_out(
     return Splits(fitted, train, valid, test, drawn(train, config, changed), control=control)
 
 
-def drawn(
-    rows: Sequence[Transition], config: Config, changed: Callable[[Transition], bool]
-) -> Callable[[int, int], Sequence[Transition]] | None:
+def drawn(rows: Rows, config: Config, changed: Changed) -> Callable[[int, int], Rows] | None:
     """What RL draws from in each epoch: those that are ``changed`` and some others, and verbs evenly, as the config
     says; None for all rows as they come."""
     data, mixed = config.data, None
