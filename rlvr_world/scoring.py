@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from typing import Any
 
 from rlvr_world.errors import InputError, NonFinite
-from rlvr_world.types import BatchDomain, Domain, GroupDomain, Groups, Score, Transition
+from rlvr_world.types import BatchDomain, Domain, GroupDomain, Groups, Rows, Score, Transition
 
 AT_ONCE = 256
 """Predictions decoded together: enough to keep a processor busy, few enough to hold as pictures."""
 
 
-def judge(domain: Domain, groups: Groups, rows: Sequence[Transition]) -> Iterator[list[tuple[Any, Score]]]:
+def judge(domain: Domain, groups: Groups, rows: Rows) -> Iterator[list[tuple[Any, Score]]]:
     """For every group in turn, the prediction each rollout decodes to (or ``Malformed``) and its score.
 
     Raises NonFinite with the row's id for a score that is not finite, RuntimeError where the domain's code fails: a
@@ -28,7 +28,7 @@ def judge(domain: Domain, groups: Groups, rows: Sequence[Transition]) -> Iterato
             yield list(zip(group, scores, strict=True))
 
 
-def decode(domain: Domain, groups: Groups, rows: Sequence[Transition]) -> list[list[Any]]:
+def decode(domain: Domain, groups: Groups, rows: Rows) -> list[list[Any]]:
     """The prediction of every rollout of every group, or ``Malformed``."""
     if isinstance(domain, BatchDomain):
         with about(*rows):
@@ -36,7 +36,7 @@ def decode(domain: Domain, groups: Groups, rows: Sequence[Transition]) -> list[l
     return _each(domain.decode, groups, rows)
 
 
-def score(domain: Domain, predictions: Sequence[Sequence[Any]], rows: Sequence[Transition]) -> list[list[Score]]:
+def score(domain: Domain, predictions: Sequence[Sequence[Any]], rows: Rows) -> list[list[Score]]:
     """The score of every prediction of every group; raises NonFinite for one that is not finite."""
     if isinstance(domain, GroupDomain):
         with about(*rows):
@@ -49,7 +49,7 @@ def score(domain: Domain, predictions: Sequence[Sequence[Any]], rows: Sequence[T
     return scores
 
 
-def _each(call: Callable[[Any, Transition], Any], groups: Sequence[Sequence[Any]], rows: Sequence[Transition]) -> Any:
+def _each(call: Callable[[Any, Transition], Any], groups: Sequence[Sequence[Any]], rows: Rows) -> Any:
     results = []
     for group, row in zip(groups, rows, strict=True):
         with about(row):

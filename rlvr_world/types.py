@@ -214,6 +214,7 @@ class Picture:
         return f"data:{self.media};base64,{base64.b64encode(self.data).decode()}"
 
 
+Rows = Sequence[Transition]
 Written = Sequence[Sequence[int]]
 """The tokens of each Write segment of one rollout (``Rollout.written``)."""
 Groups = Sequence[Sequence[Written]]
@@ -256,9 +257,7 @@ class Domain(Protocol):
 class GroupDomain(Domain, Protocol):
     """A domain that scores a group at once: what a prediction is worth depends on the others, or many share work."""
 
-    def score_groups(
-        self, predictions: Sequence[Sequence[Any]], transitions: Sequence[Transition]
-    ) -> list[list[Score]]:
+    def score_groups(self, predictions: Sequence[Sequence[Any]], transitions: Rows) -> list[list[Score]]:
         """``score`` for every prediction of every group; one transition a group."""
 
 
@@ -266,7 +265,7 @@ class GroupDomain(Domain, Protocol):
 class BatchDomain(GroupDomain, Protocol):
     """One that also decodes many groups at once, where one at a time would waste work (pictures)."""
 
-    def decode_groups(self, groups: Groups, transitions: Sequence[Transition]) -> list[list[Any]]:
+    def decode_groups(self, groups: Groups, transitions: Rows) -> list[list[Any]]:
         """``decode`` for every rollout of every group; one transition a group."""
 
 

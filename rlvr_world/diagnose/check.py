@@ -22,7 +22,7 @@ from rlvr_world.runs.look import answer_of, at_rows, at_settings, encoded, opene
 from rlvr_world.runs.tracking import Log
 from rlvr_world.scoring import AT_ONCE, judge, score
 from rlvr_world.system.progress import track
-from rlvr_world.types import BatchDomain, Domain, Score, Script, Transition, Write, Written
+from rlvr_world.types import BatchDomain, Domain, Rows, Score, Script, Transition, Write, Written
 
 LISTED = 10
 """Faults that are told in full."""
@@ -72,7 +72,7 @@ def _found(run: Run, domain: Domain | None, model: Model | None, limit: int) -> 
     """What is in each split; without a ``domain`` rows are read and not answered."""
     found: dict[str, Split] = {}
     for name in ("sft", "train", "valid", "test"):
-        rows: Sequence[Transition] = getattr(run.splits, name)
+        rows: Rows = getattr(run.splits, name)
         if name == "train" and rows is run.splits.sft:
             continue
         counts = Counter(row.kind for row in rows)
@@ -90,9 +90,7 @@ def _found(run: Run, domain: Domain | None, model: Model | None, limit: int) -> 
     return found
 
 
-def _check_rows(
-    domain: Domain, encode: Callable[[Transition], Script], rows: Sequence[Transition], split: Split
-) -> None:
+def _check_rows(domain: Domain, encode: Callable[[Transition], Script], rows: Rows, split: Split) -> None:
     """Ask, answer and score some rows; what is wrong with them goes to ``split.faults``."""
     split.checked += len(rows)
     asked: list[Transition] = []

@@ -10,10 +10,9 @@ from typing import TypeVar
 
 from rlvr_world.config import what
 from rlvr_world.errors import InputError
-from rlvr_world.types import Transition, verb_of
+from rlvr_world.types import Rows, Transition, verb_of
 
 N = TypeVar("N", bound=Hashable)
-Rows = Sequence[Transition]
 Parts = tuple[list[Transition], list[Transition], list[Transition]]
 """Training, validation and test rows."""
 Unit = Callable[[Transition], Hashable]

@@ -14,12 +14,10 @@ from rlvr_world.evaluation.intervals import bootstrap
 from rlvr_world.models.head import Model
 from rlvr_world.sampling.engine import sample
 from rlvr_world.scoring import judge
-from rlvr_world.types import Domain, Transition
+from rlvr_world.types import Domain, Rows, Transition
 
 
-def action_following(
-    model: Model, domain: Domain, rows: Sequence[Transition], actions: int, plan: Plan
-) -> dict[str, Any]:
+def action_following(model: Model, domain: Domain, rows: Rows, actions: int, plan: Plan) -> dict[str, Any]:
     """Every row under its own action and ``actions`` - 1 of others (``domain.swap_action``), drawn with ``plan.seed``.
 
     All draw from the same random stream, so predictions differ by the action alone; each is scored against what came

@@ -21,7 +21,7 @@ from rlvr_world.scoring import AT_ONCE, about, judge, score
 from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
 from rlvr_world.system.progress import Update, progress
-from rlvr_world.types import BatchDomain, Domain, Picture, Score, Script, Transition, Written
+from rlvr_world.types import BatchDomain, Domain, Picture, Rows, Score, Script, Transition, Written
 
 GREEDY = Sampling(temperature=0.0)
 PICTURES = 24
@@ -51,7 +51,7 @@ class Shown:
 def evaluate(
     model: Model,
     domain: Domain,
-    rows: Sequence[Transition],
+    rows: Rows,
     plan: Plan,
     settings: dict[str, Any],
     shown: Shown | None = None,
@@ -169,7 +169,7 @@ def _seen(
     return {**given, "picture": explained.uri, "columns": explained.columns} if pictures else given
 
 
-def _baselines(domain: Domain, rows: Sequence[Transition]) -> list[dict[str, dict[str, float]]]:
+def _baselines(domain: Domain, rows: Rows) -> list[dict[str, dict[str, float]]]:
     """For every row the numbers of each trivial prediction."""
     numbers: list[dict[str, dict[str, float]]] = []
     for start in range(0, len(rows), AT_ONCE):
@@ -185,13 +185,13 @@ def _baselines(domain: Domain, rows: Sequence[Transition]) -> list[dict[str, dic
     return numbers
 
 
-def spread(rows: Sequence[Transition], most: int) -> Sequence[Transition]:
+def spread(rows: Rows, most: int) -> Rows:
     """``most`` of the rows, as far apart as can be, because files come world by world; 0 takes all."""
     few = 0 < most < len(rows)
     return [rows[i * len(rows) // most] for i in range(most)] if few else rows
 
 
-def rows_hash(rows: Sequence[Transition]) -> str:
+def rows_hash(rows: Rows) -> str:
     """First 12 hex digits of the SHA-256 of the rows, states and all, in order; of arrays every byte."""
     digest = hashlib.sha256()
     for row in rows:

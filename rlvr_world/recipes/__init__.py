@@ -22,7 +22,7 @@ from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import to_json
 from rlvr_world.recipes.tasks import Look, Task, Trial, Walk
-from rlvr_world.types import Domain, Finding, Judged, Outcome, Picture, Scene, Transition, World
+from rlvr_world.types import Domain, Finding, Judged, Outcome, Picture, Rows, Scene, Transition, World
 
 if TYPE_CHECKING:
     from rlvr_world.models.head import Model
@@ -44,19 +44,19 @@ ENTRY_POINTS = "rlvr_world.recipes"
 class Splits:
     """Rows of a run, and what RL draws from in each epoch."""
 
-    sft: Sequence[Transition]
+    sft: Rows
     """What likelihood training fits."""
-    train: Sequence[Transition]
-    valid: Sequence[Transition]
-    test: Sequence[Transition]
-    epoch: Callable[[int, int], Sequence[Transition]] | None = None
+    train: Rows
+    valid: Rows
+    test: Rows
+    epoch: Callable[[int, int], Rows] | None = None
     """(seed, epoch) -> the rows that RL draws from, as many in every epoch; None takes the training rows."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Why rows that were read are in no split -> how many."""
-    control: Sequence[Transition] | None = None
+    control: Rows | None = None
     """What RL's control fits, where that is not what SFT does: the rows that RL draws from."""
 
-    def rl_epoch(self, seed: int, epoch: int) -> Sequence[Transition]:
+    def rl_epoch(self, seed: int, epoch: int) -> Rows:
         return self.train if self.epoch is None else self.epoch(seed, epoch)
 
 
@@ -153,7 +153,7 @@ class Recipe(ABC):
         """What is wrong with the files that a row stands for, where these are read later."""
         return iter(())
 
-    def findings(self, domain: Domain, rows: Sequence[Transition], judged: Judged) -> list[Finding]:
+    def findings(self, domain: Domain, rows: Rows, judged: Judged) -> list[Finding]:
         """What ``doctor`` should say besides, of the predictions of some rows and their scores."""
         return []
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ModelConfig, OptimizerConfig, RLConfig, SFTConfig, at_least, check_shape
 from rlvr_world.domains.row_files import OnFault, left_out, locate, skipping
-from rlvr_world.domains.splits import Parts, Rows, Unit, deduplicate, evened, held_out, mix_unchanged, split_rows
+from rlvr_world.domains.splits import Parts, Unit, deduplicate, evened, held_out, mix_unchanged, split_rows
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import Recipe, Splits
-from rlvr_world.types import Transition
+from rlvr_world.types import Rows, Transition
 
 if TYPE_CHECKING:
     import numpy as np

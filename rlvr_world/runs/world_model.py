@@ -18,7 +18,7 @@ from rlvr_world.runs.jobs import WORLD_CONFIG, load_learner
 from rlvr_world.sampling.engine import Sampling, sample_each
 from rlvr_world.scoring import about, decode
 from rlvr_world.training.learner import Learner
-from rlvr_world.types import Domain, Script, Streams, Transition, World, Written
+from rlvr_world.types import Domain, Rows, Script, Streams, World, Written
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,7 @@ class WorldModel:
         given = [{"state": one, "action": done, "id": f"question {i}"} for i, (one, done) in pairs]
         return self.predict_rows([*map(self.recipe.question, given)], n, temperature, seed)
 
-    def predict_rows(
-        self, rows: Sequence[Transition], n: int = 1, temperature: float = 0.0, seed: int = 0
-    ) -> list[Any]:
+    def predict_rows(self, rows: Rows, n: int = 1, temperature: float = 0.0, seed: int = 0) -> list[Any]:
         """``predict`` for the states and actions of rows; their next states are not looked at."""
         if n < 1 or temperature < 0:
             raise InputError(f"predict: expected n of at least 1 and temperature of at least 0, got {n}, {temperature}")

@@ -21,7 +21,7 @@ from rlvr_world.config import RolloutConfig
 from rlvr_world.errors import Halted
 from rlvr_world.sampling.engine import Row, Sampling
 from rlvr_world.system import ranks
-from rlvr_world.types import Given, Rollout, Script, Write
+from rlvr_world.types import Given, Rollout, Script, Streams, Write
 
 PARALLEL = 128
 """Groups that are asked for at once."""
@@ -48,9 +48,7 @@ class Servers:
         self.model, self.version, self.adapter = "policy", -1, ""
         self.probe: Script | None = None
 
-    def sample(
-        self, scripts: Sequence[Script], n: int, sampling: Sampling, streams: Sequence[tuple[int, ...]]
-    ) -> list[list[Rollout]]:
+    def sample(self, scripts: Sequence[Script], n: int, sampling: Sampling, streams: Streams) -> list[list[Rollout]]:
         """``n`` rollouts of every script. A group stays on one server, which holds its prompt."""
         with ThreadPoolExecutor(PARALLEL) as pool:
             work = [

@@ -21,7 +21,7 @@ from rlvr_world.domains.video.pictures import GAIN, error_map, gif, strip
 from rlvr_world.domains.video.rewards import reward
 from rlvr_world.domains.video.token_cache import TokenCache, whole_clip
 from rlvr_world.errors import InputError
-from rlvr_world.types import Groups, Malformed, Picture, Score, Script, Transition, Written
+from rlvr_world.types import Groups, Malformed, Picture, Rows, Score, Script, Transition, Written
 from rlvr_world.vision.metrics import LOWER_IS_BETTER, FrameMetrics
 
 WORST = {"mae": 1.0, "mse": 1.0, "psnr": 0.0, "ssim": 0.0, "lpips": 1.0, "repetition": 1.0, "repetition_all": 1.0}
@@ -80,7 +80,7 @@ class VideoDomain:
     def decode(self, written: Written, transition: Transition) -> Read:
         return self.decode_groups([[written]], [transition])[0][0]
 
-    def decode_groups(self, groups: Groups, transitions: Sequence[Transition]) -> list[list[Read]]:
+    def decode_groups(self, groups: Groups, transitions: Rows) -> list[list[Read]]:
         """Every different frame of a group is decoded once, and every group's context once."""
         before = [self._given(row)[-1] if self.layout.same else () for row in transitions]
         read = [[self.layout.read(one, z) for one in group] for group, z in zip(groups, before, strict=True)]
@@ -130,7 +130,7 @@ class VideoDomain:
     def score(self, prediction: Read, transition: Transition) -> Score:
         return self.score_groups([[prediction]], [transition])[0][0]
 
-    def score_groups(self, predictions: Predictions, transitions: Sequence[Transition]) -> list[list[Score]]:
+    def score_groups(self, predictions: Predictions, transitions: Rows) -> list[list[Score]]:
         """The truth is read, and looked at by the perceptual trunk, once a group; equal predictions are measured once.
 
         Parts are means over the T frames, against the true frames. ``repetition`` is 1 where the last frame equals,
@@ -145,7 +145,7 @@ class VideoDomain:
             scores += self._score_some(predictions[part], transitions[part])
         return scores
 
-    def _score_some(self, predictions: Predictions, rows: Sequence[Transition]) -> list[list[Score]]:
+    def _score_some(self, predictions: Predictions, rows: Rows) -> list[list[Score]]:
         found = [(m, p) for m, group in enumerate(predictions) for p in group if isinstance(p, Prediction)]
         parts: list[dict[str, float]] = []
         values: list[float] = []
@@ -174,7 +174,7 @@ class VideoDomain:
         truth = self.metrics.truth(truth_MT3HW.to(device)).rows(index)
         return {name: measure.cpu()[chosen] for name, measure in self.metrics.measure(frames, truth).items()}
 
-    def _token_measures(self, found: Sequence[tuple[int, Prediction]], rows: Sequence[Transition]) -> dict[str, Tensor]:
+    def _token_measures(self, found: Sequence[tuple[int, Prediction]], rows: Rows) -> dict[str, Tensor]:
         """``repeated``, 0 or 1, and ``proprio_mse`` where there is any: float32 [N, T]."""
         T, before = self.layout.horizon, [self._given(row)[-1] for row in rows]
         clips = [(before[m], *p.tokens) for m, p in found]
@@ -190,7 +190,7 @@ class VideoDomain:
         _, frames_Fn = self.cache.lookup(whole_clip(row))
         return _tuples(frames_Fn[: self.layout.context])
 
-    def _round_trips(self, rows: Sequence[Transition]) -> list[Tensor]:
+    def _round_trips(self, rows: Rows) -> list[Tensor]:
         """What the tokenizer makes of the true frames of each row, float32 [T, 3, H, W]."""
         contexts, frames = zip(*(self.cache.lookup(whole_clip(row)) for row in rows), strict=True)
         true = [tokens_Fn[self.layout.context :] for tokens_Fn in frames]

@@ -21,7 +21,7 @@ from rlvr_world.domains.web_page.scoring import make_score, score_change
 from rlvr_world.domains.web_page.tree import parse_page, write_page
 from rlvr_world.errors import InputError
 from rlvr_world.models.text_tokenizer import turn_ids
-from rlvr_world.types import Malformed, Score, Transition
+from rlvr_world.types import Malformed, Rows, Score, Transition
 
 
 @dataclass(frozen=True)
@@ -120,9 +120,7 @@ class WebPage(TextDomain):
 class CalibratedWebPage(WebPage):
     """One whose groups are rewarded for the shares of the outcomes that they state; see ``brier_rewards``."""
 
-    def score_groups(
-        self, predictions: Sequence[Sequence[Prediction]], transitions: Sequence[Transition]
-    ) -> list[list[Score]]:
+    def score_groups(self, predictions: Sequence[Sequence[Prediction]], transitions: Rows) -> list[list[Score]]:
         return [self._shared_out(*pair) for pair in zip(predictions, transitions, strict=True)]
 
     def _shared_out(self, group: Sequence[Prediction], row: Transition) -> list[Score]:
