@@ -116,17 +116,16 @@ def save_heat_map(
     return file
 
 
-def save_lines(file: Path, lines: Mapping[str, Sequence[Mapping[str, Any]]], labels: Names, at: Sequence[int]) -> Path:
-    """Means with their intervals, as far as they go at ``at``, as a picture: a line for each name; the file."""
+def save_lines(file: Path, lines: Mapping[str, Sequence[Mapping[str, Any]]], labels: Names, at: Sequence[int]) -> None:
+    """Means with their intervals, as far as they go at ``at``, as a picture: a line for each name."""
     figure = Figure(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     for name, intervals in lines.items():
         x = at[: len(intervals)]
         [line] = axes.plot(x, [one["mean"] for one in intervals], marker=".", label=name)
-        ends = ([one["mean"] if one[end] is None else one[end] for one in intervals] for end in ("low", "high"))
-        axes.fill_between(x, *ends, color=line.get_color(), alpha=0.15, linewidth=0)
+        low, high = ([one["mean"] if one[end] is None else one[end] for one in intervals] for end in ("low", "high"))
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     axes.set(xlabel=labels[0], ylabel=labels[1], xscale="log" if at[-1] > 30 else "linear")
     axes.set_xticks(at, map(str, at))
     axes.legend(frameon=False)
     figure.savefig(file, dpi=150)
-    return file

@@ -232,7 +232,7 @@ class VideoRecipe(Recipe):
 
     def shown(self, state: Any) -> Picture:
         """Its frames side by side."""
-        return Picture(strip([torch.from_numpy(state.read()).movedim(-1, 1).float() / 255]))
+        return Picture(strip(torch.from_numpy(state.read()).movedim(-1, 1).float() / 255))
 
     def inspect(self, config: Config, out: Path) -> str:
         return inspect(opened(config.data, skipping(config.data.skip_faulty)[0]), out)

@@ -247,7 +247,7 @@ class VideoDomain:
         truth = self.cache.read(transition.next_state)
         columns = [truth, prediction.frames, error_map(prediction.frames, truth)]
         if len(truth) == 1:
-            return Picture(strip([torch.cat(columns)]), columns=COLUMNS)
+            return Picture(strip(torch.cat(columns)), columns=COLUMNS)
         return Picture(gif(torch.cat(columns, -1)), "image/gif", COLUMNS)
 
     def swap_action(self, row: Transition, other: Transition) -> Transition:

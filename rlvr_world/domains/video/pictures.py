@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 SEEN = 128
 """Pixels that a shown frame has at least on its shorter side; smaller ones are enlarged by a whole factor."""
@@ -21,19 +21,11 @@ def error_map(predicted: Tensor, truth: Tensor) -> Tensor:
     return error.clamp(0, 1).expand_as(truth)
 
 
-def strip(rows: Sequence[Tensor]) -> bytes:
-    """PNG of a table of frames: each row of it float32 [T, 3, H, W] in [0, 1], shown from left to right."""
-    gap = 2
-    cells = [_enlarged(row) for row in rows]
-    _, _, H, W = cells[0].shape
-    height, width = len(cells) * (H + gap) - gap, max(map(len, cells)) * (W + gap) - gap
-    canvas = torch.ones(3, height, width)
-    for r, row in enumerate(cells):
-        for t, frame in enumerate(row):
-            top, left = r * (H + gap), t * (W + gap)
-            canvas[:, top : top + H, left : left + W] = frame
+def strip(frames: Tensor) -> bytes:
+    """PNG of frames float32 [T, 3, H, W] in [0, 1], shown from left to right with a white gap between them."""
+    first, *others = _enlarged(frames)
     file = io.BytesIO()
-    _image(canvas).save(file, "PNG")
+    _image(torch.cat([first, *(F.pad(frame, (2, 0), value=1.0) for frame in others)], -1)).save(file, "PNG")
     return file.getvalue()
 
 

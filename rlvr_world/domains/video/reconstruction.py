@@ -57,7 +57,7 @@ def measure_reconstruction(
         same_pixels, same_tokens = _unchanged(real, tokens, cache.grid)
         still, restless = still + int(same_pixels.sum()), restless + int((same_pixels & ~same_tokens).sum())
         if number % max(1, len(chosen) // SHOWN) == 0 and len(pictures) < SHOWN:
-            pictures.append(Picture(strip([torch.cat([real[-1:], made[-1:], error_map(made[-1:], real[-1:])])])).uri)
+            pictures.append(Picture(strip(torch.cat([real[-1:], made[-1:], error_map(made[-1:], real[-1:])]))).uri)
     usage, moved = len(used) / cache.codebook, restless / still if still else None
     told = {"rows": len(chosen), "code_usage": usage, "restless": moved, "pictures": pictures}
     if changed:
