@@ -67,18 +67,14 @@ def _check(args: argparse.Namespace) -> int:
     from rlvr_world.diagnose.check import check
     from rlvr_world.runs.folder import start_of_rl
 
-    good, text = check(config, start_of_rl(args.model), args.rows)
-    print(text)
-    return 0 if good else 1
+    return _told(*check(config, start_of_rl(args.model), args.rows))
 
 
 def _estimate(args: argparse.Namespace) -> int:
     config = config_of(args)
     from rlvr_world.diagnose.estimate import estimate
 
-    fits, text = estimate(config, args.gpus, args.memory, args.teraflops, args.share)
-    print(text)
-    return 0 if fits else 1
+    return _told(*estimate(config, args.gpus, args.memory, args.teraflops, args.share))
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -86,20 +82,21 @@ def _doctor(args: argparse.Namespace) -> int:
     from rlvr_world.diagnose.doctor import doctor
     from rlvr_world.runs.folder import start_of_rl
 
-    good, text = doctor(config, start_of_rl(args.model), args.prompts)
-    print(text)
-    return 0 if good else 1
+    return _told(*doctor(config, start_of_rl(args.model), args.prompts))
 
 
 def _replay(args: argparse.Namespace) -> int:
     from rlvr_world.runs import replay
 
-    if not (args.run / "fault.json").is_file():
-        print(replay.replay(args.run, args.rollout, args.stage, args.redo))
-        return 0
-    again, text = replay.replay_fault(args.run)
+    if (args.run / "fault.json").is_file():
+        return _told(*replay.replay_fault(args.run))
+    return _told(True, replay.replay(args.run, args.rollout, args.stage, args.redo))
+
+
+def _told(good: bool, text: str) -> int:
+    """Say what was found; the exit code."""
     print(text)
-    return 0 if again else 1
+    return 0 if good else 1
 
 
 def _study(args: argparse.Namespace) -> None:

@@ -20,7 +20,8 @@ from rlvr_world.system import ranks
 from rlvr_world.system.files import flush, read_object, write_whole
 
 TRACKERS = ("tensorboard", "trackio", "wandb")
-Sink = Callable[[str, int, Mapping[str, float]], None]
+Numbers = Mapping[str, float]
+Sink = Callable[[str, int, Numbers], None]
 """(stage, step, numbers)."""
 
 
@@ -50,9 +51,7 @@ class Log:
 
         return ranks.by_first(cut)
 
-    def write(
-        self, stage: str, counters: Counters, metrics: Mapping[str, float], timings: Mapping[str, float]
-    ) -> dict[str, Any]:
+    def write(self, stage: str, counters: Counters, metrics: Numbers, timings: Numbers) -> dict[str, Any]:
         """Add a row to metrics.jsonl, and what the clock says to timings.jsonl; the row, by which all ranks decide."""
         named = {"stage": stage, "step": counters.step}
         finite = {k: v if math.isfinite(v) else None for k, v in metrics.items()}
@@ -114,7 +113,7 @@ def _opened(name: str, tracker: Any, run: Path, settings: dict[str, Any]) -> Sin
         )
     writer = tracker.SummaryWriter(str(run / "tensorboard"))
 
-    def sink(stage: str, step: int, numbers: Mapping[str, float]) -> None:
+    def sink(stage: str, step: int, numbers: Numbers) -> None:
         for key, value in numbers.items():
             writer.add_scalar(f"{stage}/{key}", value, step)
         writer.flush()
