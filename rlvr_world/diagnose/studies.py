@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from rlvr_world import recipes
 from rlvr_world.config import Config
 from rlvr_world.diagnose.rollouts import told
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation.action_following import action_following
-from rlvr_world.evaluation.evaluate import spread
+from rlvr_world.evaluation.evaluate import Plan, spread
+from rlvr_world.evaluation.intervals import bootstrap
 from rlvr_world.evaluation.plots import save_heat_map
 from rlvr_world.evaluation.summary import OVERALL
+from rlvr_world.models.head import Model
 from rlvr_world.overrides import override
 from rlvr_world.runs import runner
 from rlvr_world.runs.checkpoints import latest
@@ -28,6 +30,7 @@ from rlvr_world.scoring import judge
 from rlvr_world.system.files import read_object, write_whole
 from rlvr_world.system.progress import track
 from rlvr_world.training.advantages import max_at_k
+from rlvr_world.types import Domain, Rows, Transition
 
 
 def study_actions(run: Path, actions: int, rows: int) -> dict[str, Any]:
@@ -40,6 +43,44 @@ def study_actions(run: Path, actions: int, rows: int) -> dict[str, Any]:
             answers[name] = action_following(learner.policy, domain, some, actions, plan(opened.config))
     write_whole(run / "studies" / "actions.json", json.dumps(answers, indent=1))
     return answers
+
+
+def action_following(model: Model, domain: Domain, rows: Rows, actions: int, plan: Plan) -> dict[str, Any]:
+    """Every row under its own action and ``actions`` - 1 of others (``domain.swap_action``), drawn with ``plan.seed``.
+
+    All draw from the same random stream, so predictions differ by the action alone; each is scored against what came
+    of the row's own action. Returns means with intervals over rows: ``closest``, the share of rows whose own action's
+    prediction scores best (ties share the point; chance is 1 / ``actions``); ``gain``, its score minus the mean of the
+    others; ``tokens_changed``, the share of written tokens that another action changes.
+    Raises InputError for fewer than two actions, or fewer rows than actions.
+    """
+    if not 2 <= actions <= len(rows):
+        raise InputError(f"actions: expected 2 to {len(rows)}, the number of test rows, got {actions}")
+    rng = np.random.default_rng(plan.seed)
+    swap = getattr(domain, "swap_action", lambda row, other: replace(row, action=other.action))
+    asked: list[Transition] = []
+    for i, row in enumerate(rows):
+        others = rng.choice([j for j in range(len(rows)) if j != i], actions - 1, replace=False)
+        asked += [row, *(swap(row, rows[j]) for j in others)]
+    scripts = [domain.encode(row) for row in asked]
+    streams = [(plan.seed, i // actions) for i in range(len(asked))]
+    groups = sample(model, scripts, 1, plan.sampling, streams, max_rows=plan.max_rows)
+    scores = judge(domain, [[rollout.written for rollout in group] for group in groups], asked)
+    values_RK = np.array([scored.value for [(_, scored)] in scores]).reshape(-1, actions)
+    best_R = values_RK.max(1)
+    closest_R = (values_RK[:, 0] == best_R) / (values_RK == best_R[:, None]).sum(1)
+    gain_R = values_RK[:, 0] - values_RK[:, 1:].mean(1)
+    written = [[token for segment in group[0].written for token in segment] for group in groups]
+    changed = [_changed(written[i - i % actions], written[i]) for i in range(len(asked)) if i % actions]
+    changed_R = np.reshape(changed, (len(rows), actions - 1)).mean(1)
+    measured = {"closest": closest_R, "gain": gain_R, "tokens_changed": changed_R}
+    intervals = {name: bootstrap(values).as_dict() for name, values in measured.items()}
+    return {"rows": len(rows), "actions": actions, "chance": 1 / actions, **intervals}
+
+
+def _changed(a: Sequence[int], b: Sequence[int]) -> float:
+    """Share of tokens that differ; where lengths do too, what only one has counts as changed."""
+    return 1 - sum(x == y for x, y in zip(a, b, strict=False)) / max(len(a), len(b), 1)
 
 
 def study_best_of(run: Path, samples: int, rows: int) -> str:

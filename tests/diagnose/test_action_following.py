@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from rlvr_world.diagnose.studies import action_following
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation.action_following import action_following
 from rlvr_world.evaluation.evaluate import Plan
 from rlvr_world.models.attention import share_prefixes
 from rlvr_world.types import Given, Score, Script, Transition, Write
