@@ -13,7 +13,7 @@ from rlvr_world.config import Config, check_shape
 from rlvr_world.domains.video.config import VideoConfig, check_numbers
 from rlvr_world.errors import InputError
 from rlvr_world.recipes import FirstStage, Recipe, Splits
-from rlvr_world.recipes.tasks import Look, Walk
+from rlvr_world.recipes.tasks import Look, Reach, Walk
 from rlvr_world.types import Finding, Picture, Scene, Score, Transition, World
 
 if TYPE_CHECKING:
@@ -215,6 +215,17 @@ class VideoRecipe(Recipe):
         from rlvr_world.domains.video.envs.played import FIELDS, real_world
 
         return real_world(config.data) if config.data.source in FIELDS else super().real(config)
+
+    def tasks(self, config: Config) -> dict[str, Reach]:
+        """Goals that are frames, of episodes of the embedded worlds that nothing was trained on."""
+        from rlvr_world.domains.video.envs.played import FIELDS, real_world
+
+        if config.data.source not in FIELDS:
+            return {}
+        from rlvr_world.domains.video.envs.goals import goals
+
+        real = real_world(config.data)
+        return {"goal frames": Reach(real, partial(goals, config.data, real), config.data.actions_a_frame)}
 
     def recorded(self, config: Config) -> tuple[list[Walk], Look]:
         from rlvr_world.recipes.recorded import recorded_video
