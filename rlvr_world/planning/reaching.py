@@ -89,9 +89,10 @@ def drawing(space: Any, hold: int) -> Hand:
 
 
 def as_recorded(state: Any, goal: Goal, left: int, meant: np.ndarray, rng: Any) -> tuple[np.ndarray, int]:
-    """What was done on the way to the goal; zeros after it."""
-    done = len(goal.actions) - left
-    return (goal.actions[done:] if left > 0 else np.zeros_like(goal.actions[:1])), 0
+    """What was done on the way to the goal, then nothing: zeros."""
+    if not len(meant):  # the first step, where all are left
+        meant = np.pad(goal.actions, ((0, left - len(goal.actions)), (0, 0)))
+    return meant, 0
 
 
 def reach(task: Reach, goal: Goal, hand: Hand, more: int) -> Trial:
