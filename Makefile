@@ -24,7 +24,7 @@ miniwob: $(VENV)/.miniwob
 	$(BIN)/rlvr-world train miniwob
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

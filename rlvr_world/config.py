@@ -172,9 +172,12 @@ class PlanConfig:
     goal: Literal["state", "score", "chance"] = what(
         "state", "ends a plan: the goal holds in the imagined state, or a score won; chance: the likeliest to win"
     )
+    solver: Literal["cem", "mppi"] = what("cem", "how numbers that lead to a goal frame are searched for (video)")
+    candidates: int = what(64, "plans that it imagines in a round", "plans")
+    rounds: int = what(3, "its rounds before an action is done", "rounds")
 
     def __post_init__(self) -> None:
-        at_least(self, starts=0, more=0, depth=1, width=1, samples=1, temperature=0)
+        at_least(self, starts=0, more=0, depth=1, width=1, samples=1, temperature=0, candidates=1, rounds=1)
         if not self.distances or min(self.distances) < 1:
             raise InputError(f"distances: expected numbers of at least 1, such as 2,3,4, got {self.distances}")
 

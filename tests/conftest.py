@@ -1,4 +1,5 @@
-"""What every test stands on: no network, two threads that do not spin, and the data folder beside the checkout."""
+"""What every test stands on: no network, two threads (one where two processes test) that do not spin, and the data
+folder beside the checkout."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from typing import Any
 # Before torch is imported anywhere: these are read once, and subprocesses inherit them.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["MPLBACKEND"] = "Agg"
 

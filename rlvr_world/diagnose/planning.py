@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from rlvr_world.errors import InputError
 from rlvr_world.evaluation.report import PLANNING
 from rlvr_world.evaluation.summary import OVERALL, fingerprint, summarise
 from rlvr_world.overrides import override, to_json
+from rlvr_world.planning.reaching import Hand, Solver, as_recorded, drawing, reach, searching
 from rlvr_world.planning.search import Beam, Chooser, Remembered, at_random, by_rule, looking_ahead, without_model
-from rlvr_world.planning.trials import Start, Trial, attempt, starts
-from rlvr_world.recipes.tasks import Task
+from rlvr_world.planning.trials import Trial, attempt, starts
+from rlvr_world.recipes.tasks import Reach, Task
 from rlvr_world.runs.checkpoints import identity
 from rlvr_world.runs.folder import models_of
 from rlvr_world.runs.runner import stored_config
@@ -82,12 +83,13 @@ def plan_run(run: Path, config: Config, under: Path | None = None, models: Mappi
         stand = {name: read_object(file) for name in models if (file := _file(folder, name)).is_file()}
         todo = {name: model for name, model in models.items() if not keys[name].items() <= stand.get(name, {}).items()}
         if todo:
-            from_ = starts(task, config.plan.starts, config.plan.distances)
-            baselines = {name: _try(task, from_, one, config.plan, name) for name, one in _baselines(task, config.plan)}
+            asked = config.plan.starts, config.plan.distances
+            from_ = task.goals(*asked) if isinstance(task, Reach) else starts(task, *asked)
+            baselines = {name: _try(from_, one, name) for name, one in _baselines(task, config.plan)}
             for name, model in todo.items():
-                trials = _try(task, from_, _planner(task, model, config.plan), config.plan, name)
+                trials = _try(from_, _planner(task, model, config.plan), name)
                 told = {"name": name, "model": model.name, "trials": [asdict(trial) for trial in trials]}
-                result = {**told, **keys[name], **summarise(_records(trials, baselines), protocol)}
+                result = {**told, **keys[name], **summarise(_records(trials, baselines), protocol, {"left"})}
                 write_whole(_file(folder, name), json.dumps(result))
             task.real.close()
 
@@ -96,32 +98,56 @@ def _file(folder: Path, name: str) -> Path:
     return folder / f"{name.replace('/', '-')}.json"
 
 
-def _baselines(task: Task, config: PlanConfig) -> Iterator[tuple[str, Chooser]]:
-    yield "random", at_random(task)
+Attempt = Callable[[Any], Trial]
+"""What a planner does from a start, or for a goal."""
+
+
+def _baselines(task: Task | Reach, config: PlanConfig) -> Iterator[tuple[str, Attempt]]:
+    if isinstance(task, Reach):
+        yield "random", _reaching(task, drawing(task.real.action_space, task.hold), config)
+        yield "as recorded", _reaching(task, as_recorded, config)
+        return
+    yield "random", _acting(task, at_random(task), config)
     for name, rule in task.rules.items():
-        yield name, by_rule(rule)
+        yield name, _acting(task, by_rule(rule), config)
     if task.horizon:  # what its actions come to is not known in advance, so that two deep are too many to try
         one = replace(_beam(config), depth=1, samples=1)
-        yield "real world, 1 deep", looking_ahead(task.real, task, one, lambda at: at)
+        yield "real world, 1 deep", _acting(task, looking_ahead(task.real, task, one, lambda at: at), config)
         return
-    yield "no model", without_model(task)
+    yield "no model", _acting(task, without_model(task), config)
     real = Remembered(task.real)
     for depth in sorted({1, config.depth}):
-        yield f"real world, {depth} deep", looking_ahead(real, task, replace(_beam(config), depth=depth), lambda at: at)
+        deep = replace(_beam(config), depth=depth)
+        yield f"real world, {depth} deep", _acting(task, looking_ahead(real, task, deep, lambda at: at), config)
 
 
-def _planner(task: Task, model: Path, config: PlanConfig) -> Chooser:
+def _planner(task: Task | Reach, model: Path, config: PlanConfig) -> Attempt:
     world = Imagined(load(model), config.temperature, attempts=1)
+
+    def imagine(state: Any) -> Any:
+        return world.start(0, {"state": state})[0]
+
+    if isinstance(task, Reach):
+        solver = Solver(config.solver, config.depth, config.candidates, config.rounds)
+        return _reaching(task, searching(world, task.hold, solver, imagine), config)
     asked = world if config.temperature else Remembered(world)
-    return looking_ahead(asked, task, _beam(config), lambda state: world.start(0, {"state": state})[0])
+    return _acting(task, looking_ahead(asked, task, _beam(config), imagine), config)
+
+
+def _acting(task: Task, choose: Chooser, config: PlanConfig) -> Attempt:
+    return lambda start: attempt(task, start, choose, config.more)
+
+
+def _reaching(task: Reach, hand: Hand, config: PlanConfig) -> Attempt:
+    return lambda goal: reach(task, goal, hand, config.more)
 
 
 def _beam(config: PlanConfig) -> Beam:
     return Beam(config.depth, config.width, config.samples, config.goal)
 
 
-def _try(task: Task, from_: Sequence[Start], choose: Chooser, config: PlanConfig, name: str) -> list[Trial]:
-    return [attempt(task, start, choose, config.more) for start in track(from_, f"planning, {name}", "starts")]
+def _try(from_: Sequence[Any], act: Attempt, name: str) -> list[Trial]:
+    return [act(start) for start in track(from_, f"planning, {name}", "starts")]
 
 
 def _records(trials: Sequence[Trial], baselines: Mapping[str, Sequence[Trial]]) -> list[dict[str, Any]]:
@@ -142,4 +168,5 @@ def _records(trials: Sequence[Trial], baselines: Mapping[str, Sequence[Trial]]) 
 
 def _parts(trial: Trial) -> dict[str, float]:
     shortest = {"shortest": float(trial.won and len(trial.actions) == trial.distance)} if trial.distance else {}
-    return {"success": float(trial.won), **shortest}
+    left = {} if trial.left is None else {"left": trial.left}
+    return {"success": float(trial.won), **shortest, **left}

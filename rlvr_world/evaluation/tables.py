@@ -15,7 +15,11 @@ Cell = Mapping[str, Any]
 UNITS = dict.fromkeys(("mse", "mae", "ssim", "lpips"), "×100") | {"psnr": "dB", "exact": "%", "repetition": "%"}
 """How parts of these names are written, as in the paper's tables; ``lpips_alex`` is written as ``lpips`` is."""
 NAMES = {"value": "reward", **{part: part.upper() for part in ("mse", "mae", "ssim", "lpips", "psnr")}}
-BESIDE = {"f1": ("precision", "recall", "exact", "outcome"), "exact": ("exact_published",), "success": ("shortest",)}
+BESIDE = {
+    "f1": ("precision", "recall", "exact", "outcome"),
+    "exact": ("exact_published",),
+    "success": ("shortest", "left"),
+}
 """Parts that speak for all where they are measured, and those that are shown beside them over all rows."""
 _SHOWN = {"mean": "{}", "std": " ± {}", "low": " [{}", "high": ", {}]"}
 

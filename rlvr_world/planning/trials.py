@@ -43,6 +43,8 @@ class Trial:
     plans: tuple[tuple[Any, ...], ...]
     asked: int
     seed: int = 0
+    left: float | None = None
+    """Of the way to a goal that is a frame, the share that is left at the end."""
 
 
 def starts(task: Task, count: int, distances: Sequence[int]) -> list[Start]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import to_json
-from rlvr_world.recipes.tasks import Look, Task, Trial, Walk
+from rlvr_world.recipes.tasks import Look, Reach, Task, Trial, Walk
 from rlvr_world.types import Domain, Finding, Judged, Outcome, Picture, Rows, Scene, Transition, World
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ class Recipe(ABC):
         except TypeError:  # no JSON
             return str(state)
 
-    def tasks(self, config: Config) -> dict[str, Task]:
+    def tasks(self, config: Config) -> Mapping[str, Task | Reach]:
         """What planners try, by name; empty where a world has no goals."""
         return {}
 

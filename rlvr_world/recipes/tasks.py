@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from rlvr_world.types import World
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,36 @@ class Task:
     """Where the way to the goal is not known: the actions that a planner has from the start of an episode on."""
     seed: int = 0
     """Of the first episode of each start; the others follow on."""
+
+
+class Goal(NamedTuple):
+    """A frame to bring about, uint8 [H, W, 3], from a real state of an episode ``world``; the actions, float32 [D, A],
+    that really did; where things were (``begun``) and are to be (``places``), float [K, C] in the world's units."""
+
+    world: str
+    state: Any
+    frame: np.ndarray
+    actions: np.ndarray
+    begun: np.ndarray
+    places: np.ndarray
+    seed: int
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Goals that are frames, in a real world that tells under ``info["places"]`` where its things are.
+
+    ``goals`` gives so many of them, so many steps away in turn; ``hold`` says how many parts an action has that can be
+    alike."""
+
+    real: World
+    goals: Callable[[int, Sequence[int]], list[Goal]]
+    hold: int
+
+
+def moved(places: np.ndarray, others: np.ndarray) -> float:
+    """How far things are on average from where they are in ``others``: float [K, C] each."""
+    return float(np.linalg.norm(places - others, axis=1).mean())
 
 
 class Walk(NamedTuple):

@@ -27,6 +27,7 @@ from rlvr_world.domains.video.codec import (
 from rlvr_world.domains.video.config import VideoConfig, check_numbers
 from rlvr_world.domains.video.domain import VideoDomain
 from rlvr_world.domains.video.envs.drawer import TASKS, read_labelled
+from rlvr_world.domains.video.envs.goals import goals
 from rlvr_world.domains.video.envs.played import FIELDS, real_world
 from rlvr_world.domains.video.episodes import read_question
 from rlvr_world.domains.video.inspect import inspect
@@ -45,7 +46,7 @@ from rlvr_world.models.loading import CODEC, create_model
 from rlvr_world.models.text_tokenizer import TextTokenizer
 from rlvr_world.recipes import FirstStage, Recipe, Splits
 from rlvr_world.recipes.recorded import recorded_video
-from rlvr_world.recipes.tasks import Labelled, Look, Trial, Walk
+from rlvr_world.recipes.tasks import Labelled, Look, Reach, Trial, Walk
 from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
 from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining, create_visual_tokenizer
@@ -200,6 +201,13 @@ class VideoRecipe(Recipe):
 
     def real(self, config: Config) -> World:
         return real_world(config.data) if config.data.source in FIELDS else super().real(config)
+
+    def tasks(self, config: Config) -> dict[str, Reach]:
+        """Goals that are frames, of episodes of the embedded worlds that nothing was trained on."""
+        if config.data.source not in FIELDS:
+            return {}
+        real = real_world(config.data)
+        return {"goal frames": Reach(real, partial(goals, config.data, real), config.data.actions_a_frame)}
 
     def recorded(self, config: Config) -> tuple[list[Walk], Look]:
         return recorded_video(config.data, config.seed)

@@ -19,7 +19,7 @@ from rlvr_world.types import Given, Score, Script, Transition, Write
 class Told:
     """The only legal token is the action (``listens``) or always the same one; right is the row's own action."""
 
-    lower_is_better = frozenset[str]()
+    lower_is_better = frozenset({"error", "never measured"})
 
     def __init__(self, listens: bool) -> None:
         self.listens = listens
@@ -32,7 +32,7 @@ class Told:
         return written[0][0]
 
     def score(self, prediction: int, transition: Transition) -> Score:
-        return Score(float(prediction == transition.next_state))
+        return Score(float(prediction == transition.next_state), {"error": float(prediction == transition.next_state)})
 
     def baselines(self, transition: Transition) -> Mapping[str, Any]:
         return {}
@@ -55,8 +55,10 @@ ROWS = [Transition(f"r{i}", i, 5 + i, 5 + i) for i in range(12)]
 def test_a_model_that_listens_and_one_that_does_not(model: LlamaForCausalLM) -> None:
     heard = action_following(model, Told(True), ROWS, 4, Plan())
     assert heard["closest"]["mean"] == heard["gain"]["mean"] == heard["tokens_changed"]["mean"] == 1.0
+    assert heard["closest_error"]["mean"] == 0  # an error that only the right answer makes
     deaf = action_following(model, Told(False), ROWS, 4, Plan())
     assert deaf["closest"]["mean"] == pytest.approx(0.25) == deaf["chance"]
+    assert deaf["closest_error"]["mean"] == pytest.approx(0.25)
     assert deaf["gain"]["mean"] == deaf["tokens_changed"]["mean"] == 0.0
 
 

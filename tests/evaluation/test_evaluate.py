@@ -202,3 +202,22 @@ def test_results_are_files_of_the_run(tmp_path: Path) -> None:
         "samples-rl-seed0.json": [{"id": "r0"}, {"id": "r1"}],
         "states-0a1b.json": {"r0": "a door"},
     }
+
+
+class Short(Echo):
+    """Of every other row the true answer has a token more than may be written."""
+
+    def encode(self, transition: Transition) -> Script:
+        target = transition.next_state + ((1,) if transition.kind == "changed" else ())
+        return Script((Given(transition.state), Write(3, allowed=range(4), target=target)))
+
+
+def test_answers_that_cannot_be_written_are_counted(
+    model: LlamaForCausalLM, rows: list[Transition], capsys: pytest.CaptureFixture[str]
+) -> None:
+    result, _ = evaluate(model, Short(), rows, Plan(), {})
+    assert result["too_long"] == 6
+    said = "of 6 of 12 test rows the true answer has more tokens than may be written: no model can be right there"
+    assert said in capsys.readouterr().err
+    assert evaluate(model, Echo(), rows, Plan(), {})[0]["too_long"] == 0
+    assert "more tokens" not in capsys.readouterr().err

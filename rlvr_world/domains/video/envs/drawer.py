@@ -98,6 +98,10 @@ class Drawer:
     def felt(self) -> np.ndarray:
         return self.state[:4]
 
+    def places(self) -> np.ndarray:
+        """float [1, 1]: how far the drawer is open (m)."""
+        return np.array([[self.opened]])
+
     def act(self, action: np.ndarray, steps: int = 0) -> None:
         for _ in range(steps or self.hold):
             self.state, _, _, _, info = self.env.step(np.clip(action, -1, 1).astype(np.float32))

@@ -55,7 +55,7 @@ class _Pushed:
 
     def __init__(self, world: Any, spec: Spec, rng: np.random.Generator) -> None:
         self.table, self._height = world.lay(spec, rng), world.PUSHER.height
-        self.picture, self.close = self.table.picture, self.table.close
+        self.picture, self.places, self.close = self.table.picture, self.table.places, self.table.close
 
     def act(self, action: np.ndarray) -> None:
         start, end = action.astype(float).reshape(2, 2)
@@ -92,7 +92,8 @@ class _Episode:
                 self.world.act(mean)
         if getattr(self.world, "broken", False):
             return 0.0, False, {"lost": "the simulation became unstable"}
-        return float(self.world.reward), bool(self.world.won), {"is_success": bool(self.world.won)}
+        told = {"is_success": bool(self.world.won), "places": self.world.places().tolist()}
+        return float(self.world.reward), bool(self.world.won), told
 
     def close(self) -> None:
         self.world.close()

@@ -58,15 +58,19 @@ class Push:
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         from gym_pusht.envs.pusht import PushTEnv
 
-        self.env = PushTEnv(obs_type="pixels", observation_width=_TABLE, observation_height=_TABLE)
-        self._seen, self.info = self.env.reset(seed=int(rng.integers(2**31)))
+        self.env = PushTEnv(obs_type="state", observation_width=_TABLE, observation_height=_TABLE)
+        _, self.info = self.env.reset(seed=int(rng.integers(2**31)))
         self.size, self.reward, self.won = spec.size, 0.0, False
 
     def picture(self) -> np.ndarray:
         """uint8 [H, W, 3]: means over whole blocks of pixels, so that edges are smooth and small moves show."""
         import cv2
 
-        return cv2.resize(self._seen, (self.size, self.size), interpolation=cv2.INTER_AREA)
+        return cv2.resize(self.env._render(), (self.size, self.size), interpolation=cv2.INTER_AREA)
+
+    def places(self) -> np.ndarray:
+        """float [8, 2]: the corners of the T."""
+        return _corners(self.env)
 
     def felt(self) -> np.ndarray:
         """float [P]."""
@@ -75,7 +79,7 @@ class Push:
     def act(self, action: np.ndarray) -> None:
         """Go for a target for one step of 0.1 s: float32 [A], relative to where the finger is."""
         target = np.array(self.info["pos_agent"]) + SCALE * action.astype(np.float64)
-        self._seen, self.reward, self.won, _, self.info = self.env.step(target)
+        _, self.reward, self.won, _, self.info = self.env.step(target)
 
     def close(self) -> None:
         self.env.close()

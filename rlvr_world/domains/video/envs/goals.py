@@ -1,0 +1,45 @@
+"""Goals for planners in the embedded worlds: what a scripted hand really brought about, and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from rlvr_world.domains.replayed import Replayed
+from rlvr_world.domains.video.config import VideoConfig
+from rlvr_world.domains.video.envs.collect import WORLDS
+from rlvr_world.recipes.tasks import Goal, moved
+from rlvr_world.system.progress import track
+
+
+def goals(data: VideoConfig, real: Replayed, count: int, distances: Sequence[int]) -> list[Goal]:
+    """One of each of ``count`` episodes that nothing was trained on, ``distances`` steps of a model away in turn: where
+    the hand moves things the farthest in that time."""
+    found = []
+    for number in track(range(count), "goals", "goals"):
+        episode, steps = data.env.episodes + number, distances[number % len(distances)]
+        played = WORLDS[data.source][0].play(data.env, episode)["action"]
+        pieces = played[: len(played) // data.frame_skip * data.frame_skip].reshape(
+            -1, data.action_pool, played.shape[1]
+        )
+        actions = pieces.mean(1).reshape(-1, data.actions_a_frame * played.shape[1])
+        states, places = zip(*_done(real, episode, actions), strict=True)
+        at = max(range(len(states) - steps), key=lambda i: moved(places[i], places[i + steps]))
+        to, seen = at + steps, real.render(states[at + steps])
+        found.append(
+            Goal(f"episode {episode}", states[at], seen, actions[at + 1 : to + 1], places[at], places[to], number)
+        )
+    return found
+
+
+def _done(real: Replayed, episode: int, actions: np.ndarray) -> Iterator[tuple[Any, np.ndarray]]:
+    """The state after each action, and where things are in it."""
+    state, _ = real.start(0, {"episode": episode})
+    for action in actions:
+        [outcome] = real.advance([(state, real.read_action(action))], [(0,)])
+        if "lost" in outcome.info:
+            return
+        state = outcome.state
+        yield state, np.array(outcome.info["places"])

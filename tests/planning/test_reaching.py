@@ -1,0 +1,110 @@
+"""CEM and MPPI towards frames: a dot on a table whose moves are known, and the embedded PushT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from rlvr_world import Outcome, recipes
+from rlvr_world.overrides import override
+from rlvr_world.planning.reaching import Hand, Solver, as_recorded, drawing, reach, searching
+from rlvr_world.recipes.tasks import Goal, Reach
+from rlvr_world.types import Asked, Streams
+
+PARTS = np.array([1.0, 0.5, 1.0, 0.5, -0.2, 0.8, -0.2, 0.8], np.float32).reshape(2, 4)
+"""Two actions of two parts each, as a hand did them."""
+
+
+class Dots:
+    """A dot of light on a table of 16 x 16: each part of an action moves it. ``gone``: steps after which it is lost."""
+
+    render_mode, observation_space = "rgb_array", None
+    action_space: Any = gym.spaces.Box(-1.0, 1.0, (4,), np.float32)
+
+    def __init__(self, gone: int = 99) -> None:
+        self.gone, self.asked = gone, 0
+
+    def start(self, seed: int, options: Any) -> tuple[Any, dict[str, Any]]:
+        return (6.0, 6.0), {}
+
+    def read_action(self, given: Any) -> np.ndarray:
+        assert np.shape(given) == (4,)
+        return np.asarray(given)
+
+    def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
+        self.asked += 1
+        assert len({*streams}) == len(asked)
+        return [self._one(np.add(at, action.reshape(2, 2).sum(0))) for at, action in asked]
+
+    def _one(self, at: np.ndarray) -> Outcome:
+        return Outcome(at, info={"lost": "gone"} if self.asked > self.gone else {"places": [at]})
+
+    def observe(self, state: Any) -> Any:
+        return self.render(state)
+
+    def render(self, state: Any) -> np.ndarray:
+        y, x = np.mgrid[:16, :16]
+        light = np.exp(-((x - state[0]) ** 2 + (y - state[1]) ** 2) / 8)
+        return (255 * light[..., None].repeat(3, 2)).astype(np.uint8)
+
+    def close(self) -> None: ...
+
+
+def dot_goal() -> Goal:
+    begun = np.array([[6.0, 6.0]])
+    places = begun + PARTS.reshape(-1, 2).sum(0)
+    return Goal("dot", (6.0, 6.0), Dots().render(places[0]), PARTS, begun, places, seed=3)
+
+
+def go(hand: Hand, real: Dots | None = None, more: int = 0) -> Any:
+    return reach(Reach(real or Dots(), lambda count, distances: [], hold=2), dot_goal(), hand, more)
+
+
+@pytest.mark.parametrize("kind", ["cem", "mppi"])
+@pytest.mark.parametrize("depth", [1, 2, 4])
+def test_search_brings_the_frame_about(kind: Any, depth: int) -> None:
+    world = Dots()
+    hand = searching(world, 2, Solver(kind, depth, candidates=64, rounds=3), lambda state: state)
+    trial = go(hand)
+    assert trial.won
+    assert trial.left < 0.15
+    assert len(trial.actions) == trial.distance == 2
+    assert [len(plan) for plan in trial.plans] == [min(depth, 2), 1]
+    assert trial.asked == 64 * 3 * (min(depth, 2) + 1)
+    assert all(action[:2] == action[2:] for action in trial.actions)  # parts are alike
+    assert go(hand) == trial  # and may be done again
+
+
+def test_more_steps_may_be_given() -> None:
+    trial = go(searching(Dots(), 2, Solver("cem", 1), lambda state: state), more=2)
+    assert len(trial.actions) == 4
+    assert trial.left < 0.15
+
+
+def test_what_is_compared_with() -> None:
+    recorded = go(as_recorded)
+    assert (recorded.left, recorded.asked) == (pytest.approx(0, abs=1e-6), 0)
+    assert go(as_recorded, more=1).actions[-1] == [0.0] * 4
+    drawn = go(drawing(Dots.action_space, 2))
+    assert drawn.left > 0.3
+    assert not go(as_recorded, Dots(gone=0)).won  # the real world is gone: all of the way is left
+    assert go(as_recorded, Dots(gone=0)).left == 1
+
+
+def test_goals_of_pusht(tmp_path: Path) -> None:
+    pytest.importorskip("gym_pusht", reason="needs gym-pusht: pip install 'rlvr-world[pusht]'")
+    changes = ["data.frame_skip=5", "data.action_pool=1", "data.env.length=41", "data.env.size=16"]
+    config = override(recipes.find("pusht").config(), [*changes, "data.height=16", "data.width=16"])
+    [task] = recipes.find("pusht").tasks(config).values()
+    assert isinstance(task, Reach)
+    goals = task.goals(3, (2, 3))
+    assert [goal.actions.shape for goal in goals] == [(2, 10), (3, 10), (2, 10)]
+    for goal in goals:
+        assert reach(task, goal, as_recorded, 0).left == pytest.approx(0, abs=1e-6)
+        assert goal.frame.shape == (16, 16, 3)
+        assert goal.begun.shape == goal.places.shape == (8, 2)
+    task.real.close()
