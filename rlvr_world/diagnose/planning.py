@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ def plan_run(run: Path, config: Config, under: Path | None = None, models: Mappi
         stand = {name: read_object(file) for name in models if (file := _file(folder, name)).is_file()}
         todo = {name: model for name, model in models.items() if not keys[name].items() <= stand.get(name, {}).items()}
         if todo:
-            asked = config.plan.starts, config.plan.distances
-            from_ = task.goals(*asked) if isinstance(task, Reach) else starts(task, *asked)
+            begin: Any = task.goals if isinstance(task, Reach) else partial(starts, task)
+            from_ = begin(config.plan.starts, config.plan.distances)
             baselines = {name: _try(from_, one, name) for name, one in _baselines(task, config.plan)}
             for name, model in todo.items():
                 trials = _try(from_, _planner(task, model, config.plan), name)

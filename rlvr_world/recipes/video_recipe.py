@@ -27,7 +27,6 @@ from rlvr_world.domains.video.codec import (
 from rlvr_world.domains.video.config import VideoConfig, check_numbers
 from rlvr_world.domains.video.domain import VideoDomain
 from rlvr_world.domains.video.envs.drawer import TASKS, read_labelled
-from rlvr_world.domains.video.envs.goals import goals
 from rlvr_world.domains.video.envs.played import FIELDS, real_world
 from rlvr_world.domains.video.episodes import read_question
 from rlvr_world.domains.video.inspect import inspect
@@ -45,6 +44,7 @@ from rlvr_world.models.head import Model
 from rlvr_world.models.loading import CODEC, create_model
 from rlvr_world.models.text_tokenizer import TextTokenizer
 from rlvr_world.recipes import FirstStage, Recipe, Splits
+from rlvr_world.recipes.goals import goals
 from rlvr_world.recipes.recorded import recorded_video
 from rlvr_world.recipes.tasks import Labelled, Look, Reach, Trial, Walk
 from rlvr_world.system import ranks
