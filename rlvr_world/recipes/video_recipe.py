@@ -209,7 +209,9 @@ class VideoRecipe(Recipe):
             row = choose(seed, options)
             return row, {"row": row.id}
 
-        return VideoScene(domain, start)
+        count = domain.layout.action_width // config.data.actions_a_frame
+        fields = FIELDS[config.data.source][0].split() if real else [f"action-{i + 1}" for i in range(count)]
+        return VideoScene(domain, start, fields)
 
     def real(self, config: Config) -> World:
         from rlvr_world.domains.video.envs.played import FIELDS, real_world

@@ -42,11 +42,8 @@ class Server:
         self.sessions, self.token = SharedSessions(worlds, limits or Limits(), horizon), token
 
     def app(self) -> Starlette:
-        answers: dict[str, Answer] = {"create": self._create, "show": self._show, "close": self._close}
-        answers |= {"rows": self._rows, "step": self._step, "imagine": self._imagine}
-        answers |= {"fork": self._fork, "reset": self._reset}
         sessions = [
-            Route(path, partial(self._endpoint, answers[name], name, status), methods=[method])
+            Route(path, partial(self._endpoint, getattr(self, f"_{name}"), name, status), methods=[method])
             for name, (method, path, status, _) in ROUTES.items()
         ]
         return Starlette(
@@ -131,6 +128,9 @@ class Server:
         """What was done in this episode and what came of it, as a file that data of one's own are read from."""
         data, media, name = await self.sessions.saved(self._held(request))
         return Response(data, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+    async def _picture(self, request: Request, given: Given) -> Any:
+        return Response(await self.sessions.picture(self._held(request)), media_type="image/png")
 
     # OpenEnv: a connection is a session
 

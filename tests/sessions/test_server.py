@@ -418,14 +418,14 @@ def test_answers_are_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_says_what_it_is(client: Client) -> None:
     schema = client("GET", "/schema?world=two")[1]
     assert client("GET", "/schema?world=three")[0] == 422
-    number = {"type": "number", "minimum": 0.0, "maximum": 9.0}
+    number = {"type": "number", "minimum": 0.0, "maximum": 9.0, "title": "action-1"}
     assert schema["action"] == {"type": "array", "prefixItems": [number], "minItems": 1, "maxItems": 1}
     assert schema["observation"]["contentMediaType"] == "image/png"
     told = client("GET", "/openapi.json")[1]
     served = {
         "/v1/sessions",
         "/v1/sessions/{id}",
-        *(f"/v1/sessions/{{id}}/{n}" for n in ("step", "imagine", "fork", "reset", "rows")),
+        *(f"/v1/sessions/{{id}}/{n}" for n in ("step", "imagine", "fork", "reset", "rows", "picture")),
     }
     assert set(told["paths"]) == served
     assert told["paths"]["/v1/sessions"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"][

@@ -19,6 +19,7 @@ from rlvr_world.domains.video.envs.specs import PushTSpec
 FORMAT = "1"  # part of the cache's key: raise it when the same spec gives other episodes
 _TABLE = 512
 SCALE = 100.0  # of DINO-WM's actions
+PACE = 0.4 * SCALE / _TABLE  # how far an action of 1, held, takes the finger in a step: a share of the picture's width
 _TEE = np.array([(-60, 0), (60, 0), (60, 30), (15, 30), (15, 120), (-15, 120), (-15, 30), (-60, 30)], float)
 """The outline of the T in its own frame."""
 _MIDDLE = np.array([0.0, 45.0])  # its centre of gravity there
@@ -71,6 +72,10 @@ class Push:
     def felt(self) -> np.ndarray:
         """float [P]."""
         return np.concatenate([self.info["pos_agent"], self.info["vel_agent"]])
+
+    def place(self) -> list[float]:
+        """Where the finger is, x and y as shares of the picture."""
+        return (np.array(self.info["pos_agent"]) / _TABLE).tolist()
 
     def act(self, action: np.ndarray) -> None:
         """Go for a target for one step of 0.1 s: float32 [A], relative to where the finger is."""
