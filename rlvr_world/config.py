@@ -46,7 +46,7 @@ class ModelConfig:
     )
     gradient_checkpointing: bool = what(False, "recompute activations in the backward pass to save memory")
     shard: bool = what(
-        False, "under torchrun: weights and optimizer in shares on all ranks (FSDP2), not one copy a rank"
+        False, "under torchrun: weights and optimizer in shares on all ranks (FSDP2), not a copy on each"
     )
     device: Literal["auto", "cpu", "cuda"] = what("auto", "where to run; 'auto' takes a GPU if there is one")
     precision: Literal["auto", "float32", "bfloat16"] = what(
@@ -78,9 +78,7 @@ class SFTConfig:
         0, "first steps that fit the prompt too, so that a model from scratch learns to copy from it", "steps"
     )
     batch: int = what(64, "rows a step", "rows")
-    forward_tokens: int = what(
-        4096, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens"
-    )
+    forward_tokens: int = what(4096, "tokens packed into one forward (for memory and speed, not the loss)", "tokens")
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     reasoning: bool = what(False, "fit the given chain of thought and answer instead of the direct answer")
     save_every: int = what(100, "checkpoint interval", "steps")
@@ -96,9 +94,7 @@ class RLConfig:
     seeds: tuple[int, ...] = what((0,), "one run a seed: its prompts, its draws")
     temperature: float = what(1.0, "sampling temperature of rollouts")
     max_rows: int = what(512, "rollouts that grow at once (memory)", "rollouts")
-    forward_tokens: int = what(
-        4096, "tokens packed into one forward (changes memory and speed, not the loss)", "tokens"
-    )
+    forward_tokens: int = what(4096, "tokens packed into one forward (for memory and speed, not the loss)", "tokens")
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     advantage: Literal["group", "none", "batch", "max@k"] = what(
         "group",
@@ -138,9 +134,7 @@ class RLConfig:
 class RolloutConfig:
     urls: tuple[str, ...] = what((), "vLLM servers that sample for RL, such as http://node1:8000; none: sample here")
     timeout: float = what(600.0, "longest wait for an answer", "seconds")
-    band: float = what(
-        5.0, "no loss on tokens whose probability is off the server's by more than this factor; 0: on all"
-    )
+    band: float = what(5.0, "no loss on tokens whose probability is off the server's by more than this factor; 0: all")
 
     def __post_init__(self) -> None:
         at_least(self, "rollout.", timeout=1)

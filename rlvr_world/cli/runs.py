@@ -48,12 +48,8 @@ def add_verbs(verbs: Verbs) -> None:
 
     push = verbs.add("push", _push, "upload the last model of a run with its cards and report to the Hugging Face hub")
     push.add_argument("run", metavar="RUN", type=Path)
-    push.add_argument(
-        "repo", metavar="HUB/ID", help="made where there is none; log in with `hf auth login`, or set HF_TOKEN"
-    )
-    push.add_argument(
-        "--license", default="unknown", help="of the model, as the hub names it: mit, apache-2.0 ... (unknown)"
-    )
+    push.add_argument("repo", metavar="HUB/ID", help="made if there is none; log in with `hf auth login` or HF_TOKEN")
+    push.add_argument("--license", default="unknown", help="of the model, as the hub says: mit, apache-2.0 (unknown)")
     push.add_argument("--private", action="store_true", help="a new repository is private")
 
 

@@ -53,8 +53,7 @@ class Replayed:
     """A ``World`` of what runs; at most ``live`` episodes do at once."""
 
     options: tuple[str, ...] = ("state",)
-    fields: tuple[str, ...] = ()
-    """Names of an action's numbers; several actions between one frame and the next stand one after the other."""
+    fields: tuple[str, ...] = ()  # names of an action's numbers; several actions a frame stand one after the other
 
     def __init__(
         self,

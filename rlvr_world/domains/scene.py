@@ -81,16 +81,14 @@ class TextScene:
         return row if isinstance(row, Outcome) else self.domain.encode(row)
 
     def follow(self, asked: Asked, written: Sequence[Written]) -> list[Outcome]:
-        outcomes = []
+        found = []
         for (state, action), tokens in zip(asked, written, strict=True):
             row = self.ask(state, action)
             assert isinstance(row, Transition)
             after = self.domain.advance(row.state, row.action, self.domain.decode(tokens, row))
             lost = isinstance(after, Malformed)
-            outcomes.append(
-                Outcome(state, info={"malformed": after.reason}) if lost else self.outcome(state, row, after)
-            )
-        return outcomes
+            found.append(Outcome(state, info={"malformed": after.reason}) if lost else self.outcome(state, row, after))
+        return found
 
     def observe(self, state: Any) -> Any:
         return self.shown(state)

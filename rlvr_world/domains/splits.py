@@ -21,9 +21,7 @@ Parts = tuple[list[Transition], list[Transition], list[Transition]]
 class SplitRule:
     """Shares of the units that a domain's rows fall into: questions of a text game, episodes of pages or of video."""
 
-    test: float = what(
-        0.1, "share for testing: of the questions (text games), of the episodes (pages, video)", "fraction"
-    )
+    test: float = what(0.1, "share for testing: of questions (text games), of episodes (pages, video)", "fraction")
     valid: float = what(0.05, "share of them for validation", "fraction")
     seed: int = what(0, "another seed, another split")
 

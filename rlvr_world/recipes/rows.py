@@ -189,9 +189,7 @@ def shared_out(
     train, valid, test = parts
     rule, control = config.data.split, None
     if rule.sft and sft is not None:
-        raise InputError(
-            "data.split.sft: expected 0 with data.sft_train, which says what SFT fits; leave one of them out"
-        )
+        raise InputError("data.split.sft: expected 0 with data.sft_train, which says what SFT fits; leave one out")
     if rule.sft:
         apart = set(held_out(list(dict.fromkeys(map(unit, train))), rule.sft, rule.seed, "units for SFT"))
         sft, train = [row for row in train if unit(row) in apart], [row for row in train if unit(row) not in apart]

@@ -43,16 +43,13 @@ class WorldModel:
         [T, H, W, 3], and numbers [F, A]. Sample i of row r draws from the stream (seed, r, i), whatever it is batched
         with. Raises InputError that names the field for another state or action.
         """
+        ask = self.recipe.question
         if not (isinstance(state, list) and isinstance(action, list)):
-            return self.predict_rows([self.recipe.question({"state": state, "action": action})], n, temperature, seed)[
-                0
-            ]
+            return self.predict_rows([ask({"state": state, "action": action})], n, temperature, seed)[0]
         if len(state) != len(action):
             raise InputError(f"predict: expected an action for each state, got {len(state)} and {len(action)}")
         pairs = zip(state, action, strict=True)
-        asked = [
-            self.recipe.question({"state": s, "action": a, "id": f"question {i}"}) for i, (s, a) in enumerate(pairs)
-        ]
+        asked = [ask({"state": s, "action": a, "id": f"question {i}"}) for i, (s, a) in enumerate(pairs)]
         return self.predict_rows(asked, n, temperature, seed)
 
     def predict_rows(
@@ -60,9 +57,7 @@ class WorldModel:
     ) -> list[Any]:
         """``predict`` for the states and actions of rows; their next states are not looked at."""
         if n < 1 or temperature < 0:
-            raise InputError(
-                f"predict: expected n of at least 1 and a temperature of at least 0, got {n}, {temperature}"
-            )
+            raise InputError(f"predict: expected n of at least 1, temperature of at least 0, got {n}, {temperature}")
         scripts = [self.domain.encode(row) for row in rows]
         streams = [(seed, i) for i in range(len(rows))]
         predictions = decode(self.domain, self.answers(scripts, streams, Sampling(temperature), n), rows)

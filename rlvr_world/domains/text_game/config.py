@@ -69,9 +69,7 @@ class TextGameConfig(RowsConfig):
     source: Literal["textworld", "files"] = what("textworld", "play the embedded text world, or read row files")
     env: TextWorldSpec = field(default_factory=TextWorldSpec)
     sft_train: str = what("", "files: rows that SFT fits, such as those `teach` keeps; empty takes data.train", "path")
-    rules: str = what(
-        "", "files: the games' rules, for prompts that give them: a JSON file, or GPT-simulator's folder", "path"
-    )
+    rules: str = what("", "files: the games' rules, for prompts with them: a JSON file, GPT-simulator's folder", "path")
     deduplicate: bool = what(False, "files: leave out training rows whose question stands in the test rows")
     style: PromptStyle = field(default_factory=PromptStyle)
     max_prompt: int = what(7192, "longest prompt; a longer one is refused", "tokens")

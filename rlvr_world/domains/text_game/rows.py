@@ -140,9 +140,7 @@ def write_state(state: GameState) -> str:
 def _jsonl_step(record: dict[str, Any], name: str, where: str) -> tuple[str, GameState, str, GameState, str]:
     if "next_state" in record:  # as sessions are saved, and questions asked
         need(record, ("state", "action"), where, "key")
-        before, after = (
-            _told_state(take(record, key, dict, where), where, f"{key}.") for key in ("state", "next_state")
-        )
+        before, after = (_told_state(take(record, k, dict, where), where, f"{k}.") for k in ("state", "next_state"))
         game = record.get("game") or record["state"].get("game", "")
         return name, before, take(record, "action", str, where), after, str(game)
     states = ("current_state", "action_state", "tick_state", "current_score_state", "next_score_state")

@@ -57,15 +57,11 @@ class VideoConfig:
         "pusht", "an embedded world, played with data.env; or the layout of the episodes at data.path"
     )
     path: str = what("", "episodes: a folder, or for lerobot a hub id", "path")
-    camera: str = what(
-        "", "which of several cameras (folder: whose folder); lerobot, hdf5: several, with commas, come side by side"
-    )
+    camera: str = what("", "which camera (folder: its folder); lerobot, hdf5: several, with commas, come side by side")
     action_dims: tuple[int, ...] = what((), "which numbers of an action the model is given, from 0 on; empty takes all")
     skip_faulty: bool = what(False, "leave out episodes that do not read, and count them; each is read whole once")
     env: Spec = field(default_factory=PushTSpec)
-    cache: str = what(
-        "~/.cache/rlvr_world/video", "where played episodes are kept, and the tokens of all clips", "folder"
-    )
+    cache: str = what("~/.cache/rlvr_world/video", "where played episodes and the tokens of clips are kept", "folder")
     split: EpisodeSplitRule = field(default_factory=EpisodeSplitRule)
     height: int = what(64, "frames are brought to this height", "pixels")
     width: int = what(64, "frames are brought to this width", "pixels")

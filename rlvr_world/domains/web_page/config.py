@@ -47,9 +47,7 @@ class BrowserSpec:
         "miniwob",
         "pages of the package miniwob, .html files of a folder, an app of a WebArena-Infinity checkout, or of a server",
     )
-    path: str = what(
-        "", "folder: of the pages; infinity: the app, CHECKOUT/apps/gmail; url: http://localhost:3000", "path"
-    )
+    path: str = what("", "folder: of pages; infinity: the app, CHECKOUT/apps/gmail; url: http://localhost:3000", "path")
     tasks: tuple[str, ...] = what(
         (),
         "tasks to play, or 'all'; empty takes all, of MiniWoB those whose trees show something; url: start pages, such "
@@ -67,9 +65,7 @@ class BrowserSpec:
     def __post_init__(self) -> None:
         at_least(self, episodes=1, steps=1, ends=0, transitions=0)
         if (self.site == "miniwob") == bool(self.path):
-            raise InputError(
-                f"path: expected the folder or address of site={self.site}, and none for miniwob, got {self.path!r}"
-            )
+            raise InputError(f"path: expected an address of site={self.site}, none for miniwob, got {self.path!r}")
         if self.login and (self.site != "url" or not Path(self.login).expanduser().is_file()):
             wanted = "the path of a Python file, with site=url alone"
             raise InputError(f"login: expected {wanted}, got {self.login!r} with site={self.site}")
@@ -81,9 +77,7 @@ class WebPageConfig(RowsConfig):
     env: BrowserSpec = field(default_factory=BrowserSpec)
     label: Literal["aligned", "published"] = what("aligned", "the true change: ours, or as the published code finds it")
     scoring: Literal["strict", "published"] = what("strict", "reward: F1 without credit for 'None', or the published")
-    reward_beta: float = what(
-        1.0, "reward: F-beta, where recall counts so many times as much as precision; results always give F1"
-    )
+    reward_beta: float = what(1.0, "reward: F-beta: recall counts so many times as much as precision; results give F1")
     split: WorldSplitRule = field(default_factory=lambda: WorldSplitRule(test=0.15, valid=0.05, worlds=0.2))
     style: Literal["row", "published", "compact", "outcome"] = what(
         "compact",
@@ -96,10 +90,8 @@ class WebPageConfig(RowsConfig):
         "right", "style=outcome, RL: 1 for a right outcome, or the Brier score of what a group states, shared out"
     )
     unseen: tuple[str, ...] = what((), "tasks that planners try besides, and that no model is trained on")
-    changed_cap: int = what(0, "most items a section that count where part of a page changes; 0 counts all", "items")
-    navigation_cap: int = what(
-        20, "most items a section that count where most of a page changes; 0 counts all", "items"
-    )
+    changed_cap: int = what(0, "most items a section that count where part of a page changes; 0: all", "items")
+    navigation_cap: int = what(20, "most items a section that count where most of a page changes; 0: all", "items")
     max_prompt: int = what(5000, "longest prompt; of a longer page the lines around the acted element stay", "tokens")
     max_response: int = what(7288, "longest answer", "tokens")
 

@@ -75,9 +75,7 @@ def build_prompt(state: PageState, action: str, style: Style, kept: Collection[i
     acted = acted_node(state.page, action)
     lines = page_lines(state, style, acted)
     if kept is not None:
-        lines = [
-            line if i in kept else LEFT_OUT for i, line in enumerate(lines) if i == 0 or i in kept or i - 1 in kept
-        ]
+        lines = [one if i in kept else LEFT_OUT for i, one in enumerate(lines) if i == 0 or i in kept or i - 1 in kept]
     page = "\n".join([state.page.tabs, *lines] if state.page.tabs else lines)
     if style in COMPACT:
         shown = style == "compact" or any(node.parts[1][1:-1] == state.goal for node in state.page.nodes)

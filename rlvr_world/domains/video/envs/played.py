@@ -28,9 +28,8 @@ FELT = 4
 def real_world(data: VideoConfig, live: int = 16) -> Replayed:
     """A recipe's embedded world. Episodes are others than those that it was trained on; ``options["episode"]`` names
     one of these, or any."""
-    names, far = FIELDS[data.source]
-    fields = tuple(names.split())
-    count = len(fields) * data.actions_a_frame
+    fields, far = FIELDS[data.source]
+    count = len(fields.split()) * data.actions_a_frame
     both = spaces([-far] * count, [far] * count, (data.height, data.width), FELT * data.proprio)
 
     def begin(seed: int, options: Mapping[str, Any]) -> Begun:
@@ -46,7 +45,7 @@ def real_world(data: VideoConfig, live: int = 16) -> Replayed:
         return seen["pixels"] if data.proprio else seen
 
     world = Replayed(partial(_Episode, data), begin, read, both, shown, live)
-    world.options, world.fields = ("state", "episode"), fields
+    world.options, world.fields = ("state", "episode"), tuple(fields.split())
     return world
 
 
@@ -101,7 +100,8 @@ class _Episode:
         """For who plays with a pointer: an action of 1 leads ``reach`` away ``from`` here, x and y as shares of the
         frame. None where an arm is seen from aside."""
         if isinstance(self.world, pusht.Push):
-            return {"from": self.world.place(), "reach": [pusht.PACE * self.data.frame_skip] * 2}
+            here = np.array(self.world.info["pos_agent"]) / pusht.TABLE
+            return {"from": here.tolist(), "reach": [pusht.PACE * self.data.frame_skip] * 2}
         share = 0.5 / FIELDS[self.data.source][1]
         return {"from": [0.5, 0.5], "reach": [share, -share]} if isinstance(self.world, _Pushed) else None
 
