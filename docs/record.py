@@ -4,9 +4,9 @@
     python docs/record.py RUN docs/img/pusht.gif --start 3 --acts "0.2 0.3; 0.6 0.5"
 
 An act is a command that is typed, ``model NAME`` (another model goes on from here), ``back N`` (to step N) or, of
-frames, a place to which the pointer goes, in shares of width and height. Without acts a game or a page is given what it
-offers first, and the pointer goes once round a circle. An OUT that ends in .png is a picture of the end. Needs the
-extras serve and web, Pillow, and a Chromium.
+frames, a place to which the pointer goes, in shares of width and height, or ``follow``: the model goes on from where
+the real world stands. Without acts a game or a page is given what it offers first, and the pointer goes once round a
+circle. An OUT that ends in .png is a picture of the end. Needs the extras serve and web, Pillow, and a Chromium.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ CALM = """#commands { height: 4.2rem; align-content: start; } #commands:empty, #
 .seen { max-height: none; } .seen img { max-width: 18rem; } body:has(.moving) #steps { display: none; }"""
 """Style that keeps the page from jumping between frames."""
 COLOURS = 128
-CIRCLE = [(0.5 + 0.35 * math.cos(turn * math.pi / 4), 0.5 + 0.35 * math.sin(turn * math.pi / 4)) for turn in range(9)]
+CIRCLE = [
+    f"{0.5 + 0.35 * math.cos(turn * math.pi / 4)} {0.5 + 0.35 * math.sin(turn * math.pi / 4)}" for turn in range(9)
+]
 STRIDE = 0.08
 """How far the pointer goes in one step of a hand that follows it, as a share of the frame."""
 POINTER = """([x, y]) => {
@@ -72,18 +74,26 @@ class Recording:
             self.after(lambda: self.page.press("#wish", "Enter"))
         self.keep("did")
 
-    def lead(self, places: Sequence[tuple[float, float]]) -> None:
+    def lead(self, acts: Sequence[str]) -> None:
         """Frames: the pointer goes from place to place, the hand after it; on a table it drags from one to the next."""
-        box, drags = self.page.locator("#imagined img").bounding_box(), self.page.evaluate("drags()")
-        path = [places[0]]
-        for place in places[1:]:
-            count = 1 if drags else math.ceil(math.dist(path[-1], place) / STRIDE)
-            here = path[-1]
-            path += [tuple(np.add(here, np.subtract(place, here) * (k + 1) / count)) for k in range(count)]
-        for x, y in path:
-            self.page.evaluate(POINTER, [box["x"] + x * box["width"], box["y"] + y * box["height"]])
-            self.after(lambda at=(x, y): self.page.evaluate(PUSH, at))
-            self.keep("moved")
+        box, stride = self.page.locator("#imagined img").bounding_box(), 9 if self.page.evaluate("drags()") else STRIDE
+        here: Any = None
+        for act in acts:
+            if act == "follow":
+                self.after(lambda: self.page.click("#sync"))
+                self.keep("did")
+                continue
+            place = np.array(act.split(), float)
+            way = (
+                [place]
+                if here is None
+                else np.linspace(here, place, 1 + math.ceil(math.dist(here, place) / stride))[1:]
+            )
+            for x, y in (at.tolist() for at in way):
+                self.page.evaluate(POINTER, [box["x"] + x * box["width"], box["y"] + y * box["height"]])
+                self.after(lambda at=(x, y): self.page.evaluate(PUSH, at))
+                self.keep("moved")
+            here = place
 
     def offered(self) -> str:
         """A command of those that the page offers, one that has not been given yet; on a web page, a click."""
@@ -142,14 +152,14 @@ def main() -> None:
         browser = started.chromium.launch(executable_path=chromium)
         recording = Recording(page := browser.new_page(viewport={"width": width, "height": height}))
         page.goto(address)
-        page.add_style_tag(content=CALM)
+        page.add_style_tag(content=CALM if args.out.suffix == ".gif" else "")
         page.wait_for_function("!busy && document.querySelector('#steps button') !== null", timeout=120_000)
         page.fill("#seed", str(args.start))
         recording.after(lambda: page.click("#begin"))
         recording.keep("did")
         acts = [act.strip() for act in args.acts.split(";") if act.strip()]
         if page.is_visible("#numbers"):
-            recording.lead([(float(x), float(y)) for x, y in map(str.split, acts)] or CIRCLE)
+            recording.lead(acts or CIRCLE)
         elif acts:
             for act in acts:
                 recording.do(act)
