@@ -152,7 +152,8 @@ def main() -> None:
         browser = started.chromium.launch(executable_path=chromium)
         recording = Recording(page := browser.new_page(viewport={"width": width, "height": height}))
         page.goto(address)
-        page.add_style_tag(content=CALM if args.out.suffix == ".gif" else "")
+        if args.out.suffix == ".gif":
+            page.add_style_tag(content=CALM)
         page.wait_for_function("!busy && document.querySelector('#steps button') !== null", timeout=120_000)
         page.fill("#seed", str(args.start))
         recording.after(lambda: page.click("#begin"))
