@@ -69,7 +69,7 @@ def test_a_table_is_stepped_and_forked(table: Any) -> None:
     assert same(session.step(actions[0])[0], fork.step(actions[0])[0])
     envs = VectorSession(table, 2)
     both, _ = envs.reset(seed=1)
-    one = {name: many[0] for name, many in both.items()} if isinstance(both, dict) else both[0]
+    one = {name: both[name][0] for name in first} if isinstance(first, dict) else both[0]
     assert same(one, first)
     assert envs.observation_space.contains(envs.step(np.stack(actions[:2]))[0]), "what is felt stands beside frames"
     with pytest.raises(InputError, match="finite numbers"):
