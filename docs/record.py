@@ -1,10 +1,12 @@
 """Record a played run as a GIF: its page in a headless Chromium, act by act.
 
     python docs/record.py RUN docs/img/play.gif --start 22 --acts "look; model sft; back 1"
+    python docs/record.py RUN docs/img/pusht.gif --start 3 --acts "0.2 0.3; 0.6 0.5"
 
-An act is a command that is typed, ``model NAME`` (another model goes on from here) or ``back N`` (to step N). Without
-acts a game or a page is given what it offers first, and frames are played once round a circle. Needs the
-extras serve and web, Pillow, and a Chromium.
+An act is a command that is typed, ``model NAME`` (another model goes on from here), ``back N`` (to step N) or, of
+frames, a place to which the pointer goes, in shares of width and height, or ``follow``: the model goes on from where
+the real world stands. Without acts a game or a page is given what it offers first, and the pointer goes once round a
+circle. An OUT that ends in .png is a picture of the end. Needs the extras serve and web, Pillow, and a Chromium.
 """
 
 from __future__ import annotations
@@ -15,19 +17,32 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 CALM = """#commands { height: 4.2rem; align-content: start; } #commands:empty, #save { display: none; }
-.seen { max-height: none; } .seen img { max-width: 15rem; }"""
+.seen { max-height: none; } .seen img { max-width: 18rem; } body:has(.moving) #steps { display: none; }"""
 """Style that keeps the page from jumping between frames."""
-COLOURS, CIRCLE = 128, 24
-SHOWN = {"typed": 900, "did": 2200, "moved": 150, "last": 3500}
+COLOURS = 128
+CIRCLE = [
+    f"{0.5 + 0.35 * math.cos(turn * math.pi / 4)} {0.5 + 0.35 * math.sin(turn * math.pi / 4)}" for turn in range(9)
+]
+STRIDE = 0.08
+"""How far the pointer goes in one step of a hand that follows it, as a share of the frame."""
+POINTER = """([x, y]) => {
+  const mark = document.querySelector("#mark") || document.body.appendChild(document.createElement("div"));
+  mark.id = "mark";
+  mark.style = `position: fixed; left: ${x - 7}px; top: ${y - 7}px; width: 14px; height: 14px; border-radius: 50%;
+    border: 2px solid #fff; background: #d6336c; pointer-events: none`;
+}"""
+PUSH = "([x, y]) => { down = at || [x, y]; at = [x, y]; return push(); }"
+SHOWN = {"typed": 900, "did": 2200, "moved": 200, "last": 3500}
 """How long a frame is shown, in ms."""
 
 
@@ -59,13 +74,26 @@ class Recording:
             self.after(lambda: self.page.press("#wish", "Enter"))
         self.keep("did")
 
-    def circle(self) -> None:
-        """Frames: once round the middle, as the pointer would."""
-        for turn in range(CIRCLE):
-            angle = 2 * math.pi * turn / CIRCLE
-            at = [0.5 + 0.35 * math.cos(angle), 0.5 + 0.35 * math.sin(angle)]
-            self.after(lambda at=at: self.page.evaluate("([x, y]) => { aim(x, y); return act(numbers()); }", at))
-            self.keep("moved")
+    def lead(self, acts: Sequence[str]) -> None:
+        """Frames: the pointer goes from place to place, the hand after it; on a table it drags from one to the next."""
+        box, stride = self.page.locator("#imagined img").bounding_box(), 9 if self.page.evaluate("drags()") else STRIDE
+        here: Any = None
+        for act in acts:
+            if act == "follow":
+                self.after(lambda: self.page.click("#sync"))
+                self.keep("did")
+                continue
+            place = np.array(act.split(), float)
+            way = (
+                [place]
+                if here is None
+                else np.linspace(here, place, 1 + math.ceil(math.dist(here, place) / stride))[1:]
+            )
+            for x, y in (at.tolist() for at in way):
+                self.page.evaluate(POINTER, [box["x"] + x * box["width"], box["y"] + y * box["height"]])
+                self.after(lambda at=(x, y): self.page.evaluate(PUSH, at))
+                self.keep("moved")
+            here = place
 
     def offered(self) -> str:
         """A command of those that the page offers, one that has not been given yet; on a web page, a click."""
@@ -80,6 +108,10 @@ class Recording:
     def write(self, out: Path) -> None:
         """One palette for all frames, no dithering: what stays the same costs nothing."""
         pictures = [picture for picture, _ in self.frames]
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.suffix == ".png":
+            pictures[-1].quantize(256).save(out, optimize=True)
+            return
         width, height = pictures[0].size
         strip = Image.new("RGB", (width, height * len(pictures)))
         for at, picture in enumerate(pictures):
@@ -87,7 +119,6 @@ class Recording:
         palette = strip.quantize(COLOURS, method=Image.Quantize.MEDIANCUT)
         first, *rest = (one.quantize(palette=palette, dither=Image.Dither.NONE) for one in pictures)
         times = [*(shown for _, shown in self.frames[:-1]), SHOWN["last"]]
-        out.parent.mkdir(parents=True, exist_ok=True)
         first.save(out, save_all=True, append_images=rest, duration=times, loop=0, optimize=True)
         print(f"{out}: {len(pictures)} frames, {out.stat().st_size / 1000:.0f} kB")
 
@@ -121,14 +152,16 @@ def main() -> None:
         browser = started.chromium.launch(executable_path=chromium)
         recording = Recording(page := browser.new_page(viewport={"width": width, "height": height}))
         page.goto(address)
-        page.add_style_tag(content=CALM)
+        if args.out.suffix == ".gif":
+            page.add_style_tag(content=CALM)
         page.wait_for_function("!busy && document.querySelector('#steps button') !== null", timeout=120_000)
         page.fill("#seed", str(args.start))
         recording.after(lambda: page.click("#begin"))
         recording.keep("did")
+        acts = [act.strip() for act in args.acts.split(";") if act.strip()]
         if page.is_visible("#numbers"):
-            recording.circle()
-        elif acts := [act.strip() for act in args.acts.split(";") if act.strip()]:
+            recording.lead(acts or CIRCLE)
+        elif acts:
             for act in acts:
                 recording.do(act)
         else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -22,11 +22,12 @@ Begun = tuple[Any, ...]
 
 @dataclass(frozen=True, eq=False)
 class Past:
-    """How a state came about: an episode, the actions since its start; and what is seen there."""
+    """How a state came about: an episode, the actions since its start; what is seen there, and what else was told."""
 
     begun: Begun
     done: tuple[Any, ...]
     seen: Any
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 def seen_in(state: Any) -> Any:
@@ -52,6 +53,7 @@ class Replayed:
     """A ``World`` of what runs; at most ``live`` episodes do at once."""
 
     options: tuple[str, ...] = ("state",)
+    fields: tuple[str, ...] = ()  # names of an action's numbers; several actions a frame stand one after the other
 
     def __init__(
         self,
@@ -73,11 +75,11 @@ class Replayed:
         if "state" in options:
             if not isinstance(options["state"], Past):
                 raise InputError("start, state: a real world goes on from its own states alone; give one of a session")
-            return options["state"], {}
+            return options["state"], options["state"].told
         begun = self.begin(seed, options)
         running, _ = self._at(Past(begun, (), None))
         self._running[begun, ()] = running
-        return Past(begun, (), running.seen()), running.told
+        return Past(begun, (), running.seen(), running.told), running.told
 
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
         """One after the other; real worlds draw nothing but from their seeds."""
@@ -92,7 +94,7 @@ class Replayed:
                 running.close()
                 outcomes.append(Outcome(past, reward, ended, told))
                 continue
-            after = past if "action_error" in told else Past(past.begun, (*past.done, action), running.seen())
+            after = past if "action_error" in told else Past(past.begun, (*past.done, action), running.seen(), told)
             self._running[after.begun, after.done] = running
             outcomes.append(Outcome(after, reward, ended, told))
         return outcomes

@@ -81,7 +81,7 @@ class TextScene:
         return row if isinstance(row, Outcome) else self.domain.encode(row)
 
     def follow(self, asked: Asked, written: Sequence[Written]) -> list[Outcome]:
-        outcomes = []
+        outcomes: list[Outcome] = []
         for (state, action), tokens in zip(asked, written, strict=True):
             row = self.ask(state, action)
             assert isinstance(row, Transition)

@@ -252,9 +252,7 @@ def find(name: str) -> Recipe:
     if "." in place and _is_module(place):
         return _checked(getattr(importlib.import_module(place), attribute or "recipe", None), name)
     names = ", ".join([*known, *entries])
-    raise InputError(
-        f"recipe {name!r} does not exist; there are: {names}; or name a file (path/to/recipe.py) or package.module"
-    )
+    raise InputError(f"recipe {name!r} does not exist; there are {names}; or name a file (recipe.py) or package.module")
 
 
 def named_in(spec: str) -> Any:

@@ -96,9 +96,7 @@ class VideoRecipe(Recipe):
         if data.tokenizer.source:
             loaded, wanted = load_visual_tokenizer(data.tokenizer.source), data.tokenizer.kind
             if (kind := "frame" if isinstance(loaded, FrameTokenizer) else "compressive") != wanted:
-                raise InputError(
-                    f"data.tokenizer.source: expected a {wanted} one, as data.tokenizer.kind says, got a {kind} one"
-                )
+                raise InputError(f"data.tokenizer.source: expected {wanted}, as data.tokenizer.kind says, got {kind}")
 
     def rehearse(self, config: Config, splits: Splits, stage: VisualTokenizerTraining) -> VideoDomain:
         """The untrained tokenizer has the shapes of the trained one, and its tokens are kept nowhere."""
@@ -197,7 +195,9 @@ class VideoRecipe(Recipe):
             row = choose(seed, options)
             return row, {"row": row.id}
 
-        return VideoScene(domain, start)
+        count = domain.layout.action_width // config.data.actions_a_frame
+        fields = FIELDS[config.data.source][0].split() if real else [f"action-{i + 1}" for i in range(count)]
+        return VideoScene(domain, start, fields)
 
     def real(self, config: Config) -> World:
         return real_world(config.data) if config.data.source in FIELDS else super().real(config)
@@ -255,12 +255,8 @@ class VideoRecipe(Recipe):
         data: VideoConfig = config.data
         return {
             "domain": "video",
-            "kind": data.kind,
             "frames": [data.height, data.width, data.fit],
-            "horizon": data.horizon,
-            "frame_skip": data.frame_skip,
-            "lpips": data.lpips,
-            "skip_blocks": data.skip_blocks,
+            **{name: getattr(data, name) for name in ("kind", "horizon", "frame_skip", "lpips", "skip_blocks")},
             "reward": asdict(data.reward),
             "split": data.split.describe(),
             "resample": "world",

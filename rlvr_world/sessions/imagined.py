@@ -40,6 +40,7 @@ class Imagined:
         self.start, self.read_action, self.observe = scene.start, scene.read_action, scene.observe
         self.render, self.render_mode = scene.render, scene.render_mode
         self.options: Sequence[str] | None = getattr(scene, "options", None)
+        self.fields: Sequence[str] = getattr(scene, "fields", ())
 
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
         """All pairs in one batch. The stream of a pair, with the number of the attempt, names its draws."""

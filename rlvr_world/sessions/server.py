@@ -11,7 +11,7 @@ import asyncio
 import json
 import secrets
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from importlib import resources
@@ -31,7 +31,6 @@ from rlvr_world.sessions.wire import FIELDS, ROUTES, Refused, openapi, read_fiel
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 Given = Mapping[str, Any]
-Answer = Callable[[Request, Given], Awaitable[Any]]
 
 
 class Server:
@@ -42,11 +41,8 @@ class Server:
         self.sessions, self.token = SharedSessions(worlds, limits or Limits(), horizon), token
 
     def app(self) -> Starlette:
-        answers: dict[str, Answer] = {"create": self._create, "show": self._show, "close": self._close}
-        answers |= {"rows": self._rows, "step": self._step, "imagine": self._imagine}
-        answers |= {"fork": self._fork, "reset": self._reset}
         sessions = [
-            Route(path, partial(self._endpoint, answers[name], name, status), methods=[method])
+            Route(path, partial(self._endpoint, getattr(self, f"_{name}"), name, status), methods=[method])
             for name, (method, path, status, _) in ROUTES.items()
         ]
         return Starlette(
@@ -70,7 +66,7 @@ class Server:
             await keeper
         await self.sessions.close_all()
 
-    async def _endpoint(self, answer: Answer, name: str, status: int, request: Request) -> Response:
+    async def _endpoint(self, answer: Callable[..., Any], name: str, status: int, request: Request) -> Response:
         """``answer(request, the fields that its body has)`` with the token checked; what is refused, as 4xx."""
         try:
             self._check_token(request.headers.get("authorization", ""))
@@ -84,9 +80,7 @@ class Server:
 
     def _check_token(self, header: str) -> None:
         if self.token and not secrets.compare_digest(header.encode(), f"Bearer {self.token}".encode()):
-            raise Refused(
-                401, "unauthorized", "expected the header Authorization: Bearer TOKEN, as the server was told"
-            )
+            raise Refused(401, "unauthorized", "expected the header Authorization: Bearer TOKEN, as the server has it")
 
     async def _body(self, request: Request) -> bytes:
         body, most = b"", self.sessions.limits.body
@@ -131,6 +125,9 @@ class Server:
         """What was done in this episode and what came of it, as a file that data of one's own are read from."""
         data, media, name = await self.sessions.saved(self._held(request))
         return Response(data, media_type=media, headers={"Content-Disposition": f'attachment; filename="{name}"'})
+
+    async def _picture(self, request: Request, given: Given) -> Any:
+        return Response(await self.sessions.picture(self._held(request)), media_type="image/png")
 
     # OpenEnv: a connection is a session
 

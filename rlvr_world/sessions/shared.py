@@ -7,13 +7,14 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from rlvr_world.errors import InputError
 from rlvr_world.sessions.session import STAYED, Session, Step, step_together
 from rlvr_world.sessions.wire import Refused, plain, rows_file
 from rlvr_world.types import World
 
+T = TypeVar("T")
 Worlds = Mapping[str, Callable[[], World]]
 """What opens each world, by its name."""
 
@@ -145,8 +146,7 @@ class SharedSessions:
         def ahead() -> list[Any]:
             return [[[plain(_step(step)) for step in path] for path in plan] for plan in held.session.imagine(plans, n)]
 
-        found: list[Any] = await self._work(ahead)
-        return found
+        return await self._work(ahead)
 
     async def fork(self, held: Held, given: Mapping[str, Any]) -> tuple[str, Held]:
         """A session that stands where this one does, or did before ``step``; in another world where one is named."""
@@ -181,8 +181,14 @@ class SharedSessions:
             seen.append(held.session.world.observe(held.session.state))
             return rows_file(seen, [left.action for left in past])
 
-        found: tuple[bytes, str, str] = await self._work(write)
-        return found
+        return await self._work(write)
+
+    async def picture(self, held: Held) -> bytes:
+        """PNG of where it stands, of a world that has more to show than it tells: real pages."""
+        world, state = held.session.world, held.session.state
+        if not hasattr(world, "picture"):
+            raise Refused(404, "no_picture", f"the world {held.world} has no pictures but what it observes")
+        return await self._work(lambda: bytes(world.picture(state)))
 
     async def step(self, held: Held, action: Any, step_id: int | None = None) -> dict[str, Any]:
         """What a step comes to, done with all others that wait; ``step_id`` makes it happen once."""
@@ -234,7 +240,7 @@ class SharedSessions:
         self.held[name := secrets.token_hex(8)] = held
         return name
 
-    async def _work(self, run: Callable[[], Any]) -> Any:
+    async def _work(self, run: Callable[[], T]) -> T:
         async with self._lock:
             return await asyncio.to_thread(run)
 

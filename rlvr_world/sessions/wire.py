@@ -104,7 +104,10 @@ def rows_file(states: Sequence[Any], actions: Sequence[Any]) -> tuple[bytes, str
 
 def schema(world: World) -> dict[str, Any]:
     """What an action and an observation are, as JSON Schema."""
-    return {"action": _space(world.action_space), "observation": _space(world.observation_space)}
+    action, names = _space(world.action_space), getattr(world, "fields", ())
+    for number, one in enumerate(action.get("prefixItems", ())):
+        one["title"] = names[number % len(names)] if names else f"action-{number + 1}"
+    return {"action": action, "observation": _space(world.observation_space)}
 
 
 def _space(space: gym.Space[Any]) -> dict[str, Any]:
@@ -127,6 +130,7 @@ ROUTES = {
     "show": ("GET", "/v1/sessions/{id}", 200, "Where a session stands, and what its last step came to"),
     "close": ("DELETE", "/v1/sessions/{id}", 204, "Close a session"),
     "rows": ("GET", "/v1/sessions/{id}/rows", 200, "The episode as a file of rows or frames"),
+    "picture": ("GET", "/v1/sessions/{id}/picture", 200, "A picture of where a session stands, of real pages a PNG"),
     "step": ("POST", "/v1/sessions/{id}/step", 200, "Act; step_id makes it happen once"),
     "imagine": ("POST", "/v1/sessions/{id}/imagine", 200, "What would come of plans, n times each"),
     "fork": ("POST", "/v1/sessions/{id}/fork", 201, "Another session that stands where this one does"),

@@ -4,6 +4,7 @@ The same game in a terminal."""
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 import time
@@ -46,7 +47,7 @@ def games() -> Any:
 class Served:
     """A server in a thread, and a page of it."""
 
-    def __init__(self, chromium: Any, worlds: dict[str, Any], width: int) -> None:
+    def __init__(self, chromium: Any, worlds: dict[str, Any], width: int, **how: Any) -> None:
         app = Server({name: lambda world=world: world for name, world in worlds.items()}).app()
         self.server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
         self.thread = threading.Thread(target=self.server.run, daemon=True)
@@ -54,7 +55,7 @@ class Served:
         while not self.server.started:
             time.sleep(0.01)
         port = self.server.servers[0].sockets[0].getsockname()[1]
-        self.page = chromium.new_page(viewport={"width": width, "height": 800}, accept_downloads=True)
+        self.page = chromium.new_page(viewport={"width": width, "height": 800}, accept_downloads=True, **how)
         self.faults: list[str] = []
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
         self.page.goto(f"http://127.0.0.1:{port}/")
@@ -154,6 +155,57 @@ def test_a_film_is_played_with_keys_and_pointer(chromium: Any, video: Any, width
     assert first.startswith("data:image/png")
     with np.load(served.saved(tmp_path)) as saved:
         assert len(saved["image"]) == len(saved["action"]) + 1 >= count
+    served.stop()
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_real_page_is_seen_beside_its_tree(chromium: Any, web: Any, width: int, tmp_path: Path) -> None:
+    """In the dark, by the keyboard alone."""
+    (tmp_path / "one.html").write_text("<!doctype html><title>one</title><button onclick='this.remove()'>Go</button>")
+    recipe = recipes.find("miniwob")
+    real = recipe.real(override(recipe.config(), ["data.env.site=folder", f"data.env.path={tmp_path}"]))
+    served = Served(chromium, {"model": Imagined(web.world), "real": real}, width, color_scheme="dark")
+    page = served.page
+    page.wait_for_function("$('page').naturalWidth > 0")
+    before = page.get_attribute("#page", "src")
+    page.focus("#commands button")
+    page.keyboard.press("Enter")
+    served.wait(1)
+    page.wait_for_function("before => $('page').src !== before", arg=before)
+    assert "button 'Go'" in page.inner_text("#real .out")
+    page.focus("#steps button")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelectorAll('#steps button').length === 1")
+    assert page.locator("#commands button").count() == 1, "what can be clicked is offered there, too"
+    back = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert max(map(int, re.findall(r"\d+", back)[:3])) < 50
+    served.stop()
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_the_pusher_goes_to_the_pointer(chromium: Any, width: int, tmp_path: Path) -> None:
+    pytest.importorskip("gym_pusht")
+    recipe = recipes.find("pusht")
+    settings = ["data.frame_skip=5", "data.action_pool=1", "data.env.size=32"]
+    one, real = (recipe.real(override(recipe.config(), settings)) for _ in range(2))
+    served = Served(chromium, {"one": one, "real": real}, width)
+    page = served.page
+    assert page.locator("#numbers label").all_inner_texts() == ["x", "y"], "the five actions between frames are one"
+    page.fill("#seed", "3")
+    page.click("#begin")
+    page.wait_for_function("!busy && sides.real")
+    left, right = (page.locator(f"#{name} img").bounding_box() for name in ("imagined", "real"))
+    assert abs(left["y"] - right["y"]) < 2, "frames stand side by side, on a phone too"
+    assert right["x"] > left["x"] + left["width"]
+    page.mouse.move(right["x"] + 0.45 * right["width"], right["y"] + 0.2 * right["height"])
+    page.mouse.down()
+    served.wait(6)
+    page.mouse.up()
+    page.wait_for_function("!busy")
+    assert page.evaluate("sides.real.info.pointer.from") == pytest.approx([0.45, 0.2], abs=0.03)
+    assert page.get_attribute("#imagined img", "src") == page.get_attribute("#real img", "src")
+    with np.load(served.saved(tmp_path)) as saved:
+        assert saved["action"].shape == (len(saved["image"]) - 1, 10)
     served.stop()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box
 from gymnasium.utils.env_checker import check_env
+from PIL import Image
 
 from rlvr_world import InputError, Session, recipes
 from rlvr_world.domains.replayed import Replayed
@@ -65,6 +67,11 @@ def test_a_table_is_stepped_and_forked(table: Any) -> None:
     for action, frame in zip(actions, seen, strict=True):
         assert same(other.step(list(map(float, action)))[0], frame)
     assert same(session.step(actions[0])[0], fork.step(actions[0])[0])
+    envs = VectorSession(table, 2)
+    both, _ = envs.reset(seed=1)
+    one = {name: both[name][0] for name in first} if isinstance(first, dict) else both[0]
+    assert same(one, first)
+    assert envs.observation_space.contains(envs.step(np.stack(actions[:2]))[0]), "what is felt stands beside frames"
     with pytest.raises(InputError, match="finite numbers"):
         session.step([0.0])
     with pytest.raises(InputError, match="its own states"):
@@ -132,6 +139,22 @@ def test_what_is_lost_on_the_way_back_to_a_state_is_lost() -> None:
     assert all(one.closed for one in opened if one.number == 2)
 
 
+def test_a_hand_goes_where_its_pointer_is() -> None:
+    """What the play page does: the action that ``pointer`` says leads to a place; on a table it starts a push there."""
+    pytest.importorskip("gym_pusht")
+    recipe = recipes.find("pusht")
+    table = recipe.real(override(recipe.config(), ["data.frame_skip=5", "data.action_pool=1", "data.env.size=32"]))
+    session = Session(table)
+    _, info = session.reset(seed=3)  # the T is elsewhere
+    goal = np.array([0.45, 0.2])
+    for _ in range(6):
+        here, reach = (np.array(info["pointer"][name]) for name in ("from", "reach"))
+        info = session.step(np.tile(np.clip((goal - here) / reach, -0.45, 0.45), 5))[4]
+    assert np.abs(np.array(info["pointer"]["from"]) - goal).max() < 0.02
+    assert table.start(0, {"state": session.state})[1]["pointer"] == info["pointer"], "a fork is told it, too"
+    table.close()
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     session = pytest.importorskip(
@@ -172,6 +195,10 @@ def test_a_page_is_acted_on_and_forked(pages: Any) -> None:
     assert "button 'Go'" in typed["observation"]
     assert "shoes" in typed["observation"]
     assert session.step("type [3] [shoes] [0]")[0]["observation"].count("Went") == 1
+    picture = Image.open(io.BytesIO(pages.picture(session.state)))
+    assert (picture.format, picture.width <= 1280, picture.height < 720) == ("PNG", True, True)
+    assert pages.picture(fork.state) != pages.picture(session.state), "each its own page, played again if need be"
+    assert pages.start(0, {"state": session.state})[1]["commands"] == told["commands"], "a fork is told them, too"
     assert session.step("stop [done]")[2] is True
     with pytest.raises(InputError, match=r"start, task: expected one such as 'late\.html'"):
         fork.reset(options={"task": "nowhere"})

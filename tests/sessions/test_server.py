@@ -8,10 +8,15 @@ import io
 import json
 import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -201,6 +206,8 @@ def test_an_earlier_step_can_be_gone_back_to_and_the_episode_saved(client: Clien
     assert (status, other["step_id"]) == (201, 1)
     assert client.step(other["session_id"], 5)[1]["info"]["stream"] == [0, 1, 0, 0]
     assert client("POST", f"/v1/sessions/{name}/fork", {"step": 4})[0] == 422
+    status, told = client("GET", f"/v1/sessions/{name}/picture")
+    assert (status, told["error"]["code"]) == (404, "no_picture"), "frames are pictures themselves"
     client.connection.request("GET", f"/v1/sessions/{other['session_id']}/rows")
     answer = client.connection.getresponse()
     with np.load(io.BytesIO(answer.read())) as saved:
@@ -373,6 +380,26 @@ def test_openenv_speaks_with_it(running: Running) -> None:
     assert not running.server.sessions.held, "a connection that ends frees its session"
 
 
+def test_openenvs_own_client_drives_it(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = find_spec("openenv")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("OpenEnv's client is not installed: pip install --no-deps openenv-core")
+    folder = Path(found.submodule_search_locations[0])
+    for name in ("openenv.core", "openenv.core.env_server"):  # whose code is a server's, and needs gradio and fastmcp
+        monkeypatch.setitem(sys.modules, name, package := ModuleType(name))
+        package.__path__ = [str(folder.joinpath(*name.split(".")[1:]))]
+    client = import_module("openenv.core.generic_client").GenericEnvClient
+    with client(base_url=f"http://127.0.0.1:{running.port}").sync() as env:
+        begun = env.reset(seed=3)
+        assert (begun.done, begun.reward, begun.observation["info"]) == (False, None, {"seed": 3})
+        assert env.step({"action": 3}).reward == 3.0
+        with pytest.raises(Exception, match="expected a number from 0 to 9"):
+            env.step({"action": "x"})
+        stepped = env.step({"action": 1})
+        assert (stepped.reward, stepped.done, stepped.observation["info"]["stream"]) == (1.0, False, [3, 1, 0, 0])
+        assert env.state() == {"episode_id": "3", "step_count": 2}
+
+
 def test_many_clients_that_retry_and_die_lose_and_double_nothing(running: Running) -> None:
     """Eight clients, each step sent twice or cut off at random: what each session came to is the sum of its actions."""
     each = 60
@@ -418,14 +445,14 @@ def test_answers_are_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_it_says_what_it_is(client: Client) -> None:
     schema = client("GET", "/schema?world=two")[1]
     assert client("GET", "/schema?world=three")[0] == 422
-    number = {"type": "number", "minimum": 0.0, "maximum": 9.0}
+    number = {"type": "number", "minimum": 0.0, "maximum": 9.0, "title": "action-1"}
     assert schema["action"] == {"type": "array", "prefixItems": [number], "minItems": 1, "maxItems": 1}
     assert schema["observation"]["contentMediaType"] == "image/png"
     told = client("GET", "/openapi.json")[1]
     served = {
         "/v1/sessions",
         "/v1/sessions/{id}",
-        *(f"/v1/sessions/{{id}}/{n}" for n in ("step", "imagine", "fork", "reset", "rows")),
+        *(f"/v1/sessions/{{id}}/{n}" for n in ("step", "imagine", "fork", "reset", "rows", "picture")),
     }
     assert set(told["paths"]) == served
     assert told["paths"]["/v1/sessions"]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"][

@@ -57,9 +57,7 @@ class VideoConfig:
         "pusht", "an embedded world, played with data.env; or the layout of the episodes at data.path"
     )
     path: str = what("", "episodes: a folder, or for lerobot a hub id", "path")
-    camera: str = what(
-        "", "which of several cameras (folder: whose folder); lerobot, hdf5: several, with commas, come side by side"
-    )
+    camera: str = what("", "which camera (folder: its folder); lerobot, hdf5: several, with commas, come side by side")
     action_dims: tuple[int, ...] = what((), "which numbers of an action the model is given, from 0 on; empty takes all")
     skip_faulty: bool = what(False, "leave out episodes that do not read, and count them; each is read whole once")
     env: Spec = field(default_factory=PushTSpec)

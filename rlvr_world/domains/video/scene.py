@@ -6,7 +6,7 @@ Shape legend: T given frames, H height, W width, A action width, P proprioceptio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rlvr_world.domains.replayed import seen_in
-from rlvr_world.domains.scene import is_count
+from rlvr_world.domains.scene import Starts, is_count
 from rlvr_world.domains.video.domain import VideoDomain
 from rlvr_world.domains.video.episodes import FramesInMemory, read_question
 from rlvr_world.domains.video.layout import Frames
@@ -46,8 +46,9 @@ class VideoScene:
 
     render_mode, options = "rgb_array", ("state", "row", "episode", "window")
 
-    def __init__(self, domain: VideoDomain, starts: Callable[[int, Mapping[str, Any]], tuple[Any, Mapping[str, Any]]]):
-        self.domain, self.layout, self.starts = domain, domain.layout, starts
+    def __init__(self, domain: VideoDomain, starts: Starts, fields: Sequence[str]):
+        """``fields``: names of an action's numbers, see ``Replayed``."""
+        self.domain, self.layout, self.starts, self.fields = domain, domain.layout, starts, fields
         self.action_space, self.observation_space = spaces(
             domain.codec.actions.low, domain.codec.actions.high, domain.codec.size, self.layout.proprio_width
         )

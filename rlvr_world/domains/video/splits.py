@@ -143,9 +143,7 @@ class Clips(Sequence[Transition]):
     where the episode ends within it, the rest is zeros.
     """
 
-    def __init__(
-        self, episodes: Episodes, chosen: Sequence[int], window: Window, every: int = 1, seed: int = 0
-    ) -> None:
+    def __init__(self, episodes: Episodes, chosen: Sequence[int], window: Window, every: int = 1, seed: int = 0):
         """``every``: steps from one start to the next; ``seed`` draws the frames of ``context_back``, the same ones
         for the same clip always."""
         # Clips are mostly read in order, and a reader may have to open a file for the actions.

@@ -65,9 +65,7 @@ class BrowserSpec:
     def __post_init__(self) -> None:
         at_least(self, episodes=1, steps=1, ends=0, transitions=0)
         if (self.site == "miniwob") == bool(self.path):
-            raise InputError(
-                f"path: expected the folder or address of site={self.site}, and none for miniwob, got {self.path!r}"
-            )
+            raise InputError(f"path: expected an address of site={self.site}, none for miniwob, got {self.path!r}")
         if self.login and (self.site != "url" or not Path(self.login).expanduser().is_file()):
             wanted = "the path of a Python file, with site=url alone"
             raise InputError(f"login: expected {wanted}, got {self.login!r} with site={self.site}")
@@ -79,9 +77,7 @@ class WebPageConfig(RowsConfig):
     env: BrowserSpec = field(default_factory=BrowserSpec)
     label: Literal["aligned", "published"] = what("aligned", "the true change: ours, or as the published code finds it")
     scoring: Literal["strict", "published"] = what("strict", "reward: F1 without credit for 'None', or the published")
-    reward_beta: float = what(
-        1.0, "reward: F-beta, where recall counts so many times as much as precision; results always give F1"
-    )
+    reward_beta: float = what(1.0, "reward: F-beta: recall counts so many times as much as precision; results give F1")
     split: WorldSplitRule = field(default_factory=lambda: WorldSplitRule(test=0.15, valid=0.05, worlds=0.2))
     style: Literal["row", "published", "compact", "outcome"] = what(
         "compact",

@@ -206,7 +206,7 @@ def test_a_session_goes_on_past_the_horizon_of_training(tmp_path: Path, kind: di
     horizon, steps = 3, 7
     world = domain(tmp_path, horizon=horizon, proprio=proprio, **kind)
     row = row_of(world)
-    scene = VideoScene(world, lambda seed, options: (row, {}))
+    scene = VideoScene(world, lambda seed, options: (row, {}), ())
     state, _ = scene.start(0, {})
     tail = world.encode(row).tail
     trained = list(world.encode(row).prompt)

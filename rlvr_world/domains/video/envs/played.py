@@ -18,8 +18,9 @@ from rlvr_world.domains.video.scene import read_numbers, spaces
 from rlvr_world.domains.video.token_cache import read_frames
 from rlvr_world.errors import InputError
 
-FIELDS = {"pusht": (2, 1.0), "rope": (4, 0.4), "granular": (4, 0.25), "drawer": (4, 1.0)}
-"""Of an action, how many fields it has and how far each goes; a pushed table is as wide."""
+_PUSH = "from-x from-y to-x to-y"
+FIELDS = {"pusht": ("x y", 1.0), "rope": (_PUSH, 0.4), "granular": (_PUSH, 0.25), "drawer": ("x y z grip", 1.0)}
+"""The fields of an action, and how far each goes: on a pushed table, half its width."""
 FELT = 4
 """Fields of proprioception where a world has any."""
 
@@ -27,8 +28,8 @@ FELT = 4
 def real_world(data: VideoConfig, live: int = 16) -> Replayed:
     """A recipe's embedded world. Episodes are others than those that it was trained on; ``options["episode"]`` names
     one of these, or any."""
-    width, far = FIELDS[data.source]
-    count = width * data.actions_a_frame
+    fields, far = FIELDS[data.source]
+    count = len(fields.split()) * data.actions_a_frame
     both = spaces([-far] * count, [far] * count, (data.height, data.width), FELT * data.proprio)
 
     def begin(seed: int, options: Mapping[str, Any]) -> Begun:
@@ -44,7 +45,7 @@ def real_world(data: VideoConfig, live: int = 16) -> Replayed:
         return seen["pixels"] if data.proprio else seen
 
     world = Replayed(partial(_Episode, data), begin, read, both, shown, live)
-    world.options = ("state", "episode")
+    world.options, world.fields = ("state", "episode"), tuple(fields.split())
     return world
 
 
@@ -77,8 +78,8 @@ class _Episode:
 
     def __init__(self, data: VideoConfig, begun: Begun) -> None:
         self.data = data
-        self.told: Mapping[str, Any] = {"episode": begun[0]}
         self.world = _opened(data.env, *begun)
+        self.told: Mapping[str, Any] = {"episode": begun[0], "pointer": self._pointer()}
 
     def seen(self) -> Any:
         frame = FramesInMemory(np.ascontiguousarray(self.world.picture())[None]).clip
@@ -93,7 +94,16 @@ class _Episode:
         if getattr(self.world, "broken", False):
             return 0.0, False, {"lost": "the simulation became unstable"}
         told = {"is_success": bool(self.world.won), "places": self.world.places().tolist()}
-        return float(self.world.reward), bool(self.world.won), told
+        return float(self.world.reward), bool(self.world.won), {**told, "pointer": self._pointer()}
+
+    def _pointer(self) -> Mapping[str, Any] | None:
+        """For who plays with a pointer: an action of 1 leads ``reach`` away ``from`` here, x and y as shares of the
+        frame. None where an arm is seen from aside."""
+        if isinstance(self.world, pusht.Push):
+            here = np.array(self.world.info["pos_agent"]) / pusht.TABLE
+            return {"from": here.tolist(), "reach": [pusht.PACE * self.data.frame_skip] * 2}
+        share = 0.5 / FIELDS[self.data.source][1]
+        return {"from": [0.5, 0.5], "reach": [share, -share]} if isinstance(self.world, _Pushed) else None
 
     def close(self) -> None:
         self.world.close()

@@ -17,8 +17,9 @@ import numpy as np
 from rlvr_world.domains.video.envs.specs import PushTSpec
 
 FORMAT = "1"  # part of the cache's key: raise it when the same spec gives other episodes
-_TABLE = 512
+TABLE = 512
 SCALE = 100.0  # of DINO-WM's actions
+PACE = 0.4 * SCALE / TABLE  # how far an action of 1, held, takes the finger in a step: a share of the picture's width
 _TEE = np.array([(-60, 0), (60, 0), (60, 30), (15, 30), (15, 120), (-15, 120), (-15, 30), (-60, 30)], float)
 """The outline of the T in its own frame."""
 _MIDDLE = np.array([0.0, 45.0])  # its centre of gravity there
@@ -36,7 +37,7 @@ def play(spec: PushTSpec, episode: int) -> dict[str, np.ndarray]:
     images, actions, proprio, blocks = [], [], [], []
     for _ in range(spec.length):
         here = np.array(push.info["pos_agent"])
-        action = ((np.clip(next(targets), 0, _TABLE) - here) / SCALE).astype(np.float32)
+        action = ((np.clip(next(targets), 0, TABLE) - here) / SCALE).astype(np.float32)
         images.append(push.picture())
         actions.append(action)
         proprio.append(push.felt())
@@ -58,7 +59,7 @@ class Push:
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         from gym_pusht.envs.pusht import PushTEnv
 
-        self.env = PushTEnv(obs_type="state", observation_width=_TABLE, observation_height=_TABLE)
+        self.env = PushTEnv(obs_type="state", observation_width=TABLE, observation_height=TABLE)
         _, self.info = self.env.reset(seed=int(rng.integers(2**31)))
         self.size, self.reward, self.won = spec.size, 0.0, False
 
@@ -88,10 +89,10 @@ class Push:
 def _hand(env: Any, rng: np.random.Generator, noise: float) -> Iterator[np.ndarray]:
     """Targets without end: go round to a side of the T, push through it, now and then rest or wander."""
     while True:
-        aim = rng.uniform(130, _TABLE - 130, 2)  # where the T is to go
+        aim = rng.uniform(130, TABLE - 130, 2)  # where the T is to go
         start, heading = _choose_push(env, rng, aim)
         if rng.random() < 0.1:
-            moves = _wander(env, rng.uniform(40, _TABLE - 40, 2), lead=rng.uniform(20, 50))
+            moves = _wander(env, rng.uniform(40, TABLE - 40, 2), lead=rng.uniform(20, 50))
         else:
             moves = _go_and_push(env, rng, start, heading)
         for target in moves:
@@ -111,7 +112,7 @@ def _go_and_push(env: Any, rng: np.random.Generator, start: np.ndarray, heading:
     lead, length, origin = rng.uniform(12, 32), rng.uniform(50, 180), _place(env)
     for _ in range(40):
         here, corners = _place(env), _corners(env)
-        at_wall = (corners.min(0) < _ROOM) & (heading < 0) | (corners.max(0) > _TABLE - _ROOM) & (heading > 0)
+        at_wall = (corners.min(0) < _ROOM) & (heading < 0) | (corners.max(0) > TABLE - _ROOM) & (heading > 0)
         if (here - origin) @ heading > length or at_wall.any():
             return
         yield here + lead * heading
@@ -141,7 +142,7 @@ def _choose_push(env: Any, rng: np.random.Generator, aim: np.ndarray) -> tuple[n
         heading = -outward @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
         start = contact - 30 * heading
         value = heading @ wanted - np.linalg.norm(start - here) / 250
-        if value > best_value and start.min() >= 20 and start.max() <= _TABLE - 20:
+        if value > best_value and start.min() >= 20 and start.max() <= TABLE - 20:
             best, best_value = (start, heading), value
     return best
 
@@ -153,7 +154,7 @@ def _way_round(here: np.ndarray, goal: np.ndarray, middle: np.ndarray) -> np.nda
     if abs(left) < 0.5:
         return goal
     angle += np.sign(left) * 0.5
-    return np.clip(middle + _ROUND * np.array([np.cos(angle), np.sin(angle)]), 20, _TABLE - 20)
+    return np.clip(middle + _ROUND * np.array([np.cos(angle), np.sin(angle)]), 20, TABLE - 20)
 
 
 def _at_most(vector: np.ndarray, length: float) -> np.ndarray:

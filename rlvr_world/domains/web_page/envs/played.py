@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from rlvr_world.domains.replayed import Begun, Replayed
+from rlvr_world.domains.replayed import Begun, Past, Replayed
 from rlvr_world.domains.scene import MAX_ACTION, AnyText, read_text
 from rlvr_world.domains.web_page.config import BrowserSpec
 from rlvr_world.domains.web_page.envs.collect import begin, opened, outcome, tasks_of
@@ -42,6 +42,16 @@ class RealPages(Replayed):
             if key not in self._known:
                 [self._known[key]] = super().advance([pair], [()])
         return [self._known[key] for key in keys]
+
+    def picture(self, state: Past) -> bytes:
+        """PNG of the page in a state. Raises InputError where it is lost on the way back to that."""
+        [there] = super().advance([(state, "")], [()])  # what is no action takes the page there, and no further
+        try:
+            if "lost" not in there.info:
+                return bytes(self.browser.wait(self.browser.session.picture()))
+        except PageFailure as error:
+            there = Outcome(state, info={"lost": str(error)})
+        raise InputError(f"picture: {there.info['lost']}")
 
     @property
     def browser(self) -> _Browser:

@@ -8,6 +8,7 @@ read, nothing happens between two steps, and the same actions give the same page
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import re
@@ -39,6 +40,10 @@ _COUNT = """() => {
   const count = page => [...page.querySelectorAll('iframe, frame')].reduce(
     (sum, frame) => sum + inner(frame), page.getElementsByTagName('*').length);
   return count(document);
+}"""
+_EXTENT = """() => {
+  const all = document.createRange(); all.selectNodeContents(document.body ?? document.documentElement);
+  return ['right', 'bottom'].map(side => Math.max(1, all.getBoundingClientRect()[side]));
 }"""
 _CHOOSE = """function () {
   const list = this.closest('select');
@@ -125,6 +130,13 @@ class Session:
         if self._last.cut:
             self._notes.append(f"the page has more than {MAX_LINES} lines; the rest is left out")
         return self._last
+
+    async def picture(self) -> bytes:
+        """What is seen of the page, as a PNG no larger than what stands on it."""
+        right, bottom = await self.run(_EXTENT)
+        clip = {"x": 0, "y": 0, "width": min(right, VIEW[0]), "height": min(bottom, VIEW[1]), "scale": 1}
+        shot = await self._bounded(self._cdp.send("Page.captureScreenshot", {"clip": clip}))
+        return base64.b64decode(shot["data"])
 
     def notes(self) -> str:
         """What was out of the ordinary since the last call: dialogs, closed tabs, a page that does not settle."""
