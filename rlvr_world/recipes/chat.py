@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,14 +14,9 @@ TRIES, WAIT = 6, 1.0
 """How often a busy server is asked, and the seconds before it is asked again, which double each time."""
 
 
-@dataclass(frozen=True)
-class Reply:
-    """What a model said: its thinking to the end mark, where the server gives it apart, then its answer."""
-
-    text: str
-    tokens: Sequence[Mapping[str, float]] = ()
-    """Where ``logprobs`` are asked for and given: of each token its log probability, by its text, then those of others
-    in its place."""
+Reply = tuple[str, list[dict[str, float]]]
+"""What a model said, its thinking to the end mark, where the server gives it apart, before its answer; and, where
+``logprobs`` are asked for and given, of each token its log probability, by its text, then those of others there."""
 
 
 @dataclass
@@ -77,4 +72,4 @@ def _read(choice: Mapping[str, Any]) -> Reply:
     said = (choice.get("logprobs") or {}).get("content") or ()
     tokens = [{one["token"]: float(one["logprob"]) for one in (at, *(at.get("top_logprobs") or ()))} for at in said]
     text = f"{thought}\n</think>\n\n{answer}" if thought else answer
-    return Reply(text.encode(errors="replace").decode(), tokens)  # half a character could not be written down
+    return text.encode(errors="replace").decode(), tokens  # half a character could not be written down

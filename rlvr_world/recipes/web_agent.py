@@ -106,7 +106,7 @@ class Agent:
         the paper, ``stop`` among the candidates ends the task; one that is alone is not looked ahead from. Raises
         Halted where the budget is spent or a server is lost, InputError for one that refuses from the first."""
         state: PageState = read_question({"state": seen, "action": ""}).state
-        replies = [one.text for one in self._ask("policy", _prompt("policy", state), self.config.proposals)]
+        replies = [text for text, _ in self._ask("policy", _prompt("policy", state), self.config.proposals)]
         read = self._read("policy", [read_action(reply, state) for reply in replies])
         best = dict(Counter(read).most_common(self.config.branches))
         tried: list[dict[str, Any]] = [{"action": action, "proposals": count} for action, count in best.items()]
@@ -128,11 +128,11 @@ class Agent:
             lost = imagined.info.get("malformed")
             change = Malformed(lost) if lost else page_change(state.page, imagined.state.page)
         elif answers := self._ask("world", build_prompt(state, action, "published")):
-            change = read_change(answers[0].text)
+            change = read_change(answers[0][0])
         told = [write_change(one) for one in self._read("world", [change])]
         for role in ("summary", "description") if told else ():
             said = self._ask("summary", _prompt(role, state, action, told[-1]))
-            told += [after_thinking(one.text).strip() or told[-1] for one in said]
+            told += [after_thinking(text).strip() or told[-1] for text, _ in said]
         scores = self._scores(state, action, told[-1] if told else ASKED["unknown"])
         return {"told": told, "scores": scores, "value": sum(scores) / max(1, len(scores))}
 
@@ -146,15 +146,15 @@ class Agent:
                 replies = self._ask("value", _prompt("expected", *about), **request)
             except InputError as error:
                 fault = str(error)
-            if self.score == "known" or any(reply.tokens for reply in replies):
+            if self.score == "known" or any(tokens for _, tokens in replies):
                 self.score = "known"
-                return self._read("value", [*map(expected_score, replies)])
+                return self._read("value", [expected_score(tokens) for _, tokens in replies])
             if self.score == "expected":
                 raise InputError(f"value.score=expected: the server tells no logprobs: {fault}; take either or sampled")
             self.score = "sampled"
             self.broken.append("value: no logprobs, so that scores are sampled from here on")
         replies = self._ask("value", _prompt("value", *about), self.config.votes, max_tokens=own.tokens or 1024)
-        return self._read("value", [read_score(reply.text) for reply in replies])
+        return self._read("value", [read_score(text) for text, _ in replies])
 
     def _ask(self, role: str, prompt: str, n: int = 1, **more: Any) -> list[Reply]:
         """``n`` replies, or as many as came: a server that has answered before may refuse, such as a long page."""
@@ -204,14 +204,13 @@ def read_score(reply: str) -> float | Malformed:
     return float(found[-1]) if found and found[-1] in DIGITS else Malformed("no score from 1 to 5")
 
 
-def expected_score(reply: Reply) -> float | Malformed:
+def expected_score(tokens: Sequence[Mapping[str, float]]) -> float | Malformed:
     """The mean of 1 to 5 by the probabilities that are told of them where the reply states a score at last."""
-    said: str = ""
-    at: Mapping[str, float] = {}
-    for token in reply.tokens:
+    said, at = "", dict[str, float]()
+    for token in tokens:
         own = next(iter(token))
         if own.strip() in DIGITS and STATED.fullmatch(said.rpartition("</think>")[2]):
-            at = token
+            at = dict(token)
         said += own
     told = [(int(text), math.exp(min(logp, 0.0))) for text, logp in at.items() if text.strip() in DIGITS]
     total = sum(chance for _, chance in told)

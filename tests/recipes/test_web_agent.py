@@ -28,7 +28,6 @@ from rlvr_world.domains.web_page.rows import PageState
 from rlvr_world.errors import Halted, InputError
 from rlvr_world.overrides import override
 from rlvr_world.recipes import named_in
-from rlvr_world.recipes.chat import Reply
 from rlvr_world.recipes.web_agent import ASKED, Agent, AgentConfig, expected_score, read_action, read_score
 from rlvr_world.types import Malformed
 
@@ -297,11 +296,8 @@ def test_a_score_is_expected_where_it_stands() -> None:
     def expected(*said: str) -> float | Malformed:
         digits = [text.strip(" ]/") in "12345" for text in said]
         even = {"2": math.log(0.5), "4": math.log(0.5), "9": 0.0}
-        return expected_score(
-            Reply(
-                "", [{text: -1.0} | even if is_one else {text: -1.0} for text, is_one in zip(said, digits, strict=True)]
-            )
-        )
+        pairs = zip(said, digits, strict=True)
+        return expected_score([{text: -1.0} | even if is_one else {text: -1.0} for text, is_one in pairs])
 
     half = (2 * 0.5 + 4 * 0.5 + 3 * math.exp(-1)) / (1 + math.exp(-1))
     assert (
@@ -311,10 +307,9 @@ def test_a_score_is_expected_where_it_stands() -> None:
     assert expected("<think>", "Score: ", "5", "</think>", "\n", "3") == pytest.approx(half)
     for said in (("7",), ("Good",), ("<think>", "Score: ", "3"), ("I say ", "3"), ()):
         assert expected(*said) == Malformed("no score from 1 to 5")
-    told = [{"3": -0.2, "1": -9999.0}]
-    assert expected_score(Reply("3", told)) == 3.0
+    assert expected_score([{"3": -0.2, "1": -9999.0}]) == 3.0
     for odd in (-math.inf, math.nan):
-        assert expected_score(Reply("3", [{"3": odd}])) == Malformed("no score from 1 to 5")
+        assert expected_score([{"3": odd}]) == Malformed("no score from 1 to 5")
 
 
 @pytest.fixture
