@@ -63,6 +63,7 @@ def _episode(agent: Agent, session: Session, task: str, seed: int) -> Iterator[d
         if step["action"]:
             seen, reward, *_, info = session.step(step["action"])
             trace["won"], step["notes"] = trace["won"] or reward > 0, info.get("lost") or info.get("notes", "")
+            agent.broken += [f"page: {info['lost']}"] if "lost" in info else []
         trace["steps"].append(step | {"broken": agent.broken[broken:], "tokens": agent.spent[spent:]})
         trace["done"] = session.over or number + 1 == session.horizon
         yield trace
@@ -78,7 +79,7 @@ def _told(traces: Sequence[dict[str, Any]]) -> tuple[str, str]:
         one = bootstrap([float(trace["won"]) for trace in ended], np.array([trace["task"] for trace in ended]))
         lines += [f"success: {one.mean:.1%}" + ("" if one.low is None else f" [{one.low:.1%}, {one.high:.1%}]")]
     lines += [f"left out: {len(out)}, the first: {out[0]['left out']}"] if out else []
-    lines += [f"broken replies, {reason}: {count}" for reason, count in Counter(broken).most_common()]
+    lines += [f"broken, {reason}: {count}" for reason, count in Counter(broken).most_common()]
     parts = ["<!doctype html><meta charset=utf-8><title>Web agent</title><style>pre{white-space:pre-wrap}</style>"]
     for trace in traces:
         end = trace.get("left out") or ("won" if trace["won"] else "not won" if trace["done"] else "not ended")

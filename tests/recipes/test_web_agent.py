@@ -227,7 +227,7 @@ def test_faults_of_a_server_are_counted_once_it_has_answered(url: str) -> None:
     Script.faults = [("value", 400), ("summary", 400), ("world", 400), *[("description", 503)] * 5]
     told = agent.decide(SEEN, (0, 1))
     assert told["action"]
-    assert len([one for one in agent.broken if "400 Bad Request" in one]) == 3
+    assert len([one for one in agent.broken if "400 Bad Request" in one and "Error code: 400" in one]) == 3
     assert agent.broken.count("world: no reply") == 1
     assert sorted(len(one["told"]) for one in told["candidates"]) in ([0, 2, 3], [0, 3, 3])
     Script.faults = [("value", 400)] * 3
@@ -352,7 +352,7 @@ def test_the_whole_loop_on_three_miniwob_tasks(
     assert cli.main([*command, "imagine=server"]) == 0
     said = capsys.readouterr().out
     assert "played 3 of 3: 3 steps, 19 requests, 2280 tokens\nsuccess: 100.0%\n" in said
-    assert "broken replies, policy: no action: 15\n" in said
+    assert "broken, policy: no action: 15\n" in said
     assert counts() == {"policy": 2, "world": 5, "value": 5}, "the task that was played is not played again"
     assert before.items() <= {file: file.read_bytes() for file in (tmp_path / "out").glob("task-*")}.items()
     trace = json.loads((tmp_path / "out" / "task-click-tab-0.json").read_text())
@@ -422,6 +422,7 @@ def test_an_infinity_app_is_reset_run_and_verified(
     }  # fmt: skip
     assert "its verifier is content before anything is done" in traces["task-idle-0"]["left out"]
     assert "the verifier of never failed: TypeError" in traces["task-never-0"]["steps"][0]["notes"]
+    assert re.search(r"\nbroken, page: the verifier of never failed: TypeError.*: 2\n", said), "counted, and not won"
     assert "played 4 of 6: 4 steps, 4 requests, 800 tokens\nsuccess: 50.0%" in said
     assert "left out: 2, the first: task 'idle': its verifier is content before anything is done" in said
     (app / "idle.py").write_text(VERIFY.format(True))
