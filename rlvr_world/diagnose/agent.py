@@ -24,9 +24,10 @@ from rlvr_world.system.progress import track
 
 def try_agent(out: Path, config: AgentConfig, most: Counter[str]) -> str:
     """Play the tasks that ``out`` does not hold to their end; what came of all of it. ``most``: see ``Agent``. A trace
-    is written after each step, ``index.html`` at the end. Raises InputError where ``out`` holds tasks that were played
-    with other settings, Halted where the budget is spent or a server is lost."""
-    world, real = Imagined(config.imagine) if config.imagine not in ("", "server") else None, pages(config.env)
+    is written after each step, ``index.html`` at the end; a task that cannot begin is left out, until the next call.
+    Raises InputError where ``out`` holds tasks that were played with other settings, Halted where the budget is spent
+    or a server is lost."""
+    world, real = Imagined(config.imagine) if config.imagine not in ("", "server") else None, pages(config)
     if world and world.observation_space != real.observation_space:
         raise InputError(f"imagine={config.imagine}: expected a model of web pages, got one of another world; name one")
     agent, settings, known = Agent(config, most, world.advance if world else None), out / "agent.json", to_json(config)
@@ -53,7 +54,7 @@ def _episode(agent: Agent, session: Session, task: str, seed: int) -> Iterator[d
     try:
         seen, _ = session.reset(seed=seed, options={"task": task})
     except InputError as error:
-        yield trace | {"done": True, "left out": str(error)}
+        yield trace | {"left out": str(error)}
         return
     while not trace["done"]:
         broken, spent, number = len(agent.broken), len(agent.spent), len(trace["steps"])
@@ -62,6 +63,7 @@ def _episode(agent: Agent, session: Session, task: str, seed: int) -> Iterator[d
         if step["action"]:
             seen, reward, *_, info = session.step(step["action"])
             trace["won"], step["notes"] = trace["won"] or reward > 0, info.get("lost") or info.get("notes", "")
+            agent.broken += [f"page: {info['lost']}"] if "lost" in info else []
         trace["steps"].append(step | {"broken": agent.broken[broken:], "tokens": agent.spent[spent:]})
         trace["done"] = session.over or number + 1 == session.horizon
         yield trace
@@ -69,14 +71,15 @@ def _episode(agent: Agent, session: Session, task: str, seed: int) -> Iterator[d
 
 def _told(traces: Sequence[dict[str, Any]]) -> tuple[str, str]:
     """What came of tasks, with an interval over them; and their traces as a page, which loads nothing."""
-    ended = [trace for trace in traces if trace["done"] and "left out" not in trace]
+    ended, out = ([trace for trace in traces if trace.get(key)] for key in ("done", "left out"))
     steps = [step for trace in traces for step in trace["steps"]]
     costs, broken = ([one for step in steps for one in step[key]] for key in ("tokens", "broken"))
     lines = [f"played {len(ended)} of {len(traces)}: {len(steps)} steps, {len(costs)} requests, {sum(costs)} tokens"]
     if ended:
         one = bootstrap([float(trace["won"]) for trace in ended], np.array([trace["task"] for trace in ended]))
         lines += [f"success: {one.mean:.1%}" + ("" if one.low is None else f" [{one.low:.1%}, {one.high:.1%}]")]
-    lines += [f"broken replies, {reason}: {count}" for reason, count in Counter(broken).most_common()]
+    lines += [f"left out: {len(out)}, the first: {out[0]['left out']}"] if out else []
+    lines += [f"broken, {reason}: {count}" for reason, count in Counter(broken).most_common()]
     parts = ["<!doctype html><meta charset=utf-8><title>Web agent</title><style>pre{white-space:pre-wrap}</style>"]
     for trace in traces:
         end = trace.get("left out") or ("won" if trace["won"] else "not won" if trace["done"] else "not ended")

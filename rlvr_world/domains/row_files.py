@@ -20,7 +20,7 @@ from rlvr_world.types import Transition
 
 _NOUNS = {dict: "an object", list: "a list", str: "a string", int: "an integer", float: "a number"}
 _NOUNS |= {bool: "true or false"}
-_NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+NO_TEXT = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".json", ".parquet")
 Record = tuple[str, str, dict[str, Any]]
@@ -209,7 +209,7 @@ def take(record: Mapping[str, Any], key: str, kind: type, where: str, prefix: st
 def check_texts(value: Any, where: str, field: str) -> None:
     """Refuses characters that are no text anywhere in a value: half a surrogate pair, control characters but tab and
     newline, line ends that only some readers take for one. A tokenizer fails on the first, and none may frame a row."""
-    if isinstance(value, str) and not value.isprintable() and (found := _NO_TEXT.search(value)):
+    if isinstance(value, str) and not value.isprintable() and (found := NO_TEXT.search(value)):
         what = f"U+{ord(found[0]):04X} at character {found.start()}"
         raise InputError(f"{where}, field {field}: expected text, got {what}; take it out or escape it")
     if isinstance(value, Mapping):

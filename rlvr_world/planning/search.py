@@ -172,12 +172,7 @@ def by_rule(rule: Callable[[Any], Any]) -> Chooser:
 
 def at_random(task: Task) -> Chooser:
     """Any of the actions that can be done."""
-
-    def choose(state: Any, rng: random.Random, been: Collection[Any]) -> Plan | None:
-        actions = task.actions(state)
-        return Plan((rng.choice(actions),), False, 0) if actions else None
-
-    return choose
+    return lambda state, rng, been: Plan((rng.choice(some),), False, 0) if (some := task.actions(state)) else None
 
 
 def without_model(task: Task) -> Chooser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,11 @@ from rlvr_world.errors import Halted, InputError
 
 TRIES, WAIT = 6, 1.0
 """How often a busy server is asked, and the seconds before it is asked again, which double each time."""
+
+
+Reply = tuple[str, list[dict[str, float]]]
+"""What a model said, its thinking to the end mark, where the server gives it apart, before its answer; and, where
+``logprobs`` are asked for and given, of each token its log probability, by its text, then those of others there."""
 
 
 @dataclass
@@ -33,10 +39,9 @@ class Chat:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.Client(base_url=self.url, headers=headers, timeout=600)
 
-    def ask(self, prompt: str, **fields: Any) -> list[str]:
-        """The replies to one request with these ``fields`` of the protocol, such as ``n``; of each its thinking to the
-        end mark, where the server gives it apart, then its answer. A server that is busy or gone is asked again.
-        Raises Halted where one that has answered before stays so, InputError for other faults."""
+    def ask(self, prompt: str, **fields: Any) -> list[Reply]:
+        """The replies to one request with these ``fields`` of the protocol, such as ``n``. A server that is busy or
+        gone is asked again. Raises Halted where one that has answered before stays so, InputError for other faults."""
         import httpx
 
         request = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **fields}
@@ -55,12 +60,16 @@ class Chat:
                 lost = isinstance(error, httpx.TransportError) or code == 429 or code >= 500
                 if not lost:
                     break
+        said = " ".join(getattr(getattr(fault, "response", None), "text", "").split())[:200]
         raise (Halted if lost and self.answered else InputError)(
             f"{self.who} {self.model} at {self.url}: expected a chat completion, got {type(fault).__name__}: "
-            f"{str(fault).partition(chr(10))[0]}; check the url, the model's name and {self.key}"
+            f"{str(fault).partition(chr(10))[0]} {said}; check the url, the model's name and {self.key}"
         ) from fault
 
 
-def _read(choice: dict[str, Any]) -> str:
+def _read(choice: Mapping[str, Any]) -> Reply:
     thought, answer = choice["message"].get("reasoning_content"), str(choice["message"]["content"] or "")
-    return f"{thought}\n</think>\n\n{answer}" if thought else answer
+    said = (choice.get("logprobs") or {}).get("content") or ()
+    tokens = [{one["token"]: float(one["logprob"]) for one in (at, *(at.get("top_logprobs") or ()))} for at in said]
+    text = f"{thought}\n</think>\n\n{answer}" if thought else answer
+    return text.encode(errors="replace").decode(), tokens  # half a character could not be written down

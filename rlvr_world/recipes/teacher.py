@@ -110,7 +110,7 @@ def _from_server(rows: Sequence[Transition], config: Config, recipe: RowsRecipe,
 
     def verified(row: Transition) -> str | None:
         prompt = domain.taught(row)
-        texts = (text for _ in range(teacher.samples) for text in chat.ask(prompt))
+        texts = (text for _ in range(teacher.samples) for text, _ in chat.ask(prompt))
         return _first_right(texts, row, domain, teacher)
 
     pool = ThreadPoolExecutor(teacher.at_once)

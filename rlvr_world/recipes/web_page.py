@@ -184,19 +184,15 @@ class WebPageRecipe(RowsRecipe):
         def actions(state: Any) -> list[str]:
             return proposals(page(state), state.done, data.env.ends)
 
-        def first(key: Callable[[int], Any]) -> Callable[[Any], Any]:
+        def first(key: Callable[[int], Any], state: Any) -> Any:
             """The proposal that a key of where the goal names it puts first."""
-
-            def chosen(state: Any) -> Any:
-                seen = page(state)
-                return min(actions(state), key=lambda one: key(aim(seen, one)), default=None)
-
-            return chosen
+            seen = page(state)
+            return min(actions(state), key=lambda one: key(aim(seen, one)), default=None)
 
         rules = {
-            "most frequent": first(lambda place: 0),
-            "hand rule": first(lambda place: place < 0),
-            "hand rule, in the goal's order": first(lambda place: (place < 0, place)),
+            "most frequent": partial(first, lambda place: 0),
+            "hand rule": partial(first, lambda place: place < 0),
+            "hand rule, in the goal's order": partial(first, lambda place: (place < 0, place)),
         }
         real = RealPages(data.env, remember=True)
         named = {"trained tasks": data.env.tasks or MINIWOB_TASKS, "unseen tasks": data.unseen}

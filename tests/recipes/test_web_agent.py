@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -12,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
 from rlvr_world import Outcome, cli
@@ -22,7 +27,8 @@ from rlvr_world.domains.web_page.envs.chromium import find_chromium
 from rlvr_world.domains.web_page.rows import PageState
 from rlvr_world.errors import Halted, InputError
 from rlvr_world.overrides import override
-from rlvr_world.recipes.web_agent import ASKED, Agent, AgentConfig, read_action, read_score
+from rlvr_world.recipes import named_in
+from rlvr_world.recipes.web_agent import ASKED, Agent, AgentConfig, expected_score, read_action, read_score
 from rlvr_world.types import Malformed
 
 PAGE = "Tab 0 (current): Shop\n\n[1] RootWebArea 'Shop'\n\t[2] link 'Cart'\n\t[3] button 'Buy'\n\t[4] textbox 'Search'"
@@ -38,7 +44,7 @@ ROLES = {
 def cart_or_buy(prompt: str, i: int) -> str:
     """Of twenty: 7 for the cart, 6 to buy, 4 to search, one of no verb, one not on the page, one without an action."""
     said = 7 * ["click [2]"] + 6 * ["click [3]"] + 4 * ["type [4] [it] [1]"] + ["clack [2]", "click [99]"]
-    return f"I think so.\n```{said[i]}```" if i < len(said) else "I do not know."
+    return f"I think so.\n```{said[i]}```" if i < len(said) else "I do not know. \ud800"
 
 
 def bought(prompt: str, i: int) -> str:
@@ -54,6 +60,8 @@ class Script(BaseHTTPRequestHandler):
     """Roles with the status that their next request gets."""
     most: int
     """Choices that it gives at once."""
+    told: list[dict[str, float]] | None
+    """Tokens of each reply with their log probabilities, the one that is written first; None leaves them out."""
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -67,6 +75,10 @@ class Script(BaseHTTPRequestHandler):
         self.asked.append((role, request))
         prompt, count = message["content"], min(request.get("n", 1), self.most)
         choices = [{"message": {"content": self.replies[role](prompt, i)}} for i in range(count)]
+        if request.get("logprobs") and self.told is not None:
+            alone = [[{"token": text, "logprob": logp} for text, logp in token.items()] for token in self.told]
+            choices[0]["logprobs"] = {"content": [{**token[0], "top_logprobs": token} for token in alone]}
+            choices[0]["message"]["content"] = "".join(token[0]["token"] for token in alone)
         self.send_response(200)
         self.end_headers()
         self.wfile.write(json.dumps({"choices": choices, "usage": {"total_tokens": 10 * count}}).encode())
@@ -77,7 +89,7 @@ class Script(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    Script.asked, Script.faults, Script.most = [], [], 20
+    Script.asked, Script.faults, Script.most, Script.told = [], [], 20, None
     Script.replies = {
         "policy": cart_or_buy, "world": lambda *_: f"It is bought.\n\n{CHANGE}", "value": bought,
         "summary": lambda *_: "<think>Hm.</think>\n1. Bought", "description": lambda *_: "The user owns it.",
@@ -144,6 +156,54 @@ def test_servers_that_give_one_reply_at_a_time(url: str) -> None:
     assert all("n" not in request for _, request in Script.asked)
 
 
+FOUR = [{"[Score]: ": -0.1}, {"4": math.log(0.5), "5": math.log(0.25), " 5": math.log(0.05), "x": math.log(0.1)}]
+"""A score of which 0.5 is told for 4 and 0.3 for 5."""
+
+
+def test_an_expected_score_is_one_short_request(url: str) -> None:
+    Script.told = FOUR
+    agent = Agent(config(url, "value.score=expected"), FREE)
+    told = agent.decide(SEEN, (0, 0))
+    assert counts() == {"policy": 1, "world": 3, "summary": 3, "description": 3, "value": 3}, "13 requests"
+    assert [one["value"] for one in told["candidates"]] == [pytest.approx((4 * 0.5 + 5 * 0.3) / 0.8)] * 3
+    assert [len(one["scores"]) for one in told["candidates"]] == [1, 1, 1]
+    [asked, *_] = [request for role, request in Script.asked if role == "value"]
+    assert {key: value for key, value in asked.items() if key not in ("model", "messages")} == {
+        "temperature": 1.0, "top_p": 0.95, "max_tokens": 16, "logprobs": True, "top_logprobs": 20,
+    }  # fmt: skip
+    assert "Answer with [Score]: and the digit alone." in asked["messages"][0]["content"]
+    assert sorted(agent.spent) == [10] * 12 + [200]
+    Script.told = [{"Hm": 0.0}]
+    assert [one["value"] for one in agent.decide(SEEN, (0, 1))["candidates"]] == [0, 0, 0]
+    assert agent.broken.count("value: no score from 1 to 5") == 3
+    Script.told = None
+    assert agent.decide(SEEN, (0, 2))["action"], "a reply without any, once they have been told, is a broken one"
+
+
+def test_a_server_without_probabilities(url: str) -> None:
+    message = r"value\.score=expected: the server tells no logprobs: {}; take either or sampled"
+    with pytest.raises(InputError, match=message.format("its reply has none")):
+        Agent(config(url, "value.score=expected"), FREE).decide(SEEN, (0, 0))
+    assert counts()["value"] == 1
+    Script.faults = [("value", 400)]
+    with pytest.raises(InputError, match=message.format("value any at .*400 Bad Request.*")):
+        Agent(config(url, "value.score=expected"), FREE).decide(SEEN, (0, 0))
+    for refused in (False, True):
+        Script.asked.clear()
+        Script.faults = [("value", 400)] * refused
+        agent = Agent(config(url, "value.score=either", "votes=10"), FREE)
+        told = [agent.decide(SEEN, (0, step)) for step in range(2)]
+        assert counts()["value"] == 6 + (not refused), "one that finds out, unless it is refused"
+        assert [len(one["scores"]) for one in told[1]["candidates"]] == [10, 10, 10]
+        assert [request["max_tokens"] for role, request in Script.asked if role == "value"][-6:] == [1024] * 6
+        assert agent.broken.count("value: no logprobs, so that scores are sampled from here on") == 1
+    Script.told = FOUR
+    Script.asked.clear()
+    agent = Agent(config(url, "value.score=either", "value.tokens=300"), FREE)
+    assert len(agent.decide(SEEN, (0, 0))["candidates"][0]["scores"]) == 1
+    assert [request["max_tokens"] for role, request in Script.asked if role == "value"] == [300] * 3
+
+
 def test_stop_ends_it_and_one_candidate_is_taken(url: str) -> None:
     Script.replies["policy"] = lambda prompt, i: ["```click [2]```", "```stop [3 items]```", "```click [3]```"][i % 3]
     assert Agent(config(url), FREE).decide(SEEN, (0, 0))["action"] == "stop [3 items]"
@@ -167,7 +227,7 @@ def test_faults_of_a_server_are_counted_once_it_has_answered(url: str) -> None:
     Script.faults = [("value", 400), ("summary", 400), ("world", 400), *[("description", 503)] * 5]
     told = agent.decide(SEEN, (0, 1))
     assert told["action"]
-    assert len([one for one in agent.broken if "400 Bad Request" in one]) == 3
+    assert len([one for one in agent.broken if "400 Bad Request" in one and "Error code: 400" in one]) == 3
     assert agent.broken.count("world: no reply") == 1
     assert sorted(len(one["told"]) for one in told["candidates"]) in ([0, 2, 3], [0, 3, 3])
     Script.faults = [("value", 400)] * 3
@@ -182,6 +242,10 @@ def test_a_budget_is_kept(url: str) -> None:
     with pytest.raises(Halted, match="budget of 5 requests is spent"):
         [agent.decide(SEEN, (0, i)) for i in range(6)]
     assert counts() == {"policy": 5}
+    Script.asked.clear()
+    with pytest.raises(Halted, match="budget of 6 requests is spent"):
+        Agent(config(url), Counter(requests=6)).decide(SEEN, (0, 0))
+    assert sum(counts().values()) == 6, "also where several go on at once"
     agent = Agent(config(url), Counter(tokens=300))
     with pytest.raises(Halted, match="budget of 300 tokens is spent"):
         [agent.decide(SEEN, (0, i)) for i in range(3)]
@@ -213,6 +277,8 @@ def test_a_model_of_ones_own_imagines(url: str) -> None:
         ("click [2]", Malformed("no action")),
         ("``` ```", Malformed("no action")),
         ("```hover [77]```", Malformed("not on the page")),
+        (f"```type [4] [{'a' * 400}] [1]```", Malformed("too long, or no text")),
+        ("```type [4] [a\u2028b] [1]```", Malformed("too long, or no text")),
     ],
 )
 def test_an_action_is_read_or_told_why_not(said: str, read: str | Malformed) -> None:
@@ -224,6 +290,26 @@ def test_a_score_is_read_or_told_why_not() -> None:
         assert read_score(said) == score
     for said in ("[Score]: 7", "[Score]: 42", "[Score]: good", "", "<think>[Score]: 3</think>"):
         assert read_score(said) == Malformed("no score from 1 to 5")
+
+
+def test_a_score_is_expected_where_it_stands() -> None:
+    def expected(*said: str) -> float | Malformed:
+        digits = [text.strip(" ]/") in "12345" for text in said]
+        even = {"2": math.log(0.5), "4": math.log(0.5), "9": 0.0}
+        pairs = zip(said, digits, strict=True)
+        return expected_score([{text: -1.0} | even if is_one else {text: -1.0} for text, is_one in pairs])
+
+    half = (2 * 0.5 + 4 * 0.5 + 3 * math.exp(-1)) / (1 + math.exp(-1))
+    assert (
+        expected("3") == expected("[Score", "]: ", "3") == expected("[Score]:", " [", " 3", "]") == pytest.approx(half)
+    )
+    assert expected("3", "/", "5") == expected("Of 4", " I", " say", " Score: ", "3") == pytest.approx(half)
+    assert expected("<think>", "Score: ", "5", "</think>", "\n", "3") == pytest.approx(half)
+    for said in (("7",), ("Good",), ("<think>", "Score: ", "3"), ("I say ", "3"), ()):
+        assert expected(*said) == Malformed("no score from 1 to 5")
+    assert expected_score([{"3": -0.2, "1": -9999.0}]) == 3.0
+    for odd in (-math.inf, math.nan):
+        assert expected_score([{"3": odd}]) == Malformed("no score from 1 to 5")
 
 
 @pytest.fixture
@@ -266,7 +352,7 @@ def test_the_whole_loop_on_three_miniwob_tasks(
     assert cli.main([*command, "imagine=server"]) == 0
     said = capsys.readouterr().out
     assert "played 3 of 3: 3 steps, 19 requests, 2280 tokens\nsuccess: 100.0%\n" in said
-    assert "broken replies, policy: no action: 15\n" in said
+    assert "broken, policy: no action: 15\n" in said
     assert counts() == {"policy": 2, "world": 5, "value": 5}, "the task that was played is not played again"
     assert before.items() <= {file: file.read_bytes() for file in (tmp_path / "out").glob("task-*")}.items()
     trace = json.loads((tmp_path / "out" / "task-click-tab-0.json").read_text())
@@ -336,7 +422,14 @@ def test_an_infinity_app_is_reset_run_and_verified(
     }  # fmt: skip
     assert "its verifier is content before anything is done" in traces["task-idle-0"]["left out"]
     assert "the verifier of never failed: TypeError" in traces["task-never-0"]["steps"][0]["notes"]
+    assert re.search(r"\nbroken, page: the verifier of never failed: TypeError.*: 2\n", said), "counted, and not won"
     assert "played 4 of 6: 4 steps, 4 requests, 800 tokens\nsuccess: 50.0%" in said
+    assert "left out: 2, the first: task 'idle': its verifier is content before anything is done" in said
+    (app / "idle.py").write_text(VERIFY.format(True))
+    Script.asked.clear()
+    assert cli.main(["agent", str(tmp_path / "out"), *settings, "env.steps=2"]) == 0
+    assert "played 6 of 6" in capsys.readouterr().out
+    assert counts() == {"policy": 2}, "what could not begin is tried again, and nothing else"
 
 
 def test_a_server_that_is_lost_ends_the_call_and_the_next_goes_on(
@@ -354,6 +447,160 @@ def test_a_server_that_is_lost_ends_the_call_and_the_next_goes_on(
     assert "played 1 of 1: 1 steps, 1 requests, 10 tokens\nsuccess: 100.0%" in capsys.readouterr().out
 
 
+GYM = Path(__file__).parents[2] / "docs" / "examples" / "browsergym_pages.py"
+STAND_IN = {
+    "__init__": "", "utils/__init__": "", "core/__init__": "", "core/action/__init__": "",
+    "core/action/highlevel": """
+class HighLevelActionSet:
+    def __init__(self, subsets):
+        assert "coord" in subsets
+        self.to_python_code = lambda action: f"run: {action}"
+""",
+    "utils/obs": """
+IGNORED_AXTREE_ROLES = ["LineBreak"]
+def flatten_axtree_to_str(tree, ignored_roles):
+    assert ignored_roles == ["LineBreak", "InlineTextBox"]
+    return "\\n".join(("" if i == 0 else "\\t") + line for i, line in enumerate(tree["nodes"]))
+""",
+    "standin": """
+import gymnasium, numpy
+CALLS = []
+class Shop(gymnasium.Env):
+    def __init__(self, action_mapping):
+        self.run = action_mapping
+    def seen(self, error=""):
+        nodes = ["RootWebArea 'Shop', focused", "[a3] button 'Star'", "[a4] button 'Skip'", "StaticText 'x'"]
+        return {
+            "chat_messages": (), "goal": "Star it.", "goal_object": (), "open_pages_urls": ("/", "/b"),
+            "open_pages_titles": ("Shop", "B\\x85b"), "active_page_index": numpy.array([1]), "url": "/b",
+            "screenshot": None, "dom_object": {}, "axtree_object": {"nodes": nodes}, "extra_element_properties": {},
+            "focused_element_bid": "", "last_action": "", "last_action_error": error, "elapsed_time": numpy.ones(1),
+        }
+    def reset(self, seed=None, options=None):
+        if seed == 2:
+            raise RuntimeError("the site is down\\nat line 3")
+        return self.seen(), {}
+    def step(self, action):
+        CALLS.append(self.run(action))
+        if "a4" in action and CALLS.count(CALLS[-1]) > 1:
+            raise RuntimeError("the browser is gone")
+        return self.seen("TimeoutError: a4" if "a4" in action else ""), float("a3" in action), "a3" in action, False, {}
+    def close(self):
+        CALLS.append("closed")
+gymnasium.register("browsergym/standin.star", Shop)
+gymnasium.register("browsergym/standin.other", Shop)
+""",
+}  # fmt: skip
+
+
+@pytest.fixture
+def standin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package in BrowserGym's place, with environments whose observations are laid out as its own."""
+    held = {name: sys.modules.pop(name) for name in [*sys.modules] if name.partition(".")[0] == "browsergym"}
+    for name, text in STAND_IN.items():
+        file = tmp_path / "packages" / "browsergym" / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "browsergym"]:
+        del sys.modules[name]
+    sys.modules.update(held)
+    for name in [name for name in gym.registry if name.startswith("browsergym/standin")]:
+        del gym.registry[name]
+
+
+def test_environments_of_browsergym_are_acted_in(
+    url: str, standin: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Script.replies["policy"] = lambda prompt, i: f"```click [a{3 if Script.asked[1:] else 4}]```"
+    settings = [f"policy.url={url}", "policy.model=any", f"pages={GYM}:pages", "env.tasks=browsergym/standin.st*"]
+    assert cli.main(["agent", str(tmp_path / "out"), *settings, "env.episodes=3"]) == 0
+    said = capsys.readouterr().out
+    assert "played 2 of 3: 3 steps, 3 requests, 600 tokens\nsuccess: 100.0%" in said
+    missed = "task 'browsergym/standin.star', seed 2: it does not begin: RuntimeError: the site is down"
+    assert f"left out: 1, the first: {missed}\n" in said
+    [first, *_] = sorted((tmp_path / "out").glob("task-*.json"))
+    steps = json.loads(first.read_text())["steps"]
+    assert [step["action"] for step in steps] == ["click [a4]", "click [a3]"]
+    assert [step["notes"] for step in steps] == ["TimeoutError: a4", ""]
+    assert steps[0]["page"].startswith(
+        "Tab 0: Shop | Tab 1 (current): B b\n\nRootWebArea 'Shop', focused\n\t[a3] button"
+    )
+    calls = sys.modules["browsergym.standin"].CALLS
+    assert calls == ["run: click('a4')", "run: click('a3')", "closed", "run: click('a3')", "closed", "closed"]
+    Script.replies["policy"] = lambda prompt, i: "```click [a4]```"
+    assert cli.main(["agent", str(tmp_path / "lost"), *settings]) == 0
+    [trace] = [json.loads(file.read_text()) for file in (tmp_path / "lost").glob("task-*.json")]
+    assert (trace["done"], trace["won"]) == (True, False)
+    assert trace["steps"][-1]["notes"] == "RuntimeError: the browser is gone"
+
+
+def test_what_browsergym_cannot_take_is_refused(standin: None) -> None:
+    pages, nothing = named_in(f"{GYM}:pages"), "take env.tasks, such as browsergym/miniwob.click-test"
+    with pytest.raises(InputError, match=nothing):
+        pages(BrowserSpec())
+    for field in ({"browser": "/usr/bin/x"}, {"allow": ("a.com",)}, {"site": "folder", "path": "x"}):
+        with pytest.raises(InputError, match=nothing):
+            pages(BrowserSpec(tasks=("browsergym/standin.star",), **field))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"No module named 'browsergym\.nowhere'; pip install browsergym-nowhere"):
+        pages(BrowserSpec(tasks=("browsergym/nowhere.a",)))
+    with pytest.raises(InputError, match=r"standin has no such environment; it has browsergym/standin\.star"):
+        pages(BrowserSpec(tasks=("browsergym/standin.stars",)))
+    assert pages(BrowserSpec(tasks=("browsergym/standin.*",), episodes=2, seed=5)).episodes() == [
+        (f"browsergym/standin.{name}", seed) for seed in (5, 6) for name in ("star", "other")
+    ]
+
+
+MENU = """RootWebArea 'Form'
+\t[1] combobox '' value='red', hasPopup='menu'
+\t\tMenuListPopup ''
+\t\t\t[2] option "it's", selected=True
+\t[3] listbox '', multiselectable=True
+\t\t[4] option 'a', selected=False
+\t[5] combobox 'City'
+\t[6] listbox ''
+\t\t[7] option 'Rome'"""
+
+
+def test_actions_are_browsergyms_calls() -> None:
+    call_of = named_in(f"{GYM}:call_of")
+    calls = {
+        "click [1]": "click('1')", "hover [6]": "hover('6')", "clear [1]": "clear('1')",
+        "click [2]": """select_option('1', "it's")""", "click [4]": "click('4', modifiers=['Control'])",
+        "click [7]": "click('7')", "type [1] [a 'b'] [0]": """fill('1', "a 'b'")""",
+        "type [1] [x] [1]": "fill('1', 'x')\npress('1', 'Enter')", "press [Control+v]": "keyboard_press('Control+v')",
+        "scroll [down]": "scroll(0, 500)", "scroll [up]": "scroll(0, -500)", "goto [http://a/b]": "goto('http://a/b')",
+        "go_back": "go_back()", "go_forward": "go_forward()", "new_tab": "new_tab()", "tab_focus [1]": "tab_focus(1)",
+        "close_tab": "tab_close()", "stop [3 items]": "send_msg_to_user('3 items')",
+        "stop [N/A]": "report_infeasible('N/A')", "stop": "send_msg_to_user('')",
+    }  # fmt: skip
+    assert {action: call_of(PageState(MENU), action) for action in calls} == calls
+    assert {call.partition(" ")[0] for call in calls} == set(GRAMMAR)
+
+
+@pytest.mark.slow
+def test_miniwob_in_browsergym_itself(url: str, tmp_path: Path) -> None:
+    """In a process of its own, whose Playwright ends with it."""
+    pytest.importorskip("browsergym.miniwob", reason="pip install browsergym-miniwob, in an environment of its own")
+    [place] = pytest.importorskip("miniwob", reason="pip install miniwob").__path__
+    Script.replies |= {"policy": named, "value": named_is_good}
+    tasks = ",".join(f"browsergym/miniwob.{task}" for task in ("click-test-2", "click-tab"))
+    settings = [f"policy.url={url}", "policy.model=any", "imagine=server", f"pages={GYM}:pages", f"env.tasks={tasks}"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "rlvr_world", "agent", str(tmp_path / "out"), *settings, "env.steps=2"],
+        env=os.environ | {"MINIWOB_URL": f"{(Path(place) / 'html' / 'miniwob').as_uri()}/"},
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    if "Executable doesn't exist" in ran.stdout:
+        pytest.skip("playwright install chromium")
+    assert "played 2 of 2: 2 steps, " in ran.stdout, ran.stdout + ran.stderr
+    assert "success: 100.0%" in ran.stdout
+    trace = json.loads((tmp_path / "out" / "task-browsergym%2Fminiwob.click-tab-0.json").read_text())
+    assert trace["goal"].startswith("Click on Tab #")
+    assert "tab 'Tab #1'" in trace["steps"][0]["page"]
+
+
 def test_the_policy_is_told_every_action_that_one_tab_has() -> None:
     forms = [form for verb, (_, form) in GRAMMAR.items() if verb not in ("new_tab", "tab_focus", "close_tab")]
     assert all(form.removesuffix(" alone") in ASKED["policy"] for form in forms)
@@ -362,6 +609,13 @@ def test_the_policy_is_told_every_action_that_one_tab_has() -> None:
 def test_settings_that_cannot_be_are_refused() -> None:
     with pytest.raises(InputError, match="votes: expected at least 1, got 0"):
         AgentConfig(votes=0)
+    for setting in ("env.ends=1", "env.transitions=9"):
+        with pytest.raises(InputError, match=r"env\.ends, env\.transitions: they say how rows are collected"):
+            config("http://localhost:1", setting)
+    with pytest.raises(InputError, match=r"pages=.*grid\.py:pages: expected FILE\.py:FUNCTION, got no function"):
+        agent_runs.pages(config("http://localhost:1", f"pages={GYM.with_name('grid.py')}:pages"))
+    with pytest.raises(InputError, match=r"votes: value\.score=expected asks for one score, got votes=5"):
+        config("http://localhost:1", "value.score=expected", "votes=5")
     assert AgentConfig().env == BrowserSpec(episodes=1, steps=5)
 
 

@@ -121,49 +121,10 @@ def _rules_text(rules: Rules, game: str) -> str:
     return f"Rules of the objects:\n{objects}\n\nRules of the actions:\n{actions}\n\nRules of the score:\n{score}\n"
 
 
-_INSTRUCTIONS = """\
-You simulate a text game. You get the state of the game and the player's action, and you work out the state one step \
-later. A state is a list of objects, each with a name, a uuid, a type, properties and the names of the objects that it \
-directly contains; the last element of the list is the score.
-
-A step has two stages. First the action has its effect; an action that is not possible has none. Then time moves on by \
-one tick, and objects may change by themselves, whatever the action was. Your answer covers both stages.
-
-Answer with one JSON object that lists only what is different afterwards. It has exactly these three keys:
-- "modified": a list of all objects that changed or came into being, each written out whole, with unchanged properties \
-too. A new object takes the next UUID as its uuid; several take it and those after it, in \
-the order in which you list them.
-- "removed": a list of the uuids of all objects that no longer exist.
-- "score": the new score with its keys "score", "gameOver" and "gameWon", or {} if the score stays the same.
-If nothing changes at all, the answer is {"modified": [], "removed": [], "score": {}}.
-"""
-
-
+_INSTRUCTIONS = Path(__file__).with_suffix(".txt").read_text()
 # The worked example: a pond with pebbles and rain, made up for this prompt. Its first step is decided by the action
 # alone (it does not rain), its second by the tick alone (looking changes nothing).
-
-_POND_RULES = Rules(
-    object_rules={
-        "pond": """\
-Object: Pond
-- A Pond holds water. Its property waterLevel is a whole number from 0 to 5.
-- A Pond cannot be moved. It counts the pebbles that lie at its bottom in pebblesSunk.
-==========
-Object: Cloud
-- A Cloud has a property isRaining.
-- Per tick, while a Cloud is raining, the waterLevel of each Pond goes up by 1 until it is 5.
-==========
-Object: Pebble
-- A Pebble can be carried."""
-    },
-    action_rules={
-        "pond": """\
-look: describe the surroundings. Changes nothing.
-throw X into Y: X must be a Pebble that the agent carries, and Y a Pond. The pebble sinks and no longer exists, and \
-pebblesSunk of the pond goes up by 1."""
-    },
-    score_rules={"pond": "The player gets one point for each pebble in the pond, and wins with three points."},
-)
+_POND_RULES = Rules.load(Path(__file__).with_name("pond.json"))
 
 
 def _pond_state(raining: bool = False, level: int = 2, sunk: int = 1, pebble: bool = False) -> GameState:

@@ -86,7 +86,7 @@ def match_nodes(old: Sequence[Node], new: Sequence[Node]) -> dict[int, int]:
     for a, b in align(old, new, range(len(old)), range(len(new)), attrgetter("line"), pairs):
         for c, d in align(old, new, a, b, attrgetter("text"), pairs):
             pair_up(old, new, c, d, _id_and_role, pairs)
-            pair_up(old, new, c, d, _role, pairs)
+            pair_up(old, new, c, d, lambda node: node.id and node.role, pairs)
     pair_up(old, new, range(len(old)), range(len(new)), _id_and_role, pairs)  # nodes that moved
     return pairs
 
@@ -96,12 +96,8 @@ def _number(name: str) -> int:
     return int("0" + name[len(name.rstrip("0123456789")) :][-18:])
 
 
-def _role(node: Node) -> str:
-    """Empty for a node without an id, which cannot be said to be updated: nothing names it."""
-    return node.id and node.role
-
-
 def _id_and_role(node: Node) -> str:
+    """Empty for a node without an id, which cannot be said to be updated: nothing names it."""
     return node.id and f"{node.id} {node.role}"
 
 

@@ -20,6 +20,7 @@ action on such a node or of text that it quotes; the answer ends with how the ep
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Literal
 
 from rlvr_world.domains.web_page.actions import parse_action, target_of
@@ -37,37 +38,7 @@ LEFT_OUT = "..."
 """Stands where lines of a page, or the end of a line, are left out."""
 LONGEST = 200
 """Longest line that compact prompts show whole, in characters."""
-
-INSTRUCTIONS = """\
-You predict how a web page changes when an agent acts on it.
-
-You are given the address and the agent's objective, its previous action, the page as an accessibility tree, and the \
-action that it takes now. A line of the tree is an element: [id] role 'name' and properties, indented below its parent.
-
-The agent's actions:
-click [id], hover [id]: click on the element, or move over it.
-type [id] [text] [1]: type the text into the element and press Enter; with [0] at the end Enter is not pressed.
-press [keys]: press a combination of keys, such as Control+v.
-scroll [up] or scroll [down]
-new_tab, tab_focus [number], close_tab: open a tab, go to one, close the present one.
-goto [url], go_back, go_forward: load a page, or move in the history.
-stop [answer]: the task is done.
-
-Answer with three sections in this order, with an empty line between them. New items are elements that the next page \
-has in addition, Deleted items are elements of this page that are gone, Updated items are elements of this page as \
-they read afterwards. Write each item as a line of the tree without its indent, and None in a section without items. \
-If nothing changes, answer only: Previous Action did not make any changes.
-
-An example of an answer:
-New items:
-[84] StaticText 'Your cart has 1 item'
-
-Deleted items:
-None
-
-Updated items:
-[31] button 'Added' focused: True disabled: True
-"""
+INSTRUCTIONS = Path(__file__).with_suffix(".txt").read_text()
 
 
 def build_prompt(state: PageState, action: str, style: Style, kept: Collection[int] | None = None) -> str:

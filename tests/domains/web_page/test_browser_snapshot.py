@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlvr_world.domains.web_page.envs.snapshot import MAX_LINES, Observation, number, observe
+from rlvr_world.domains.web_page.rows import read_question
 from rlvr_world.domains.web_page.tree import Node, Page, parse_page
 
 
@@ -52,6 +53,13 @@ def test_a_page_reads_as_webarena_writes_it():
         "\t\t[4] StaticText 'red'",  # though the heading says so too, and though it has no box of its own
         "\t[5] img 'shoe'",
     ]
+
+
+def test_characters_that_no_row_may_hold_are_spaces():
+    tree = [ax(1, "RootWebArea", "a\u2028b", 2), ax(2, "button", "", keyshortcuts="a\x01b")]
+    text = observe("A\u2028B\x85\x7f", tree, boxes(k2=HERE), (100, 100)).text
+    assert text == "Tab 0 (current): A B  \n\n[1] RootWebArea 'a\\u2028b'\n\t[2] button '' keyshortcuts: a b"
+    assert read_question({"state": text, "action": ""}).state.page.nodes
 
 
 def test_what_is_out_of_view_or_said_before_is_left_out_and_leaves_its_children():

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from rlvr_world.domains.row_files import NO_TEXT
 from rlvr_world.domains.web_page.diff import align, pair_up
 from rlvr_world.domains.web_page.tree import FIELDS, Node, Page, write_page
 
@@ -47,7 +48,7 @@ class Observation:
 
     @property
     def text(self) -> str:
-        return write_page(self.page)
+        return NO_TEXT.sub(" ", write_page(self.page))
 
     def key(self, number: str) -> int | None:
         """The DOM node behind a number of the page."""
