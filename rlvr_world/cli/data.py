@@ -16,7 +16,10 @@ def add_verbs(verbs: Verbs) -> None:
     init = verbs.add(
         "init", _init, "look at data, say what they are, and write the file that has a recipe train on them"
     )
-    init.add_argument("place", metavar="PATH", help="a file or folder of rows or episodes, or a data set's hub id")
+    init.add_argument(
+        "place", metavar="PATH", help="rows, episodes or pages: a file, a folder, an address, or a data set's hub id"
+    )
+    add_settings(init)
     init.add_argument("--out", metavar="FILE", type=Path, help="a recipe and its settings (NAME.args, of the data)")
 
     collect = verbs.add("collect", _collect, "play an embedded world and keep its rows or episodes")
@@ -68,7 +71,7 @@ def _init(args: argparse.Namespace) -> None:
     file = args.out or Path(f"{Path(args.place).expanduser().resolve().name.partition('.')[0]}.args")
     if file.exists():
         raise InputError(f"{file}: expected no such file yet, got one; name another with --out, or remove it")
-    args.recipe, *args.settings = found = described(args.place)
+    args.recipe, *args.settings = found = described(args.place, args.settings)
     config = config_of(args)
     print(find("robot").inspect(config, file.parent) if args.recipe == "robot" else check(config, limit=500)[1])
     print(f"\n{estimate_here(config)}")

@@ -105,9 +105,11 @@ def locate(place: str | Path, kind: str) -> list[Path]:
 
 def _of_split(folder: Path, split: str, place: str | Path) -> list[Path]:
     """The files of one split, whose names begin with its own and go on with ``-00000-of-00004``."""
-    files = [file for file in sorted(folder.rglob("*")) if file.name.endswith(ENDINGS if split else ".parquet")]
+    files = [file for file in sorted(folder.rglob("*")) if file.name.endswith(ENDINGS)]
+    files = files if split else [file for file in files if file.suffix == ".parquet"] or files
     if not files:
-        raise InputError(f"{place}: expected a folder with .parquet files, got none; name a file or another folder")
+        ends = ", ".join(ENDINGS)
+        raise InputError(f"{place}: expected a folder with files of rows ({ends}), got none; name a file or another folder")
     names = {file: file.name.partition(".")[0].partition("-")[0] for file in files}
     if split:
         files = [file for file in files if fnmatch(names[file], split)]
