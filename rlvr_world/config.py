@@ -49,7 +49,7 @@ class ModelConfig:
         False, "under torchrun: weights and optimizer in shares on all ranks (FSDP2), not one copy a rank"
     )
     device: Literal["auto", "cpu", "cuda"] = what(
-        "auto", "where to run; 'auto' takes a GPU (CUDA) if there is one, else the CPU; Apple's mps is not used"
+        "auto", "where to run; 'auto' takes a CUDA GPU if there is one, else the CPU; Apple's mps is not used"
     )
     precision: Literal["auto", "float32", "bfloat16"] = what(
         "auto", "forwards in this type (trained weights stay float32); 'auto' is bfloat16 where the processor has it"

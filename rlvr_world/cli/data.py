@@ -62,7 +62,7 @@ def add_verbs(verbs: Verbs) -> None:
     teach.add_argument("--least", metavar="S", type=float, default=1, help="score from which an answer is kept (1)")
 
 
-def _init(args: argparse.Namespace) -> None:
+def _init(args: argparse.Namespace) -> int:
     from rlvr_world.diagnose.check import check
     from rlvr_world.diagnose.estimate import estimate_here
     from rlvr_world.recipes import find
@@ -73,10 +73,13 @@ def _init(args: argparse.Namespace) -> None:
         raise InputError(f"{file}: expected no such file yet, got one; name another with --out, or remove it")
     args.recipe, *args.settings = found = described(args.place, args.settings)
     config = config_of(args)
-    print(find("robot").inspect(config, file.parent) if args.recipe == "robot" else check(config, limit=500)[1])
-    print(f"\n{estimate_here(config)}")
+    frames = args.recipe == "robot"
+    good, said = (True, find("robot").inspect(config, file.parent)) if frames else check(config, limit=500)
+    print(f"{said}\n\n{estimate_here(config)}")
     file.write_text("\n".join(found) + "\n")
-    print(f"\n{file}: {' '.join(found)}\nnext: rlvr-world train @{file} --out runs/{file.stem}")
+    then = f"rlvr-world train @{file} --out runs/{file.stem}" if good else "mend the faults above"
+    print(f"\n{file}: {' '.join(found)}\nnext: {then}")
+    return int(not good)
 
 
 def _collect(args: argparse.Namespace) -> None:

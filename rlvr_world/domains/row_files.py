@@ -86,9 +86,10 @@ def read_records(files: Iterable[Path], on_fault: OnFault = None) -> Iterator[Re
 
 
 def locate(place: str | Path, kind: str) -> list[Path]:
-    """The files of rows that a setting names: one file, a pattern (``rows/*.jsonl``), a folder of parquet shards, or a
-    data set of the Hugging Face hub (``owner/name``). ``PLACE:NAME`` is one of several splits in a folder or data set,
-    and may be a pattern too (``owner/name:train_*gold``). Raises InputError where there are none."""
+    """The files of rows that a setting names: one file, a pattern (``rows/*.jsonl``), a folder (its parquet
+    files, if there are any), or a data set of the Hugging Face hub (``owner/name``). ``PLACE:NAME`` is one of several
+    splits in a folder or data set, and may be a pattern too (``owner/name:train_*gold``). Raises InputError where there
+    are none."""
     name, _, split = ("", "", "") if Path(place).expanduser().exists() else str(place).rpartition(":")
     path = Path(name if split and name else place).expanduser()
     if path.is_file():
@@ -108,14 +109,14 @@ def _of_split(folder: Path, split: str, place: str | Path) -> list[Path]:
     files = [file for file in sorted(folder.rglob("*")) if file.name.endswith(ENDINGS)]
     files = files if split else [file for file in files if file.suffix == ".parquet"] or files
     if not files:
-        ends = ", ".join(ENDINGS)
-        raise InputError(f"{place}: expected a folder with files of rows ({ends}), got none; name a file or another folder")
+        raise InputError(f"{place}: expected a folder with files of rows ({', '.join(ENDINGS)}), got none; name another")
     names = {file: file.name.partition(".")[0].partition("-")[0] for file in files}
     if split:
         files = [file for file in files if fnmatch(names[file], split)]
-    if not files or (not split and len(set(names.values())) > 1):
-        there = ", ".join(sorted(set(names.values())))
-        raise InputError(f"{place}: expected the shards of one split, got {there}; name one, as in {folder.name}:test")
+    there = sorted({*names.values()})
+    if not files or (not split and len(there) > 1 and any(re.match("train|test|val|dev", name) for name in there)):
+        got = f"got {', '.join(there)}; name one, as in {folder.name}:test"
+        raise InputError(f"{place}: expected the shards of one split, {got}")
     return files
 
 

@@ -125,19 +125,17 @@ def deduplicate(
 def mix_unchanged(
     changed: Sequence[Transition], others: Sequence[Transition], per_hundred: float, seed: int, epoch: int
 ) -> list[Transition]:
-    """The rows of one epoch, shuffled: all that are ``changed``, and for 100 of them ``per_hundred`` others, drawn with
-    replacement, anew in each epoch. A model trained on all rows would learn to answer that nothing changes.
+    """The rows of one epoch, shuffled: all that are ``changed``, and for 100 of them ``per_hundred`` others, if there are any, drawn
+    with replacement, anew in each epoch. A model trained on all rows would learn to answer that nothing changes.
 
     Published for text games: 40 and 5; RLVR-World (NeurIPS 2025, arXiv 2505.13934, section 4.2 and appendix).
     """
     count = round(len(changed) * per_hundred / 100)
-    if not changed or per_hundred < 0 or (count and not others):
-        raise InputError(
-            f"mixing unchanged rows: expected changed rows, and unchanged ones for a ratio above 0, got {len(changed)} "
-            f"changed, {len(others)} unchanged and the ratio {per_hundred}; give other rows or another ratio"
-        )
+    if not changed or per_hundred < 0:
+        got = f"{len(changed)} of {len(changed) + len(others)} rows and {per_hundred}; give other rows, or -1"
+        raise InputError(f"data.unchanged_per_hundred: expected rows that change and a number from 0 on, got {got}")
     drawn = random.Random(f"mix {seed} {epoch}")
-    mixed = [*changed, *(drawn.choices(others, k=count) if count else [])]
+    mixed = [*changed, *(drawn.choices(others, k=count) if others else [])]
     drawn.shuffle(mixed)
     return mixed
 

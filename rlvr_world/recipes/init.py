@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rlvr_world.domains.row_files import ENDINGS
+from rlvr_world.domains.row_files import ENDINGS, locate
 from rlvr_world.domains.video.episodes import Episodes, SeveralCamerasError
 from rlvr_world.domains.video.readers import open_episodes
 from rlvr_world.errors import InputError
@@ -79,6 +79,11 @@ def _kinds(path: Path) -> list[str]:
 
 def _rows(place: str, given: Sequence[str], said: list[str]) -> list[str]:
     """Of the recipes over rows that which reads most of them."""
+    try:
+        locate(place, "")
+    except InputError as error:
+        said.append(f"rows: {error}")
+        return []
     most, best, faulty = 0, "", False
     for name, files in ROWS.items():
         recipe, faults = find(name), list[InputError]()

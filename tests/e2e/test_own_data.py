@@ -12,8 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rlvr_world import cli
+from rlvr_world import InputError, cli
 from rlvr_world.domains.video.readers.npz import write_npz
+from rlvr_world.domains.web_page.envs.chromium import find_chromium
 
 av = pytest.importorskip("av", reason="pip install 'rlvr-world[video]'")
 h5py = pytest.importorskip("h5py", reason="pip install 'rlvr-world[video]'")
@@ -192,3 +193,83 @@ def test_a_robots_recordings(
     run = tmp_path / "run"
     call("train", f"@{tmp_path / 'mine.args'}", "--out", run, *MODEL, *VIDEO, f"data.cache={tmp_path / 'cache'}")
     assert (run / "report.html").is_file()
+
+
+def train(name: str, folder: Path, source: Path, capsys: pytest.CaptureFixture[str], *settings: str) -> str:
+    """The two commands for rows or pages; what ``init`` said."""
+    call("init", source, "--out", folder / "mine.args", *settings)
+    seen = capsys.readouterr().out
+    print(seen)
+    assert (folder / "mine.args").read_text().split()[0] == name
+    assert "true answer scores as it should" in seen
+    call("train", f"@{folder / 'mine.args'}", "--out", folder / "run", *MODEL, "model.vocabulary=400")
+    assert (folder / "run/report.html").is_file()
+    return seen
+
+
+def test_texts_in_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a Gymnasium loop over a text game writes them: observations are texts."""
+    rooms = ("hall", "attic", "cellar")
+    rows = [
+        {"obs": f"You are in the {rooms[n % 3]}.\nDay {n // 9}.", "action": f"go {rooms[n % 7 % 3]}", "reward": 0.0,
+         "next_obs": f"You are in the {rooms[n % 7 % 3]}.\nDay {n // 9}.", "terminated": False}
+        for n in range(60)
+    ]  # fmt: skip
+    (tmp_path / "transitions.json").write_text(json.dumps(rows))
+    train("json_world", tmp_path, tmp_path / "transitions.json", capsys)
+
+
+def page(seed: int, ticked: int) -> str:
+    lines = [f"\t[a{n}] checkbox 'Item {n}', checked='{str(n < ticked).lower()}'" for n in range(3)]
+    return "\n".join([f"[1] RootWebArea 'List {seed}', focused", *lines, "\tStaticText 'Pick some'"])
+
+
+def browsergym(root: Path) -> Path:
+    """A line a step, in a folder of its own, as a loop around the environment writes observations."""
+    root.mkdir()
+    for seed in range(16):
+        lines = [
+            {"task_name": "miniwob.click-list", "task_seed": seed, "step": step, "goal": "Tick all", "url": "http://x/",
+             "axtree_txt": page(seed, step), "action": f"click('a{step}')", "last_action_error": "", "reward": 0}
+            for step in range(4)
+        ]  # fmt: skip
+        (root / f"episode_{seed}.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return root
+
+
+def mind2web(root: Path) -> Path:
+    root.mkdir()
+    tasks = []
+    for number in range(16):
+        actions = []
+        for step in range(4):
+            boxes = (f'<input backend_node_id="1{n}" type="checkbox" input_checked="{n < step}">' for n in range(4))
+            html = f'<html backend_node_id="1"><text backend_node_id="2">List {number}</text>{"".join(boxes)}</html>'
+            element = {"tag": "input", "backend_node_id": f"1{step}", "attributes": "{}"}
+            done = {"op": "CLICK", "original_op": "CLICK", "value": ""}
+            page = {"action_uid": f"{number}-{step}", "cleaned_html": html, "raw_html": html}
+            actions.append({**page, "operation": done, "pos_candidates": [element], "neg_candidates": []})
+        about = {"website": f"site{number % 4}", "domain": "Travel", "confirmed_task": "Tick all"}
+        tasks.append({**about, "annotation_id": f"{number}", "actions": actions})
+    (root / "train_0.json").write_text(json.dumps(tasks))
+    return root / "train_0.json"
+
+
+@pytest.mark.parametrize("write", [browsergym, mind2web], ids=lambda write: write.__name__)
+def test_recorded_pages(write: Callable[[Path], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seen = train("miniwob", tmp_path, write(tmp_path / "mine"), capsys)
+    assert "changed" in seen
+
+
+def test_a_folder_of_pages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        find_chromium("", "")
+    except InputError as error:
+        pytest.skip(str(error))
+    for name in ("start", "cart"):
+        (tmp_path / "site" / name).mkdir(parents=True)
+        script = "this.textContent = 'done'"
+        html = f'<title>{name}</title><button onclick="{script}">go {name}</button><input type="checkbox"><p>text</p>'
+        (tmp_path / "site" / name / "index.html").write_text(html)
+    few = ("data.env.episodes=6", "data.env.steps=2", "data.split.test=0.3", f"data.cache={tmp_path / 'cache'}")
+    train("miniwob", tmp_path, tmp_path / "site", capsys, *few)
