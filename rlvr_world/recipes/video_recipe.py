@@ -246,18 +246,9 @@ class VideoRecipe(Recipe):
 
     def protocol(self, config: Config) -> dict[str, Any]:
         data: VideoConfig = config.data
-        return {
-            "domain": "video",
-            "kind": data.kind,
-            "frames": [data.height, data.width, data.fit],
-            "horizon": data.horizon,
-            "frame_skip": data.frame_skip,
-            "lpips": data.lpips,
-            "skip_blocks": data.skip_blocks,
-            "reward": asdict(data.reward),
-            "split": data.split.describe(),
-            "resample": "world",
-        }
+        named = {key: getattr(data, key) for key in ("kind", "horizon", "frame_skip", "lpips", "skip_blocks")}
+        how = {"reward": asdict(data.reward), "split": data.split.describe(), "resample": "world"}
+        return {"domain": "video", "frames": [data.height, data.width, data.fit], **named, **how}
 
 
 def _domain(config: Config, codec: Codec, cache: TokenCache) -> VideoDomain:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from rlvr_world.domains.web_page.envs.chromium import find_chromium
 av = pytest.importorskip("av", reason="pip install 'rlvr-world[video]'")
 h5py = pytest.importorskip("h5py", reason="pip install 'rlvr-world[video]'")
 EPISODES, STEPS = 9, 10
+MIND2WEB = Path(__file__).resolve().parents[2] / "docs/examples/mind2web.py"
 CAMERAS = ("observation.images.left", "observation.images.right")
 MODEL = [
     *("threads=1", "model.device=cpu", "model.precision=float32", "model.hidden=32", "model.layers=1", "model.heads=2"),
@@ -238,6 +241,7 @@ def browsergym(root: Path) -> Path:
 
 
 def mind2web(root: Path) -> Path:
+    """Made into rows by the script of the docs: a command more."""
     root.mkdir()
     tasks = []
     for number in range(16):
@@ -252,7 +256,8 @@ def mind2web(root: Path) -> Path:
         about = {"website": f"site{number % 4}", "domain": "Travel", "confirmed_task": "Tick all"}
         tasks.append({**about, "annotation_id": f"{number}", "actions": actions})
     (root / "train_0.json").write_text(json.dumps(tasks))
-    return root / "train_0.json"
+    subprocess.run([sys.executable, MIND2WEB, root / "train_0.json", root / "rows.jsonl"], check=True, timeout=60)
+    return root / "rows.jsonl"
 
 
 @pytest.mark.parametrize("write", [browsergym, mind2web], ids=lambda write: write.__name__)

@@ -33,7 +33,7 @@ VIDEO_SETTINGS = {
     "data.reward.proprio_mse=1": "data.reward.proprio_mse: expected 0 with data.proprio=false, got 1.0",
     "data.kind=multi_step data.tokenizer.kind=compressive": "data.tokenizer.segment: expected at least 2 of a compress",
     "data.tokenizer.kind=compressive": "data.tokenizer.kind: expected frame with data.kind=single_step, got compr",
-    "data.camera=top": "data.camera: expected none with data.source=npz, which has one view, got top",
+    "data.camera=top": "data.camera: expected none with data.source=npz, of one view, got top",
     "data.height=17": "data.height: expected a multiple of 2, as data.tokenizer.widths halve, got 17",
     "data.width=8": "data.width: expected at least 11, got 8",
     "data.lpips=alex": "data.height: expected at least 31, got 16",

@@ -40,7 +40,7 @@ def explain_change(said: Change | Malformed, text: str, true: Change, transition
         kept = {i: j for i, j in pairs.items() if before[i].text == after[j].text}
         lines += ["  page before:", *_page_lines(before, centre, kept)]
         lines += ["  page after:", *_page_lines(after, pairs.get(centre, 0), kept.values())]
-    return "\n".join(map(_clean, lines))
+    return "\n".join(printable(line if len(line) <= _WIDTH else f"{line[:_WIDTH]}...") for line in lines)
 
 
 def _page_lines(nodes: Sequence[Node], centre: int, kept: Collection[int]) -> Iterator[str]:
@@ -50,7 +50,3 @@ def _page_lines(nodes: Sequence[Node], centre: int, kept: Collection[int]) -> It
         yield f"    {' ' if i in kept else '*'} {'  ' * nodes[i].depth}{nodes[i].line}"
     if len(shown) < len(nodes):
         yield f"      ({len(nodes) - len(shown)} more)"
-
-
-def _clean(line: str) -> str:
-    return printable(line if len(line) <= _WIDTH else f"{line[:_WIDTH]}...")

@@ -6,7 +6,6 @@
     BrowserGym, a record a step   axtree_txt, action, step      (task_name, task_seed, last_action_error, ...)
     WMA, WebArena                 observation, current_action, next_state_acctree
     WMA, Mind2Web                 cleaned_accessibility_tree, action, cleaned_next_accessibility_tree
-    Mind2Web                      see ``mind2web``
     webarena-world-model-cot      prompt (the page stands in it), reward_model.ground_truth, next_state_acctree
 
 WMA: Chae et al., Web Agents with World Models, arXiv 2410.13232; the last is RLVR-World's (arXiv 2505.13934).
@@ -26,7 +25,6 @@ from rlvr_world.domains.row_files import OnFault, Record, need, take, take_inner
 from rlvr_world.domains.web_page.actions import parse_action
 from rlvr_world.domains.web_page.change import HEADERS, Change
 from rlvr_world.domains.web_page.diff import page_change
-from rlvr_world.domains.web_page.mind2web import steps
 from rlvr_world.domains.web_page.outcome import outcome_of
 from rlvr_world.domains.web_page.published import published_change, sections
 from rlvr_world.domains.web_page.tree import Page, parse_page
@@ -110,7 +108,7 @@ def read_rows(
     """
 
     def joined(records: Iterable[Record]) -> Iterator[Record]:
-        for name, where, record in _paired(steps(records, on_fault), on_fault):
+        for name, where, record in _paired(records, on_fault):
             after = str(record.get("next_observation"))
             if not record.get("error") or (after and not after.endswith("RootWebArea ''")):
                 yield name, where, record
