@@ -39,5 +39,7 @@ def test_steps_become_rows(tmp_path: Path) -> None:
         subprocess.run([sys.executable, *arguments], cwd=tmp_path, check=True, timeout=60)
     rows = read_rows(tmp_path / "rows.jsonl")
     assert len(rows) == 20
-    assert [row.state.page.nodes[0].text for row in rows[:11]] == [f"RootWebArea 'Page {step % 10}'" for step in range(11)]
+    assert [row.state.page.nodes[0].text for row in rows[:11]] == [
+        f"RootWebArea 'Page {step % 10}'" for step in range(11)
+    ]
     assert (rows[0].action, rows[0].world, rows[0].state.goal) == ("click('2')", "miniwob.click-test", "Press it")

@@ -18,10 +18,10 @@ def main(study: Path, out: Path) -> None:
     lines = 0
     with out.open("w") as rows:
         for arguments in sorted(study.rglob("exp_args.pkl")):
-            env = pickle.loads(arguments.read_bytes()).env_args
+            env = pickle.loads(arguments.read_bytes()).env_args  # noqa: S301
             files = arguments.parent.glob("step_*.pkl.gz")
             for file in sorted(files, key=lambda file: int(file.name.split(".")[0].removeprefix("step_"))):
-                step = pickle.loads(gzip.decompress(file.read_bytes()))
+                step = pickle.loads(gzip.decompress(file.read_bytes()))  # noqa: S301
                 if not (step.obs or {}).get("axtree_txt"):
                     continue  # an agent that was not shown the tree, or an episode that failed
                 row = {"task_name": env.task_name, "task_seed": env.task_seed, "episode": arguments.parent.name}

@@ -67,7 +67,9 @@ class Tree(HTMLParser):
 
     def text(self) -> str:
         """A line a node, as web pages are read here."""
-        lines = ((depth, f"[{at}] " * bool(at), role, " ".join(name), state) for depth, at, role, name, state in self.lines)
+        lines = (
+            (depth, f"[{at}] " * bool(at), role, " ".join(name), state) for depth, at, role, name, state in self.lines
+        )
         return "\n".join("\t" * depth + f"{at}{role} {name!r}{state}" for depth, at, role, name, state in lines)
 
 
@@ -93,12 +95,16 @@ def main(files: list[Path], out: Path) -> None:
             for number, step in enumerate(record.get("actions", [record])):
                 page, at = Tree(step["cleaned_html"]), int(step.get("target_action_index", number))
                 action = acted(step, page)
-                part = unnamed[about["seed"]]  # where nobody knows what was done, what follows is joined to nothing before
+                part = unnamed[
+                    about["seed"]
+                ]  # where nobody knows what was done, what follows is joined to nothing before
                 row = {**about, "episode": part, "step": at, "axtree_txt": page.text(), "action": action or "noop()"}
                 rows.write(json.dumps(row) + "\n")
                 unnamed[about["seed"]] += not action
                 lines += 1
-    print(f"{out}: {lines} steps, {unnamed.total()} of them on what the page does not show; next: rlvr-world init {out}")
+    print(
+        f"{out}: {lines} steps, {unnamed.total()} of them on what the page does not show; next: rlvr-world init {out}"
+    )
 
 
 if __name__ == "__main__":

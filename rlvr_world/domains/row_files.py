@@ -109,7 +109,9 @@ def _of_split(folder: Path, split: str, place: str | Path) -> list[Path]:
     files = [file for file in sorted(folder.rglob("*")) if file.name.endswith(ENDINGS)]
     files = files if split else [file for file in files if file.suffix == ".parquet"] or files
     if not files:
-        raise InputError(f"{place}: expected a folder with files of rows ({', '.join(ENDINGS)}), got none; name another")
+        raise InputError(
+            f"{place}: expected a folder with files of rows ({', '.join(ENDINGS)}), got none; name another"
+        )
     names = {file: file.name.partition(".")[0].partition("-")[0] for file in files}
     if split:
         files = [file for file in files if fnmatch(names[file], split)]

@@ -34,7 +34,6 @@ KINDS: dict[str, tuple[str, ...]] = {
 FOREIGN = {
     r"/step_\d+\.pkl\.gz$": "AgentLab's pickles, and loading one runs code: make rows with docs/examples/agentlab.py",
     r"\.tfrecord": "RLDS: have `rlvr-world convert` make .npz episodes of it",
-    r"/rel_actions\.pth$": "DINO-WM's PushT, which the recipe pusht_dino reads: name it in data.path",
 }
 """Files that no recipe reads as they are, and what to do."""
 FEW = 40
@@ -43,26 +42,25 @@ FEW = 40
 
 def described(place: str, given: Sequence[str] = ()) -> list[str]:
     """The recipe that reads what lies at ``place`` (a file, a folder, an address, a data set's id on the hub), then its
-    settings, with those that are ``given``. Raises InputError with what the likeliest readers say where none does."""
-    path, said = Path(place).expanduser(), list[str]()
-    if path.exists():
-        place = str(path.resolve())
-        kinds = _kinds(path)
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", place):
-        kinds = ["lerobot", "rows"]
-    elif re.match(r"https?://", place):
-        kinds = ["pages"]
-    else:
-        raise InputError(f"{place}: no such file or folder; check the path, or give owner/name of a data set of the hub")
+    settings, with those that are ``given``. Raises InputError with what the likeliest reader says where none does."""
+    path, first = Path(place).expanduser(), None
+    hub = not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", place)
+    place = str(path.resolve()) if path.exists() else place
+    kinds = ["lerobot", "rows"] if hub else ["pages"] if re.match("https?://", place) else _kinds(path)
     for kind in kinds:
-        if found := {"rows": _rows, "pages": _pages}.get(kind, partial(_episodes, kind))(place, given, said):
+        try:
+            found = {"rows": _rows, "pages": _pages}.get(kind, partial(_episodes, kind))(place, given)
             return [found[0], *laid_over(found[1:], given)]
-    each = "; as ".join(said).replace(f"{place}: ", "")
-    raise InputError(f"{place}: expected rows or episodes in a known layout, got none; as {each}")
+        except InputError as error:
+            first = first or error
+    assert first is not None
+    raise first
 
 
 def _kinds(path: Path) -> list[str]:
     """What a file or the files of a folder may be. Raises InputError where none is of a known kind."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder; check the path, or give owner/name of a data set on the hub")
     files = [path.name] if path.is_file() else [file.relative_to(path).as_posix() for file in path.rglob("*.*")]
     for sign, said in FOREIGN.items():
         if found := next((file for file in files if re.search(sign, f"/{file}")), ""):
@@ -77,28 +75,26 @@ def _kinds(path: Path) -> list[str]:
     return kinds
 
 
-def _rows(place: str, given: Sequence[str], said: list[str]) -> list[str]:
+def _rows(place: str, given: Sequence[str]) -> list[str]:
     """Of the recipes over rows that which reads most of them."""
-    try:
-        locate(place, "")
-    except InputError as error:
-        said.append(f"rows: {error}")
-        return []
-    most, best, faulty = 0, "", False
+    locate(place, "text")
+    most, best, faulty, said = 0, "", False, list[str]()
     for name, files in ROWS.items():
         recipe, faults = find(name), list[InputError]()
         assert isinstance(recipe, RowsRecipe)
         try:
             count = len(recipe.read(override(recipe.config(), files), place, on_fault=faults.append))
         except InputError as error:
-            said.append(f"{name}: {faults[0] if faults else error}")
+            said.append(f"as {name}: {faults[0] if faults else error}".replace(f"{place}: ", ""))
             continue
         most, best, faulty = max((most, best, faulty), (count, name, bool(faults)), key=lambda found: found[0])
-    settings = [*ROWS.get(best, ()), f"data.train={place}", *["data.skip_faulty=true"] * faulty]
-    return _roomy(best, laid_over(settings, given)) if best else []
+    if not best:
+        raise InputError(f"{place}: expected rows in a known layout, got none; {'; '.join(said)}")
+    settings = [*ROWS[best], f"data.train={place}", *["data.skip_faulty=true"] * faulty]
+    return _roomy(best, laid_over(settings, given))
 
 
-def _pages(place: str, given: Sequence[str], said: list[str]) -> list[str]:
+def _pages(place: str, given: Sequence[str]) -> list[str]:
     """Pages of a folder, or of a server that runs, played in a browser."""
     site = "folder" if Path(place).is_dir() else "url"
     return _roomy("miniwob", laid_over([f"data.env.site={site}", f"data.env.path={place}"], given))
@@ -116,15 +112,11 @@ def _roomy(name: str, settings: list[str]) -> list[str]:
     return [name, *settings, *room, f"sft.batch={min(config.sft.batch, max(4, len(splits.train) // 20))}"]
 
 
-def _episodes(layout: str, place: str, given: Sequence[str], said: list[str]) -> list[str]:
+def _episodes(layout: str, place: str, given: Sequence[str]) -> list[str]:
     """One camera of several, frames of their own shape at about 64 x 64 pixels, at least ten of them an episode."""
-    try:
-        named = next((item.partition("=")[2] for item in given if item.startswith("data.camera=")), "")
-        episodes, camera, faults = _opened(layout, place, named)
-        high, wide = episodes.frames(0, [0]).shape[1:3]
-    except InputError as error:
-        said.append(f"{layout}: {error}")
-        return []
+    named = next((item.partition("=")[2] for item in given if item.startswith("data.camera=")), "")
+    episodes, camera, faults = _opened(layout, place, named)
+    high, wide = episodes.frames(0, [0]).shape[1:3]
     height, width = (max(32, min(160, round(8 * ratio**0.5) * 8)) for ratio in (high / wide, wide / high))
     count, skip = len(episodes.ids), int(max(1, min(5, np.median(episodes.lengths) // 10)))
     by_number = ["data.split.kind=every_nth", f"data.split.every={max(3, min(10, count // 3))}"]

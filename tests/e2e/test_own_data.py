@@ -1,4 +1,4 @@
-"""Data as people keep them, from the files to a report in two commands: ``init`` looks at them, ``train`` does the rest."""
+"""Data as people keep them, from the files to a report: ``init`` looks at them, ``train`` does the rest."""
 
 from __future__ import annotations
 
@@ -180,9 +180,7 @@ def call(*arguments: Any) -> None:
 
 
 @pytest.mark.parametrize("write", LAYOUTS, ids=lambda write: write.__name__)
-def test_a_robots_recordings(
-    write: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_robots_recordings(write: Callable[[Path], None], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "mine")
     call("init", tmp_path / "mine", "--out", tmp_path / "mine.args")
     seen = capsys.readouterr().out

@@ -35,7 +35,9 @@ TREE = """[1] RootWebArea ''
 
 
 def mind2web(*files: Path) -> str:
-    return subprocess.run([sys.executable, SCRIPT, *files], capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(
+        [sys.executable, SCRIPT, *files], capture_output=True, text=True, check=True, timeout=60
+    ).stdout
 
 
 def step(op: str, value: str, *ids: str, city: str = "", ticked: str = "false") -> dict[str, Any]:

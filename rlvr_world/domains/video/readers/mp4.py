@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -110,7 +111,8 @@ def _decode(video: Video, numbers: Sequence[int], key_K: np.ndarray, pictures: d
 
 def _upright(frame: av.VideoFrame, file: Path) -> np.ndarray:
     """uint8 [H, W, 3] as players show it: phones store what the sensor saw, and a matrix that turns or mirrors it."""
-    picture, matrix = frame.to_ndarray(format="rgb24"), frame.side_data.get("DISPLAYMATRIX")
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    picture = frame.to_ndarray(format="rgb24")
     if matrix is None:
         return picture
     a, b, c, d = np.frombuffer(matrix, np.int32)[[0, 1, 3, 4]].tolist()  # x' = a x + c y, y' = b x + d y
