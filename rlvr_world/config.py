@@ -48,9 +48,7 @@ class ModelConfig:
     shard: bool = what(
         False, "under torchrun: weights and optimizer in shares on all ranks (FSDP2), not one copy a rank"
     )
-    device: Literal["auto", "cpu", "cuda"] = what(
-        "auto", "where to run; 'auto' takes a CUDA GPU if there is one, else the CPU; Apple's mps is not used"
-    )
+    device: Literal["auto", "cpu", "cuda"] = what("auto", "auto takes a CUDA GPU, or the CPU; Apple's mps is not used")
     precision: Literal["auto", "float32", "bfloat16"] = what(
         "auto", "forwards in this type (trained weights stay float32); 'auto' is bfloat16 where the processor has it"
     )

@@ -1,4 +1,4 @@
-"""Rows out of Mind2Web's files (Deng et al., arXiv 2306.06070), whose pages are HTML; here they become accessibility trees:
+"""Rows out of Mind2Web's files (arXiv 2306.06070), whose pages are HTML; here they become accessibility trees:
 
 python docs/examples/mind2web.py train_0.json ... rows.jsonl
 
@@ -95,9 +95,7 @@ def main(files: list[Path], out: Path) -> None:
             for number, step in enumerate(record.get("actions", [record])):
                 page, at = Tree(step["cleaned_html"]), int(step.get("target_action_index", number))
                 action = acted(step, page)
-                part = unnamed[
-                    about["seed"]
-                ]  # where nobody knows what was done, what follows is joined to nothing before
+                part = unnamed[about["seed"]]  # what follows an unknown action is joined to nothing before it
                 row = {**about, "episode": part, "step": at, "axtree_txt": page.text(), "action": action or "noop()"}
                 rows.write(json.dumps(row) + "\n")
                 unnamed[about["seed"]] += not action

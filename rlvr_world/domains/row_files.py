@@ -109,9 +109,7 @@ def _of_split(folder: Path, split: str, place: str | Path) -> list[Path]:
     files = [file for file in sorted(folder.rglob("*")) if file.name.endswith(ENDINGS)]
     files = files if split else [file for file in files if file.suffix == ".parquet"] or files
     if not files:
-        raise InputError(
-            f"{place}: expected a folder with files of rows ({', '.join(ENDINGS)}), got none; name another"
-        )
+        raise InputError(f"{place}: expected a folder with row files ({', '.join(ENDINGS)}), got none; name another")
     names = {file: file.name.partition(".")[0].partition("-")[0] for file in files}
     if split:
         files = [file for file in files if fnmatch(names[file], split)]
@@ -193,10 +191,9 @@ def need(record: Mapping[str, Any], keys: tuple[str, ...], where: str, noun: str
     """Refuses a record without one of ``keys``."""
     missing = [key for key in keys if key not in record]
     if missing:
-        raise InputError(
-            f"{where}: expected the {noun}{'s' * (len(missing) > 1)} {', '.join(missing)}, "
-            f"got only {', '.join(record) or 'none'}; give rows in a published layout"
-        )
+        wanted = f"the {noun}{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        got = f"got only {', '.join(record) or 'none'}; give rows in a published layout"
+        raise InputError(f"{where}: expected {wanted}, {got}")
 
 
 def take(record: Mapping[str, Any], key: str, kind: type, where: str, prefix: str = "") -> Any:
@@ -244,10 +241,8 @@ def last_message(record: Mapping[str, Any], where: str) -> str:
 def own_prompt(row: Transition) -> str:
     """What a row asks in its own words. Raises InputError for one that does not."""
     if not row.prompt:
-        raise InputError(
-            f"row {row.id}: expected a prompt of its own (a column prompt, as published), got none; give such rows, or "
-            "have prompts built: data.style.row=false (text games), data.style=published (web pages)"
-        )
+        mend = "give such rows, or have them built: data.style.row=false (text games), data.style=published (pages)"
+        raise InputError(f"row {row.id}: expected a prompt of its own (a column prompt), got none; {mend}")
     return row.prompt
 
 

@@ -21,9 +21,7 @@ Parts = tuple[list[Transition], list[Transition], list[Transition]]
 class SplitRule:
     """Shares of the units that a domain's rows fall into: questions of a text game, episodes of pages or of video."""
 
-    test: float = what(
-        0.1, "share for testing: of the questions (text games), of the episodes (pages, video)", "fraction"
-    )
+    test: float = what(0.1, "share for testing: of questions (text games), of episodes (pages, video)", "fraction")
     valid: float = what(0.05, "share of them for validation", "fraction")
     seed: int = what(0, "another seed, another split")
 
@@ -34,9 +32,7 @@ class WorldSplitRule(SplitRule):
 
     worlds: float = what(0.0, "share of the worlds (games, tasks) that are held out whole for testing", "fraction")
     sft: float = what(
-        0.0,
-        "share of what is trained on that SFT alone fits; RL and its control take the rest. 0: all take all",
-        "fraction",
+        0.0, "share of training for SFT alone; RL and control take the rest; 0: all take all", "fraction"
     )
 
 
@@ -55,11 +51,7 @@ class RowsConfig:
     skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
     split: WorldSplitRule = field(default_factory=WorldSplitRule)
     reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")
-    even: float = what(
-        0.0,
-        "SFT and RL rows: 1 has every verb of every world as often as any other, 0 takes them as they come",
-        "0 to 1",
-    )
+    even: float = what(0.0, "SFT, RL: 1 has every verb of every world as often, 0 takes rows as they come", "0 to 1")
     unchanged_per_hundred: float = what(
         -1.0,
         "RL rows: unchanged ones for 100 changed ones (paper, games: 40 binary, 5 task-specific); negative takes all",
@@ -95,10 +87,8 @@ def split_rows(
         else:
             parts[key in validating].append(row)
     if not parts[0]:
-        raise InputError(
-            f"data: {len(rows)} rows of {len({r.world for r in rows})} worlds leave none to train on; lower "
-            "data.split.worlds, data.split.test or data.split.valid, or give more rows"
-        )
+        got = f"{len(rows)} rows of {len({r.world for r in rows})} worlds leave none to train on"
+        raise InputError(f"data: {got}; lower data.split.worlds, .test or .valid, or give more rows")
     return parts
 
 
@@ -125,8 +115,8 @@ def deduplicate(
 def mix_unchanged(
     changed: Sequence[Transition], others: Sequence[Transition], per_hundred: float, seed: int, epoch: int
 ) -> list[Transition]:
-    """The rows of one epoch, shuffled: all that are ``changed``, and for 100 of them ``per_hundred`` others, if there are any, drawn
-    with replacement, anew in each epoch. A model trained on all rows would learn to answer that nothing changes.
+    """The rows of one epoch, shuffled: all that are ``changed``, and for 100 of them ``per_hundred`` others if any, with
+    replacement, anew in each epoch. A model trained on all rows would learn to answer that nothing changes.
 
     Published for text games: 40 and 5; RLVR-World (NeurIPS 2025, arXiv 2505.13934, section 4.2 and appendix).
     """

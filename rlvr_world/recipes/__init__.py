@@ -88,9 +88,7 @@ class Recipe(ABC):
 
     def texts(self, config: Config, splits: Splits) -> Iterator[str]:
         """What the text tokenizer of a model from scratch is trained on."""
-        raise InputError(
-            f"recipe {config.recipe}: model.source=scratch needs texts() or new_model(); write one of them"
-        )
+        raise InputError(f"recipe {config.recipe}: model.source=scratch needs texts() or new_model(); write one")
 
     def new_model(self, config: Config, splits: Splits, world: Path | None) -> tuple[Model, TextTokenizer | None]:
         """A model with random weights: here over a text tokenizer that is trained on ``texts``."""
@@ -113,9 +111,7 @@ class Recipe(ABC):
 
     def adopt(self, config: Config, model: Model, world: Path) -> None:
         """Write into the config of a model that was trained elsewhere what its tokens mean; see ``runs.adopt``."""
-        raise InputError(
-            f"recipe {config.recipe}: its models need no adopting; name them as they are with model.source"
-        )
+        raise InputError(f"recipe {config.recipe}: its models need no adopting; name them as they are in model.source")
 
     def check_config(self, config: Config) -> None:  # noqa: B027
         """Raises InputError for settings that do not go together, before any row is read, collected or made."""
@@ -250,9 +246,7 @@ def find(name: str) -> Recipe:
     if "." in place and _is_module(place):
         return _checked(getattr(importlib.import_module(place), attribute or "recipe", None), name)
     names = ", ".join([*known, *entries])
-    raise InputError(
-        f"recipe {name!r} does not exist; there are: {names}; or name a file (path/to/recipe.py) or package.module"
-    )
+    raise InputError(f"recipe {name!r} does not exist; there are: {names}; or name a .py file, or package.module")
 
 
 def named_in(spec: str) -> Any:

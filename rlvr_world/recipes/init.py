@@ -43,7 +43,7 @@ FEW = 40
 def described(place: str, given: Sequence[str] = ()) -> list[str]:
     """The recipe that reads what lies at ``place`` (a file, a folder, an address, a data set's id on the hub), then its
     settings, with those that are ``given``. Raises InputError with what the likeliest reader says where none does."""
-    path, first = Path(place).expanduser(), None
+    path, said = Path(place).expanduser(), list[InputError]()
     hub = not path.exists() and re.fullmatch(r"[\w.-]+/[\w.-]+", place)
     place = str(path.resolve()) if path.exists() else place
     kinds = ["lerobot", "rows"] if hub else ["pages"] if re.match("https?://", place) else _kinds(path)
@@ -52,9 +52,8 @@ def described(place: str, given: Sequence[str] = ()) -> list[str]:
             found = {"rows": _rows, "pages": _pages}.get(kind, partial(_episodes, kind))(place, given)
             return [found[0], *laid_over(found[1:], given)]
         except InputError as error:
-            first = first or error
-    assert first is not None
-    raise first
+            said.append(error)
+    raise said[0]
 
 
 def _kinds(path: Path) -> list[str]:

@@ -41,9 +41,7 @@ class RowsRecipe(Recipe):
             column, source = config.data.reasoning_column, config.data.source
             if not column or source != "files":
                 got = f"got {column!r} with data.source={source}; name it, or set sft.reasoning=false"
-                raise InputError(
-                    f"data.reasoning_column: expected a column of row files with sft.reasoning=true, {got}"
-                )
+                raise InputError(f"data.reasoning_column: expected a column of files with sft.reasoning=true, {got}")
         for path in filter(None, self.files(config)) if config.data.source == "files" else ():
             locate(path, "training or test")
 
@@ -189,9 +187,7 @@ def shared_out(
     train, valid, test = parts
     rule, control = config.data.split, None
     if rule.sft and sft is not None:
-        raise InputError(
-            "data.split.sft: expected 0 with data.sft_train, which says what SFT fits; leave one of them out"
-        )
+        raise InputError("data.split.sft: expected 0 with data.sft_train, which says what SFT fits; leave one out")
     if rule.sft:
         apart = set(held_out(list(dict.fromkeys(map(unit, train))), rule.sft, rule.seed, "units for SFT"))
         sft, train = [row for row in train if unit(row) in apart], [row for row in train if unit(row) not in apart]

@@ -72,9 +72,7 @@ class VideoRecipe(Recipe):
 
             loaded, wanted = load_visual_tokenizer(data.tokenizer.source), data.tokenizer.kind
             if (kind := "frame" if isinstance(loaded, FrameTokenizer) else "compressive") != wanted:
-                raise InputError(
-                    f"data.tokenizer.source: expected a {wanted} one, as data.tokenizer.kind says, got a {kind} one"
-                )
+                raise InputError(f"data.tokenizer.source: expected data.tokenizer.kind={wanted}, got a {kind} one")
 
     def rehearse(self, config: Config, splits: Splits, stage: VisualTokenizerTraining) -> VideoDomain:
         """The untrained tokenizer has the shapes of the trained one, and its tokens are kept nowhere."""
@@ -166,10 +164,9 @@ class VideoRecipe(Recipe):
 
         stored = getattr(model.config, CODEC, None)
         if stored is None:
-            raise InputError(
-                f"model {config.model.source}: its config.json has no {CODEC}, so nothing says what its tokens mean; "
-                "name a model that a video recipe trained, or `rlvr-world adopt` a published one"
-            )
+            mend = "name a model that a video recipe trained, or `rlvr-world adopt` a published one"
+            got = f"its config.json has no {CODEC}, so nothing says what its tokens mean"
+            raise InputError(f"model {config.model.source}: {got}; {mend}")
         codec = Codec.from_json(stored, f"model {config.model.source}: config.json: {CODEC}")
         codec.check_model(model.config.vocab_size)
         return _domain(config, codec, _cache(config, world))

@@ -15,12 +15,14 @@ from rlvr_world.domains.web_page.rows import read_rows
 SCRIPT = Path(__file__).resolve().parents[3] / "docs/examples/mind2web.py"
 
 PAGE = """<html backend_node_id="1"><head><title backend_node_id="2">Tock</title></head><body backend_node_id="3">
-<div backend_node_id="4"><a backend_node_id="5" aria_label="Home"/><h2 backend_node_id="6"><text backend_node_id="7">It's
- near</text></h2></div><select backend_node_id="8" name="kind"><option backend_node_id="9" option_selected="true">
+<div backend_node_id="4"><a backend_node_id="5" aria_label="Home"/><h2 backend_node_id="6"><text
+ backend_node_id="7">It's near</text></h2></div><select backend_node_id="8" name="kind">
+<option backend_node_id="9" option_selected="true">
 <text backend_node_id="10">Dine in</text></option></select><input backend_node_id="11" type="search" placeholder="City"
  input_value="{city}"><button backend_node_id="12"><span backend_node_id="13"><text backend_node_id="14">Search</text>
 </span></button><label backend_node_id="15"><input backend_node_id="16" type="checkbox" input_checked="{ticked}"/>
-<text backend_node_id="17">Open now</text></label><div backend_node_id="18" role="tab"><text>Map</text></div></body></html>"""
+<text backend_node_id="17">Open now</text></label><div backend_node_id="18" role="tab"><text>Map</text></div>
+</body></html>"""
 TREE = """[1] RootWebArea ''
 \t[5] link 'Home'
 \t[6] heading "It's near"

@@ -67,6 +67,4 @@ def _played(python: str, checkout: Path, game: str) -> Iterator[str]:
         if process.returncode:
             said.seek(0)
             last = (said.read().strip() or "it said nothing").splitlines()[-1]
-            raise InputError(
-                f"game {game}: it does not run ({last}); forge-key needs Python 3.12: name one, python=PATH"
-            )
+            raise InputError(f"game {game}: it does not run ({last}); forge-key needs Python 3.12: give python=PATH")
