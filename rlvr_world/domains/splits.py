@@ -31,9 +31,7 @@ class WorldSplitRule(SplitRule):
     """The same, with whole worlds held out besides."""
 
     worlds: float = what(0.0, "share of the worlds (games, tasks) that are held out whole for testing", "fraction")
-    sft: float = what(
-        0.0, "share of training for SFT alone; RL and control take the rest; 0: all take all", "fraction"
-    )
+    sft: float = what(0.0, "share of training for SFT alone; RL and control take the rest; 0: all take all", "fraction")
 
 
 @dataclass(frozen=True)
@@ -115,7 +113,7 @@ def deduplicate(
 def mix_unchanged(
     changed: Sequence[Transition], others: Sequence[Transition], per_hundred: float, seed: int, epoch: int
 ) -> list[Transition]:
-    """The rows of one epoch, shuffled: all that are ``changed``, and for 100 of them ``per_hundred`` others if any, with
+    """Rows of one epoch, shuffled: all that are ``changed``, and for 100 of them ``per_hundred`` others, if any, with
     replacement, anew in each epoch. A model trained on all rows would learn to answer that nothing changes.
 
     Published for text games: 40 and 5; RLVR-World (NeurIPS 2025, arXiv 2505.13934, section 4.2 and appendix).
