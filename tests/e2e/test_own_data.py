@@ -17,23 +17,17 @@ import pytest
 from rlvr_world import InputError, cli
 from rlvr_world.domains.video.readers.npz import write_npz
 from rlvr_world.domains.web_page.envs.chromium import find_chromium
+from tests import tiny
 
 av = pytest.importorskip("av", reason="pip install 'rlvr-world[video]'")
 h5py = pytest.importorskip("h5py", reason="pip install 'rlvr-world[video]'")
 EPISODES, STEPS = 9, 10
 MIND2WEB = Path(__file__).resolve().parents[2] / "docs/examples/mind2web.py"
 CAMERAS = ("observation.images.left", "observation.images.right")
-MODEL = [
-    *("threads=1", "model.device=cpu", "model.precision=float32", "model.hidden=32", "model.layers=1", "model.heads=2"),
-    *("sft.steps=2", "sft.batch=4", "sft.eval_every=0", "rl.seeds=0", "rl.steps=1", "rl.prompts=2", "rl.group=2"),
-    *("rl.eval_every=0", "rl.drop_zero_variance=false", "eval.rows=4", "eval.runs=1", "control.enabled=false"),
-]
-VIDEO = [
-    *("data.lpips=none", "data.reward.lpips=0", "data.height=16", "data.width=16", "data.frame_skip=2"),
-    *("data.action_pool=1", "data.test_every=3", "data.context=1", "data.tokenizer.widths=32,32"),
-    *("data.tokenizer.groups=8", "data.tokenizer.latent=8", "data.tokenizer.steps=2", "data.tokenizer.batch=2"),
-    "data.tokenizer.patch_width=32",
-]
+MODEL = f"""{tiny.MODEL} sft.steps=2 sft.batch=4 sft.eval_every=0 rl.seeds=0 rl.steps=1 rl.prompts=2
+rl.group=2 rl.eval_every=0 rl.drop_zero_variance=false eval.rows=4 eval.runs=1 control.enabled=false""".split()
+VIDEO = f"""{tiny.FRAMES} data.frame_skip=2 data.action_pool=1 data.test_every=3 data.context=1
+data.tokenizer.widths=32,32 data.tokenizer.steps=2 data.tokenizer.batch=2 data.tokenizer.patch_width=32""".split()
 
 
 def walk(episode: int) -> tuple[np.ndarray, np.ndarray]:
