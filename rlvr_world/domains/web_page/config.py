@@ -67,7 +67,7 @@ class BrowserSpec:
     def __post_init__(self) -> None:
         at_least(self, episodes=1, steps=1, ends=0, transitions=0)
         if (self.site == "miniwob") == bool(self.path):
-            raise InputError(f"path: expected what site={self.site} is to play, for miniwob none, got {self.path!r}")
+            raise InputError(f"path: expected a folder or address, for miniwob none, got {self.path!r} for {self.site}")
         if self.login and (self.site != "url" or not Path(self.login).expanduser().is_file()):
             wanted = "the path of a Python file, with site=url alone"
             raise InputError(f"login: expected {wanted}, got {self.login!r} with site={self.site}")
