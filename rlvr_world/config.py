@@ -46,7 +46,7 @@ class ModelConfig:
     )
     gradient_checkpointing: bool = what(False, "recompute activations in the backward pass to save memory")
     shard: bool = what(False, "under torchrun: weights and optimizer in shares on all ranks (FSDP2), not a copy a rank")
-    device: Literal["auto", "cpu", "cuda"] = what("auto", "where to run; 'auto' takes a GPU if there is one")
+    device: Literal["auto", "cpu", "cuda"] = what("auto", "auto takes a CUDA GPU, or the CPU; Apple's mps is not used")
     precision: Literal["auto", "float32", "bfloat16"] = what(
         "auto", "forwards in this type (trained weights stay float32); 'auto' is bfloat16 where the processor has it"
     )

@@ -81,6 +81,12 @@ def override(config: C, items: Sequence[str]) -> C:
     return _replace(config, changes)
 
 
+def laid_over(items: Sequence[str], given: Sequence[str]) -> list[str]:
+    """Settings ``a.b=c``, those that are ``given`` in place of others of the same name."""
+    names = {item.partition("=")[0] for item in given}
+    return [*(item for item in items if item.partition("=")[0] not in names), *given]
+
+
 def to_json(config: Any) -> Any:
     """The config as nested dicts, lists and scalars, for ``json.dump``."""
     if dataclasses.is_dataclass(config):
@@ -128,7 +134,8 @@ def _value(known: Mapping[str, Setting], name: str, given: Any, where: str = "",
     except ValueError:
         choices = get_args(setting.kind) if get_origin(setting.kind) is Literal else ()
         expected = "one of " + ", ".join(map(str, choices)) if choices else _expected(setting)
-        raise InputError(f"{where}setting {name}: expected {expected}, got {given!r}") from None
+        told = f" ({setting.help})" if choices and setting.help else ""
+        raise InputError(f"{where}setting {name}: expected {expected}, got {given!r}{told}") from None
 
 
 def _read(kind: Any, value: Any, typed: bool) -> Any:

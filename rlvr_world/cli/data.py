@@ -13,8 +13,13 @@ from rlvr_world.recipes.embedded import ENVS, collect, convert_rlds, env_setting
 
 
 def add_verbs(verbs: Verbs) -> None:
-    init = verbs.add("init", _init, "look at data, say what they are, and write a file that has a recipe train on them")
-    init.add_argument("place", metavar="PATH", help="a file or folder of rows or episodes, or a data set's hub id")
+    init = verbs.add(
+        "init", _init, "look at data, say what they are, and write the file that has a recipe train on them"
+    )
+    init.add_argument(
+        "place", metavar="PATH", help="rows, episodes or pages: a file, a folder, an address, or a data set's hub id"
+    )
+    add_settings(init)
     init.add_argument("--out", metavar="FILE", type=Path, help="a recipe and its settings (NAME.args, of the data)")
 
     collect = verbs.add("collect", _collect, "play an embedded world and keep its rows or episodes")
@@ -51,7 +56,7 @@ def add_verbs(verbs: Verbs) -> None:
     teach.add_argument("--least", metavar="S", type=float, default=1, help="score from which an answer is kept (1)")
 
 
-def _init(args: argparse.Namespace) -> None:
+def _init(args: argparse.Namespace) -> int:
     from rlvr_world.diagnose.check import check
     from rlvr_world.diagnose.estimate import estimate_here
     from rlvr_world.recipes import find
@@ -60,12 +65,15 @@ def _init(args: argparse.Namespace) -> None:
     file = args.out or Path(f"{Path(args.place).expanduser().resolve().name.partition('.')[0]}.args")
     if file.exists():
         raise InputError(f"{file}: expected no such file yet, got one; name another with --out, or remove it")
-    args.recipe, *args.settings = found = described(args.place)
+    args.recipe, *args.settings = found = described(args.place, args.settings)
     config = config_of(args)
-    print(find("robot").inspect(config, file.parent) if args.recipe == "robot" else check(config, limit=500)[1])
-    print(f"\n{estimate_here(config)}")
+    frames = args.recipe == "robot"
+    good, said = (True, find("robot").inspect(config, file.parent)) if frames else check(config, limit=500)
+    print(f"{said}\n\n{estimate_here(config)}")
     file.write_text("\n".join(found) + "\n")
-    print(f"\n{file}: {' '.join(found)}\nnext: rlvr-world train @{file} --out runs/{file.stem}")
+    then = f"rlvr-world train @{file} --out runs/{file.stem}" if good else "mend the faults above"
+    print(f"\n{file}: {' '.join(found)}\nnext: {then}")
+    return int(not good)
 
 
 def _collect(args: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rlvr_world.config import Config
 from rlvr_world.errors import InputError
-from rlvr_world.overrides import describe, override
+from rlvr_world.overrides import describe, laid_over, override
 
 LARGEST = 100_000
 """Bytes of a file of arguments."""
@@ -46,12 +46,12 @@ def add_settings(added: argparse.ArgumentParser) -> None:
 
 
 def config_of(args: argparse.Namespace) -> Config:
-    """The config that a recipe and settings on the command line make; those of an ``@FILE`` come to stand there."""
+    """The config that a recipe and settings on the command line make; they go before those of an ``@FILE``."""
     from rlvr_world import recipes
 
     if args.recipe.startswith("@"):
         args.recipe, *settings = _lines(args.recipe[1:])
-        args.settings = [*settings, *args.settings]
+        args.settings = laid_over(settings, args.settings)
     return override(recipes.config_of(args.recipe), args.settings)
 
 

@@ -92,7 +92,7 @@ def _afterwards(run: Path) -> None:
     row = json.loads(samples.read_text())[0]["id"].split()[-1] if samples else "ID"
     called = "rlvr-world" if shutil.which("rlvr-world") else f"{sys.executable} -m rlvr_world"
     print(f"\nnext: open {run / 'report.html'} in a browser, and")
-    print(f"  {called} play {run}   # act in what it imagines, beside what really happens")
+    print(f"  {called} play {run}   # act in what it imagines, beside what really happens where that is known")
     print(f"  {called} predict {run} --row {row}")
     if config.plan.starts:
         print(f"  {called} plan {run} plan.starts=108   # more starts, narrower intervals")

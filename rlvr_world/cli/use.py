@@ -172,7 +172,6 @@ def _row(world: WorldModel, name: str) -> Any:
     if len({row.id for row in rows}) == 1 or exact:
         return (exact or rows)[0]
     some = rows or splits.test
-    raise InputError(
-        f"row {name!r}: expected the end of one id of {world.config.recipe}, it is that of {len(rows)}; there is "
-        f"{', '.join(repr(row.id) for row in some[:3]) or 'no test row'}"
-    )
+    there = ", ".join(repr(row.id) for row in some[:3]) or "no test row"
+    got = f"it is that of {len(rows)}; there is {there}"
+    raise InputError(f"row {name!r}: expected the end of one id of {world.config.recipe}, {got}")

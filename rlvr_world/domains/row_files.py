@@ -86,9 +86,10 @@ def read_records(files: Iterable[Path], on_fault: OnFault = None) -> Iterator[Re
 
 
 def locate(place: str | Path, kind: str) -> list[Path]:
-    """The files of rows that a setting names: one file, a pattern (``rows/*.jsonl``), a folder of parquet shards, or a
-    data set of the Hugging Face hub (``owner/name``). ``PLACE:NAME`` is one of several splits in a folder or data set,
-    and may be a pattern too (``owner/name:train_*gold``). Raises InputError where there are none."""
+    """The files of rows that a setting names: one file, a pattern (``rows/*.jsonl``), a folder (its parquet
+    files, if there are any), or a data set of the Hugging Face hub (``owner/name``). ``PLACE:NAME`` is one of several
+    splits in a folder or data set, and may be a pattern too (``owner/name:train_*gold``). Raises InputError where there
+    are none."""
     name, _, split = ("", "", "") if Path(place).expanduser().exists() else str(place).rpartition(":")
     path = Path(name if split and name else place).expanduser()
     if path.is_file():
@@ -105,15 +106,17 @@ def locate(place: str | Path, kind: str) -> list[Path]:
 
 def _of_split(folder: Path, split: str, place: str | Path) -> list[Path]:
     """The files of one split, whose names begin with its own and go on with ``-00000-of-00004``."""
-    files = [file for file in sorted(folder.rglob("*")) if file.name.endswith(ENDINGS if split else ".parquet")]
+    files = [file for file in sorted(folder.rglob("*")) if file.name.endswith(ENDINGS)]
+    files = files if split else [file for file in files if file.suffix == ".parquet"] or files
     if not files:
-        raise InputError(f"{place}: expected a folder with .parquet files, got none; name a file or another folder")
+        raise InputError(f"{place}: expected a folder with row files ({', '.join(ENDINGS)}), got none; name another")
     names = {file: file.name.partition(".")[0].partition("-")[0] for file in files}
     if split:
         files = [file for file in files if fnmatch(names[file], split)]
-    if not files or (not split and len(set(names.values())) > 1):
-        there = ", ".join(sorted(set(names.values())))
-        raise InputError(f"{place}: expected the shards of one split, got {there}; name one, as in {folder.name}:test")
+    there = sorted({*names.values()})
+    if not files or (not split and len(there) > 1 and any(re.match("train|test|val|dev", name) for name in there)):
+        got = f"got {', '.join(there)}; name one, as in {folder.name}:test"
+        raise InputError(f"{place}: expected the shards of one split, {got}")
     return files
 
 
@@ -188,10 +191,9 @@ def need(record: Mapping[str, Any], keys: tuple[str, ...], where: str, noun: str
     """Refuses a record without one of ``keys``."""
     missing = [key for key in keys if key not in record]
     if missing:
-        raise InputError(
-            f"{where}: expected the {noun}{'s' * (len(missing) > 1)} {', '.join(missing)}, "
-            f"got only {', '.join(record) or 'none'}; give rows in a published layout"
-        )
+        wanted = f"the {noun}{'s' * (len(missing) > 1)} {', '.join(missing)}"
+        got = f"got only {', '.join(record) or 'none'}; give rows in a published layout"
+        raise InputError(f"{where}: expected {wanted}, {got}")
 
 
 def take(record: Mapping[str, Any], key: str, kind: type, where: str, prefix: str = "") -> Any:
@@ -239,10 +241,8 @@ def last_message(record: Mapping[str, Any], where: str) -> str:
 def own_prompt(row: Transition) -> str:
     """What a row asks in its own words. Raises InputError for one that does not."""
     if not row.prompt:
-        raise InputError(
-            f"row {row.id}: expected a prompt of its own (a column prompt, as published), got none; give such rows, or "
-            "have prompts built: data.style.row=false (text games), data.style=published (web pages)"
-        )
+        mend = "give such rows, or have them built: data.style.row=false (text games), data.style=published (pages)"
+        raise InputError(f"row {row.id}: expected a prompt of its own (a column prompt), got none; {mend}")
     return row.prompt
 
 

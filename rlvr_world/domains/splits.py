@@ -33,11 +33,7 @@ class WorldSplitRule(SplitRule):
     """The same, with whole worlds held out besides."""
 
     worlds: float = what(0.0, "share of the worlds (games, tasks) that are held out whole for testing", "fraction")
-    sft: float = what(
-        0.0,
-        "share of what is trained on that SFT alone fits; RL and its control take the rest. 0: all take all",
-        "fraction",
-    )
+    sft: float = what(0.0, "share of training for SFT alone; RL and control take the rest; 0: all take all", "fraction")
 
 
 @dataclass(frozen=True)
@@ -55,11 +51,7 @@ class RowsConfig:
     skip_faulty: bool = what(False, "files: leave out rows that do not read, and count them, instead of refusing all")
     split: WorldSplitRule = field(default_factory=WorldSplitRule)
     reasoning_column: str = what("", "column that holds a chain of thought with its answer, for sft.reasoning")
-    even: float = what(
-        0.0,
-        "SFT and RL rows: 1 has every verb of every world as often as any other, 0 takes them as they come",
-        "0 to 1",
-    )
+    even: float = what(0.0, "SFT, RL: 1 has every verb of every world as often, 0 takes rows as they come", "0 to 1")
     unchanged_per_hundred: float = what(
         -1.0,
         "RL rows: unchanged ones for 100 changed ones (paper, games: 40 binary, 5 task-specific); negative takes all",
@@ -95,10 +87,8 @@ def split_rows(
         else:
             parts[key in validating].append(row)
     if not parts[0]:
-        raise InputError(
-            f"data: {len(rows)} rows of {len({r.world for r in rows})} worlds leave none to train on; lower "
-            "data.split.worlds, data.split.test or data.split.valid, or give more rows"
-        )
+        got = f"{len(rows)} rows of {len({r.world for r in rows})} worlds leave none to train on"
+        raise InputError(f"data: {got}; lower data.split.worlds, .test or .valid, or give more rows")
     return parts
 
 
@@ -127,13 +117,11 @@ def mix_unchanged(changed: Rows, others: Rows, per_hundred: float, seed: int, ep
     Published for text games: 40 and 5; RLVR-World (NeurIPS 2025, arXiv 2505.13934, section 4.2 and appendix).
     """
     count = round(len(changed) * per_hundred / 100)
-    if not changed or per_hundred < 0 or (count and not others):
-        raise InputError(
-            f"mixing unchanged rows: expected changed rows, and unchanged ones for a ratio above 0, got {len(changed)} "
-            f"changed, {len(others)} unchanged and the ratio {per_hundred}; give other rows or another ratio"
-        )
+    if not changed or per_hundred < 0:
+        got = f"{len(changed)} of {len(changed) + len(others)} rows and {per_hundred}; give other rows, or -1"
+        raise InputError(f"data.unchanged_per_hundred: expected rows that change and a number from 0 on, got {got}")
     drawn = random.Random(f"mix {seed} {epoch}")
-    mixed = [*changed, *(drawn.choices(others, k=count) if count else [])]
+    mixed = [*changed, *(drawn.choices(others, k=count) if others else [])]
     drawn.shuffle(mixed)
     return mixed
 

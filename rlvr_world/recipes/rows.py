@@ -45,9 +45,7 @@ class RowsRecipe(Recipe):
             column, source = config.data.reasoning_column, config.data.source
             if not column or source != "files":
                 got = f"got {column!r} with data.source={source}; name it, or set sft.reasoning=false"
-                raise InputError(
-                    f"data.reasoning_column: expected a column of row files with sft.reasoning=true, {got}"
-                )
+                raise InputError(f"data.reasoning_column: expected a column of files with sft.reasoning=true, {got}")
         for path in filter(None, self.files(config)) if config.data.source == "files" else ():
             locate(path, "training or test")
 

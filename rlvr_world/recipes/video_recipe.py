@@ -163,10 +163,9 @@ class VideoRecipe(Recipe):
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> VideoDomain:
         stored = getattr(model.config, CODEC, None)
         if stored is None:
-            raise InputError(
-                f"model {config.model.source}: its config.json has no {CODEC}, so nothing says what its tokens mean; "
-                "name a model that a video recipe trained, or `rlvr-world adopt` a published one"
-            )
+            mend = "name a model that a video recipe trained, or `rlvr-world adopt` a published one"
+            got = f"its config.json has no {CODEC}, so nothing says what its tokens mean"
+            raise InputError(f"model {config.model.source}: {got}; {mend}")
         codec = Codec.from_json(stored, f"model {config.model.source}: config.json: {CODEC}")
         codec.check_model(model.config.vocab_size)
         return _domain(config, codec, _cache(config, world))

@@ -66,8 +66,8 @@ def test_mixing_keeps_all_changed_rows_and_draws_others_anew_each_epoch():
     for other in (mix_unchanged(changed, others, 40, 0, 1), mix_unchanged(changed, others, 40, 1, 0)):
         assert {r.id for r in other if int(r.id) >= 50} != {r.id for r in drawn}
     assert len(mix_unchanged(changed, others[:1], 40, 0, 0)) == 70, "draws are with replacement"
-    assert len(mix_unchanged(changed, [], 0, 0, 0)) == 50
-    for some, rest, ratio in (([], others, 40), (changed, [], 40), (changed, others, -1)):
+    assert len(mix_unchanged(changed, [], 40, 0, 0)) == 50
+    for some, rest, ratio in (([], others, 40), (changed, others, -1)):
         with pytest.raises(InputError):
             mix_unchanged(some, rest, ratio, 0, 0)
 

@@ -91,6 +91,10 @@ def test_a_gpu_recipe_on_a_machine_without_one(tmp_path: Path, files: list[str])
     train(tmp_path, [*files, "model.device=cuda"], "cuda", "GPU")
 
 
+def test_a_device_that_no_run_uses(tmp_path: Path, files: list[str]) -> None:
+    train(tmp_path, [*files, "model.device=mps"], "one of auto, cpu, cuda", "'mps'", "Apple's mps is not used")
+
+
 def test_a_run_folder_that_is_taken_is_left_alone(tmp_path: Path, files: list[str]) -> None:
     out = tmp_path / "run"
     out.mkdir()

@@ -14,15 +14,12 @@ import pytest
 
 import rlvr_world
 from rlvr_world import InputError, cli, recipes
+from tests import tiny
 from tests.e2e.fake_hub import TOKEN, hub
 
 GRID = Path(__file__).resolve().parents[2] / "docs" / "examples" / "grid.py"
-TINY = [
-    *("data.size=8", "data.walls=8", "data.test=40", "data.valid=8", "model.hidden=32", "model.layers=1"),
-    *("model.heads=2", "model.device=cpu", "model.precision=float32", "threads=1", "sft.steps=40", "sft.batch=16"),
-    *("sft.save_every=5", "sft.eval_every=20", "rl.steps=6", "rl.prompts=4", "rl.group=4", "rl.save_every=2"),
-    "rl.eval_every=3",
-]
+TINY = f"""{tiny.MODEL} data.size=8 data.walls=8 data.test=40 data.valid=8 sft.steps=40 sft.batch=16
+sft.save_every=5 sft.eval_every=20 rl.steps=6 rl.prompts=4 rl.group=4 rl.save_every=2 rl.eval_every=3""".split()
 
 
 def command(*arguments: object) -> list[str]:

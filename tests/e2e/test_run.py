@@ -16,37 +16,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlvr_world.errors import InputError
 from rlvr_world.runs import runner
+from tests import tiny
 
 pytest.importorskip("textworld", reason="the demo's rows come from TextWorld: pip install 'rlvr-world[textgame]'")
 
-TINY = [
-    "data.env.games=2",
-    "data.env.rows_per_game=20",
-    "model.vocabulary=320",
-    "model.layers=1",
-    "model.hidden=32",
-    "model.heads=2",
-    "model.precision=float32",
-    "model.device=cpu",
-    "sft.steps=4",
-    "sft.batch=4",
-    "sft.save_every=2",
-    "sft.eval_every=2",
-    "rl.steps=3",
-    "rl.prompts=2",
-    "rl.group=2",
-    "rl.save_every=1",
-    "rl.eval_every=3",
-    "rl.drop_zero_variance=false",  # so small a model is always wrong: weight decay and KL are what moves it
-    "data.max_prompt=2000",
-    "data.max_response=12",
-    "data.reward=task_specific",
-    "eval.valid_rows=4",
-    "eval.rows=4",
-    "plan.starts=2",
-    "plan.depth=1",
-    "threads=1",
-]
+TINY = f"""{tiny.MODEL} data.env.games=2 data.env.rows_per_game=20 model.vocabulary=320 sft.steps=4
+sft.batch=4 sft.save_every=2 sft.eval_every=2 rl.steps=3 rl.prompts=2 rl.group=2 rl.save_every=1
+rl.eval_every=3 rl.drop_zero_variance=false data.max_prompt=2000 data.max_response=12
+data.reward=task_specific eval.valid_rows=4 eval.rows=4 plan.starts=2 plan.depth=1""".split()
+"""So small a model is always wrong: without ``rl.drop_zero_variance`` weight decay and KL are what moves it."""
 
 
 def command(*arguments: object) -> list[str]:

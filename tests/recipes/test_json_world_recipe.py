@@ -130,5 +130,5 @@ def test_init_writes_what_trains_on_rows(tmp_path: Path, house: Any, capsys: pyt
     assert re.search(r"\| answer \| \d+(\.5)? \| [\d.]+ \| \d+ \|", seen)
     assert described(str(house(30)))[0] == "bytesized32"
     (tmp_path / "other.jsonl").write_text('{"x": 1}')
-    with pytest.raises(rlvr_world.InputError, match=r"as bytesized32: .*as json_world: .* as npz: "):
+    with pytest.raises(rlvr_world.InputError, match=r"got none; as bytesized32: .*; as miniwob: .*; as json_world: "):
         described(str(tmp_path / "other.jsonl"))

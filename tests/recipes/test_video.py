@@ -26,44 +26,14 @@ from rlvr_world.overrides import override
 from rlvr_world.recipes import find
 from rlvr_world.runs import runner
 from rlvr_world.runs.checkpoints import latest
+from tests import tiny
 
-TINY = [
-    "threads=1",
-    "data.source=npz",
-    "data.height=16",
-    "data.width=16",
-    "data.frame_skip=1",
-    "data.action_pool=1",
-    "data.test_every=3",
-    "data.split.test=0.3",
-    "data.split.valid=0.3",
-    "data.lpips=none",
-    "data.reward.lpips=0",
-    "data.tokenizer.widths=32,32",
-    "data.tokenizer.groups=8",
-    "data.tokenizer.latent=8",
-    "data.tokenizer.steps=4",
-    "data.tokenizer.batch=2",
-    "data.tokenizer.patch_width=32",
-    "data.tokenizer.save_every=2",
-    "data.tokenizer.eval_every=2",
-    "model.hidden=32",
-    "model.layers=1",
-    "model.heads=2",
-    "model.precision=float32",
-    "sft.steps=3",
-    "sft.batch=4",
-    "sft.save_every=2",
-    "sft.eval_every=0",
-    "rl.seeds=0",
-    "rl.steps=2",
-    "rl.prompts=2",
-    "rl.group=4",
-    "rl.eval_every=0",
-    "rl.save_every=1",
-    "eval.rows=5",
-    "eval.runs=2",
-]
+TINY = f"""{tiny.FRAMES} threads=1 data.source=npz data.frame_skip=1 data.action_pool=1 data.test_every=3
+data.split.test=0.3 data.split.valid=0.3 data.tokenizer.widths=32,32 data.tokenizer.steps=4
+data.tokenizer.batch=2 data.tokenizer.patch_width=32 data.tokenizer.save_every=2
+data.tokenizer.eval_every=2 model.hidden=32 model.layers=1 model.heads=2 model.precision=float32
+sft.steps=3 sft.batch=4 sft.save_every=2 sft.eval_every=0 rl.seeds=0 rl.steps=2 rl.prompts=2 rl.group=4
+rl.eval_every=0 rl.save_every=1 eval.rows=5 eval.runs=2""".split()
 KINDS = {
     "pusht": [],
     "pusht_multi": ["data.horizon=2", "data.context_back=2", "data.tokenizer.segment=3", "data.tokenizer.reach=4"],

@@ -23,14 +23,12 @@ from rlvr_world.runs import exports
 from rlvr_world.runs.exports import load_task
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.types import Given, Script, Write
+from tests import tiny
 from tests.recipes import test_video
 
 GRID = Path(__file__).resolve().parents[2] / "docs" / "examples" / "grid.py"
-TINY = [
-    *("data.size=8", "data.walls=8", "data.test=10", "data.valid=4", "model.hidden=32", "model.layers=1"),
-    *("model.heads=2", "model.device=cpu", "model.precision=float32", "threads=1", "sft.steps=30", "sft.batch=16"),
-    *("rl.steps=2", "rl.prompts=4", "rl.group=4", "rl.eval_every=0", "control.enabled=false"),
-]
+TINY = f"""{tiny.MODEL} data.size=8 data.walls=8 data.test=10 data.valid=4 sft.steps=30 sft.batch=16
+rl.steps=2 rl.prompts=4 rl.group=4 rl.eval_every=0 control.enabled=false""".split()
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ VIDEO_SETTINGS = {
     "data.reward.proprio_mse=1": "data.reward.proprio_mse: expected 0 with data.proprio=false, got 1.0",
     "data.kind=multi_step data.tokenizer.kind=compressive": "data.tokenizer.segment: expected at least 2 of a compress",
     "data.tokenizer.kind=compressive": "data.tokenizer.kind: expected frame with data.kind=single_step, got compr",
-    "data.camera=top": "data.camera: expected none with data.source=npz, which has one view, got top",
+    "data.camera=top": "data.camera: expected none with data.source=npz, of one view, got top",
     "data.height=17": "data.height: expected a multiple of 2, as data.tokenizer.widths halve, got 17",
     "data.width=8": "data.width: expected at least 11, got 8",
     "data.lpips=alex": "data.height: expected at least 31, got 16",
@@ -60,7 +60,7 @@ TEXT_SETTINGS = {
     "sft.optimizer.learning_rate=-1": "sft.optimizer.learning_rate: expected at least 0, got -1.0",
     "eval.temperature=-1": "eval.temperature: expected at least 0, got -1.0",
     "data.max_response=0": "data.max_response: expected at least 1, got 0",
-    "sft.reasoning=true": "data.reasoning_column: expected a column of row files with sft.reasoning=true, got ''",
+    "sft.reasoning=true": "data.reasoning_column: expected a column of files with sft.reasoning=true, got ''",
     "guards.limits=eval/overall/exact>=0.1": "rl.eval_every: expected more than 0 with a limit on eval/..., got 0",
     "rl.advantage=max@k rl.group=4": "rl.best_of: expected 1 to 3, below rl.group, got 4",
     "guards.collapse=rollback": "rl.eval_every: expected more than 0 with guards.collapse=rollback",
@@ -190,7 +190,7 @@ def test_a_tokenizer_of_the_wrong_kind_is_found_before_it_reads_a_frame(tmp_path
         made = config(tmp_path, other).data.tokenizer
         create_visual_tokenizer(made, 16, 16, 0).save_pretrained(str(tmp_path / kind))
         settings = config(tmp_path, recipe, f"data.tokenizer.source={tmp_path / kind}")
-        with pytest.raises(InputError, match=rf"data\.tokenizer\.source: expected a .* got a {kind} one"):
+        with pytest.raises(InputError, match=rf"data\.tokenizer\.source: expected .* got a {kind} one"):
             runner.train(settings, tmp_path / "run")
 
 

@@ -21,15 +21,13 @@ from rlvr_world.models.loading import load_model
 from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.sampling.servers import Servers
 from rlvr_world.types import Given, Script, Write
+from tests import tiny
 
 pytest.importorskip("httpx", reason="servers are asked with httpx: pip install 'rlvr-world[teacher]'")
 GRID = Path(__file__).resolve().parents[2] / "docs" / "examples" / "grid.py"
-TINY = [
-    *("data.size=8", "data.walls=8", "data.test=10", "data.valid=4", "model.hidden=32", "model.layers=1"),
-    *("model.heads=2", "model.device=cpu", "model.precision=float32", "threads=1", "sft.batch=16", "rl.kl=0"),
-    *("sft.eval_every=0", "rl.steps=4", "rl.prompts=4", "rl.group=4", "rl.eval_every=0", "control.enabled=false"),
-    *("rl.drop_zero_variance=false", "rl.entropy=0.1", "guards.still_steps=0", "guards.flat_steps=0"),
-]
+TINY = f"""{tiny.MODEL} data.size=8 data.walls=8 data.test=10 data.valid=4 sft.batch=16 rl.kl=0
+sft.eval_every=0 rl.steps=4 rl.prompts=4 rl.group=4 rl.eval_every=0 control.enabled=false
+rl.drop_zero_variance=false rl.entropy=0.1 guards.still_steps=0 guards.flat_steps=0""".split()
 
 
 class Stub(ThreadingHTTPServer):

@@ -61,11 +61,9 @@ class Rules:
         for kind in KINDS:
             texts: Mapping[str, str] = getattr(self, kind)
             if game not in texts:
-                raise InputError(
-                    f"{self.source}, field {kind}: expected rules for the game {game!r}, got rules only for "
-                    f"{', '.join(sorted(texts))}; add them, turn rules off in the prompt, or ask with the rows' own "
-                    "prompts (data.style.row=true)"
-                )
+                mend = "add them, turn rules off in the prompt, or ask as the rows do (data.style.row=true)"
+                got = f"got rules only for {', '.join(sorted(texts))}; {mend}"
+                raise InputError(f"{self.source}, field {kind}: expected rules for the game {game!r}, {got}")
         return self.object_rules[game].strip(), self.action_rules[game].strip(), self.score_rules[game].strip()
 
 

@@ -113,11 +113,7 @@ def check_numbers(data: VideoConfig) -> None:
     later, side = 1 + (made.kind == "compressive"), max(data.height, data.width)
     halves, deep = f"a multiple of {halved}, as data.tokenizer.widths halve", 2**made.discriminator_depth
     rules: list[tuple[str, object, str]] = [
-        (
-            "camera",
-            not data.camera or data.source in CAMERAS,
-            f"none with data.source={data.source}, which has one view",
-        ),
+        ("camera", not data.camera or data.source in CAMERAS, f"none with data.source={data.source}, of one view"),
         ("tokenizer.kind", data.kind == "multi_step" or made.kind == "frame", "frame with data.kind=single_step"),
         ("action_pool", data.frame_skip % data.action_pool == 0, f"a divisor of data.frame_skip={data.frame_skip}"),
         ("height", made.source or data.height % halved == 0, halves),

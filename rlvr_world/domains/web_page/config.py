@@ -65,7 +65,7 @@ class BrowserSpec:
     def __post_init__(self) -> None:
         at_least(self, episodes=1, steps=1, ends=0, transitions=0)
         if (self.site == "miniwob") == bool(self.path):
-            raise InputError(f"path: expected an address of site={self.site}, none for miniwob, got {self.path!r}")
+            raise InputError(f"path: expected a folder or address, for miniwob none, got {self.path!r} for {self.site}")
         if self.login and (self.site != "url" or not Path(self.login).expanduser().is_file()):
             wanted = "the path of a Python file, with site=url alone"
             raise InputError(f"login: expected {wanted}, got {self.login!r} with site={self.site}")
@@ -104,7 +104,5 @@ class WebPageConfig(RowsConfig):
             got = f"data.style={self.style} and data.outcome_weight={self.outcome_weight}"
             raise InputError(f"data.outcome_reward=brier: expected data.style=outcome with a weight above 0, got {got}")
         if self.style in ("compact", "outcome") and "published" in (self.label, self.scoring):
-            raise InputError(
-                f"data.style={self.style}: edits cannot state published labels, nor published scoring read them; "
-                "set data.style=published, or data.label=aligned and data.scoring=strict"
-            )
+            mend = "set data.style=published, or data.label=aligned and data.scoring=strict"
+            raise InputError(f"data.style={self.style}: edits are no published labels, nor scored as such; {mend}")

@@ -203,10 +203,9 @@ def _prompt_fields(text: str, where: str) -> dict[str, str]:
     """What the published prompt holds after its instructions."""
     found = _PROMPT.fullmatch(text, text.rfind("URL: ", 0, max(0, text.find("OBJECTIVE: "))))
     if not found:
-        raise InputError(
-            f"{where}, field prompt: expected URL, OBJECTIVE, PREVIOUS ACTION, CURRENT OBSERVATION and CURRENT ACTION, "
-            f"got {text[-80:]!r}; give rows in a published layout"
-        )
+        wanted = "URL, OBJECTIVE, PREVIOUS ACTION, CURRENT OBSERVATION and CURRENT ACTION"
+        got = f"got {text[-80:]!r}; give rows in a published layout"
+        raise InputError(f"{where}, field prompt: expected {wanted}, {got}")
     return found.groupdict()
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import shutil
+import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -271,6 +272,39 @@ def test_any_frame_is_found_from_any_key_frame(tmp_path: Path, codec: str, gop: 
     for steps in [[step] for step in range(20)] + [[19, 0, 7, 8]]:
         read = read_frames(video, steps, "a", range(20))
         np.testing.assert_array_equal(read, whole[steps])
+
+
+MATRICES = {
+    "a quarter to the right": ((0, 1, -1, 0), lambda picture: np.rot90(picture, -1)),
+    "a quarter to the left": ((0, -1, 1, 0), np.rot90),
+    "upside down": ((-1, 0, 0, -1), lambda picture: np.rot90(picture, 2)),
+    "mirrored": ((-1, 0, 0, 1), np.fliplr),
+    "as it is": ((1, 0, 0, 1), np.asarray),
+}
+
+
+@pytest.mark.parametrize("turn", MATRICES)
+def test_frames_are_turned_as_a_player_turns_them(tmp_path: Path, turn: str) -> None:
+    """A phone stores what its sensor saw, and in the header of the track the matrix by which it is shown."""
+    from rlvr_world.domains.video.readers.mp4 import open_video, read_frames
+
+    file, (matrix, shown) = tmp_path / "a.mp4", MATRICES[turn]
+    frames = np.zeros((3, 32, 48, 3), np.uint8)
+    frames[:, :16, :24], frames[:, 16:, :24] = 250, 120  # bright above on the left, grey below it
+    write_mp4(file, frames)
+    content = bytearray(file.read_bytes())
+    at = content.index(b"tkhd") + 44  # the track's header, version 0: its matrix, of which a, b, c, d
+    for place, value in zip((0, 4, 12, 16), matrix, strict=True):
+        content[at + place : at + place + 4] = struct.pack(">i", value << 16)
+    file.write_bytes(content)
+    [read] = read_frames(open_video(file, "a"), [1], "a", range(3))
+    wanted = shown(frames[1])
+    assert read.shape == wanted.shape
+    assert np.abs(read.astype(int) - wanted).mean() < 4
+    content[at : at + 8] = struct.pack(">2i", 46341, 46341)  # by 45 degrees
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.mp4: expected frames turned by quarters, got another angle"):
+        read_frames(open_video(file, "a"), [1], "a", range(3))
 
 
 def test_a_damaged_frame_is_named_and_the_others_still_read(tmp_path: Path) -> None:

@@ -405,7 +405,7 @@ def test_what_is_wrong_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         collect_rows(BrowserSpec(site="infinity", path=str(tmp_path)), tmp_path)
     with pytest.raises(InputError, match="steps: expected at least 1, got 0"):
         BrowserSpec(steps=0)
-    with pytest.raises(InputError, match="path: expected the folder or address"):
+    with pytest.raises(InputError, match="path: expected a folder or address"):
         BrowserSpec(path="pages")
     fake = tmp_path / "not-a-browser"
     fake.write_text("#!/bin/sh\nexit 1\n")

@@ -89,7 +89,7 @@ def test_the_outcome_is_scored_apart(tmp_path, tokenizer):
         web.encode(rows(tmp_path, done=None)[0])
     with pytest.raises(InputError, match=r"data\.outcome_weight: expected 0 to 1, got 2"):
         WebPage(WebPageConfig(style="outcome", outcome_weight=2), tokenizer)
-    with pytest.raises(InputError, match=r"data\.style=outcome: edits cannot state published labels"):
+    with pytest.raises(InputError, match=r"data\.style=outcome: edits are no published labels"):
         WebPage(WebPageConfig(style="outcome", label="published"), tokenizer)
 
 

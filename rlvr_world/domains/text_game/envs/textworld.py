@@ -159,7 +159,5 @@ def _generate(spec: TextWorldSpec, rng: random.Random) -> tuple[Any, Any]:
         event = game.quests[0].win_events[0]
         if event.actions[-1].name in _GOALS and not event.is_triggering(game.world.state):
             return game, event
-    raise InputError(
-        f"world: TextWorld made no quest of {spec.quest_length} commands with {spec.rooms} rooms and "
-        f"{spec.objects} objects in 200 tries; ask for a shorter quest or for more objects"
-    )
+    made = f"no quest of {spec.quest_length} commands with {spec.rooms} rooms and {spec.objects} objects in 200 tries"
+    raise InputError(f"world: TextWorld made {made}; ask for a shorter quest or for more objects")

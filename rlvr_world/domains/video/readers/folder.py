@@ -33,8 +33,9 @@ class FolderEpisodes:
 
     def __init__(self, folder: Path | str, camera: str = "", on_fault: OnFault = None) -> None:
         root = Path(folder)
-        tables = [file for kind in ("parquet", "csv") for file in sorted(root.rglob(f"*.{kind}"))]
-        files = [file for kind in ("mp4", "mov") for file in sorted(root.rglob(f"*.{kind}"))]
+        seen = [file for file in sorted(root.rglob("[!.]*")) if file.is_file()]
+        tables = [file for file in seen if file.suffix.lower() in (".parquet", ".csv")]
+        files = [file for file in seen if file.suffix.lower() in (".mp4", ".mov")]
         files = [file for file in files if not camera or camera in file.relative_to(root).parts[:-1]]
         videos = {file.stem: file for file in files}
         if len(videos) < len(files):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -105,7 +106,20 @@ def _decode(video: Video, numbers: Sequence[int], key_K: np.ndarray, pictures: d
             while last < number:
                 last += 1
                 frame = _shown_at(frames, int(video.shown_T[last]))
-            pictures[number] = frame.to_ndarray(format="rgb24")
+            pictures[number] = _upright(frame, video.file)
+
+
+def _upright(frame: av.VideoFrame, file: Path) -> np.ndarray:
+    """uint8 [H, W, 3] as players show it: phones store what the sensor saw, and a matrix that turns or mirrors it."""
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    picture = frame.to_ndarray(format="rgb24")
+    if matrix is None:
+        return picture
+    a, b, c, d = np.frombuffer(matrix, np.int32)[[0, 1, 3, 4]].tolist()  # x' = a x + c y, y' = b x + d y
+    if (a or d) and (b or c):
+        raise InputError(f"{file}: expected frames turned by quarters, got another angle; export it as it is shown")
+    (down, across), lying = ((b, c), True) if b else ((d, a), False)
+    return (picture.swapaxes(0, 1) if lying else picture)[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
 
 
 class _DamagedError(Exception):

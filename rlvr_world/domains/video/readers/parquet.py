@@ -23,7 +23,7 @@ def read_table(file: Path, columns: Sequence[str] | None = None, filters: Any = 
     """The table, or some columns and rows of a parquet file. Raises InputError for a broken file, and for a column that
     is missing or there twice."""
     try:
-        if file.suffix == ".csv":
+        if file.suffix.lower() == ".csv":
             table = pyarrow.csv.read_csv(file)
         else:
             known = pq.read_schema(file).names

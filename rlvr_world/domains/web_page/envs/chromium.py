@@ -27,10 +27,9 @@ def find_chromium(path: str, playwrights: str) -> str:
     names = (path,) if path else ("chromium", "chromium-browser", "google-chrome", playwrights)
     if found := next(filter(None, map(shutil.which, names)), None):
         return found
-    raise InputError(
-        f"browser: no Chromium {f'at {path}' if path else 'on this machine'}; install one with `apt-get install "
-        "chromium` or `playwright install chromium`, or give the path of one"
-    )
+    place = f"at {path}" if path else "on this machine"
+    mend = "install one with `apt-get install chromium` or `playwright install chromium`, or give its path"
+    raise InputError(f"browser: no Chromium {place}; {mend}")
 
 
 def is_outside(url: str, allow: tuple[str, ...]) -> bool:

@@ -86,7 +86,7 @@ async def _collect(spec: BrowserSpec, site: Site, out: IO[bytes]) -> None:
     tasks = tasks_of(spec, site)
     rows = _resume(out)
     done = {(row["task"], row["seed"]) for row in rows}
-    total = spec.transitions or len(tasks) * spec.episodes * spec.steps
+    total = min(filter(None, (spec.transitions, len(tasks) * spec.episodes * spec.steps)))
     async with Session(spec.browser, spec.allow, site.login) as session:
         with progress(f"collecting {spec.site} pages", total, "rows") as update:
             update(_count(rows))

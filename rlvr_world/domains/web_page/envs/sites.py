@@ -126,10 +126,8 @@ def infinity(path: Path) -> Iterator[Site]:
     """One app of a WebArena-Infinity checkout, such as ``apps/gmail``, served on loopback by its own handler."""
     for name in ("server.py", "real-tasks.json"):
         if not (path / name).is_file():
-            raise InputError(
-                f"path={path}: expected an app of a WebArena-Infinity checkout, such as CHECKOUT/apps/gmail, "
-                f"got a folder without {name}; give the app's own folder"
-            )
+            wanted = f"an app of a WebArena-Infinity checkout, such as CHECKOUT/apps/gmail, with its {name}"
+            raise InputError(f"path={path}: expected {wanted}, got a folder without it; give the app's own folder")
     files = [file for kind in ("real", "function") if (file := path / f"{kind}-tasks.json").is_file()]
     try:
         known = {task["id"]: task for file in files for task in json.loads(file.read_text())}

@@ -1,0 +1,6 @@
+"""Settings that the smallest runs of all tests share: written ``name=value``, with spaces between them."""
+
+MODEL = """threads=1 model.device=cpu model.precision=float32 model.layers=1 model.hidden=32 model.heads=2"""
+FRAMES = """data.height=16 data.width=16 data.lpips=none data.reward.lpips=0 data.tokenizer.groups=8
+data.tokenizer.latent=8"""
+"""Of video; LPIPS cannot look at frames so small."""
