@@ -197,9 +197,7 @@ def test_a_page_is_acted_on_and_forked(pages: Any) -> None:
     assert session.step("type [3] [shoes] [0]")[0]["observation"].count("Went") == 1
     picture = Image.open(io.BytesIO(pages.picture(session.state)))
     assert (picture.format, picture.width <= 1280, picture.height < 720) == ("PNG", True, True)
-    assert pages.picture(fork.state) != pages.picture(session.state), (
-        "each its own page, played again if need be"
-    )
+    assert pages.picture(fork.state) != pages.picture(session.state), "each its own page, played again if need be"
     assert pages.start(0, {"state": session.state})[1]["commands"] == told["commands"], "a fork is told them, too"
     assert session.step("stop [done]")[2] is True
     with pytest.raises(InputError, match=r"start, task: expected one such as 'late\.html'"):
