@@ -1,7 +1,7 @@
 """Record a played run as a GIF: its page in a headless Chromium, act by act.
 
     python docs/record.py RUN docs/img/play.gif --start 22 --acts "look; model sft; back 1"
-    python docs/record.py RUN docs/img/pusht.gif --start 3 --acts "0.2 0.3; 0.6 0.5"
+    python docs/record.py RUN docs/img/pusht.gif --start 5 --acts "0.8 0.25; 0.7 0.8; follow"
 
 An act is a command that is typed, ``model NAME`` (another model goes on from here), ``back N`` (to step N) or, of
 frames, a place to which the pointer goes, in shares of width and height, or ``follow``: the model goes on from where
@@ -29,7 +29,7 @@ from playwright.sync_api import sync_playwright
 CALM = """#commands { height: 4.2rem; align-content: start; } #commands:empty, #save { display: none; }
 .seen { max-height: none; } .seen img { max-width: 18rem; } body:has(.moving) #steps { display: none; }"""
 """Style that keeps the page from jumping between frames."""
-COLOURS = 128
+COLOURS = 256
 CIRCLE = [
     f"{0.5 + 0.35 * math.cos(turn * math.pi / 4)} {0.5 + 0.35 * math.sin(turn * math.pi / 4)}" for turn in range(9)
 ]
