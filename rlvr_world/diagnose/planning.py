@@ -18,8 +18,8 @@ from rlvr_world.errors import InputError
 from rlvr_world.evaluation.report import PLANNING
 from rlvr_world.evaluation.summary import OVERALL, fingerprint, summarise
 from rlvr_world.overrides import override, to_json
-from rlvr_world.planning.reaching import Hand, Solver, as_recorded, drawing, reach, searching
-from rlvr_world.planning.search import Beam, Chooser, Remembered, at_random, by_rule, looking_ahead, without_model
+from rlvr_world.planning.reaching import as_recorded, drawing, reach, searching
+from rlvr_world.planning.search import Beam, Remembered, at_random, by_rule, looking_ahead, without_model
 from rlvr_world.planning.trials import Trial, attempt, starts
 from rlvr_world.recipes.tasks import Reach, Task
 from rlvr_world.runs.checkpoints import identity
@@ -105,21 +105,23 @@ Attempt = Callable[[Any], Trial]
 
 def _baselines(task: Task | Reach, config: PlanConfig) -> Iterator[tuple[str, Attempt]]:
     if isinstance(task, Reach):
-        yield "random", _reaching(task, drawing(task.real.action_space, task.hold), config)
-        yield "as recorded", _reaching(task, as_recorded, config)
+        go = partial(reach, task, more=config.more)
+        yield "random", partial(go, hand=drawing(task.real.action_space, task.hold))
+        yield "as recorded", partial(go, hand=as_recorded)
         return
-    yield "random", _acting(task, at_random(task), config)
+    act = partial(attempt, task, more=config.more)
+    yield "random", partial(act, choose=at_random(task))
     for name, rule in task.rules.items():
-        yield name, _acting(task, by_rule(rule), config)
+        yield name, partial(act, choose=by_rule(rule))
     if task.horizon:  # what its actions come to is not known in advance, so that two deep are too many to try
         one = replace(_beam(config), depth=1, samples=1)
-        yield "real world, 1 deep", _acting(task, looking_ahead(task.real, task, one, lambda at: at), config)
+        yield "real world, 1 deep", partial(act, choose=looking_ahead(task.real, task, one, lambda at: at))
         return
-    yield "no model", _acting(task, without_model(task), config)
+    yield "no model", partial(act, choose=without_model(task))
     real = Remembered(task.real)
     for depth in sorted({1, config.depth}):
         deep = replace(_beam(config), depth=depth)
-        yield f"real world, {depth} deep", _acting(task, looking_ahead(real, task, deep, lambda at: at), config)
+        yield f"real world, {depth} deep", partial(act, choose=looking_ahead(real, task, deep, lambda at: at))
 
 
 def _planner(task: Task | Reach, model: Path, config: PlanConfig) -> Attempt:
@@ -129,18 +131,9 @@ def _planner(task: Task | Reach, model: Path, config: PlanConfig) -> Attempt:
         return world.start(0, {"state": state})[0]
 
     if isinstance(task, Reach):
-        solver = Solver(config.solver, config.depth, config.candidates, config.rounds)
-        return _reaching(task, searching(world, task.hold, solver, imagine), config)
+        return partial(reach, task, hand=searching(world, task.hold, config, imagine), more=config.more)
     asked = world if config.temperature else Remembered(world)
-    return _acting(task, looking_ahead(asked, task, _beam(config), imagine), config)
-
-
-def _acting(task: Task, choose: Chooser, config: PlanConfig) -> Attempt:
-    return lambda start: attempt(task, start, choose, config.more)
-
-
-def _reaching(task: Reach, hand: Hand, config: PlanConfig) -> Attempt:
-    return lambda goal: reach(task, goal, hand, config.more)
+    return partial(attempt, task, choose=looking_ahead(asked, task, _beam(config), imagine), more=config.more)
 
 
 def _beam(config: PlanConfig) -> Beam:

@@ -6,11 +6,11 @@ Shape legend: N candidates, D steps looked ahead, A numbers of an action.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from rlvr_world.config import PlanConfig
 from rlvr_world.planning.trials import Trial
 from rlvr_world.recipes.tasks import Goal, Reach, moved
 from rlvr_world.types import World
@@ -20,28 +20,16 @@ ELITE, SHARP, REACHED = 8, 0.3, 0.5
 reached where at most this share of the way is left."""
 
 
-@dataclass(frozen=True)
-class Solver:
-    """How actions to a goal are searched for, over ``rounds`` of ``candidates``, at most ``depth`` steps ahead.
-
-    ``cem``: the cross-entropy method (Rubinstein 1999), where the best candidates say what the next are drawn from;
-    ``mppi``: model predictive path integral control (Williams et al. 2016), where all do, weighted by exp(-cost).
-    """
-
-    kind: Literal["cem", "mppi"] = "cem"
-    depth: int = 4
-    candidates: int = 64
-    rounds: int = 3
-
-
 Hand = Callable[[Any, Goal, int, np.ndarray, np.random.Generator], tuple[np.ndarray, int]]
 """(real state, goal, steps that are left, what was meant to follow [0 to D, A], draws) -> actions [1 to D, A], of which
 the first is done, and how many were imagined."""
 
 
-def searching(world: World, hold: int, solver: Solver, imagine: Callable[[Any], Any]) -> Hand:
+def searching(world: World, hold: int, config: PlanConfig, imagine: Callable[[Any], Any]) -> Hand:
     """Look ahead in ``world`` from ``imagine(state)`` on, the state of that world that stands for a real one.
 
+    ``cem``: the cross-entropy method (Rubinstein 1999), where the best candidates say what the next are drawn from;
+    ``mppi``: model predictive path integral control (Williams et al. 2016), where all do, weighted by exp(-cost).
     The cost of a candidate is the mean squared error of the frame that its last action leads to. All ``hold`` parts of
     an action are alike. What was meant before is where the search begins, and the mean of a round is tried in the next.
     """
@@ -57,23 +45,23 @@ def searching(world: World, hold: int, solver: Solver, imagine: Callable[[Any], 
         return ((np.stack([world.render(at) for at in states]) / 255.0 - goal.frame / 255.0) ** 2).mean((1, 2, 3))
 
     def hand(state: Any, goal: Goal, left: int, meant: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int]:
-        begun, steps = imagine(state), min(solver.depth, left)
+        begun, steps = imagine(state), min(config.depth, left)
         mean, spread = np.tile((low_A + high_A) / 2, (steps, 1)), np.tile((high_A - low_A) / 4, (steps, 1))
         mean[: len(meant)] = meant[:steps, : len(low_A)]
         best, least = mean, np.inf
-        for turn in range(solver.rounds):
-            drawn = np.clip(rng.normal(mean, spread, (solver.candidates, *mean.shape)), low_A, high_A)
+        for turn in range(config.rounds):
+            drawn = np.clip(rng.normal(mean, spread, (config.candidates, *mean.shape)), low_A, high_A)
             drawn[0] = mean
             cost = costs(begun, drawn, goal, turn)
             if cost.min() < least:
                 best, least = drawn[cost.argmin()], cost.min()
-            if solver.kind == "cem":
-                kept = drawn[np.argsort(cost)[: -(-solver.candidates // ELITE)]]
+            if config.solver == "cem":
+                kept = drawn[np.argsort(cost)[: -(-config.candidates // ELITE)]]
                 mean, spread = kept.mean(0), kept.std(0)
             else:
                 weight = np.exp((cost.min() - cost) / (SHARP * cost.std() + 1e-12))
                 mean = np.tensordot(weight / weight.sum(), drawn, 1)
-        return np.tile(best, hold), solver.rounds * solver.candidates * steps
+        return np.tile(best, hold), config.rounds * config.candidates * steps
 
     return hand
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from rlvr_world import Outcome, recipes
+from rlvr_world.config import PlanConfig
 from rlvr_world.overrides import override
-from rlvr_world.planning.reaching import Hand, Solver, as_recorded, drawing, reach, searching
+from rlvr_world.planning.reaching import Hand, as_recorded, drawing, reach, searching
 from rlvr_world.recipes.tasks import Goal, Reach
 from rlvr_world.types import Asked, Streams
 
@@ -68,7 +69,7 @@ def go(hand: Hand, real: Dots | None = None, more: int = 0) -> Any:
 @pytest.mark.parametrize("depth", [1, 2, 4])
 def test_search_brings_the_frame_about(kind: Any, depth: int) -> None:
     world = Dots()
-    hand = searching(world, 2, Solver(kind, depth, candidates=64, rounds=3), lambda state: state)
+    hand = searching(world, 2, PlanConfig(solver=kind, depth=depth), lambda state: state)
     trial = go(hand)
     assert trial.won
     assert trial.left < 0.15
@@ -80,7 +81,7 @@ def test_search_brings_the_frame_about(kind: Any, depth: int) -> None:
 
 
 def test_more_steps_may_be_given() -> None:
-    trial = go(searching(Dots(), 2, Solver("cem", 1), lambda state: state), more=2)
+    trial = go(searching(Dots(), 2, PlanConfig(depth=1), lambda state: state), more=2)
     assert len(trial.actions) == 4
     assert trial.left < 0.15
 
