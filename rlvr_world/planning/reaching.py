@@ -19,7 +19,6 @@ ELITE, SHARP, REACHED = 8, 0.3, 0.5
 """CEM goes on from one in so many candidates; MPPI's temperature, in deviations of their costs; a goal counts as
 reached where at most this share of the way is left."""
 
-
 Hand = Callable[[Any, Goal, int, np.ndarray, np.random.Generator], tuple[np.ndarray, int]]
 """(real state, goal, steps that are left, what was meant to follow [0 to D, A], draws) -> actions [1 to D, A], of which
 the first is done, and how many were imagined."""

@@ -1,5 +1,5 @@
-"""The script of docs/sessions.md steps a text game, a page and a video, imagined and real, as it stands; so does the
-README's a text game."""
+"""The README's script steps a text game, a page and a video, imagined and real, as it stands; so does its first one a
+text game."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from rlvr_world import InputError, recipes
 from rlvr_world.overrides import override
 from rlvr_world.runs import runner
 
-PAGE = (Path(__file__).parents[2] / "docs" / "sessions.md").read_text()
-SCRIPT = next(block for block in PAGE.split("```python\n") if block.startswith("import sys")).partition("```")[0]
 README = (Path(__file__).parents[2] / "README.md").read_text()
+SCRIPT = next(block for block in README.split("```python\n") if block.startswith("import sys")).partition("```")[0]
 STEPS = README.partition("## Step it")[2].partition("```python\n")[2].partition("```")[0]
 SMALL = """threads=1 model.device=cpu model.layers=1 model.hidden=32 model.heads=2 rl.steps=0 sft.steps=2 sft.batch=4
 eval.rows=2 eval.valid_rows=2 sft.eval_every=0"""
