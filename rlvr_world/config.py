@@ -169,6 +169,7 @@ class PlanConfig:
     width: int = what(8, "imagined states of each depth that are looked on from", "states")
     samples: int = what(1, "futures imagined of each action, which differ where temperature is above 0", "samples")
     temperature: float = what(0.0, "temperature of what is imagined")
+    seconds: float = what(0.0, "time after which no depth or round is begun, for each action; 0 for no limit", "s")
     goal: Literal["state", "score", "chance"] = what(
         "state", "ends a plan: the goal holds in the imagined state, or a score won; chance: the likeliest to win"
     )
@@ -177,7 +178,7 @@ class PlanConfig:
     rounds: int = what(3, "its rounds before an action is done", "rounds")
 
     def __post_init__(self) -> None:
-        at_least(self, starts=0, more=0, depth=1, width=1, samples=1, temperature=0, candidates=1, rounds=1)
+        at_least(self, starts=0, more=0, depth=1, width=1, samples=1, temperature=0, seconds=0, candidates=1, rounds=1)
         if not self.distances or min(self.distances) < 1:
             raise InputError(f"distances: expected numbers of at least 1, such as 2,3,4, got {self.distances}")
 

@@ -19,7 +19,7 @@ from rlvr_world.evaluation.report import PLANNING
 from rlvr_world.evaluation.summary import OVERALL, fingerprint, summarise
 from rlvr_world.overrides import override, to_json
 from rlvr_world.planning.reaching import as_recorded, drawing, reach, searching
-from rlvr_world.planning.search import Beam, Remembered, at_random, by_rule, looking_ahead, without_model
+from rlvr_world.planning.search import Remembered, at_random, by_rule, looking_ahead, without_model
 from rlvr_world.planning.trials import Trial, attempt, starts
 from rlvr_world.recipes.tasks import Reach, Task
 from rlvr_world.runs.checkpoints import identity
@@ -114,13 +114,13 @@ def _baselines(task: Task | Reach, config: PlanConfig) -> Iterator[tuple[str, At
     for name, rule in task.rules.items():
         yield name, partial(act, choose=by_rule(rule))
     if task.horizon:  # what its actions come to is not known in advance, so that two deep are too many to try
-        one = replace(_beam(config), depth=1, samples=1)
+        one = replace(config, depth=1, samples=1)
         yield "real world, 1 deep", partial(act, choose=looking_ahead(task.real, task, one, lambda at: at))
         return
     yield "no model", partial(act, choose=without_model(task))
     real = Remembered(task.real)
     for depth in sorted({1, config.depth}):
-        deep = replace(_beam(config), depth=depth)
+        deep = replace(config, depth=depth)
         yield f"real world, {depth} deep", partial(act, choose=looking_ahead(real, task, deep, lambda at: at))
 
 
@@ -133,11 +133,7 @@ def _planner(task: Task | Reach, model: Path, config: PlanConfig) -> Attempt:
     if isinstance(task, Reach):
         return partial(reach, task, hand=searching(world, task.hold, config, imagine), more=config.more)
     asked = world if config.temperature else Remembered(world)
-    return partial(attempt, task, choose=looking_ahead(asked, task, _beam(config), imagine), more=config.more)
-
-
-def _beam(config: PlanConfig) -> Beam:
-    return Beam(config.depth, config.width, config.samples, config.goal)
+    return partial(attempt, task, choose=looking_ahead(asked, task, config, imagine), more=config.more)
 
 
 def _try(from_: Sequence[Any], act: Attempt, name: str) -> list[Trial]:

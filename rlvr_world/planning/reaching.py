@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlvr_world.config import PlanConfig
+from rlvr_world.planning.search import in_time
 from rlvr_world.planning.trials import Trial
 from rlvr_world.recipes.tasks import Goal, Reach, moved
 from rlvr_world.types import World
@@ -48,7 +49,7 @@ def searching(world: World, hold: int, config: PlanConfig, imagine: Callable[[An
         mean, spread = np.tile((low_A + high_A) / 2, (steps, 1)), np.tile((high_A - low_A) / 4, (steps, 1))
         mean[: len(meant)] = meant[:steps, : len(low_A)]
         best, least = mean, np.inf
-        for turn in range(config.rounds):
+        for turn in in_time(config.rounds, config.seconds):
             drawn = np.clip(rng.normal(mean, spread, (config.candidates, *mean.shape)), low_A, high_A)
             drawn[0] = mean
             cost = costs(begun, drawn, goal, turn)
@@ -60,7 +61,7 @@ def searching(world: World, hold: int, config: PlanConfig, imagine: Callable[[An
             else:
                 weight = np.exp((cost.min() - cost) / (SHARP * cost.std() + 1e-12))
                 mean = np.tensordot(weight / weight.sum(), drawn, 1)
-        return np.tile(best, hold), config.rounds * config.candidates * steps
+        return np.tile(best, hold), (turn + 1) * config.candidates * steps
 
     return hand
 

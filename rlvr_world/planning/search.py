@@ -8,11 +8,11 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
-from rlvr_world.config import at_least
+from rlvr_world.config import PlanConfig
 from rlvr_world.recipes.tasks import Task
 from rlvr_world.sessions.session import STAYED
 from rlvr_world.types import Asked, Outcome, Streams
@@ -51,26 +51,6 @@ class Remembered:
 
 
 @dataclass(frozen=True)
-class Beam:
-    """How far and how wide search looks."""
-
-    depth: int = 3
-    """Actions that are looked ahead."""
-    width: int = 8
-    """States of each depth that are looked on from."""
-    samples: int = 1
-    """Futures imagined of each action; above 1 they differ where the world draws (temperature above 0)."""
-    goal: Literal["state", "score", "chance"] = "state"
-    """What ends a plan: the task's predicate on the imagined state, or a win that the world itself says. ``chance``:
-    nothing does, and that action is taken from which a win is likeliest."""
-    seconds: float = 0.0
-    """No depth is begun after so long; 0 for no limit. Plans then depend on the machine."""
-
-    def __post_init__(self) -> None:
-        at_least(self, depth=1, width=1, samples=1, seconds=0)
-
-
-@dataclass(frozen=True)
 class Plan:
     """What to do from a state on; the first action is the one to take before planning again.
 
@@ -88,32 +68,39 @@ Chooser = Callable[[Any, random.Random, Collection[Any]], Plan | None]
 """(real state, draws, observations of the states already been in) -> what to do; None where nothing can be done."""
 
 
+def in_time(rounds: int, seconds: float) -> Iterator[int]:
+    """Numbers of rounds, of which the first is always begun and no other after so many seconds (0: no limit)."""
+    begun = time.monotonic()
+    for turn in range(rounds):
+        if turn and seconds and time.monotonic() - begun > seconds:
+            return
+        yield turn
+
+
 def beam_search(
-    world: Foresight, state: Any, task: Task, beam: Beam, rng: random.Random, been: Collection[Any] = ()
+    world: Foresight, state: Any, task: Task, config: PlanConfig, rng: random.Random, been: Collection[Any] = ()
 ) -> Plan | None:
     """The shortest plan that reaches the goal; where none does, a step to a state that is new. None without any action.
 
-    Breadth first, ``beam.width`` states a depth, drawn evenly: a goal is all that tells them apart. Of plans of one
+    Breadth first, ``config.width`` states a depth, drawn evenly: a goal is all that tells them apart. Of plans of one
     length the one that most samples agree on. ``state`` is one of ``world``'s own.
     """
-    if beam.goal == "state" and (last := task.last(state)) is not None:
+    if config.goal == "state" and (last := task.last(state)) is not None:
         return Plan((last,), True, 0)
-    begun, asked, first = time.monotonic(), 0, [(action,) for action in task.actions(state)]
+    asked, first = 0, [(action,) for action in task.actions(state)]
     known = {*map(name, been), name(world.observe(state))}
     level: list[tuple[Any, tuple[Any, ...]]] = [(state, ())]
-    for depth in range(beam.depth):
-        if beam.seconds and time.monotonic() - begun > beam.seconds:
-            break
+    for depth in in_time(config.depth, config.seconds):
         tried = [(at, (*path, action)) for at, path in level for action in task.actions(at)]
-        pairs = [(at, path[-1]) for at, path in tried for _ in range(beam.samples)]
-        names = [(depth, p, s) for p in range(len(tried)) for s in range(beam.samples)]
+        pairs = [(at, path[-1]) for at, path in tried for _ in range(config.samples)]
+        names = [(depth, p, s) for p in range(len(tried)) for s in range(config.samples)]
         outcomes = world.advance(pairs, names)
         asked += len(pairs)
         won, level = Counter[tuple[Any, ...]](), []
         for (_, p, _), outcome in zip(names, outcomes, strict=True):
             if not STAYED.isdisjoint(outcome.info):
                 continue
-            if (path := _to_goal(outcome, tried[p][1], task, beam)) is not None:
+            if (path := _to_goal(outcome, tried[p][1], task, config)) is not None:
                 won[path] += 1
             elif (seen := name(world.observe(outcome.state))) not in known and not outcome.terminated:
                 known.add(seen)
@@ -123,40 +110,40 @@ def beam_search(
         if depth == 0:
             first = [path for _, path in level] or first
         rng.shuffle(level)
-        level = level[: beam.width]
+        level = level[: config.width]
     return Plan(rng.choice(first), False, asked) if first else None
 
 
-def _to_goal(outcome: Outcome, path: tuple[Any, ...], task: Task, beam: Beam) -> tuple[Any, ...] | None:
-    if beam.goal == "score":
+def _to_goal(outcome: Outcome, path: tuple[Any, ...], task: Task, config: PlanConfig) -> tuple[Any, ...] | None:
+    if config.goal == "score":
         return path if outcome.terminated and outcome.reward > 0 else None
     last = None if outcome.terminated else task.last(outcome.state)  # nothing can be done after the end
     return None if last is None else (*path, last)
 
 
-def likeliest(world: Foresight, state: Any, task: Task, beam: Beam) -> Plan | None:
+def likeliest(world: Foresight, state: Any, task: Task, config: PlanConfig) -> Plan | None:
     """The action from which a win is likeliest, as the world's samples have it. None without any action.
 
     An action is worth the share of its samples that win and, for the share that goes on to another state, what the best
-    action there is worth, discounted: from the ``beam.width`` likeliest to go on, one sample each. Where nothing looks
-    on, that is ``ONWARD``. Of equals the first that is proposed.
+    action there is worth, discounted: from the ``config.width`` likeliest to go on, one sample each. Where nothing
+    looks on, that is ``ONWARD``. Of equals the first that is proposed.
     """
     level, won, onward = [(state, tuple[Any, ...]())], dict[Any, float](), dict[Any, float]()
     asked, after = 0, dict[Any, list[Any]]()
-    for depth in range(beam.depth):
+    for depth in in_time(config.depth, config.seconds):
         tried = [(at, (*path, action)) for at, path in level for action in task.actions(at)]
-        pairs = [(at, path[-1]) for at, path in tried for _ in range(beam.samples)]
-        outcomes = world.advance(pairs, [(depth, p, s) for p in range(len(tried)) for s in range(beam.samples)])
+        pairs = [(at, path[-1]) for at, path in tried for _ in range(config.samples)]
+        outcomes = world.advance(pairs, [(depth, p, s) for p in range(len(tried)) for s in range(config.samples)])
         asked, level = asked + len(pairs), []
         for i, (_, path) in enumerate(tried):
-            came = outcomes[i * beam.samples : (i + 1) * beam.samples]
+            came = outcomes[i * config.samples : (i + 1) * config.samples]
             going = (one for one in came if not one.terminated and STAYED.isdisjoint(one.info))
             on = [one.state for one in going if one.info.get("changed", True)]
-            won[path] = sum(one.terminated and one.reward > 0 for one in came) / beam.samples
-            onward[path] = len(on) / beam.samples
+            won[path] = sum(one.terminated and one.reward > 0 for one in came) / config.samples
+            onward[path] = len(on) / config.samples
             after.setdefault(path[:-1], []).append(path)
             level += [(on[0], path)] if on else []
-        level = sorted(level, key=lambda one: -onward[one[1]])[: beam.width]
+        level = sorted(level, key=lambda one: -onward[one[1]])[: config.width]
 
     def worth(path: tuple[Any, ...]) -> float:
         best = max(map(worth, after[path])) if path in after else ONWARD
@@ -185,13 +172,13 @@ def without_model(task: Task) -> Chooser:
     return choose
 
 
-def looking_ahead(world: Foresight, task: Task, beam: Beam, imagine: Callable[[Any], Any]) -> Chooser:
+def looking_ahead(world: Foresight, task: Task, config: PlanConfig, imagine: Callable[[Any], Any]) -> Chooser:
     """``beam_search``, or ``likeliest``, in ``world`` from ``imagine(state)`` on, the state of that world that stands
     for a real one."""
 
     def choose(state: Any, rng: random.Random, been: Collection[Any]) -> Plan | None:
-        if beam.goal == "chance":
-            return likeliest(world, imagine(state), task, beam)
-        return beam_search(world, imagine(state), task, beam, rng, been)
+        if config.goal == "chance":
+            return likeliest(world, imagine(state), task, config)
+        return beam_search(world, imagine(state), task, config, rng, been)
 
     return choose

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from rlvr_world import Outcome, recipes
+from rlvr_world.config import PlanConfig
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import override
-from rlvr_world.planning.search import Beam, Remembered, at_random, beam_search, by_rule, looking_ahead, without_model
+from rlvr_world.planning.search import Remembered, at_random, beam_search, by_rule, looking_ahead, without_model
 from rlvr_world.planning.trials import Start, attempt, distance, starts
 from rlvr_world.recipes.tasks import Task
 from rlvr_world.types import Asked, Streams
@@ -66,8 +67,8 @@ def line(real: Line | None = None) -> Task:
     return Task(real or Line(), begin, lambda at: ("more", "twice"), lambda at: "more" if at == GOAL - 1 else None)
 
 
-def plan(world: Any, at: int, beam: Beam | None = None) -> Any:
-    return beam_search(world, at, line(), beam or Beam(), random.Random(0))
+def plan(world: Any, at: int, beam: PlanConfig | None = None) -> Any:
+    return beam_search(world, at, line(), beam or PlanConfig(), random.Random(0))
 
 
 def replay(task: Task, trial: Mapping[str, Any]) -> bool:
@@ -81,20 +82,20 @@ def replay(task: Task, trial: Mapping[str, Any]) -> bool:
 
 def test_the_shortest_plan_is_found_as_deep_as_it_looks() -> None:
     assert plan(Line(), 3).actions == ("twice", "twice", "more")
-    assert plan(Line(), 3, Beam(depth=2)).found, "the action that reaches the goal lies one beyond the depth"
-    short = plan(Line(), 3, Beam(depth=1))
+    assert plan(Line(), 3, PlanConfig(depth=2)).found, "the action that reaches the goal lies one beyond the depth"
+    short = plan(Line(), 3, PlanConfig(depth=1))
     assert (short.found, len(short.actions), short.asked) == (False, 1, 2)
     assert plan(Line(), 12).asked == 0, "what can be seen without a model is not asked"
 
 
 def test_a_goal_read_from_the_score_takes_the_world_at_its_word() -> None:
-    assert plan(Line(), 3, Beam(goal="score")).actions == ("twice", "twice", "more")
-    assert plan(Line(), 12, Beam(goal="score", depth=1)).asked == 2
-    assert not plan(Line(), 3, Beam(goal="score", depth=2)).found
+    assert plan(Line(), 3, PlanConfig(goal="score")).actions == ("twice", "twice", "more")
+    assert plan(Line(), 12, PlanConfig(goal="score", depth=1)).asked == 2
+    assert not plan(Line(), 3, PlanConfig(goal="score", depth=2)).found
 
 
 def test_what_cannot_be_read_leads_nowhere() -> None:
-    assert plan(Line(wrong={(3, "twice"), (5, "more")}), 3, Beam(depth=2)).actions == ("more",), "by 4 to 5 and 8"
+    assert plan(Line(wrong={(3, "twice"), (5, "more")}), 3, PlanConfig(depth=2)).actions == ("more",), "by 4 to 5 and 8"
     lost = plan(Line(wrong={(3, "twice"), (3, "more")}), 3)
     assert (lost.found, lost.asked, len(lost.actions)) == (False, 2, 1)
 
@@ -108,14 +109,14 @@ class Traps(Line):
 
 
 def test_no_plan_goes_on_from_an_end() -> None:
-    assert plan(Line(), 6, Beam(depth=1)).found
-    assert not plan(Traps(), 6, Beam(depth=1)).found
+    assert plan(Line(), 6, PlanConfig(depth=1)).found
+    assert not plan(Traps(), 6, PlanConfig(depth=1)).found
 
 
 def test_of_samples_the_plan_that_most_agree_on() -> None:
-    found = plan(Line(slips=True), 5, Beam(samples=3))
+    found = plan(Line(slips=True), 5, PlanConfig(samples=3))
     assert found.actions == ("twice", "more", "more"), "12 by 10 or 11 in three samples, by 6 in two"
-    assert plan(Line(), 5, Beam(samples=3)).actions == ("more", "twice", "more"), "12 by 6 in all"
+    assert plan(Line(), 5, PlanConfig(samples=3)).actions == ("more", "twice", "more"), "12 by 6 in all"
 
 
 def test_a_world_that_remembers_is_asked_once() -> None:
@@ -129,7 +130,7 @@ def test_a_world_that_remembers_is_asked_once() -> None:
 
 def test_a_beam_that_looks_at_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="width: expected at least 1, got 0"):
-        Beam(width=0)
+        PlanConfig(width=0)
 
 
 def test_starts_are_as_far_as_they_say_and_of_each_world() -> None:
@@ -147,7 +148,7 @@ def test_starts_are_as_far_as_they_say_and_of_each_world() -> None:
 
 def test_a_trial_says_what_was_done_and_can_be_done_again() -> None:
     task, start = line(), Start("low", ("more", "more"), 3, 3)
-    trial = attempt(task, start, looking_ahead(Line(), task, Beam(), lambda at: at), more=1)
+    trial = attempt(task, start, looking_ahead(Line(), task, PlanConfig(), lambda at: at), more=1)
     assert (trial.won, trial.actions, trial.plans[0]) == (True, ("twice", "twice", "more"), ("twice", "twice", "more"))
     assert replay(task, json.loads(json.dumps(asdict(trial))))
     assert not replay(task, asdict(trial) | {"actions": ["more"]})
@@ -189,7 +190,7 @@ def test_the_real_world_as_its_own_model_wins_the_games(tmp_path: Path) -> None:
     for task in tasks.values():
         from_ = starts(task, 8, (2, 3))
         assert len({start.world for start in from_}) == 4
-        own = looking_ahead(Remembered(task.real), task, Beam(), lambda at: at)
+        own = looking_ahead(Remembered(task.real), task, PlanConfig(), lambda at: at)
         trials = [attempt(task, start, own, more=1) for start in from_]
         assert all(trial.won and len(trial.actions) == trial.distance for trial in trials)
         assert all(replay(task, json.loads(json.dumps(asdict(trial)))) for trial in trials)
@@ -233,7 +234,7 @@ def doors(real: Any = None) -> Task:
 
 
 def likeliest_from(at: str, **settings: Any) -> Any:
-    beam = Beam(**{"goal": "chance", "samples": 4, **settings})
+    beam = PlanConfig(**{"goal": "chance", "samples": 4, **settings})
     return looking_ahead(Doors(), doors(), beam, lambda state: state)(at, random.Random(0), ())
 
 
@@ -244,14 +245,14 @@ def test_the_action_is_taken_from_which_a_win_is_likeliest() -> None:
     assert likeliest_from("hall", depth=1).actions == ("always",), "going on in the hall changes nothing"
     assert likeliest_from("start", depth=2, width=1).actions == ("on",)
     nothing = Task(Doors(), {}, lambda at: ())
-    assert looking_ahead(Doors(), nothing, Beam(goal="chance"), str)("start", random.Random(0), ()) is None
+    assert looking_ahead(Doors(), nothing, PlanConfig(goal="chance"), str)("start", random.Random(0), ()) is None
 
 
 def test_episodes_start_where_no_way_is_known() -> None:
     task = doors()
     found = starts(task, 3, (2,))
     assert [(one.world, one.seed, one.distance) for one in found] == [("near", 7, 0), ("far", 7, 0), ("near", 8, 0)]
-    ahead = looking_ahead(Doors(), task, Beam(goal="chance", samples=4), lambda at: at)
+    ahead = looking_ahead(Doors(), task, PlanConfig(goal="chance", samples=4), lambda at: at)
     trials = [attempt(task, start, ahead, more=0) for start in found]
     assert [(one.won, one.actions, one.seed) for one in trials] == [
         (True, ("always",), 7), (True, ("on", "always"), 7), (True, ("always",), 8)
@@ -263,7 +264,7 @@ def test_episodes_start_where_no_way_is_known() -> None:
 def test_what_is_seen_need_not_be_hashable() -> None:
     world = Remembered(Doors())
     for goal, first in (("chance", "half"), ("score", "half"), ("state", None)):
-        beam = Beam(depth=2, goal=goal)  # type: ignore[arg-type]
+        beam = PlanConfig(depth=2, goal=goal)  # type: ignore[arg-type]
         found = looking_ahead(world, doors(), beam, lambda at: at)("start", random.Random(0), [{"seen": "hall"}])
         assert found is not None
         assert first in (None, found.actions[0]), goal

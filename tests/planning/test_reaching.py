@@ -86,6 +86,11 @@ def test_more_steps_may_be_given() -> None:
     assert trial.left < 0.15
 
 
+def test_no_round_is_begun_when_time_is_over() -> None:
+    trial = go(searching(Dots(), 2, PlanConfig(seconds=1e-9), lambda state: state))
+    assert trial.asked == 64 * (2 + 1)  # one round in place of three
+
+
 def test_what_is_compared_with() -> None:
     recorded = go(as_recorded)
     assert (recorded.left, recorded.asked) == (pytest.approx(0, abs=1e-6), 0)

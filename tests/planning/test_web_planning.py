@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from rlvr_world import recipes
+from rlvr_world.config import PlanConfig
 from rlvr_world.domains.web_page.config import GOAL_TASKS, UNSEEN_TASKS
 from rlvr_world.domains.web_page.envs import played
 from rlvr_world.domains.web_page.splits import family
 from rlvr_world.overrides import override
-from rlvr_world.planning.search import Beam, by_rule, looking_ahead
+from rlvr_world.planning.search import by_rule, looking_ahead
 from rlvr_world.planning.trials import attempt, starts
 from rlvr_world.recipes.tasks import Task
 
@@ -57,7 +58,7 @@ def test_planners_act_on_real_pages_and_what_came_is_remembered(buttons: Task, m
     first = from_[0].state
     assert "click [3]" in buttons.actions(first), "button ONE"
     assert buttons.actions(first) == buttons.actions(first)
-    ahead = looking_ahead(buttons.real, buttons, Beam(depth=1, goal="chance"), lambda at: at)
+    ahead = looking_ahead(buttons.real, buttons, PlanConfig(depth=1, goal="chance"), lambda at: at)
     rule = by_rule(buttons.rules["hand rule, in the goal's order"])
     trials = [attempt(buttons, start, rule, more=0) for start in from_]
     assert all(trial.won for trial in trials), "the goals name the button, or quote what to type and then name Submit"
