@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import pytest
 
 from rlvr_world import Outcome, recipes
 from rlvr_world.config import PlanConfig
+from rlvr_world.diagnose.planning import plan_run
+from rlvr_world.evaluation.report import planning_text
 from rlvr_world.overrides import override
 from rlvr_world.planning.reaching import Hand, as_recorded, drawing, reach, searching
 from rlvr_world.recipes.tasks import Goal, Reach
+from rlvr_world.runs import runner
 from rlvr_world.types import Asked, Streams
 
 PARTS = np.array([1.0, 0.5, 1.0, 0.5, -0.2, 0.8, -0.2, 0.8], np.float32).reshape(2, 4)
@@ -114,3 +118,28 @@ def test_goals_of_pusht(tmp_path: Path) -> None:
         assert goal.frame.shape == (16, 16, 3)
         assert goal.begun.shape == goal.places.shape == (8, 2)
     task.real.close()
+
+
+def test_a_run_plans_for_frames_in_its_models(tmp_path: Path) -> None:
+    pytest.importorskip("gym_pusht", reason="needs gym-pusht: pip install 'rlvr-world[pusht]'")
+    small = """threads=1 model.device=cpu model.layers=1 model.hidden=32 model.heads=2 sft.steps=2 sft.batch=4
+    sft.eval_every=0 rl.steps=0 eval.rows=2 eval.valid_rows=2 data.env.episodes=24 data.env.length=41 data.env.size=16
+    data.height=16 data.width=16 data.split.test=0.3 data.split.valid=0.3 data.lpips=none data.reward.lpips=0
+    data.tokenizer.widths=16,16 data.tokenizer.groups=8 data.tokenizer.latent=8 data.tokenizer.steps=4
+    data.tokenizer.batch=4 data.tokenizer.patch_width=16 data.tokenizer.save_every=4 data.tokenizer.eval_every=0
+    plan.starts=2 plan.distances=1,2 plan.candidates=4 plan.rounds=1 plan.depth=2"""
+    config = override(recipes.find("pusht_steps").config(), [*small.split(), f"data.cache={tmp_path / 'cache'}"])
+    runner.train(config, tmp_path / "run")
+    plan_run(tmp_path / "run", config)
+    file = tmp_path / "run" / "planning" / "goal-frames" / "sft.json"
+    result = json.loads(file.read_text())
+    assert [len(trial["actions"]) for trial in result["trials"]] == [1, 2]
+    assert [trial["asked"] for trial in result["trials"]] == [4, 4 * 2 + 4]
+    assert result["lower_is_better"] == ["left"]
+    overall = result["slices"]["overall"]
+    assert overall["baselines"]["as recorded"]["left"]["mean"] == pytest.approx(0, abs=1e-6)
+    assert overall["baselines"]["random"]["left"]["mean"] > 0
+    assert "left ↓" in planning_text(tmp_path / "run")
+    made = file.stat().st_mtime_ns
+    plan_run(tmp_path / "run", config)
+    assert file.stat().st_mtime_ns == made  # what stands is not made again
