@@ -10,28 +10,34 @@ import numpy as np
 from rlvr_world.domains.replayed import Replayed
 from rlvr_world.domains.video.config import VideoConfig
 from rlvr_world.domains.video.envs.collect import WORLDS
+from rlvr_world.errors import InputError
 from rlvr_world.recipes.tasks import Goal, moved
 from rlvr_world.system.progress import track
 
 
 def goals(data: VideoConfig, real: Replayed, count: int, distances: Sequence[int]) -> list[Goal]:
-    """One of each of ``count`` episodes that nothing was trained on, ``distances`` steps of a model away in turn: where
-    the hand moves things the farthest in that time."""
-    found = []
-    for number in track(range(count), "goals", "goals"):
-        episode, steps = data.env.episodes + number, distances[number % len(distances)]
-        played = WORLDS[data.source][0].play(data.env, episode)["action"]
-        pieces = played[: len(played) // data.frame_skip * data.frame_skip].reshape(
-            -1, data.action_pool, played.shape[1]
+    """``count`` of them, ``distances`` steps of a model away in turn: each where the hand moves things the farthest in
+    that time, in the one of two episodes that nothing was trained on where that is farther."""
+    return [
+        max(
+            (_goal(data, real, 2 * number + other, distances[number % len(distances)]) for other in range(2)),
+            key=lambda goal: moved(goal.begun, goal.places),
         )
-        actions = pieces.mean(1).reshape(-1, data.actions_a_frame * played.shape[1])
-        states, places = zip(*_done(real, episode, actions), strict=True)
-        at = max(range(len(states) - steps), key=lambda i: moved(places[i], places[i + steps]))
-        to, seen = at + steps, real.render(states[at + steps])
-        found.append(
-            Goal(f"episode {episode}", states[at], seen, actions[at + 1 : to + 1], places[at], places[to], number)
-        )
-    return found
+        for number in track(range(count), "goals", "goals")
+    ]
+
+
+def _goal(data: VideoConfig, real: Replayed, number: int, steps: int) -> Goal:
+    episode = data.env.episodes + number
+    played = WORLDS[data.source][0].play(data.env, episode)["action"]
+    pieces = played[: len(played) // data.frame_skip * data.frame_skip].reshape(-1, data.action_pool, played.shape[1])
+    actions = pieces.mean(1).reshape(-1, data.actions_a_frame * played.shape[1])
+    states, places = zip(*_done(real, episode, actions), strict=True)
+    if len(states) <= steps:
+        raise InputError(f"plan.distances: expected less than the {len(states)} steps of an episode, got {steps}")
+    at = max(range(len(states) - steps), key=lambda i: moved(places[i], places[i + steps]))
+    to, seen = at + steps, real.render(states[at + steps])
+    return Goal(f"episode {episode}", states[at], seen, actions[at + 1 : to + 1], places[at], places[to], number)
 
 
 def _done(real: Replayed, episode: int, actions: np.ndarray) -> Iterator[tuple[Any, np.ndarray]]:

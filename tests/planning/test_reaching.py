@@ -13,6 +13,7 @@ import pytest
 from rlvr_world import Outcome, recipes
 from rlvr_world.config import PlanConfig
 from rlvr_world.diagnose.planning import plan_run
+from rlvr_world.errors import InputError
 from rlvr_world.evaluation.report import planning_text
 from rlvr_world.overrides import override
 from rlvr_world.planning.reaching import Hand, as_recorded, drawing, reach, searching
@@ -117,6 +118,8 @@ def test_goals_of_pusht(tmp_path: Path) -> None:
         assert reach(task, goal, as_recorded, 0).left == pytest.approx(0, abs=1e-6)
         assert goal.frame.shape == (16, 16, 3)
         assert goal.begun.shape == goal.places.shape == (8, 2)
+    with pytest.raises(InputError, match="plan.distances: expected less than the 8 steps of an episode, got 8"):
+        task.goals(1, (8,))
     task.real.close()
 
 
