@@ -86,10 +86,8 @@ def as_recorded(state: Any, goal: Goal, left: int, meant: np.ndarray, rng: Any) 
 def reach(task: Reach, goal: Goal, hand: Hand, more: int) -> Trial:
     """Look ahead, act, and look again from where that led, as often as it took to get there and ``more``."""
     rng, state, meant = np.random.default_rng(goal.seed), goal.state, goal.actions[:0]
-    steps = len(goal.actions) + more
-    done: list[np.ndarray] = []
-    plans: list[tuple[Any, ...]] = []
-    asked, places = 0, goal.begun
+    steps, asked, places = len(goal.actions) + more, 0, goal.begun
+    done, plans = list[Any](), list[tuple[Any, ...]]()
     for step in range(steps):
         meant, count = hand(state, goal, steps - step, meant, rng)
         [outcome] = task.real.advance([(state, task.real.read_action(meant[0]))], [(0,)])
@@ -100,5 +98,4 @@ def reach(task: Reach, goal: Goal, hand: Hand, more: int) -> Trial:
         plans.append(tuple(meant.tolist()))
         asked, meant = asked + count, meant[1:]
     left = moved(places, goal.places) / moved(goal.begun, goal.places)
-    told = (goal.world, (), len(goal.actions), left <= REACHED, tuple(done), tuple(plans), asked, goal.seed, left)
-    return Trial(*told)
+    return Trial(goal.world, (), len(goal.actions), left <= REACHED, tuple(done), tuple(plans), asked, goal.seed, left)

@@ -118,7 +118,7 @@ def test_goals_of_pusht(tmp_path: Path) -> None:
         assert reach(task, goal, as_recorded, 0).left == pytest.approx(0, abs=1e-6)
         assert goal.frame.shape == (16, 16, 3)
         assert goal.begun.shape == goal.places.shape == (8, 2)
-    with pytest.raises(InputError, match="plan.distances: expected less than the 8 steps of an episode, got 8"):
+    with pytest.raises(InputError, match=r"plan\.distances: expected less than the 8 steps of an episode, got 8"):
         task.goals(1, (8,))
     task.real.close()
 
