@@ -209,7 +209,7 @@ def test_what_is_kept_is_bounded_and_the_same_after_a_cut(cut_at: int | None, tr
 def test_a_failed_step_of_a_tokenizer_fails_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage = pytest.importorskip("rlvr_world.training.visual_tokenizer")
+    recipe = pytest.importorskip("rlvr_world.recipes.video_recipe")
     (tmp_path / "noise").mkdir()
     for episode in range(12):
         draw = np.random.default_rng(episode)
@@ -219,9 +219,9 @@ def test_a_failed_step_of_a_tokenizer_fails_again(
     data.lpips=none data.reward.lpips=0
     data.split.test=0.3 data.split.valid=0.3 data.tokenizer.widths=32,32 data.tokenizer.groups=8
     data.tokenizer.latent=8 data.tokenizer.steps=4 data.tokenizer.batch=2 data.tokenizer.eval_every=0 threads=1
-    model.device=cpu model.precision=float32"""
+    model.device=cpu model.precision=float32 sft.steps=1 rl.steps=0"""
     config = override(find("pusht").config(), [*shape.split(), f"data.path={tmp_path / 'noise'}"])
-    create = stage.create_visual_tokenizer
+    create = recipe.create_visual_tokenizer
 
     def spoiled(*arguments: Any) -> Any:
         tokenizer = create(*arguments)
@@ -229,7 +229,7 @@ def test_a_failed_step_of_a_tokenizer_fails_again(
         return tokenizer
 
     with monkeypatch.context() as broken:
-        broken.setattr(stage, "create_visual_tokenizer", spoiled)
+        broken.setattr(recipe, "create_visual_tokenizer", spoiled)
         broken.setattr(runner, "opened", lambda run: (None, None))  # which would see it before the stage does
         with pytest.raises(Halted, match="stopped before the update: gradient not finite"):
             runner.train(config, tmp_path / "run")
