@@ -62,7 +62,7 @@ $(VENV)/.miniwob: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing rlvr-world, the embedded worlds and the development tools into $(VENV) (a minute or two)"
 	$(PIP) --editable '.[textgame,pusht,metaworld,web,serve,dev]'
-	$(PIP) --no-deps openenv-core==0.3.0
+	-$(PIP) --no-deps openenv-core==0.3.0  # whose client drives a test, which is skipped without it
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python

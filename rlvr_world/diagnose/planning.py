@@ -157,6 +157,6 @@ def _records(trials: Sequence[Trial], baselines: Mapping[str, Sequence[Trial]]) 
 
 
 def _parts(trial: Trial) -> dict[str, float]:
-    shortest = {"shortest": float(trial.won and len(trial.actions) == trial.distance)} if trial.distance else {}
-    left = {} if trial.left is None else {"left": trial.left}
-    return {"success": float(trial.won), **shortest, **left}
+    shortest = float(trial.won and len(trial.actions) == trial.distance)
+    more = {"left": trial.left} if trial.left is not None else {"shortest": shortest} if trial.distance else {}
+    return {"success": float(trial.won), **more}
