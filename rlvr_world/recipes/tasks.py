@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlvr_world.types import World
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,7 @@ class Goal(NamedTuple):
 class Reach:
     """Goals that are frames, in a real world that tells under ``info["places"]`` where its things are.
 
-    ``goals`` gives so many of them, so many steps away in turn; ``hold`` says how many parts an action has that can be
-    alike."""
+    ``goals`` gives so many of them, so many steps away in turn; ``hold`` is how many parts an action has, all alike."""
 
     real: World
     goals: Callable[[int, Sequence[int]], list[Goal]]
@@ -60,7 +60,7 @@ class Reach:
 
 def moved(places: np.ndarray, others: np.ndarray) -> float:
     """How far things are on average from where they are in ``others``: float [K, C] each."""
-    return float(np.linalg.norm(places - others, axis=1).mean())
+    return float((((places - others) ** 2).sum(1) ** 0.5).mean())
 
 
 class Walk(NamedTuple):

@@ -143,9 +143,9 @@ def test_pages_that_fail_before_an_action_are_told_and_not_tried_again(
             await collect._collect(spec, replace(site, reset=reset), out)
         return [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
 
-    monkeypatch.setattr(session, "LIMIT", 3.0)
+    monkeypatch.setattr(session, "LIMIT", 8.0)
     rows = at_once(collected(("dialog.html", "stuck.html", "vast.html", "late.html")))
-    reasons = ("the app could not be reset", "did not answer within 3 s", "more than 10000 are not read")
+    reasons = ("the app could not be reset", "did not answer within 8 s", "more than 10000 are not read")
     assert [(row["observation"], row["action"], row["done"]) for row in rows[:3]] == [("", "", True)] * 3
     assert all(reason in row["error"] for row, reason in zip(rows, reasons, strict=False))
     told = capsys.readouterr().err
