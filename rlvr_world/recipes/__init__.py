@@ -245,8 +245,7 @@ def find(name: str) -> Recipe:
     known, entries = _built_in(), _entries()
     if name in known:
         config, made_by = known[name]
-        made: Recipe = pkgutil.resolve_name(f"rlvr_world.recipes.{made_by}")(config)
-        return made
+        return _checked(pkgutil.resolve_name(f"rlvr_world.recipes.{made_by}")(config), name)
     if name in entries:
         return _entry(entries[name])
     if "." in place and _is_module(place):

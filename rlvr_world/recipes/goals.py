@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rlvr_world.domains.replayed import Replayed
+from rlvr_world.domains.video.actions import pooled
 from rlvr_world.domains.video.config import VideoConfig
 from rlvr_world.domains.video.envs.collect import WORLDS
 from rlvr_world.errors import InputError
@@ -30,8 +31,8 @@ def goals(data: VideoConfig, real: Replayed, count: int, distances: Sequence[int
 def _goal(data: VideoConfig, real: Replayed, number: int, steps: int) -> Goal:
     episode = data.env.episodes + number
     played = WORLDS[data.source][0].play(data.env, episode)["action"]
-    pieces = played[: len(played) // data.frame_skip * data.frame_skip].reshape(-1, data.action_pool, played.shape[1])
-    actions = pieces.mean(1).reshape(-1, data.actions_a_frame * played.shape[1])
+    whole = played[: len(played) // data.frame_skip * data.frame_skip]
+    actions = pooled(whole, data.action_pool).reshape(-1, data.actions_a_frame * played.shape[1])
     states, places = zip(*_done(real, episode, actions), strict=True)
     if len(states) <= steps:
         raise InputError(f"plan.distances: expected less than the {len(states)} steps of an episode, got {steps}")
