@@ -60,13 +60,16 @@ def check_shape(model: ModelConfig) -> None:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    learning_rate: float = what(1e-3, "peak learning rate of AdamW")
+    learning_rate: float = what(1e-3, "peak learning rate")
     schedule: Literal["constant", "cosine"] = what("constant", "after warm-up: keep the rate, or follow a cosine to 0")
     warmup: float = what(0.0, "linear warm-up", "fraction of the stage")
     weight_decay: float = what(0.01, "decoupled weight decay")
     beta1: float = what(0.9, "AdamW first-moment decay")
     beta2: float = what(0.999, "AdamW second-moment decay")
     clip_norm: float = what(1.0, "largest gradient norm", "L2 norm")
+    kind: Literal["adamw", "muon"] = what(
+        "adamw", "AdamW for every weight, or Muon for the matrices between embedding and head, which learn faster so"
+    )
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,9 @@ def at_settings(config: Config) -> Recipe:
                 raise InputError(f"{setting.name}: expected at least {least}, got {got}")
             if got >= 1 and not {*ends}.isdisjoint(BELOW_ONE):
                 raise InputError(f"{setting.name}: expected less than 1, got {got}")
+        elif got == "muon" and (config.model.lora_rank or not setting.name.startswith(("sft.", "rl."))):
+            what = "a visual tokenizer" if setting.name.startswith("data.") else "adapters (model.lora_rank)"
+            raise InputError(f"{setting.name}: expected adamw for {what}, got muon; it is for a model's own matrices")
     for name in config.trackers:
         tracker_module(name)
     if config.rl.steps:

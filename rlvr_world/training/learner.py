@@ -24,7 +24,7 @@ from rlvr_world.models.shards import collected, filled, full, hollow, inside, sh
 from rlvr_world.models.text_tokenizer import TextTokenizer
 from rlvr_world.system import ranks
 from rlvr_world.training.losses import chosen_logps
-from rlvr_world.training.optimizer import TRAINER, Watched, adamw, load_optimizer, save_optimizer, take_step
+from rlvr_world.training.optimizer import TRAINER, Watched, load_optimizer, optimizer_of, save_optimizer, take_step
 from rlvr_world.training.packing import Group, Packed, micro_batches, nothing, pack
 
 TokenLoss = Callable[[Tensor, Tensor, Packed], Tensor]
@@ -38,7 +38,7 @@ def shares(model: ModelConfig, optimizer: OptimizerConfig | None) -> bool:
 
 
 class Learner:
-    """A float32 model under AdamW, and the policy that forwards run: the same object, or its bfloat16 copy.
+    """A float32 model under its optimizer, and the policy that forwards run: the same object, or its bfloat16 copy.
 
     Gradients of the copy are added up in float32 after every micro-batch, and the copy follows each
     optimizer step. Sampler, trainer and evaluator all run ``policy``; checkpoints hold ``model``.
@@ -74,7 +74,7 @@ class Learner:
         for master, used in pairs if self.device.type == "cuda" else ():
             if master is not used and not master.requires_grad:
                 master.data = master.data.cpu()  # of LoRA's frozen weights the GPU has the copy alone
-        self.optimizer = adamw([master for master, _ in self.trainable], self.config)
+        self.optimizer = optimizer_of(model, [master for master, _ in self.trainable], self.config)
         self.watched: Watched = [(self.optimizer, model)]
         self.spread: dict[str, float] = {}
         """By row, the deviation of the rewards of its last group, where RL draws rows by it."""

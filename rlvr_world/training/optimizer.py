@@ -1,10 +1,12 @@
-"""AdamW: how it is made, at which rate and under which bound it steps, and how a checkpoint keeps it (no pickle)."""
+"""AdamW and Muon: how they are made, at which rate and under which bound they step, and how a checkpoint keeps them (no
+pickle)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,6 +17,7 @@ from torch.optim import Optimizer
 
 from rlvr_world.config import OptimizerConfig
 from rlvr_world.errors import InputError
+from rlvr_world.models.head import Model, head_weight
 from rlvr_world.models.shards import collected, full, like
 from rlvr_world.system import ranks
 
@@ -27,6 +30,32 @@ Watched = list[tuple[Optimizer, torch.nn.Module]]
 def adamw(parameters: Iterable[Tensor], config: OptimizerConfig) -> Optimizer:
     betas = (config.beta1, config.beta2)
     return torch.optim.AdamW(parameters, config.learning_rate, betas, weight_decay=config.weight_decay, fused=True)
+
+
+class Muon(Optimizer):
+    """Muon for ``matrices`` and AdamW for the ``rest``, in one. Steps of a matrix are orthogonalised and as large as
+    AdamW's are, so that both go by the same rate and decay (arXiv 2502.16982, section 2.2)."""
+
+    def __init__(self, matrices: list[Tensor], rest: list[Tensor], config: OptimizerConfig) -> None:
+        rate, decay = config.learning_rate, config.weight_decay
+        self.parts = (torch.optim.Muon(matrices, rate, decay, adjust_lr_fn="match_rms_adamw"), adamw(rest, config))
+        super().__init__([group for part in self.parts for group in part.param_groups], {})
+        for part in self.parts:
+            part.state = self.state
+
+    def step(self, closure: Any = None) -> None:
+        for part in self.parts:
+            part.step()
+
+
+def optimizer_of(model: Model, trained: list[Tensor], config: OptimizerConfig) -> Optimizer:
+    """What trains those weights of a model: with Muon all matrices but embedding and head."""
+    if config.kind == "adamw":
+        return adamw(trained, config)
+    tables = {id(model.get_input_embeddings().weight), id(head_weight(model))}
+    matrices = [p for p in trained if p.ndim == 2 and id(p) not in tables]
+    others = {id(p) for p in matrices}
+    return Muon(matrices, [p for p in trained if id(p) not in others], config)
 
 
 FIRST = 0.02
@@ -74,7 +103,7 @@ def save_optimizer(optimizer: Optimizer, folder: Path, name: str = "optimizer") 
 def load_optimizer(optimizer: Optimizer, checkpoint: Path, name: str = "optimizer") -> None:
     """The counterpart of ``save_optimizer``."""
     where, parameters = checkpoint / TRAINER / f"{name}.safetensors", _parameters(optimizer)
-    fused = any(group["fused"] for group in optimizer.param_groups)  # only then are step counts kept on the device
+    fused = any(group.get("fused") for group in optimizer.param_groups)  # only then are step counts kept on the device
     for key, value in load_file(str(where)).items():
         number, kind = key.split(".", 1)
         if int(number) >= len(parameters):
