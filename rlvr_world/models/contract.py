@@ -24,7 +24,8 @@ def prepare(model: Model, checkpointing: bool = False) -> None:
     """Make this model share prefixes (in place), with which it must give what it gave without.
 
     A prompt with two answers goes through a plain forward of transformers, then through the cache of sampling,
-    then packed as for RL and for likelihood training: five short forwards, after which every random stream stands where it stood.
+    then packed as for RL and for likelihood training: five short forwards, after which every random stream stands where
+    it stood.
     ``checkpointing`` recomputes activations in the backward pass. Raises InputError that names the model where logits
     differ, where a forward draws random numbers, or where it does not run.
     """

@@ -20,7 +20,7 @@ from rlvr_world.models.head import Model
 def answers_alone(model: Model) -> None:
     """Have the last layer of this model (in place) compute what ``TreeLayout.asked`` asks for, and no more; one whose
     parts have other names than is usual is left as it is."""
-    last = model.get_decoder().layers[-1]
+    last = getattr(model.get_decoder(), "layers", [None])[-1]
     if hasattr(last, "self_attn") and hasattr(last, "input_layernorm"):
         last.register_forward_pre_hook(_before, with_kwargs=True)
 
@@ -29,14 +29,15 @@ def _before(layer: nn.Module, args: tuple[Any, ...], settings: dict[str, Any]) -
     """Where few tokens of plain sequences are asked for: the layer's input and settings for these alone (CPUs)."""
     layout = settings.get("layout")
     few = isinstance(layout, TreeLayout) and 0 < 2 * sum(layout.asked) <= args[0].shape[1]
-    if not few or args[0].device.type != "cpu" or any(tree.members for tree in layout.trees):
+    usual = len(args) == 1 and settings.keys() >= {"position_ids", "position_embeddings"}
+    if not (few and usual) or args[0].device.type != "cpu" or any(tree.members for tree in layout.trees):
         return None
     settings = {**settings, "layout": LastTokens(layout)}
     layer.self_attn(hidden_states=layer.input_layernorm(args[0]), **settings)  # for its keys and values
     at_T = layout.rows(args[0].device)
     settings["position_ids"] = settings["position_ids"][:, at_T]
     settings["position_embeddings"] = tuple(x[:, at_T] for x in settings["position_embeddings"])
-    return (Rows.apply(args[0][0], at_T)[None],), settings
+    return (args[0].index_select(1, at_T),), settings
 
 
 @dataclass
@@ -63,7 +64,7 @@ class LastTokens:
         mask_SRL = (keys_SL[:, None] | ~queries_SR[:, :, None]).tril(keys_SL.shape[1] - queries_SR.shape[1])
         q, k, v = _padded(q_HTd, queries_SR), _padded(k_HNd, keys_SL), _padded(v_HNd, keys_SL)
         out_SRHd = sdpa(q, k, v, scale, mask=mask_SRL[:, None]).transpose(1, 2)
-        return Rows.apply(out_SRHd.flatten(0, 1), queries_SR.flatten().nonzero()[:, 0])
+        return out_SRHd.flatten(0, 1).index_select(0, queries_SR.flatten().nonzero()[:, 0])
 
 
 def _right_aligned(lengths: Sequence[int], device: torch.device) -> Tensor:
@@ -78,19 +79,3 @@ def _padded(x_HNd: Tensor, real_SL: Tensor) -> Tensor:
     empty = x_NHd.new_zeros(real_SL.numel(), *x_NHd.shape[1:])
     placed = empty.index_copy(0, real_SL.flatten().nonzero()[:, 0], x_NHd)
     return placed.unflatten(0, real_SL.shape).transpose(1, 2)
-
-
-class Rows(torch.autograd.Function):
-    """Rows ``at`` of ``x``, none of them twice: gradients are copied, and not added up, which CPUs do one by one."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, at: Tensor) -> Tensor:
-        ctx.save_for_backward(at)
-        ctx.rows = len(x)
-        return x[at]
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        (at,) = ctx.saved_tensors
-        return grad.new_zeros(ctx.rows, *grad.shape[1:]).index_copy_(0, at, grad), None
