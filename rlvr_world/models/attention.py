@@ -44,10 +44,18 @@ class TreeLayout:
     """Several trees end to end in one row of N tokens; no token sees another tree or a sibling member."""
 
     trees: tuple[Tree, ...]
+    asked: tuple[int, ...] = ()
+    """Of each tree, how many of its last tokens have their hidden states asked for; all of all where it is empty."""
 
     def longest(self, _: int) -> int:
         """Tokens of the longest sequence."""
         return max(tree.prefix + max(tree.members, default=0) for tree in self.trees)
+
+    def rows(self, device: torch.device) -> Tensor:
+        """Where the tokens lie that are asked for, int64."""
+        sizes = torch.tensor([tree.prefix + sum(tree.members) for tree in self.trees], device=device)
+        ends, asked = sizes.cumsum(0), torch.tensor(self.asked, device=device)
+        return torch.arange(int(asked.sum()), device=device) + (ends - asked.cumsum(0)).repeat_interleave(asked)
 
     def attend(self, q_HNd: Tensor, k_KNd: Tensor, v_KNd: Tensor, scale: float) -> Tensor:
         """Attention output [N, H, d]."""
@@ -61,7 +69,7 @@ class TreeLayout:
         q, k, v = (list(x.split(sizes, dim=1)) for x in (q_HNd, k_KNd, v_KNd))
         first = [sum(1 + len(t.members) for t in self.trees[:i]) for i in range(len(self.trees))]
         q_roots, k_roots, v_roots = (_stack([x[i] for i in first]) for x in (q, k, v))
-        roots = _sdpa(q_roots, k_roots, v_roots, scale, causal=True)
+        roots = sdpa(q_roots, k_roots, v_roots, scale, causal=True)
         outputs = []
         for i, tree, root in zip(first, self.trees, roots.unbind(), strict=True):
             outputs.append(root[:, : tree.prefix])
@@ -137,7 +145,7 @@ def _attend_members(
     (G, _, R, _), P = q_GHRd.shape, kp_HPd.shape[1]
     keys, values = (torch.cat([x.expand(G, -1, -1, -1), own], 2) for x, own in ((kp_HPd, k_GHRd), (vp_HPd, v_GHRd)))
     mask = torch.ones(R, P + R, dtype=torch.bool, device=keys.device).tril(P)
-    return _sdpa(q_GHRd, keys, values, scale, mask=mask)
+    return sdpa(q_GHRd, keys, values, scale, mask=mask)
 
 
 def _stack(pieces: list[Tensor]) -> Tensor:
@@ -146,13 +154,13 @@ def _stack(pieces: list[Tensor]) -> Tensor:
     return torch.stack([x if x.shape[1] == longest else F.pad(x, (0, 0, 0, longest - x.shape[1])) for x in pieces])
 
 
-def _sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = False, mask: Tensor | None = None) -> Tensor:
+def sdpa(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool = False, mask: Tensor | None = None) -> Tensor:
     """Attention of q [S, H, n, d] over k, v [S, K, m, d]; ``mask`` [n, m] is True where a query may look."""
     if q.device.type == "cpu" and q.dtype == torch.bfloat16:
         if k.shape[2] <= SHORT:
             return short_attention(q, k, v, scale, causal, mask)
         if torch.is_grad_enabled() and q.requires_grad:  # its backward is slow in bfloat16
-            return _sdpa(q.float(), k.float(), v.float(), scale, causal, mask).to(q.dtype)
+            return sdpa(q.float(), k.float(), v.float(), scale, causal, mask).to(q.dtype)
     gqa = q.shape[1] != k.shape[1]
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, scale=scale, enable_gqa=gqa)
 
@@ -213,7 +221,7 @@ class GroupCache:
         (K, d), H = (k_BKnd.shape[1], k_BKnd.shape[3]), q_BHnd.shape[1]
         if self.length < 0:
             self._hold(layer, k_BKnd, v_BKnd)
-            return _sdpa(q_BHnd, k_BKnd, v_BKnd, scale, causal=True).transpose(1, 2)
+            return sdpa(q_BHnd, k_BKnd, v_BKnd, scale, causal=True).transpose(1, 2)
         kp, vp, ks, vs = self.layers[layer]
         P, rows = vp.shape[2], H // K * n
         for held, new in ((ks, k_BKnd), (vs, v_BKnd)):
@@ -278,12 +286,12 @@ def _attention(
     scale = scale if scale is not None else query.shape[-1] ** -0.5
     sizes = value.shape[-1] - key.shape[-1] or None
     _check(module, query.shape[2], layout, {**settings, "sizes": sizes, "attention_mask": attention_mask})
-    if isinstance(layout, TreeLayout):
-        out = layout.attend(query[0], key[0], value[0], scale)[None]
+    if layout is None:
+        out = sdpa(query, key, value, scale, causal=query.shape[2] > 1).transpose(1, 2)
     elif isinstance(layout, GroupCache):
         out = layout.attend(module.layer_idx, query, key, value, scale)  # type: ignore[arg-type]
     else:
-        out = _sdpa(query, key, value, scale, causal=query.shape[2] > 1).transpose(1, 2)
+        out = layout.attend(query[0], key[0], value[0], scale)[None]
     return out.contiguous(), None  # which the reshape that comes next would do as well, and some models rely on
 
 
@@ -296,7 +304,7 @@ REFUSED = {
 }
 
 
-def _check(module: nn.Module, new: int, layout: TreeLayout | GroupCache | None, settings: dict[str, Any]) -> None:
+def _check(module: nn.Module, new: int, layout: Any, settings: dict[str, Any]) -> None:
     """Raises InputError for attention that is not plain, and for a sequence that leaves its window."""
     if kinds := [kind for name, kind in REFUSED.items() if settings.get(name) is not None]:
         raise InputError(f"model ({type(module).__name__}): expected plain attention, got {kinds[0]}; choose another")
@@ -323,6 +331,8 @@ def share_prefixes(model: Model) -> None:
 
 
 def hidden_states(model: Model, ids: Tensor, positions: Tensor, layout: TreeLayout | GroupCache) -> Tensor:
-    """Last hidden states [rows, n, D] of the decoder, before the head."""
-    out = model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False, layout=layout)
-    return out.last_hidden_state
+    """Last hidden states [rows, n, D] of the decoder, before the head; of a layout the tokens that it asks for."""
+    out = model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False, layout=layout).last_hidden_state
+    if isinstance(layout, TreeLayout) and 0 < sum(layout.asked) < out.shape[1]:
+        return out[:, layout.rows(out.device)]
+    return out

@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rlvr_world.errors import InputError
 from rlvr_world.models.attention import GroupCache, Tree, TreeLayout, hidden_states, share_prefixes
 from rlvr_world.models.head import Model, evaluating, head_weight
+from rlvr_world.models.last_layer import answers_alone
 
 PROMPT, ANSWER = 4, 2
 """Tokens of what is tried: a prompt, and each of the two answers to it."""
@@ -22,8 +23,9 @@ than 1e-2."""
 def prepare(model: Model, checkpointing: bool = False) -> None:
     """Make this model share prefixes (in place), with which it must give what it gave without.
 
-    A prompt with two answers goes through a plain forward of transformers, then packed as for training, then through
-    the cache of sampling: four short forwards, after which every random stream stands where it stood.
+    A prompt with two answers goes through a plain forward of transformers, then through the cache of sampling,
+    then packed as for RL and for likelihood training: five short forwards, after which every random stream stands where
+    it stood.
     ``checkpointing`` recomputes activations in the backward pass. Raises InputError that names the model where logits
     differ, where a forward draws random numbers, or where it does not run.
     """
@@ -34,23 +36,25 @@ def prepare(model: Model, checkpointing: bool = False) -> None:
             ids_GT = _tokens(len(head_VD)).to(device)
             plain = model(input_ids=ids_GT, use_cache=False).logits[:, PROMPT:].float()
             share_prefixes(model)
+            answers_alone(model)
             if checkpointing:
                 model.gradient_checkpointing_enable()
-            found = {"sampling caches": (_cached(model, ids_GT) @ head_VD.T).float()}
-            learning(model)
-            found["training packs"] = (_packed(model, ids_GT) @ head_VD.T).float()
+            for what, read in WAYS.items():
+                if what != CACHES:
+                    learning(model)
+                logits = (read(model, ids_GT) @ head_VD.T).float()
+                if not torch.equal(before, _streams(device)):
+                    off = "; set model.gradient_checkpointing=false, or the dropouts in its config.json to 0"
+                    raise _refused(model, f"one whose forward draws random numbers{off * checkpointing}")
+                apart = float((logits - plain).abs().max() / plain.abs().max())
+                if not apart <= TOLERANCE:
+                    differ = f"logits that differ from plain forwards by {apart:.0e}"
+                    raise _refused(model, f"{differ} where {what} sequences")
         except InputError:
             raise
         except (AttributeError, TypeError, ValueError, LookupError, RuntimeError, AssertionError) as error:
             said = (str(error).splitlines() or [""])[0]
             raise _refused(model, f"one whose forward fails ({type(error).__name__}: {said:.120})") from error
-        if not torch.equal(before, _streams(device)):
-            off = "; set model.gradient_checkpointing=false, or the dropouts in its config.json to 0" * checkpointing
-            raise _refused(model, f"one whose forward draws random numbers{off}")
-    for what, logits in found.items():
-        difference = float((logits - plain).abs().max() / plain.abs().max())
-        if not difference <= TOLERANCE:
-            raise _refused(model, f"logits that differ from plain forwards by {difference:.0e} where {what} sequences")
 
 
 def learning(model: Model) -> None:
@@ -103,6 +107,14 @@ def _packed(model: Model, ids_GT: Tensor) -> Tensor:
     return hidden_states(model, ids_1N, at_1N, layout)[0, PROMPT:].unflatten(0, (2, ANSWER))
 
 
+def _answers(model: Model, ids_GT: Tensor) -> Tensor:
+    """The same of plain sequences end to end, of which nothing but the answers is asked for."""
+    rows, T = ids_GT.shape
+    layout = TreeLayout((Tree(T, ()),) * rows, (ANSWER,) * rows)
+    hidden = hidden_states(model, ids_GT.view(1, -1), torch.arange(T, device=ids_GT.device).repeat(rows)[None], layout)
+    return hidden[0].unflatten(0, (rows, ANSWER))
+
+
 def _cached(model: Model, ids_GT: Tensor) -> Tensor:
     """The same by way of the sampler's cache."""
     cache = GroupCache(1, 2, torch.tensor([PROMPT], device=ids_GT.device))
@@ -111,6 +123,10 @@ def _cached(model: Model, ids_GT: Tensor) -> Tensor:
     cache.length = 0
     cache.begin(ANSWER)
     return hidden_states(model, ids_GT[:, PROMPT:], at_GT[:, PROMPT:], cache)
+
+
+CACHES = "sampling caches"
+WAYS = {CACHES: _cached, "training packs": _packed, "likelihood training packs": _answers}
 
 
 def _streams(device: torch.device) -> Tensor:

@@ -40,5 +40,8 @@ def shown_in(precision: Literal["auto", "float32", "bfloat16"], device: torch.de
 
 
 def _cpu_multiplies_bfloat16() -> bool:
+    """Whether bfloat16 products are the faster ones: by AMX, or AMD's vectors. Intel's vectors have it and gain nothing
+    (a Xeon without AMX: 77 GFLOP/s in bfloat16, 129 in float32)."""
     info = Path("/proc/cpuinfo")
-    return info.is_file() and any(flag in info.read_text() for flag in ("amx_bf16", "avx512_bf16"))
+    has = info.read_text() if info.is_file() else ""
+    return "amx_bf16" in has or ("avx512_bf16" in has and "AuthenticAMD" in has)

@@ -58,7 +58,7 @@ class Packed:
     positions_1N: Tensor
     layout: TreeLayout
     source_T: Tensor
-    """Index in N of the hidden state that predicts each trained token."""
+    """Which of the hidden states that the layout asks for predicts each trained token."""
     target_T: Tensor
     weight_T: Tensor
     advantage_T: Tensor
@@ -109,8 +109,8 @@ def nothing(group: Group) -> Group:
 
 def pack(groups: Sequence[Group]) -> Packed:
     """Lay groups end to end. A group of one needs no branching: its response continues its prompt."""
-    ids, positions, sources, trees = [], [], [], []
-    start = 0
+    ids, positions, sources, trees, asked = [], [], [], [], []
+    start = skipped = 0
     for group in groups:
         P = len(group.prompt)
         ids.append(torch.tensor(group.prompt))
@@ -120,34 +120,41 @@ def pack(groups: Sequence[Group]) -> Packed:
             read = len(branch.ids) - 1
             ids.append(branch.ids[:-1])
             positions.append(torch.arange(P, P + read))
-            sources.append(torch.tensor([start + P - 1, *range(at, at + read)])[branch.trained])
+            source = torch.arange(at - 1, at + read)
+            source[0] = start + P - 1
+            sources.append(source[branch.trained])
             at += read
         lengths = tuple(len(b.ids) - 1 for b in group.branches if len(b.ids) > 1)
         trees.append(Tree(P + sum(lengths), ()) if len(group.branches) == 1 else Tree(P, lengths))
+        own = torch.cat(sources[-len(group.branches) :])
+        first = int(own.min()) if len(own) else at - 1  # what comes before is read, and predicts nothing to learn from
+        asked.append(at - first)
+        skipped += first - start
+        sources[-len(group.branches) :] = [own - skipped]
         start = at
     branches = [b for g in groups for b in g.branches]
-    legal = [_or(b.legal, torch.tensor(ALL).expand(len(b.ids), 2))[b.trained] for b in branches]
+    trained = torch.cat([b.trained for b in branches])
+    counts = torch.stack([b.trained.sum() for b in branches])
+    old = torch.cat([_or(b.old_logps, torch.zeros(len(b.ids))) for b in branches])
+    legal = None
+    if any(b.legal is not None for b in branches):
+        legal = torch.cat([_or(b.legal, torch.tensor(ALL).expand(len(b.ids), 2)) for b in branches])[trained]
     return Packed(
         ids_1N=torch.cat(ids)[None],
         positions_1N=torch.cat(positions)[None],
-        layout=TreeLayout(tuple(trees)),
+        layout=TreeLayout(tuple(trees), tuple(asked)),
         source_T=torch.cat(sources),
-        target_T=torch.cat([b.ids[b.trained] for b in branches]),
-        weight_T=_spread([b.weight for b in branches], branches),
-        advantage_T=_spread([b.advantage for b in branches], branches),
-        branch_T=_spread(range(len(branches)), branches),
-        old_logp_T=torch.cat([_or(b.old_logps, torch.zeros(len(b.ids)))[b.trained] for b in branches]),
-        legal_T2=torch.cat(legal) if any(b.legal is not None for b in branches) else None,
+        target_T=torch.cat([b.ids for b in branches])[trained],
+        weight_T=torch.tensor([b.weight for b in branches]).repeat_interleave(counts),
+        advantage_T=torch.tensor([b.advantage for b in branches]).repeat_interleave(counts),
+        branch_T=torch.arange(len(branches)).repeat_interleave(counts),
+        old_logp_T=old[trained],
+        legal_T2=legal,
     )
 
 
 def _or(value: Tensor | None, default: Tensor) -> Tensor:
     return default if value is None else value
-
-
-def _spread(values: Sequence[float], branches: Sequence[Branch]) -> Tensor:
-    """One value a branch, repeated for each of its trained tokens: [T]."""
-    return torch.tensor(values).repeat_interleave(torch.tensor([int(b.trained.sum()) for b in branches]))
 
 
 def micro_batches(groups: Sequence[Group], forward_tokens: int) -> list[list[Group]]:

