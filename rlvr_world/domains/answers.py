@@ -24,17 +24,32 @@ TWICE = "a key stands twice in one object"
 
 # Unclosed strings run to the end, so that this pattern never backtracks.
 _STRING_OR_BRACKET = re.compile(r""""(?:[^"\\]+|\\.?)*(?:"|\Z)|'(?:[^'\\]+|\\.?)*(?:'|\Z)|[\[\]{}]""", re.DOTALL)
+_MARKER = re.compile(r"""\\.|(?<!\w)["']|["'](?!\w)|\n|</?think>""")
 ABSENT = object()
 """The value of a field that is not there."""
 
 
 def after_thinking(text: str) -> str:
-    """What comes after the last ``</think>``, up to a thought that does not end: thoughts are no answer.
+    """What comes after the last ``</think>``, up to a thought that does not end: thoughts are no answer. Words in quotes
+    that close in their line are no markers: they are a page's.
 
-    >>> after_thinking("<think>Is it none? No.</think> It opens.")
-    ' It opens.'
+    >>> after_thinking("<think>Is it none? No.</think> It says '<think>'.")
+    " It says '<think>'."
     """
-    return text.rpartition("</think>")[2].partition("<think>")[0]
+    markers: list[re.Match[str]] = []
+    quote, outside = "", 0
+    for found in _MARKER.finditer(text) if "think>" in text else ():
+        if (token := found.group()).endswith("think>"):
+            markers.append(found)
+        elif token == "\n":
+            quote = ""
+        elif token == quote and not text[found.end() : found.end() + 1].isalnum():
+            quote = ""
+            del markers[outside:]
+        elif token in "'\"" and not quote and not text[max(0, found.start() - 1) : found.start()].isalnum():
+            quote, outside = token, len(markers)
+    start = max((found.end() for found in markers if found.group() == "</think>"), default=0)
+    return text[start : min((m.start() for m in markers if m.start() >= start), default=len(text))]
 
 
 def printable(line: str) -> str:

@@ -25,6 +25,15 @@ def whole(*updated):
     return write_change(Change(("[1] link 'a'",), (), tuple(updated)))
 
 
+@pytest.mark.parametrize("words", ["<think>", "a </think> b", "it's <think>hm</think>", 'say "<think>"', "don't </think> 'x' "])
+@pytest.mark.parametrize("thought", ["", "<think>\nHm, 'tis.</think>", "Is it\n</think>\n\n"])
+def test_words_of_a_page_are_no_thought(words, thought):
+    change = Change((f"[1] link {words!r}",), (), (f"[2] tab {words!r} focused: True",))
+    assert read_change(thought + "\n" + write_change(change)) == change
+    cut = read_change(f"{thought}\n{write_change(change)}\n<think>{whole('[3] tab 1')}")
+    assert cut == change  # a thought that does not end is still none
+
+
 KINDS = {
     "a draft inside thinking": "<think>\n{draft}\n</think>\n{final}",
     "a second answer": "{draft}\n\nActually, correct is\n\n{final}",
