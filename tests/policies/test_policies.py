@@ -159,7 +159,16 @@ def test_specifications(tmp_path: Path) -> None:
     assert act("clone:1:200").min() > 0.8  # its experts always brighten
     assert (act(f"noisy:0.3:{tmp_path}/mine.py:still") <= 1).all()
     assert act("random").shape == (2, 1)
-    for wrong in ("clone:0", "clone:1:0", "clone:x", "noisy:1", "noisy::random", "replay", f"{tmp_path}/mine.py:gone"):
+    for wrong in (
+        "clone:0",
+        "clone:1:0",
+        "clone:x",
+        "noisy:1",
+        "noisy::random",
+        "into:x:random",
+        "replay",
+        f"{tmp_path}/mine.py:gone",
+    ):
         with pytest.raises(InputError, match=r"policy '.*': expected random, clone:DEMOS"):
             act(wrong)
 
