@@ -20,14 +20,16 @@ from rlvr_world.evaluation.intervals import wilson
 from rlvr_world.evaluation.summary import fingerprint
 from rlvr_world.evaluation.tables import markdown
 from rlvr_world.policies.agreement import agreement, ceiling
-from rlvr_world.policies.learned import judge
+from rlvr_world.policies.learned import Frames, judge
 from rlvr_world.policies.rollouts import Rollouts, read_policy, roll, roll_real
+from rlvr_world.policies.tried import Tried
 from rlvr_world.recipes import named_in
 from rlvr_world.recipes.tasks import Trial
 from rlvr_world.runs.checkpoints import identity
 from rlvr_world.runs.folder import models_of
 from rlvr_world.runs.world_model import load
 from rlvr_world.sessions.imagined import Imagined
+from rlvr_world.sessions.shared import Worlds
 from rlvr_world.system.files import digest, write_whole
 
 
@@ -42,8 +44,7 @@ def try_policies(
     actions replayed in imagination, and policies that see round trips of the tokenizer, really. Raises InputError.
     """
     models, texts = models_of(run), []
-    world = load(next(iter(models.values())))
-    trials = world.recipe.trials(world.config, world.domain)
+    trials = _trials(models)
     unknown = [name for name in only if name not in {*trials, *models}]
     if not trials or unknown or starts < 2:
         wanted = f"a recipe with trials(), some of {', '.join([*trials, *models])}, and at least 2 starts"
@@ -60,6 +61,31 @@ def try_policies(
     return "\n\n".join(texts)
 
 
+def _trials(models: Mapping[str, Path]) -> Mapping[str, Trial]:
+    world = load(next(iter(models.values())))
+    return world.recipe.trials(world.config, world.domain)
+
+
+def with_task(worlds: Worlds, run: Path, name: str, judged_by: str) -> tuple[Worlds, int]:
+    """The worlds of a run with one of its tasks, see ``Tried``, and the steps that it is given. The judge is that of
+    ``try_policies``. Raises InputError for a task that is not there."""
+    if name not in (trials := _trials(models_of(run))):
+        raise InputError(f"task {name!r}: expected one of {', '.join(trials) or 'none, which this recipe has'}")
+    trial, folder = trials[name], run / "policies" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    says, _ = _judge(judged_by, trial, folder)
+    return {key: lambda make=make: Tried(make(), trial, says) for key, make in worlds.items()}, trial.steps
+
+
+def _judge(spec: str, trial: Trial, folder: Path) -> tuple[Frames, Any]:
+    """And what is to be told of it."""
+    if spec == "learned":
+        return judge(trial.labelled, trial.round_trip, folder / "judge.safetensors")
+    if callable(says := named_in(spec)):
+        return says, spec
+    raise InputError(f"judge {spec!r}: expected learned, or FILE.py:FUNCTION")
+
+
 def _try_task(
     folder: Path, trial: Trial, models: Mapping[str, Path], about: dict[str, Any], controls: bool
 ) -> dict[str, Rollouts]:
@@ -68,10 +94,7 @@ def _try_task(
     policies = [read_policy(spec, trial.real.action_space, lambda: labelled("train"), folder) for spec in specs]
     files = {Path(part) for spec in (*specs, about["judge"]) for part in spec.split(":") if part.endswith(".py")}
     about["code"] = digest(*sorted(files))
-    if about["judge"] == "learned":
-        says, about["judge"] = judge(labelled, view, folder / "judge.safetensors")
-    elif not callable(says := named_in(about["judge"])):
-        raise InputError(f"judge {about['judge']!r}: expected learned, or FILE.py:FUNCTION")
+    says, about["judge"] = _judge(about["judge"], trial, folder)
     pasts = [trial.real.start(number, trial.start(number))[0] for number in range(about["starts"])]
 
     def kept(name: str, make: Callable[[], Rollouts], model: str = "") -> Rollouts:
