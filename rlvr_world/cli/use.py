@@ -53,11 +53,13 @@ def add_verbs(verbs: Verbs) -> None:
 
     policies = verbs.add("policy-eval", _policy_eval, "try policies in the models of a run, and in the real world")
     policies.add_argument("run", metavar="RUN", type=Path)
-    specs = "random, clone:DEMOS[:STEPS], noisy:SIGMA:SPEC, FILE.py:FUNCTION; several times (those of the recipe)"
+    specs = """random, clone:DEMOS[:STEPS], noisy:SIGMA:SPEC, FILE.py:FUNCTION, ws://HOST:PORT, FILE.npz, replay:FOLDER,
+    into:PLACES:SPEC; several times (those of the recipe)"""
     policies.add_argument("--policy", metavar="NAME=SPEC", action="append", default=[], help=specs)
     policies.add_argument("--only", metavar="NAME", action="append", default=[], help="a task or model (all)")
     policies.add_argument("--starts", metavar="N", type=int, default=40, help="of each policy (40)")
-    policies.add_argument("--judge", metavar="SPEC", default="learned", help="or FILE.py:FUNCTION (learned)")
+    judges = "or FILE.py:FUNCTION; of films MODEL@URL, or FILE.json, a person's verdicts (learned)"
+    policies.add_argument("--judge", metavar="SPEC", default="learned", help=judges)
     policies.add_argument("--controls", action="store_true", help="replay real actions; see round trips, really")
 
     plan = verbs.add("plan", _plan, "try planners that look ahead in the models of a run, in the real world")

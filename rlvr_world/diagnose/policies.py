@@ -23,6 +23,7 @@ from rlvr_world.policies.agreement import agreement, ceiling
 from rlvr_world.policies.learned import Frames, judge
 from rlvr_world.policies.rollouts import Rollouts, read_policy, roll, roll_real
 from rlvr_world.policies.tried import Tried
+from rlvr_world.policies.watched import Watcher, films_of, watched
 from rlvr_world.recipes import named_in
 from rlvr_world.recipes.tasks import Trial
 from rlvr_world.runs.checkpoints import identity
@@ -40,8 +41,9 @@ def try_policies(
     rollouts, which are not made again.
 
     ``specs``: policies by name, see ``read_policy``; ``only``: tasks and models; empty for the recipe's, and for all.
-    ``judged_by``: ``learned``, or ``FILE.py:FUNCTION``, frames uint8 [N, H, W, 3] -> bool [N]. ``controls``: the real
-    actions replayed in imagination, and policies that see round trips of the tokenizer, really. Raises InputError.
+    ``judged_by``: ``learned``, or ``FILE.py:FUNCTION``, frames uint8 [N, H, W, 3] -> bool [N], or a ``Watcher`` of
+    whole films. ``controls``: the real actions replayed in imagination, and policies that see round trips of the
+    tokenizer, really. Raises InputError, and Halted where films wait for a person.
     """
     models, texts = models_of(run), []
     trials = _trials(models)
@@ -83,7 +85,7 @@ def _judge(spec: str, trial: Trial, folder: Path) -> tuple[Frames, Any]:
         return judge(trial.labelled, trial.round_trip, folder / "judge.safetensors")
     if callable(says := named_in(spec)):
         return says, spec
-    raise InputError(f"judge {spec!r}: expected learned, or FILE.py:FUNCTION")
+    raise InputError(f"judge {spec!r}: expected learned or FILE.py:FUNCTION, or of whole films MODEL@URL or FILE.json")
 
 
 def _try_task(
@@ -94,16 +96,17 @@ def _try_task(
     policies = [read_policy(spec, trial.real.action_space, lambda: labelled("train"), folder) for spec in specs]
     files = {Path(part) for spec in (*specs, about["judge"]) for part in spec.split(":") if part.endswith(".py")}
     about["code"] = digest(*sorted(files))
-    says, about["judge"] = _judge(about["judge"], trial, folder)
+    watcher = Watcher(about["judge"], folder) if films_of(about["judge"]) else None
+    says, about["judge"] = (None, "films") if watcher else _judge(about["judge"], trial, folder)
     pasts = [trial.real.start(number, trial.start(number))[0] for number in range(about["starts"])]
 
     def kept(name: str, make: Callable[[], Rollouts], model: str = "") -> Rollouts:
-        file = folder / f"{name}-{fingerprint({**about, 'model': model})}.npz"
+        file = folder / f"{name}-{fingerprint({**about, 'model': model, 'fields': Rollouts._fields})}.npz"
         if not file.is_file():
             np.savez_compressed(made := io.BytesIO(), **make()._asdict())
             write_whole(file, made.getvalue())
         with np.load(file) as arrays:
-            return Rollouts(**arrays)
+            return watched(Rollouts(**arrays), watcher, trial.instruction) if watcher else Rollouts(**arrays)
 
     found = {"real": kept("real", lambda: roll_real(trial, policies, says, pasts))}
     acted = [lambda seen, done=done: done[seen.seeds, seen.step] for done in found["real"].actions]
@@ -116,6 +119,9 @@ def _try_task(
         found[name] = kept("imagined", partial(roll, imagined, trial, policies, says, starts), key)
         if controls:
             found[f"{name}, real actions"] = kept("replayed", partial(roll, imagined, trial, acted, says, starts), key)
+    if watcher:
+        watcher.check(trial.instruction)
+        about["judge"] = watcher.about()
     return found
 
 
@@ -125,10 +131,14 @@ def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts
     some: dict[str, Any] = {name: one.success.any(2) for name, one in found.items()}
     (real, *rivals), rates = found, {name: table.mean(1) for name, table in last.items()}
     stats = {name: agreement(last[name], last[real]) for name in rivals}
-    stats |= {f"{name}, any step": agreement(some[name], some[real]) for name in rivals}
+    if "verdicts" not in about["judge"]:  # who watches films says how they end
+        stats |= {f"{name}, any step": agreement(some[name], some[real]) for name in rivals}
     perfect = ceiling(rates[real], about["starts"])
-    right = round(float(np.mean(found[real].judged[:, :, -1] == last[real])), 4)
-    alike = {name: round(float(np.mean(last[name] == last[real])), 4) for name in rivals}
+    said, true = found[real].judged[:, :, -1], last[real]
+    right = round(float(np.mean(said == true)), 4) if found[real].told.all() else None
+    wrong = f"{(said & ~true).sum()} of {(~true).sum()} failures taken for success, {(true & ~said).sum()} of "
+    wrong += f"{true.sum()} successes missed"
+    alike = {name: round(float(np.mean(last[name] == true)), 4) for name in rivals}
     told = {**about, "success": {name: table.astype(int).tolist() for name, table in last.items()}, "alike": alike}
     told |= {"agreement": stats, "perfect": perfect, "judge right on the real last frames": right}
     write_whole(folder / "report.json", json.dumps(told))
@@ -142,7 +152,7 @@ def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts
     text = f"""{head}\n\n{markdown(success)}\n
 agreement over policies [95 % over starts] [over starts and policies]\n\n{markdown(agree)}\n
 episodes that end as the real ones do: {alike}\n
-judge: {about["judge"]}; right on the real last frames: {right}"""
+judge: {about["judge"]}; right on the real last frames: {"nobody tells" if right is None else f"{right} ({wrong})"}"""
     pictures = _pictures(folder, found, rates)
     write_whole(folder / "report.md", "\n\n".join([pictures[0], text, *pictures[1:]]) + "\n")
     return text

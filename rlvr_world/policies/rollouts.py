@@ -36,11 +36,12 @@ Policy = Callable[[Seen], np.ndarray]  # -> actions float32 [N, A]
 
 
 class Rollouts(NamedTuple):
-    """Success and what the judge says of it, bool [P, N, T], after each step (it ends no episode); actions float32
-    [P, N, T, A]; films uint8 [P, K, T + 1, H, W, 3]."""
+    """Success, what the judge says of it, and whether the world told it itself, bool [P, N, T], after each step (it
+    ends no episode); actions float32 [P, N, T, A]; films uint8 [P, K, T + 1, H, W, 3]."""
 
     success: np.ndarray
     judged: np.ndarray
+    told: np.ndarray
     actions: np.ndarray
     films: np.ndarray
 
@@ -79,11 +80,14 @@ def _drawn(seen: Seen, draw: Callable[[np.random.Generator], np.ndarray]) -> np.
     return np.array([draw(np.random.default_rng((seed, seen.step))) for seed in seen.seeds], np.float32)
 
 
-def roll(world: World, trial: Trial, policies: Collection[Policy], says: Frames, starts: Mapping[int, Any]) -> Rollouts:
+def roll(
+    world: World, trial: Trial, policies: Collection[Policy], says: Frames | None, starts: Mapping[int, Any]
+) -> Rollouts:
     """Every policy from every start (number -> state of ``world``), in one batch; episodes of one start have the same
-    draws. Success is what the world tells, where it does, else what the judge ``says`` of the frame."""
+    draws. Success is what the world tells, where it does, else what the judge ``says`` of the frame. Without a judge,
+    for one who watches the films later, all starts are filmed."""
     seeds, states = [*starts] * len(policies), [*starts.values()] * len(policies)
-    filmed = [number for number, seed in enumerate(seeds) if seed < FILMED]
+    filmed = [number for number, seed in enumerate(seeds) if seed < FILMED or not says]
     films, steps = [np.stack([world.render(state) for state in states])[filmed]], []
     for step in range(trial.steps):
         shown, done = [world.observe(state) for state in states], []
@@ -97,15 +101,16 @@ def roll(world: World, trial: Trial, policies: Collection[Policy], says: Frames,
         outcomes = world.advance(asked, [(seed, step, 0, 0) for seed in seeds])
         states = [outcome.state for outcome in outcomes]
         frames = np.stack([world.render(state) for state in states])
-        judged = np.asarray(says(frames), bool)
-        told = [outcome.info.get("is_success", said) for outcome, said in zip(outcomes, judged, strict=True)]
-        steps.append((np.array(told, bool), judged, done))
+        judged = np.asarray(says(frames) if says else np.zeros(len(frames)), bool)
+        told = np.array(["is_success" in outcome.info for outcome in outcomes])
+        won = [outcome.info.get("is_success", said) for outcome, said in zip(outcomes, judged, strict=True)]
+        steps.append((np.array(won, bool), judged, told, done))
         films.append(frames[filmed])
     by_episode = [np.stack(values, 1) for values in (*zip(*steps, strict=True), films)]
     return Rollouts(*(a.reshape(len(policies), -1, *a.shape[1:]) for a in by_episode))
 
 
-def roll_real(trial: Trial, policies: Collection[Policy], says: Frames, pasts: Sequence[Any]) -> Rollouts:
+def roll_real(trial: Trial, policies: Collection[Policy], says: Frames | None, pasts: Sequence[Any]) -> Rollouts:
     """The same in the real world, policy by policy and some starts at a time; ``pasts`` are its states."""
     parts = []
     for first in track(range(0, len(pasts), AT_ONCE), f"really, {trial.instruction}", f"times {AT_ONCE} starts"):
