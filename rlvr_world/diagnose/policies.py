@@ -16,11 +16,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation.intervals import wilson
+from rlvr_world.evaluation.intervals import Interval, bootstrap, wilson
 from rlvr_world.evaluation.summary import fingerprint
 from rlvr_world.evaluation.tables import markdown
 from rlvr_world.policies.agreement import agreement, ceiling
-from rlvr_world.policies.learned import Frames, judge
+from rlvr_world.policies.ahead import looking
+from rlvr_world.policies.learned import Judge, judge
 from rlvr_world.policies.rollouts import Rollouts, read_policy, roll, roll_real
 from rlvr_world.policies.tried import Tried
 from rlvr_world.policies.watched import Watcher, films_of, watched
@@ -33,9 +34,17 @@ from rlvr_world.sessions.imagined import Imagined
 from rlvr_world.sessions.shared import Worlds
 from rlvr_world.system.files import digest, write_whole
 
+BEST, NL = "best of ", "\n\n"
+
 
 def try_policies(
-    run: Path, specs: Mapping[str, str], only: Collection[str], starts: int, judged_by: str, controls: bool
+    run: Path,
+    specs: Mapping[str, str],
+    only: Collection[str],
+    starts: int,
+    judged_by: str,
+    controls: bool,
+    variants: int = 0,
 ) -> str:
     """What came of it, in Markdown: report.md in ``RUN/policies/<task>/``, with report.json, scatter.png, films, and
     rollouts, which are not made again.
@@ -43,11 +52,14 @@ def try_policies(
     ``specs``: policies by name, see ``read_policy``; ``only``: tasks and models; empty for the recipe's, and for all.
     ``judged_by``: ``learned``, or ``FILE.py:FUNCTION``, frames uint8 [N, H, W, 3] -> bool [N], or a ``Watcher`` of
     whole films. ``controls``: the real actions replayed in imagination, and policies that see round trips of the
-    tokenizer, really. Raises InputError, and Halted where films wait for a person.
+    tokenizer, really. ``variants``: policies that look ahead in each model, see ``looking``, are tried really too;
+    0 for none. Raises InputError, and Halted where films wait for a person.
     """
     models, texts = models_of(run), []
     trials = _trials(models)
     unknown = [name for name in only if name not in {*trials, *models}]
+    if variants and (variants < 2 or films_of(judged_by)):
+        raise InputError(f"lookahead: expected at least 2 variants and a judge of frames, got {variants}, {judged_by}")
     if not trials or unknown or starts < 2:
         wanted = f"a recipe with trials(), some of {', '.join([*trials, *models])}, and at least 2 starts"
         raise InputError(f"policy-eval: expected {wanted}, got {unknown or len(trials)} and {starts}")
@@ -57,7 +69,7 @@ def try_policies(
         folder.mkdir(parents=True, exist_ok=True)
         about: dict[str, Any] = {"task": trial.instruction, "steps": trial.steps, "starts": starts}
         about |= {"policies": dict(specs or trial.policies), "judge": judged_by}
-        found = _try_task(folder, trial, chosen, about, controls)
+        found = _try_task(folder, trial, chosen, about, controls, variants)
         texts.append(_report(folder, about, found))
         trial.real.close()
     return "\n\n".join(texts)
@@ -75,21 +87,21 @@ def with_task(worlds: Worlds, run: Path, name: str, judged_by: str) -> tuple[Wor
         raise InputError(f"task {name!r}: expected one of {', '.join(trials) or 'none, which this recipe has'}")
     trial, folder = trials[name], run / "policies" / name
     folder.mkdir(parents=True, exist_ok=True)
-    says, _ = _judge(judged_by, trial, folder)
-    return {key: lambda make=make: Tried(make(), trial, says) for key, make in worlds.items()}, trial.steps
+    judge = read_judge(judged_by, trial, folder)
+    return {key: lambda make=make: Tried(make(), trial, judge.says) for key, make in worlds.items()}, trial.steps
 
 
-def _judge(spec: str, trial: Trial, folder: Path) -> tuple[Frames, Any]:
-    """And what is to be told of it."""
+def read_judge(spec: str, trial: Trial, folder: Path) -> Judge:
+    """One of frames."""
     if spec == "learned":
         return judge(trial.labelled, trial.round_trip, folder / "judge.safetensors")
     if callable(says := named_in(spec)):
-        return says, spec
+        return Judge(says, spec, lambda frames: np.asarray(says(frames), float))
     raise InputError(f"judge {spec!r}: expected learned or FILE.py:FUNCTION, or of whole films MODEL@URL or FILE.json")
 
 
 def _try_task(
-    folder: Path, trial: Trial, models: Mapping[str, Path], about: dict[str, Any], controls: bool
+    folder: Path, trial: Trial, models: Mapping[str, Path], about: dict[str, Any], controls: bool, variants: int
 ) -> dict[str, Rollouts]:
     """By name, the real ones first. What the judge gets wrong is added to ``about``."""
     labelled, specs, view = cache(trial.labelled), [*about["policies"].values()], trial.round_trip
@@ -97,7 +109,8 @@ def _try_task(
     files = {Path(part) for spec in (*specs, about["judge"]) for part in spec.split(":") if part.endswith(".py")}
     about["code"] = digest(*sorted(files))
     watcher = Watcher(about["judge"], folder) if films_of(about["judge"]) else None
-    says, about["judge"] = (None, "films") if watcher else _judge(about["judge"], trial, folder)
+    said = Judge(None, "films", None) if watcher else read_judge(about["judge"], trial, folder)
+    says, about["judge"], measure = said
     pasts = [trial.real.start(number, trial.start(number))[0] for number in range(about["starts"])]
 
     def kept(name: str, make: Callable[[], Rollouts], model: str = "") -> Rollouts:
@@ -119,17 +132,29 @@ def _try_task(
         found[name] = kept("imagined", partial(roll, imagined, trial, policies, says, starts), key)
         if controls:
             found[f"{name}, real actions"] = kept("replayed", partial(roll, imagined, trial, acted, says, starts), key)
+        if variants:
+            ahead = [looking(act, imagined, partial(_from_seen, imagined), measure, variants) for act in policies]
+            tried = kept(f"ahead-{variants}", lambda ahead=ahead: roll_real(trial, ahead, says, pasts), key)
+            found[f"{BEST}{variants} in {name}"] = tried
     if watcher:
         watcher.check(trial.instruction)
         about["judge"] = watcher.about()
     return found
 
 
+def _from_seen(imagined: Imagined, frames: np.ndarray, felt: np.ndarray | None, done: np.ndarray) -> Any:
+    """See ``Begin``."""
+    row = imagined.model.recipe.question({"state": frames, "proprio": felt, "action": done})
+    return imagined.start(0, {"state": row})[0]
+
+
 def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts]) -> str:
     """Files, see ``try_policies``, and their text. Success is that at the last step; agreement is of any step too."""
     last: dict[str, Any] = {name: one.success[:, :, -1] for name, one in found.items()}
     some: dict[str, Any] = {name: one.success.any(2) for name, one in found.items()}
-    (real, *rivals), rates = found, {name: table.mean(1) for name, table in last.items()}
+    (real, *others), rates = found, {name: table.mean(1) for name, table in last.items()}
+    rivals = [name for name in others if not name.startswith(BEST)]
+    gains = {name: bootstrap((last[name].astype(float) - last[real]).mean(0)) for name in others if name not in rivals}
     stats = {name: agreement(last[name], last[real]) for name in rivals}
     if "verdicts" not in about["judge"]:  # who watches films says how they end
         stats |= {f"{name}, any step": agreement(some[name], some[real]) for name in rivals}
@@ -140,7 +165,12 @@ def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts
     wrong += f"{true.sum()} successes missed"
     alike = {name: round(float(np.mean(last[name] == true)), 4) for name in rivals}
     told = {**about, "success": {name: table.astype(int).tolist() for name, table in last.items()}, "alike": alike}
-    told |= {"agreement": stats, "perfect": perfect, "judge right on the real last frames": right}
+    told |= {
+        "gains": {name: gain.as_dict() for name, gain in gains.items()},
+        "agreement": stats,
+        "perfect": perfect,
+        "judge right on the real last frames": right,
+    }
     write_whole(folder / "report.json", json.dumps(told))
     success = [["policy", *found, "episodes for ± 5"]]
     for p, name in enumerate(about["policies"]):
@@ -152,10 +182,15 @@ def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts
     text = f"""{head}\n\n{markdown(success)}\n
 agreement over policies [95 % over starts] [over starts and policies]\n\n{markdown(agree)}\n
 episodes that end as the real ones do: {alike}\n
+{"".join(f"{name}: {_points(gain)} points of success really, over all policies{NL}" for name, gain in gains.items())}\
 judge: {about["judge"]}; right on the real last frames: {"nobody tells" if right is None else f"{right} ({wrong})"}"""
     pictures = _pictures(folder, found, rates)
     write_whole(folder / "report.md", "\n\n".join([pictures[0], text, *pictures[1:]]) + "\n")
     return text
+
+
+def _points(gain: Interval) -> str:
+    return f"{100 * gain.mean:+.1f} [{100 * (gain.low or 0):+.1f}, {100 * (gain.high or 0):+.1f}]"
 
 
 def _percent(outcomes: np.ndarray) -> str:
@@ -177,7 +212,8 @@ def _pictures(folder: Path, found: Mapping[str, Rollouts], rates: Mapping[str, n
     axes, (real, *rivals), told = figure.subplots(), found, ["![imagined against real](scatter.png)"]
     axes.plot([0, 1], [0, 1], color="0.7", lw=1)
     for number, name in enumerate(rivals):
-        axes.plot(rates[real], rates[name], "o", label=name, alpha=0.7)
+        if not name.startswith(BEST):
+            axes.plot(rates[real], rates[name], "o", label=name, alpha=0.7)
         pairs = np.concatenate([found[real].films, found[name].films], axis=4)
         P, K, T, H, W, _ = pairs.shape
         table = pairs.transpose(2, 0, 3, 1, 4, 5).reshape(T, P * H, K * W, 3).repeat(3, 1).repeat(3, 2)

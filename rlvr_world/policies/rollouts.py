@@ -80,6 +80,14 @@ def _drawn(seen: Seen, draw: Callable[[np.random.Generator], np.ndarray]) -> np.
     return np.array([draw(np.random.default_rng((seed, seen.step))) for seed in seen.seeds], np.float32)
 
 
+def shown(world: World, states: Sequence[Any], instruction: str, seeds: Sequence[int], step: int) -> Seen:
+    """What policies see in some states of a world."""
+    observed = [world.observe(state) for state in states]
+    felt = np.stack([one["agent_pos"] for one in observed]) if isinstance(observed[0], Mapping) else None
+    pixels = np.stack([one if felt is None else one["pixels"] for one in observed])
+    return Seen(pixels, felt, instruction, seeds, step)
+
+
 def roll(
     world: World, trial: Trial, policies: Collection[Policy], says: Frames | None, starts: Mapping[int, Any]
 ) -> Rollouts:
@@ -90,12 +98,9 @@ def roll(
     filmed = [number for number, seed in enumerate(seeds) if seed < FILMED or not says]
     films, steps = [np.stack([world.render(state) for state in states])[filmed]], []
     for step in range(trial.steps):
-        shown, done = [world.observe(state) for state in states], []
-        felt = np.stack([one["agent_pos"] for one in shown]) if isinstance(shown[0], Mapping) else None
-        pixels = np.stack([one if felt is None else one["pixels"] for one in shown])
+        done = list[np.ndarray]()
         for policy, i in zip(policies, range(0, len(states), len(starts)), strict=True):
-            own = slice(i, i + len(starts))
-            seen = Seen(pixels[own], None if felt is None else felt[own], trial.instruction, [*starts], step)
+            seen = shown(world, states[i : i + len(starts)], trial.instruction, [*starts], step)
             done.extend(np.float32(policy(seen)))
         asked = [(state, world.read_action(action)) for state, action in zip(states, done, strict=True)]
         outcomes = world.advance(asked, [(seed, step, 0, 0) for seed in seeds])

@@ -43,12 +43,27 @@ def plugin(name: str) -> ModuleType:
     return module
 
 
+class Threaded(Light):
+    """As a simulator that can be drawn in one thread alone."""
+
+    def __init__(self, tells: bool) -> None:
+        super().__init__(tells)
+        self.threads: set[int] = set()
+
+    def render(self, state: float) -> np.ndarray:
+        self.threads.add(threading.get_ident())
+        assert len(self.threads) == 1, "another thread draws"
+        return super().render(state)
+
+    observe = render
+
+
 @pytest.fixture
 def url() -> Iterator[str]:
     uvicorn = pytest.importorskip("uvicorn", reason="pip install 'rlvr-world[serve]'")
     from rlvr_world.sessions.server import Server
 
-    worlds = {tells: Tried(Light(tells == "real"), trial(Light(True)), says) for tells in ("sft", "real")}
+    worlds = {tells: Tried(Threaded(tells == "real"), trial(Light(True)), says) for tells in ("sft", "real")}
     app = Server({name: lambda world=world: world for name, world in worlds.items()}, token="secret", horizon=6).app()
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
