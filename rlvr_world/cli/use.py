@@ -53,15 +53,13 @@ def add_verbs(verbs: Verbs) -> None:
 
     policies = verbs.add("policy-eval", _policy_eval, "try policies in the models of a run, and in the real world")
     policies.add_argument("run", metavar="RUN", type=Path)
-    specs = """random, clone:DEMOS[:STEPS], noisy:SIGMA:SPEC, FILE.py:FUNCTION, ws://HOST:PORT, FILE.npz, replay:FOLDER,
-    into:PLACES:SPEC; several times (those of the recipe)"""
+    specs = "random, clone:..., noisy:..., FILE.py:FUNCTION, ws://..., FILE.npz; several times (the recipe's)"
     policies.add_argument("--policy", metavar="NAME=SPEC", action="append", default=[], help=specs)
     policies.add_argument("--only", metavar="NAME", action="append", default=[], help="a task or model (all)")
     policies.add_argument("--starts", metavar="N", type=int, default=40, help="of each policy (40)")
     judges = "or FILE.py:FUNCTION; of films MODEL@URL, or FILE.json, a person's verdicts (learned)"
     policies.add_argument("--judge", metavar="SPEC", default="learned", help=judges)
     policies.add_argument("--controls", action="store_true", help="replay real actions; see round trips, really")
-
     policies.add_argument("--lookahead", metavar="N", type=int, default=0, help="really, best of N imagined variants")
 
     plan = verbs.add("plan", _plan, "try planners that look ahead in the models of a run, in the real world")
@@ -147,9 +145,10 @@ def _play(args: argparse.Namespace) -> None:
 def _serve(args: argparse.Namespace) -> None:
     from rlvr_world.sessions.imagined import worlds_of
     from rlvr_world.sessions.server import Server, serve
-    from rlvr_world.sessions.shared import Limits
+    from rlvr_world.sessions.shared import Limits, Worlds
 
-    worlds, horizon = worlds_of(args.model), 32
+    worlds: Worlds = worlds_of(args.model)
+    horizon = 32
     if args.task:
         from rlvr_world.diagnose.policies import with_task
 

@@ -16,7 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation.intervals import Interval, bootstrap, wilson
+from rlvr_world.evaluation.intervals import bootstrap, wilson
 from rlvr_world.evaluation.summary import fingerprint
 from rlvr_world.evaluation.tables import markdown
 from rlvr_world.policies.agreement import agreement, ceiling
@@ -34,7 +34,7 @@ from rlvr_world.sessions.imagined import Imagined
 from rlvr_world.sessions.shared import Worlds
 from rlvr_world.system.files import digest, write_whole
 
-BEST, NL = "best of ", "\n\n"
+BEST = "best of "
 
 
 def try_policies(
@@ -87,8 +87,8 @@ def with_task(worlds: Worlds, run: Path, name: str, judged_by: str) -> tuple[Wor
         raise InputError(f"task {name!r}: expected one of {', '.join(trials) or 'none, which this recipe has'}")
     trial, folder = trials[name], run / "policies" / name
     folder.mkdir(parents=True, exist_ok=True)
-    judge = read_judge(judged_by, trial, folder)
-    return {key: lambda make=make: Tried(make(), trial, judge.says) for key, make in worlds.items()}, trial.steps
+    says = read_judge(judged_by, trial, folder).says
+    return {key: lambda make=make: Tried(make(), trial, says) for key, make in worlds.items()}, trial.steps
 
 
 def read_judge(spec: str, trial: Trial, folder: Path) -> Judge:
@@ -108,9 +108,9 @@ def _try_task(
     policies = [read_policy(spec, trial.real.action_space, lambda: labelled("train"), folder) for spec in specs]
     files = {Path(part) for spec in (*specs, about["judge"]) for part in spec.split(":") if part.endswith(".py")}
     about["code"] = digest(*sorted(files))
-    watcher = Watcher(about["judge"], folder) if films_of(about["judge"]) else None
-    said = Judge(None, "films", None) if watcher else read_judge(about["judge"], trial, folder)
-    says, about["judge"], measure = said
+    watcher = Watcher(judged_by, folder) if films_of(judged_by := about["judge"]) else None
+    judging = None if watcher else read_judge(judged_by, trial, folder)
+    says, about["judge"] = (judging.says, judging.about) if judging else (None, "films")
     pasts = [trial.real.start(number, trial.start(number))[0] for number in range(about["starts"])]
 
     def kept(name: str, make: Callable[[], Rollouts], model: str = "") -> Rollouts:
@@ -132,13 +132,15 @@ def _try_task(
         found[name] = kept("imagined", partial(roll, imagined, trial, policies, says, starts), key)
         if controls:
             found[f"{name}, real actions"] = kept("replayed", partial(roll, imagined, trial, acted, says, starts), key)
-        if variants:
-            ahead = [looking(act, imagined, partial(_from_seen, imagined), measure, variants) for act in policies]
-            tried = kept(f"ahead-{variants}", lambda ahead=ahead: roll_real(trial, ahead, says, pasts), key)
-            found[f"{BEST}{variants} in {name}"] = tried
+        if judging and variants:
+            ahead = [
+                looking(act, imagined, partial(_from_seen, imagined), judging.measure, variants) for act in policies
+            ]
+            made = partial(roll_real, trial, ahead, says, pasts)
+            found[f"{BEST}{variants} in {name}"] = kept(f"ahead-{variants}", made, key)
     if watcher:
         watcher.check(trial.instruction)
-        about["judge"] = watcher.about()
+        about["judge"] = {"judge": judged_by, "verdicts": len(watcher.verdicts), "did not read": watcher.unread}
     return found
 
 
@@ -154,23 +156,20 @@ def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts
     some: dict[str, Any] = {name: one.success.any(2) for name, one in found.items()}
     (real, *others), rates = found, {name: table.mean(1) for name, table in last.items()}
     rivals = [name for name in others if not name.startswith(BEST)]
-    gains = {name: bootstrap((last[name].astype(float) - last[real]).mean(0)) for name in others if name not in rivals}
+    more = {name: last[name].mean(0) - last[real].mean(0) for name in others if name not in rivals}
+    gains = {name: bootstrap(values).as_dict() for name, values in more.items()}
     stats = {name: agreement(last[name], last[real]) for name in rivals}
     if "verdicts" not in about["judge"]:  # who watches films says how they end
         stats |= {f"{name}, any step": agreement(some[name], some[real]) for name in rivals}
     perfect = ceiling(rates[real], about["starts"])
     said, true = found[real].judged[:, :, -1], last[real]
     right = round(float(np.mean(said == true)), 4) if found[real].told.all() else None
-    wrong = f"{(said & ~true).sum()} of {(~true).sum()} failures taken for success, {(true & ~said).sum()} of "
-    wrong += f"{true.sum()} successes missed"
+    wrong = f"failures taken for success: {(said & ~true).sum()} of {(~true).sum()}, "
+    wrong += f"successes missed: {(true & ~said).sum()} of {true.sum()}"
     alike = {name: round(float(np.mean(last[name] == true)), 4) for name in rivals}
     told = {**about, "success": {name: table.astype(int).tolist() for name, table in last.items()}, "alike": alike}
-    told |= {
-        "gains": {name: gain.as_dict() for name, gain in gains.items()},
-        "agreement": stats,
-        "perfect": perfect,
-        "judge right on the real last frames": right,
-    }
+    told |= {"agreement": stats, "perfect": perfect, "gains": gains}
+    told["judge right on the real last frames"] = right
     write_whole(folder / "report.json", json.dumps(told))
     success = [["policy", *found, "episodes for ± 5"]]
     for p, name in enumerate(about["policies"]):
@@ -182,15 +181,11 @@ def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts
     text = f"""{head}\n\n{markdown(success)}\n
 agreement over policies [95 % over starts] [over starts and policies]\n\n{markdown(agree)}\n
 episodes that end as the real ones do: {alike}\n
-{"".join(f"{name}: {_points(gain)} points of success really, over all policies{NL}" for name, gain in gains.items())}\
+success that looking ahead added, over all policies [95 % over starts]: {gains or "not tried"}\n
 judge: {about["judge"]}; right on the real last frames: {"nobody tells" if right is None else f"{right} ({wrong})"}"""
     pictures = _pictures(folder, found, rates)
     write_whole(folder / "report.md", "\n\n".join([pictures[0], text, *pictures[1:]]) + "\n")
     return text
-
-
-def _points(gain: Interval) -> str:
-    return f"{100 * gain.mean:+.1f} [{100 * (gain.low or 0):+.1f}, {100 * (gain.high or 0):+.1f}]"
 
 
 def _percent(outcomes: np.ndarray) -> str:

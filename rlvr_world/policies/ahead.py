@@ -27,44 +27,32 @@ def looking(policy: Policy, model: World, begin: Begin, measure: Frames, variant
     """In each step V variants of the policy are imagined for ``DEPTH`` steps: itself, and itself with something added
     to all its actions there. The first action of the one whose frames have the highest ``measure``, float [N], on
     average is done. Where all are alike, that is the policy's own."""
-    past: dict[int, tuple[list[Any], list[Any], list[Any]]] = {}
+    past: list[tuple[Seen, np.ndarray]] = []
     low, high = model.action_space.low, model.action_space.high
 
     def act(seen: Seen) -> np.ndarray:
-        own, S = np.float32(policy(seen)), len(seen.seeds)
-        begun = [_remembered(past, seen, i, own.shape[1], begin) for i in range(S)]
-        rng = [np.random.default_rng((seed, seen.step, variants)) for seed in seen.seeds]
-        added = np.stack([one.normal(0, SHARE, (variants, own.shape[1])) for one in rng]) * (high - low) / 2
-        added[:, 0] = 0
-        states = [state for state in begun for _ in range(variants)]
+        actions, S = np.float32(policy(seen)), len(seen.seeds)
+        past[:] = [*(past if seen.step else ()), (seen, np.zeros_like(actions))]
+        states = []
+        for i in range(S):
+            shots, acts = (np.stack(one) for one in zip(*((one.pixels[i], a[i]) for one, a in past), strict=True))
+            known = [one.agent_pos[i] for one, _ in past if one.agent_pos is not None]
+            states += [begin(shots, np.stack(known) if known else None, acts)] * variants
+        values = np.zeros(S * variants)
         named = [(seed, v) for seed in seen.seeds for v in range(variants)]
-        values, first = np.zeros(S * variants), own.repeat(variants, 0)
-        tried = np.clip(first + added.reshape(S * variants, -1), low, high).astype(np.float32)
+        drawn = [np.random.default_rng((seed, seen.step, v)).normal(0, SHARE * (v > 0), len(low)) for seed, v in named]
+        added, tried, actions = np.array(drawn) * (high - low) / 2, list[np.ndarray](), actions.repeat(variants, 0)
         for ahead in range(DEPTH):
-            actions = tried
             if ahead:
                 seeds = [seed + _APART * (v + 1) for seed, v in named]
-                first = policy(shown(model, states, seen.instruction, seeds, seen.step + ahead))
-                actions = np.clip(first + added.reshape(S * variants, -1), low, high)
-            asked = [(state, model.read_action(one)) for state, one in zip(states, actions, strict=True)]
+                actions = policy(shown(model, states, seen.instruction, seeds, seen.step + ahead))
+            tried.append(np.float32(np.clip(actions + added, low, high)))
+            asked = [(state, model.read_action(one)) for state, one in zip(states, tried[-1], strict=True)]
             outcomes = model.advance(asked, [(seed, seen.step, ahead, v) for seed, v in named])
             states = [outcome.state for outcome in outcomes]
             values += measure(np.stack([model.render(state) for state in states]))
-        best = values.reshape(S, variants).argmax(1)
-        done = tried.reshape(S, variants, -1)[np.arange(S), best]
-        for i, seed in enumerate(seen.seeds):
-            past[seed][2].append(done[i])
-        return done
+        best = values.reshape(S, variants).argmax(1) + np.arange(S) * variants
+        past[-1] = seen, tried[0][best]
+        return tried[0][best]
 
     return act
-
-
-def _remembered(past: dict[int, Any], seen: Seen, i: int, width: int, begin: Begin) -> Any:
-    """The model's state where episode i stands, whose past is kept."""
-    if seen.step == 0:
-        past[seen.seeds[i]] = [], [], []
-    frames, felt, done = past[seen.seeds[i]]
-    frames.append(seen.pixels[i])
-    if seen.agent_pos is not None:
-        felt.append(seen.agent_pos[i])
-    return begin(np.stack(frames), np.stack(felt) if felt else None, np.stack([*done, np.zeros(width, np.float32)]))

@@ -11,13 +11,12 @@ import numpy as np
 
 from rlvr_world.errors import InputError
 from rlvr_world.policies.learned import STEPS, Frames, learn
-from rlvr_world.policies.outside import openpi, placed, recorded
+from rlvr_world.policies.outside import openpi, recorded
 from rlvr_world.recipes import named_in
 from rlvr_world.recipes.tasks import Labelled, Trial
 from rlvr_world.system.progress import track
 from rlvr_world.types import World
 
-_PLACE = r"(?:-|\d+(?:=-?\d*\.?\d+)?)"
 AT_ONCE, FILMED = 8, 4  # real episodes that run together; starts, the first ones, that are filmed
 
 
@@ -48,9 +47,8 @@ class Rollouts(NamedTuple):
 
 def read_policy(spec: str, space: Any, labelled: Callable[[], Labelled], folder: Path) -> Policy:
     """``random``; ``clone:DEMOS[:STEPS]``, cloned from the pixels of so many demonstrations; ``noisy:SIGMA:POLICY``,
-    another with normal noise on its actions; ``FILE.py:FUNCTION``, one's own; those of ``outside``: a server's
-    (``ws://``), recorded actions (``FILE.npz`` or ``replay:FOLDER``), another's numbers elsewhere
-    (``into:PLACES:POLICY``). ``space``: of actions, a ``Box``. ``folder``: where what is learned is kept. Raises
+    another with normal noise on its actions; ``FILE.py:FUNCTION``, one's own; ``ws://HOST:PORT``, behind a server;
+    ``FILE.npz``, recorded actions. ``space``: of actions, a ``Box``. ``folder``: where what is learned is kept. Raises
     InputError for anything else."""
     if spec == "random":
         return lambda seen: _drawn(seen, lambda rng: rng.uniform(space.low, space.high))
@@ -67,12 +65,10 @@ def read_policy(spec: str, space: Any, labelled: Callable[[], Labelled], folder:
         return own
     if re.match(r"wss?://", spec):
         return openpi(spec, len(space.low))
-    if moved := re.fullmatch(rf"into:({_PLACE}(?:,{_PLACE})*):(.+)", spec):
-        return placed(moved[1], space, lambda inner: read_policy(moved[2], inner, labelled, folder))
-    if spec.endswith(".npz") or spec.startswith("replay:"):
-        return recorded(Path(spec.removeprefix("replay:")).expanduser(), len(space.low))
-    kinds = """random, clone:DEMOS[:STEPS] with a demonstration at least, noisy:SIGMA:POLICY, FILE.py:FUNCTION,
-ws://HOST:PORT, FILE.npz, replay:FOLDER or into:PLACES:POLICY""".replace("\n", " ")
+    if spec.endswith(".npz"):
+        return recorded(Path(spec).expanduser(), len(space.low))
+    kinds = "random, clone:DEMOS[:STEPS] with a demonstration at least, noisy:SIGMA:POLICY, FILE.py:FUNCTION, "
+    kinds += "ws://HOST:PORT or FILE.npz"
     raise InputError(f"policy {spec!r}: expected {kinds}")
 
 

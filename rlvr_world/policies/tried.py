@@ -32,8 +32,7 @@ class Tried:
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
         outcomes = self.world.advance(asked, streams)
         judged = self.says(np.stack([self.render(outcome.state) for outcome in outcomes]))
-        done = [bool(one.info.get("is_success", said)) for one, said in zip(outcomes, judged, strict=True)]
-        return [
-            replace(one, reward=float(won), terminated=won, info={**one.info, "is_success": won})
-            for one, won in zip(outcomes, done, strict=True)
-        ]
+        for i, (one, said) in enumerate(zip(outcomes, judged, strict=True)):
+            won = bool(one.info.get("is_success", said))
+            outcomes[i] = replace(one, reward=float(won), terminated=won, info={**one.info, "is_success": won})
+        return outcomes

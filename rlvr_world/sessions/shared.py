@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from rlvr_world.errors import InputError
@@ -87,9 +86,7 @@ class SharedSessions:
         self._opened: dict[str, World] = {}
         self._waiting: list[_Asked] = []
         self._lock = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(
-            1
-        )  # always the same: a simulator draws where it drew before
+        self._thread = ThreadPoolExecutor(1)  # always the same: a simulator draws where it drew before
 
     async def open(self, given: Mapping[str, Any]) -> tuple[str, Held]:
         """A new session, and its name."""
@@ -222,7 +219,7 @@ class SharedSessions:
     async def _carry_out(self, together: list[_Asked]) -> None:
         before = [asked.held.session.state for asked in together]
         try:
-            told = await self._away(partial(_steps, together))
+            told = await self._away(lambda: _steps(together))
         except Exception as error:  # noqa: BLE001 - whoever waits shall know
             if len(together) == 1:
                 together[0].answer.set_exception(error)

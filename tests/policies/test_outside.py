@@ -76,7 +76,7 @@ def test_chunks_of_a_server_are_done_to_their_end(server: tuple[str, list[dict[s
     np.testing.assert_array_equal(done[:, :, 2], [[0, 1, 2, 0]] * 2)  # places in their chunk
     np.testing.assert_array_equal(done[:, :, 0], [[0, 0, 0, 3]] * 2)  # the step at which it was asked for
     np.testing.assert_array_equal(done[:, :, 1], [[0] * 4, [10] * 4])  # each episode's own
-    assert [*asked[0]] == ["observation/image", "prompt", "observation/state"]
+    assert [*asked[0]] == ["observation/image", "observation/state", "prompt"]
     assert asked[0]["prompt"] == "open it"
     assert asked[0]["observation/image"].dtype == np.uint8
     assert act(seen(0))[0, 2] == 0  # a new episode begins with a new chunk
@@ -89,46 +89,34 @@ def test_addresses_name_keys_and_steps(server: tuple[str, list[dict[str, Any]]],
     act = policy(f"{address}?steps=2&image=cam&prompt=prompt", tmp_path)
     assert [act(seen(step, felt=False))[0, 2] for step in range(3)] == [0, 1, 0]
     assert [*asked[0]] == ["cam", "prompt"]
-    with pytest.raises(InputError, match="steps: expected how many of a chunk"):
-        policy(f"{address}?steps=0", tmp_path)
+    with pytest.raises(InputError, match="expected a server there, and whole steps"):
+        policy(f"{address}?steps=some", tmp_path)
 
 
 def test_what_a_server_gets_wrong_is_said(server: tuple[str, list[dict[str, Any]]], tmp_path: Path) -> None:
     act = policy(server[0], tmp_path)
-    with pytest.raises(InputError, match=r"prompt, observation/state its server failed: .*wrist_image"):
+    with pytest.raises(InputError, match=r"observation/state, prompt its server failed: .*wrist_image"):
         act(seen(0)._replace(instruction="fail"))
-    with pytest.raises(InputError, match=r"expected actions \[steps, 3\], got \[3, 2\]; into:PLACES"):
+    with pytest.raises(InputError, match=r"for \[0, 1, 2\] of 3 numbers, got \[3, 2\]; \?into="):
         act(seen(0)._replace(instruction="narrow"))
-    narrow = policy(f"into:2,0:{server[0]}", tmp_path)
+    narrow = policy(f"{server[0]}?into=2,0", tmp_path)
     np.testing.assert_array_equal(narrow(seen(0)._replace(instruction="narrow")), [[0, 0, 0], [10, 0, 0]])
+    with pytest.raises(InputError, match=r"for \[0, 7\] of 3 numbers"):
+        policy(f"{server[0]}?into=0,7", tmp_path)(seen(0)._replace(instruction="narrow"))
     with pytest.raises(InputError, match="expected a server there"):
         policy("ws://127.0.0.1:1", tmp_path)
 
 
 def test_recorded_actions_are_done_again(tmp_path: Path) -> None:
     one, both = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(2, 2, 3)
-    np.savez(tmp_path / "one.npz", action=one)
+    np.savez(tmp_path / "one.npz", action=one, image=np.zeros(1))
     np.savez(tmp_path / "both.npz", action=both)
-    (tmp_path / "folder").mkdir()
-    for start, name in enumerate("ab"):
-        np.savez(tmp_path / "folder" / f"{name}.npz", action=both[start], image=np.zeros(1))
     np.testing.assert_array_equal(policy(f"{tmp_path}/one.npz", tmp_path)(seen(1)), [one[1], one[1]])
-    for spec in (f"{tmp_path}/both.npz", f"replay:{tmp_path}/folder"):
-        np.testing.assert_array_equal(policy(spec, tmp_path)(seen(1)), both[:, 1])
-        np.testing.assert_array_equal(policy(spec, tmp_path)(seen(2)), np.zeros((2, 3)))
-        with pytest.raises(InputError, match="expected actions of start 2, got 2"):
-            policy(spec, tmp_path)(seen(0, (0, 2)))
+    again = policy(f"{tmp_path}/both.npz", tmp_path)
+    np.testing.assert_array_equal(again(seen(1)), both[:, 1])
+    np.testing.assert_array_equal(again(seen(2)), np.zeros((2, 3)))
+    with pytest.raises(InputError, match=r"or \[3 starts, steps, 3\], got \[2, 2, 3\]"):
+        again(seen(0, (0, 2)))
     np.savez(tmp_path / "other.npz", action=one.T)
-    with pytest.raises(InputError, match=r"action \[steps, 3\], or \[starts, steps, 3\], got \[3, 2\]"):
-        policy(f"{tmp_path}/other.npz", tmp_path)
-
-
-def test_numbers_go_where_they_belong(tmp_path: Path) -> None:
-    np.savez(tmp_path / "four.npz", action=np.float32([[1, 2, 3, 4]]))
-    act = policy(f"into:2,-,0,-,1=0.5:{tmp_path}/four.npz", tmp_path)
-    np.testing.assert_array_equal(act(seen(0)), [[3, 0.5, 1]] * 2)
-    drawn = policy("into:2,1:random", tmp_path)(seen(0, tuple(range(99))))
-    assert (np.abs(drawn).max(0) > [0, 1.5, 2.5]).tolist() == [False, True, True]  # within those places' bounds
-    for wrong in ("into:0,0:random", "into:3:random", "into:0,0=1:random"):
-        with pytest.raises(InputError, match="expected places from 0 to 2, each at most once"):
-            policy(wrong, tmp_path)
+    with pytest.raises(InputError, match=r"action \[steps, 3\], or \[2 starts, steps, 3\], got \[3, 2\]"):
+        policy(f"{tmp_path}/other.npz", tmp_path)(seen(0))
