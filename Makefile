@@ -61,8 +61,8 @@ $(VENV)/.miniwob: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing rlvr-world, the embedded worlds and the development tools into $(VENV) (a minute or two)"
-	$(PIP) --editable '.[textgame,pusht,metaworld,web,serve,dev]'
-	-$(PIP) --no-deps openenv-core==0.3.0  # whose client drives a test, which is skipped without it
+	$(PIP) --editable '.[textgame,pusht,metaworld,web,serve,openpi,dev]'
+	-$(PIP) --no-deps openenv-core==0.3.0 openpi-client==0.1.2  # whose clients drive tests, that do with less without them
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.docs: pyproject.toml | $(VENV)/bin/python

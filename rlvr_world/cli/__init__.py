@@ -28,6 +28,7 @@ EXTRAS = {
     **dict.fromkeys(("diffusers", "av", "h5py"), "video"),
     **dict.fromkeys(("playwright", "miniwob", "scipy", "requests"), "web"),
     **dict.fromkeys(("starlette", "uvicorn"), "serve"),
+    **dict.fromkeys(("msgpack", "websockets"), "openpi"),
 }
 """Which extra of this package brings an optional module."""
 

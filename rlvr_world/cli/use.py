@@ -38,7 +38,7 @@ def add_verbs(verbs: Verbs) -> None:
     play.add_argument("--port", metavar="PORT", type=int, default=0, help="of the page; 0 takes a free one (0)")
     play.add_argument("--text", action="store_true", help="in this terminal instead")
     play.add_argument("--seed", metavar="S", type=int, default=0, help="text: where to begin (0)")
-    play.set_defaults(host="127.0.0.1", token="", sessions=64, idle=600.0, horizon=32)
+    play.set_defaults(host="127.0.0.1", token="", sessions=64, idle=600.0, horizon=32, task="", judge="learned")
 
     serve = verbs.add("serve", _serve, "sessions in a run's worlds over HTTP and WebSocket, and the page to play them")
     serve.add_argument("model", metavar="RUN|MODEL", help="a run folder, a model folder, or a hub id")
@@ -47,16 +47,20 @@ def add_verbs(verbs: Verbs) -> None:
     serve.add_argument("--token", metavar="TOKEN", default="", help="what requests bear: Authorization: Bearer TOKEN")
     serve.add_argument("--sessions", metavar="N", type=int, default=64, help="open at once, at most (64)")
     serve.add_argument("--idle", metavar="SECONDS", type=float, default=600.0, help="until a session is closed (600)")
-    serve.add_argument("--horizon", metavar="STEPS", type=int, default=32, help="of an episode, unless asked for (32)")
+    serve.add_argument("--horizon", metavar="STEPS", type=int, help="of an episode, unless asked for (32, the task's)")
+    serve.add_argument("--task", metavar="NAME", default="", help="of policy-eval: begin at its starts, judge success")
+    serve.add_argument("--judge", metavar="SPEC", default="learned", help="of the task: or FILE.py:FUNCTION (learned)")
 
     policies = verbs.add("policy-eval", _policy_eval, "try policies in the models of a run, and in the real world")
     policies.add_argument("run", metavar="RUN", type=Path)
-    specs = "random, clone:DEMOS[:STEPS], noisy:SIGMA:SPEC, FILE.py:FUNCTION; several times (those of the recipe)"
+    specs = "random, clone:..., noisy:..., FILE.py:FUNCTION, ws://..., FILE.npz; several times (the recipe's)"
     policies.add_argument("--policy", metavar="NAME=SPEC", action="append", default=[], help=specs)
     policies.add_argument("--only", metavar="NAME", action="append", default=[], help="a task or model (all)")
     policies.add_argument("--starts", metavar="N", type=int, default=40, help="of each policy (40)")
-    policies.add_argument("--judge", metavar="SPEC", default="learned", help="or FILE.py:FUNCTION (learned)")
+    judges = "or FILE.py:FUNCTION; of films MODEL@URL, or FILE.json, a person's verdicts (learned)"
+    policies.add_argument("--judge", metavar="SPEC", default="learned", help=judges)
     policies.add_argument("--controls", action="store_true", help="replay real actions; see round trips, really")
+    policies.add_argument("--lookahead", metavar="N", type=int, default=0, help="really, best of N imagined variants")
 
     plan = verbs.add("plan", _plan, "try planners that look ahead in the models of a run, in the real world")
     plan.add_argument("run", metavar="RUN", type=Path)
@@ -122,7 +126,8 @@ def _policy_eval(args: argparse.Namespace) -> None:
     from rlvr_world.diagnose.policies import try_policies
 
     specs = dict(given.partition("=")[::2] for given in args.policy)
-    text = try_policies(args.run, specs, args.only, args.starts, args.judge, args.controls)
+    asked = args.only, args.starts, args.judge, args.controls, args.lookahead
+    text = try_policies(args.run, specs, *asked)
     print(f"{text}\n\nreports, scatters and films: {args.run / 'policies'}")
 
 
@@ -140,12 +145,19 @@ def _play(args: argparse.Namespace) -> None:
 def _serve(args: argparse.Namespace) -> None:
     from rlvr_world.sessions.imagined import worlds_of
     from rlvr_world.sessions.server import Server, serve
-    from rlvr_world.sessions.shared import Limits
+    from rlvr_world.sessions.shared import Limits, Worlds
 
-    if min(args.sessions, args.horizon, args.idle) <= 0 or not 0 <= args.port < 65536:
+    worlds: Worlds = worlds_of(args.model)
+    horizon = 32
+    if args.task:
+        from rlvr_world.diagnose.policies import with_task
+
+        worlds, horizon = with_task(worlds, Path(args.model), args.task, args.judge)
+    horizon = horizon if args.horizon is None else args.horizon
+    if min(args.sessions, horizon, args.idle) <= 0 or not 0 <= args.port < 65536:
         raise InputError("serve: expected sessions, idle and horizon above 0 and a port from 0 to 65535; mend them")
     limits = Limits(sessions=args.sessions, idle=args.idle)
-    serve(Server(worlds_of(args.model), limits, args.token, args.horizon), args.host, args.port)
+    serve(Server(worlds, limits, args.token, horizon), args.host, args.port)
 
 
 def _questions(place: str) -> Iterator[Any]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from rlvr_world.errors import InputError
 from rlvr_world.policies.learned import STEPS, Frames, learn
+from rlvr_world.policies.outside import openpi, recorded
 from rlvr_world.recipes import named_in
 from rlvr_world.recipes.tasks import Labelled, Trial
 from rlvr_world.system.progress import track
@@ -34,19 +35,21 @@ Policy = Callable[[Seen], np.ndarray]  # -> actions float32 [N, A]
 
 
 class Rollouts(NamedTuple):
-    """Success and what the judge says of it, bool [P, N, T], after each step (it ends no episode); actions float32
-    [P, N, T, A]; films uint8 [P, K, T + 1, H, W, 3]."""
+    """Success, what the judge says of it, and whether the world told it itself, bool [P, N, T], after each step (it
+    ends no episode); actions float32 [P, N, T, A]; films uint8 [P, K, T + 1, H, W, 3]."""
 
     success: np.ndarray
     judged: np.ndarray
+    told: np.ndarray
     actions: np.ndarray
     films: np.ndarray
 
 
 def read_policy(spec: str, space: Any, labelled: Callable[[], Labelled], folder: Path) -> Policy:
     """``random``; ``clone:DEMOS[:STEPS]``, cloned from the pixels of so many demonstrations; ``noisy:SIGMA:POLICY``,
-    another with normal noise on its actions; ``FILE.py:FUNCTION``, one's own. ``space``: of actions, a ``Box``.
-    ``folder``: where what is learned is kept. Raises InputError for anything else."""
+    another with normal noise on its actions; ``FILE.py:FUNCTION``, one's own; ``ws://HOST:PORT``, behind a server;
+    ``FILE.npz``, recorded actions. ``space``: of actions, a ``Box``. ``folder``: where what is learned is kept. Raises
+    InputError for anything else."""
     if spec == "random":
         return lambda seen: _drawn(seen, lambda rng: rng.uniform(space.low, space.high))
     if noisy := re.fullmatch(r"noisy:(\d*\.?\d+):(.+)", spec):
@@ -60,7 +63,12 @@ def read_policy(spec: str, space: Any, labelled: Callable[[], Labelled], folder:
             return lambda seen: np.clip(read(seen.pixels), space.low, space.high)
     if ".py:" in spec and callable(own := named_in(spec)):
         return own
-    kinds = "random, clone:DEMOS[:STEPS] with a demonstration at least, noisy:SIGMA:POLICY or FILE.py:FUNCTION"
+    if re.match(r"wss?://", spec):
+        return openpi(spec, len(space.low))
+    if spec.endswith(".npz"):
+        return recorded(Path(spec).expanduser(), len(space.low))
+    kinds = "random, clone:DEMOS[:STEPS] with a demonstration at least, noisy:SIGMA:POLICY, FILE.py:FUNCTION, "
+    kinds += "ws://HOST:PORT or FILE.npz"
     raise InputError(f"policy {spec!r}: expected {kinds}")
 
 
@@ -68,33 +76,42 @@ def _drawn(seen: Seen, draw: Callable[[np.random.Generator], np.ndarray]) -> np.
     return np.array([draw(np.random.default_rng((seed, seen.step))) for seed in seen.seeds], np.float32)
 
 
-def roll(world: World, trial: Trial, policies: Collection[Policy], says: Frames, starts: Mapping[int, Any]) -> Rollouts:
+def shown(world: World, states: Sequence[Any], instruction: str, seeds: Sequence[int], step: int) -> Seen:
+    """What policies see in some states of a world."""
+    observed = [world.observe(state) for state in states]
+    felt = np.stack([one["agent_pos"] for one in observed]) if isinstance(observed[0], Mapping) else None
+    pixels = np.stack([one if felt is None else one["pixels"] for one in observed])
+    return Seen(pixels, felt, instruction, seeds, step)
+
+
+def roll(
+    world: World, trial: Trial, policies: Collection[Policy], says: Frames | None, starts: Mapping[int, Any]
+) -> Rollouts:
     """Every policy from every start (number -> state of ``world``), in one batch; episodes of one start have the same
-    draws. Success is what the world tells, where it does, else what the judge ``says`` of the frame."""
+    draws. Success is what the world tells, where it does, else what the judge ``says`` of the frame. Without a judge,
+    for one who watches the films later, all starts are filmed."""
     seeds, states = [*starts] * len(policies), [*starts.values()] * len(policies)
-    filmed = [number for number, seed in enumerate(seeds) if seed < FILMED]
+    filmed = [number for number, seed in enumerate(seeds) if seed < FILMED or not says]
     films, steps = [np.stack([world.render(state) for state in states])[filmed]], []
     for step in range(trial.steps):
-        shown, done = [world.observe(state) for state in states], []
-        felt = np.stack([one["agent_pos"] for one in shown]) if isinstance(shown[0], Mapping) else None
-        pixels = np.stack([one if felt is None else one["pixels"] for one in shown])
+        done = list[np.ndarray]()
         for policy, i in zip(policies, range(0, len(states), len(starts)), strict=True):
-            own = slice(i, i + len(starts))
-            seen = Seen(pixels[own], None if felt is None else felt[own], trial.instruction, [*starts], step)
+            seen = shown(world, states[i : i + len(starts)], trial.instruction, [*starts], step)
             done.extend(np.float32(policy(seen)))
         asked = [(state, world.read_action(action)) for state, action in zip(states, done, strict=True)]
         outcomes = world.advance(asked, [(seed, step, 0, 0) for seed in seeds])
         states = [outcome.state for outcome in outcomes]
         frames = np.stack([world.render(state) for state in states])
-        judged = np.asarray(says(frames), bool)
-        told = [outcome.info.get("is_success", said) for outcome, said in zip(outcomes, judged, strict=True)]
-        steps.append((np.array(told, bool), judged, done))
+        judged = np.asarray(says(frames) if says else np.zeros(len(frames)), bool)
+        told = np.array(["is_success" in outcome.info for outcome in outcomes])
+        won = [outcome.info.get("is_success", said) for outcome, said in zip(outcomes, judged, strict=True)]
+        steps.append((np.array(won, bool), judged, told, done))
         films.append(frames[filmed])
     by_episode = [np.stack(values, 1) for values in (*zip(*steps, strict=True), films)]
     return Rollouts(*(a.reshape(len(policies), -1, *a.shape[1:]) for a in by_episode))
 
 
-def roll_real(trial: Trial, policies: Collection[Policy], says: Frames, pasts: Sequence[Any]) -> Rollouts:
+def roll_real(trial: Trial, policies: Collection[Policy], says: Frames | None, pasts: Sequence[Any]) -> Rollouts:
     """The same in the real world, policy by policy and some starts at a time; ``pasts`` are its states."""
     parts = []
     for first in track(range(0, len(pasts), AT_ONCE), f"really, {trial.instruction}", f"times {AT_ONCE} starts"):

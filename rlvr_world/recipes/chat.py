@@ -39,9 +39,10 @@ class Chat:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx.Client(base_url=self.url, headers=headers, timeout=600)
 
-    def ask(self, prompt: str, **fields: Any) -> list[Reply]:
-        """The replies to one request with these ``fields`` of the protocol, such as ``n``. A server that is busy or
-        gone is asked again. Raises Halted where one that has answered before stays so, InputError for other faults."""
+    def ask(self, prompt: str | list[Any], **fields: Any) -> list[Reply]:
+        """The replies to one request, of text or of the protocol's parts, pictures among them, with these ``fields`` of
+        it, such as ``n``. A server that is busy or gone is asked again. Raises Halted where one that has answered
+        before stays so, InputError for other faults."""
         import httpx
 
         request = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **fields}

@@ -6,6 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -85,6 +86,7 @@ class SharedSessions:
         self._opened: dict[str, World] = {}
         self._waiting: list[_Asked] = []
         self._lock = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(1)  # always the same: a simulator draws where it drew before
 
     async def open(self, given: Mapping[str, Any]) -> tuple[str, Held]:
         """A new session, and its name."""
@@ -108,7 +110,7 @@ class SharedSessions:
 
     async def close_all(self) -> None:
         for world in self._opened.values():
-            await asyncio.to_thread(world.close)
+            await self._away(world.close)
 
     async def close_idle(self) -> None:
         """Close what nobody asks, again and again."""
@@ -123,7 +125,7 @@ class SharedSessions:
             raise InputError(f"world: expected one of {', '.join(self.worlds)}, got {name!r:.40}")
         async with self._lock:
             if name not in self._opened:
-                self._opened[name] = await asyncio.to_thread(self.worlds[name])
+                self._opened[name] = await self._away(self.worlds[name])
         return self._opened[name]
 
     async def reset(self, held: Held, given: Mapping[str, Any]) -> None:
@@ -217,7 +219,7 @@ class SharedSessions:
     async def _carry_out(self, together: list[_Asked]) -> None:
         before = [asked.held.session.state for asked in together]
         try:
-            told = await asyncio.to_thread(_steps, together)
+            told = await self._away(lambda: _steps(together))
         except Exception as error:  # noqa: BLE001 - whoever waits shall know
             if len(together) == 1:
                 together[0].answer.set_exception(error)
@@ -242,7 +244,10 @@ class SharedSessions:
 
     async def _work(self, run: Callable[[], T]) -> T:
         async with self._lock:
-            return await asyncio.to_thread(run)
+            return await self._away(run)
+
+    async def _away(self, run: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, run)
 
 
 def _step(step: Step) -> dict[str, Any]:
