@@ -27,10 +27,10 @@ def goals(data: VideoConfig, real: Replayed, count: int, distances: Sequence[int
 
 
 def _goal(data: VideoConfig, real: Replayed, number: int, steps: int) -> Goal:
-    begun = (data.env.episodes + number,)
+    spec, begun = vars(data.env), (data.env.episodes + number,)
     running: Any = real.open(begun)
     done, states = list[tuple[float, ...]](), list[Past]()
-    for _ in range((getattr(data.env, "length", 0) or data.env.pushes) // data.frame_skip):
+    for _ in range(spec.get("length", spec.get("pushes", 0)) // data.frame_skip):
         action, told = running.by_hand()
         if "lost" in told:
             break
