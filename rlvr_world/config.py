@@ -179,6 +179,7 @@ class PlanConfig:
     solver: Literal["cem", "mppi"] = what("cem", "how numbers that lead to a goal frame are searched for (video)")
     candidates: int = what(64, "plans that it imagines in a round", "plans")
     rounds: int = what(3, "its rounds before an action is done", "rounds")
+    simulator: bool = what(False, "and search so in the simulator itself: slow, as it is run again for every plan")
 
     def __post_init__(self) -> None:
         at_least(self, starts=0, more=0, depth=1, width=1, samples=1, temperature=0, seconds=0, candidates=1, rounds=1)

@@ -108,6 +108,8 @@ def _baselines(task: Task | Reach, config: PlanConfig) -> Iterator[tuple[str, At
         go = partial(reach, task, more=config.more)
         yield "random", partial(go, hand=drawing(task.real.action_space, task.hold))
         yield "as recorded", partial(go, hand=as_recorded)
+        if config.simulator:
+            yield "simulator", partial(go, hand=searching(task.real, task.hold, config, lambda state: state))
         return
     act = partial(attempt, task, more=config.more)
     yield "random", partial(act, choose=at_random(task))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from rlvr_world.domains.replayed import Replayed
-from rlvr_world.domains.video.actions import pooled
+from rlvr_world.domains.replayed import Past, Replayed
 from rlvr_world.domains.video.config import VideoConfig
-from rlvr_world.domains.video.envs.collect import WORLDS
 from rlvr_world.errors import InputError
 from rlvr_world.recipes.tasks import Goal, moved
 from rlvr_world.system.progress import track
@@ -29,24 +27,19 @@ def goals(data: VideoConfig, real: Replayed, count: int, distances: Sequence[int
 
 
 def _goal(data: VideoConfig, real: Replayed, number: int, steps: int) -> Goal:
-    episode = data.env.episodes + number
-    played = WORLDS[data.source][0].play(data.env, episode)["action"]
-    whole = played[: len(played) // data.frame_skip * data.frame_skip]
-    actions = pooled(whole, data.action_pool).reshape(-1, data.actions_a_frame * played.shape[1])
-    states, places = zip(*_done(real, episode, actions), strict=True)
+    spec, begun = vars(data.env), (data.env.episodes + number,)
+    running: Any = real.open(begun)
+    done, states = list[tuple[float, ...]](), list[Past]()
+    for _ in range(spec.get("length", spec.get("pushes", 0)) // data.frame_skip):
+        action, told = running.by_hand()
+        if "lost" in told:
+            break
+        done.append(action)
+        states.append(Past(begun, tuple(done), running.seen(), told))
+    running.close()
     if len(states) <= steps:
         raise InputError(f"plan.distances: expected less than the {len(states)} steps of an episode, got {steps}")
+    places = [np.array(state.told["places"]) for state in states]
     at = max(range(len(states) - steps), key=lambda i: moved(places[i], places[i + steps]))
-    to, seen = at + steps, real.render(states[at + steps])
-    return Goal(f"episode {episode}", states[at], seen, actions[at + 1 : to + 1], places[at], places[to], number)
-
-
-def _done(real: Replayed, episode: int, actions: np.ndarray) -> Iterator[tuple[Any, np.ndarray]]:
-    """The state after each action, and where things are in it."""
-    state, _ = real.start(0, {"episode": episode})
-    for action in actions:
-        [outcome] = real.advance([(state, real.read_action(action))], [(0,)])
-        if "lost" in outcome.info:
-            return
-        state = outcome.state
-        yield state, np.array(outcome.info["places"])
+    to, actions = at + steps, np.array(done[at + 1 : at + steps + 1], np.float32)
+    return Goal(f"episode {begun[0]}", states[at], real.render(states[to]), actions, places[at], places[to], number)

@@ -90,6 +90,10 @@ class VideoRecipe(Recipe):
         data: VideoConfig = config.data
         check_numbers(data)
         _lpips(config)
+        if data.reward.action_margin and config.rl.prompts < 2:
+            raise InputError(
+                "rl.prompts: expected at least 2, as data.reward.action_margin takes actions of others, got 1"
+            )
         if config.model.source != "scratch":
             return
         check_shape(config.model)
@@ -205,7 +209,7 @@ class VideoRecipe(Recipe):
         """Goals that are frames, of episodes of the embedded worlds that nothing was trained on."""
         if config.data.source not in FIELDS:
             return {}
-        real = real_world(config.data)
+        real = real_world(config.data, live=max(16, config.plan.simulator * config.plan.candidates))
         return {"goal frames": Reach(real, partial(goals, config.data, real), config.data.actions_a_frame)}
 
     def recorded(self, config: Config) -> tuple[list[Walk], Look]:
@@ -256,7 +260,7 @@ class VideoRecipe(Recipe):
             "domain": "video",
             "frames": [data.height, data.width, data.fit],
             **{name: getattr(data, name) for name in ("kind", "horizon", "frame_skip", "lpips", "skip_blocks")},
-            "reward": asdict(data.reward),
+            "reward": {k: v for k, v in asdict(data.reward).items() if k != "action_margin"},  # of training alone
             "split": data.split.describe(),
             "resample": "world",
         }

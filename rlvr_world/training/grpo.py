@@ -14,8 +14,9 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,8 @@ Rollouts = Sequence[Sequence[Rollout]]
 Scores = Sequence[Sequence[Score]]
 Record = Callable[[int, Sequence[Transition], Rollouts, Scores], None]
 """Keeps rollouts of a step: its number, rows, what was written and how it scored."""
+OTHERS = 4
+"""Predictions under other actions that those of a group are compared with, where following actions is rewarded."""
 REPEATED = 8
 """Length of the runs of tokens whose second occurrence in a rollout counts as repetition."""
 
@@ -77,6 +80,7 @@ class GRPO:
         self.epoch_rows = lru_cache(maxsize=2)(epoch_rows)
         self.rows = len(self.epoch_rows(0))
         self.ids = lru_cache(maxsize=1)(lambda epoch: [row.id for row in self.epoch_rows(epoch)])
+        self.followed = getattr(domain, "action_margin", 0.0)  # weight of following actions, where a domain has one
         self.batches = max(1, config.dynamic_sampling)
         self.reference = None
         if config.kl > 0 and not isinstance(learner.policy, PeftModel):
@@ -88,27 +92,33 @@ class GRPO:
         rows, groups, scores, seconds = self._sampled(step)
         if self.record is not None:
             self.record(step, rows, groups, scores)
-        begun, rewards_BG = time.perf_counter(), rewards(scores)
+        others, begun, rewards_BG = seconds.pop("others"), time.perf_counter(), rewards(scores)
         metrics = {**summary(groups, scores, rows), **self.learn_on(Pending(groups, rewards_BG, 0), progress)}
         metrics |= seconds | {"time/update": time.perf_counter() - begun}
         if self.config.draw == "spread":
             spread_B = rewards_BG.std(dim=1, correction=0).masked_fill(zero_variance(rewards_BG), 0.0)
             self.learner.spread |= zip((row.id for row in rows), spread_B.tolist(), strict=True)
         rolled = sum(len(g[0].script.prompt) + sum(len(r.ids) for r in g) for g in groups)
-        return metrics, rolled + int(metrics["trained_tokens"])
+        return metrics, rolled + int(others + metrics["trained_tokens"])
 
     def _sampled(self, step: int) -> tuple[list[Transition], Rollouts, Scores, dict[str, float]]:
-        """The rows, rollouts and scores of a step, and how long the two phases took: one batch of prompts, or as many
-        as dynamic sampling has need of."""
+        """The rows, rollouts and scores of a step, how long the two phases took, and the tokens under other actions:
+        one batch of prompts, or as many as dynamic sampling has need of."""
         rows: list[Transition] = []
         groups: list[list[Rollout]] = []
         scores: list[list[Score]] = []
-        seconds = {"time/rollout": 0.0, "time/reward": 0.0}
+        seconds, weight = {"time/rollout": 0.0, "time/reward": 0.0, "others": 0.0}, self.followed
         for batch in range(self.batches):
             begun = time.perf_counter()
             more_rows, more = self.rollouts(step, batch)
+            others, swapped = self._under_others(step, batch, more_rows) if weight else ([], [])
             drawn = time.perf_counter()
-            scores += scored(self.domain, more, more_rows)
+            made = scored(self.domain, more, more_rows)
+            if others:
+                seconds["others"] += sum(len(r.script.prompt) + len(r.ids) for [r] in others)
+                apart = iter(rewards(scored(self.domain, others, swapped)).view(len(made), -1).tolist())
+                made = [followed(group, next(apart), weight) for group in made]
+            scores += made
             rows, groups = rows + more_rows, groups + more
             seconds["time/rollout"] += drawn - begun
             seconds["time/reward"] += time.perf_counter() - drawn
@@ -137,15 +147,26 @@ class GRPO:
         streams = [(self.seed, step, first + i) for i in range(len(scripts))]
         if self.servers is not None:
             self.servers.follow(step, scripts[0], self.learner.publish, self._logps)
-        return transitions, sampled(partial(self._draw, step), scripts, streams)
+        return transitions, sampled(partial(self._draw, step, config.group), scripts, streams)
 
-    def _draw(self, step: int, scripts: Sequence[Script], streams: Sequence[tuple[int, ...]]) -> list[list[Rollout]]:
+    def _under_others(self, step: int, batch: int, rows: Sequence[Transition]) -> tuple[Rollouts, list[Transition]]:
+        """Of every row what the policy writes under the action of each of the next ``OTHERS`` in the batch
+        (``domain.swap_action``), and these rows."""
+        domain: Any = self.domain
+        pairs = [(i, k) for i in range(len(rows)) for k in range(1, min(OTHERS + 1, len(rows)))]
+        swapped = [domain.swap_action(rows[i], rows[(i + k) % len(rows)]) for i, k in pairs]
+        streams = [(self.seed, step, batch * self.config.prompts + i, k) for i, k in pairs]
+        return sampled(partial(self._draw, step, 1), [self.domain.encode(row) for row in swapped], streams), swapped
+
+    def _draw(
+        self, step: int, group: int, scripts: Sequence[Script], streams: Sequence[tuple[int, ...]]
+    ) -> list[list[Rollout]]:
         """A group for each script, from the servers or the policy here."""
         config, drawn = self.config, Sampling(self.config.temperature)
         if self.servers is not None:
-            return self.servers.sample(scripts, config.group, drawn, streams)
+            return self.servers.sample(scripts, group, drawn, streams)
         with whole(self.learner.policy):
-            return sample(self.learner.policy, scripts, config.group, drawn, streams, step, config.max_rows)
+            return sample(self.learner.policy, scripts, group, drawn, streams, step, config.max_rows)
 
     @torch.no_grad()
     def _logps(self, prompt: Sequence[int], ids: Sequence[int]) -> np.ndarray:
@@ -233,6 +254,16 @@ class GRPO:
 def rewards(scores: Scores) -> Tensor:
     """Shape [B, G], float64."""
     return torch.tensor([[s.value for s in group] for group in scores], dtype=torch.float64)
+
+
+def followed(group: Sequence[Score], others: Sequence[float], weight: float) -> list[Score]:
+    """The scores of a row's group with what following its action earns: ``weight`` times the share of ``others``, what
+    predictions under other actions come to against the same truth, that are below. A copy earns nothing by it."""
+    shares = [sum(score.value > other for other in others) / len(others) for score in group]
+    return [
+        replace(score, value=score.value + weight * share, parts={**score.parts, "action_margin": share})
+        for score, share in zip(group, shares, strict=True)
+    ]
 
 
 def summary(groups: Rollouts, scores: Scores, transitions: Sequence[Transition]) -> dict[str, float]:

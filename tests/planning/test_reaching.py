@@ -130,7 +130,7 @@ def test_a_run_plans_for_frames_in_its_models(tmp_path: Path) -> None:
     data.height=16 data.width=16 data.split.test=0.3 data.split.valid=0.3 data.lpips=none data.reward.lpips=0
     data.tokenizer.widths=16,16 data.tokenizer.groups=8 data.tokenizer.latent=8 data.tokenizer.steps=4
     data.tokenizer.batch=4 data.tokenizer.patch_width=16 data.tokenizer.save_every=4 data.tokenizer.eval_every=0
-    plan.starts=2 plan.distances=1,2 plan.candidates=4 plan.rounds=1 plan.depth=2"""
+    plan.starts=2 plan.distances=1,2 plan.candidates=4 plan.rounds=1 plan.depth=2 plan.simulator=true"""
     config = override(recipes.find("pusht_steps").config(), [*small.split(), f"data.cache={tmp_path / 'cache'}"])
     runner.train(config, tmp_path / "run")
     plan_run(tmp_path / "run", config)
@@ -142,6 +142,7 @@ def test_a_run_plans_for_frames_in_its_models(tmp_path: Path) -> None:
     overall = result["slices"]["overall"]
     assert overall["baselines"]["as recorded"]["left"]["mean"] == pytest.approx(0, abs=1e-6)
     assert overall["baselines"]["random"]["left"]["mean"] > 0
+    assert {*overall["baselines"]} == {"random", "as recorded", "simulator"}
     assert "left ↓" in planning_text(tmp_path / "run")
     made = file.stat().st_mtime_ns
     plan_run(tmp_path / "run", config)

@@ -14,7 +14,7 @@ from torch import Tensor
 from rlvr_world.config import OptimizerConfig, RLConfig
 from rlvr_world.errors import NonFinite
 from rlvr_world.sampling.engine import Sampling, sample
-from rlvr_world.training.grpo import GRPO, _Watch
+from rlvr_world.training.grpo import GRPO, OTHERS, _Watch, followed
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.packing import Branch, Group, legal_ranges, pack, response_lengths
 from rlvr_world.types import (
@@ -352,3 +352,42 @@ def test_a_scorer_that_fails_names_the_row(learner_of: Callable[..., Learner]) -
         stage.domain.score = broken  # type: ignore[method-assign]
         with pytest.raises(kind, match=r"row r\d"):
             stage.step(0, 0.0)
+
+
+def test_following_an_action_earns_the_share_of_others_that_are_below() -> None:
+    group = [Score(0.5, {"exact": 0.0}), Score(0.3), Score(-1.0, malformed="odd")]
+    made = followed(group, [0.5, 0.4, 0.2, -1.0], weight=2.0)  # as good as another's is no better than it
+    assert [score.value for score in made] == pytest.approx([0.5 + 2 * 0.75, 0.3 + 2 * 0.5, -1.0])
+    assert [score.parts["action_margin"] for score in made] == [0.75, 0.5, 0.0]
+    assert (made[0].parts["exact"], made[2].malformed) == (0.0, "odd")
+
+
+def test_the_action_margin_compares_with_what_is_written_under_other_actions(
+    learner_of: Callable[..., Learner],
+) -> None:
+    class Followed(Parity):
+        action_margin = 0.5
+
+        def swap_action(self, row: Transition, other: Transition) -> Transition:
+            return replace(row, action=other.action)
+
+    learner = learner_of(optimizer=STEADY)
+    plain, stage = grpo(learner, BASIC), GRPO(learner, BASIC, Followed(), lambda epoch: LIVE, 0)
+    rows, batch = stage.prompts(0), BASIC.prompts
+    under = [
+        (i, k, replace(rows[i], action=rows[(i + k) % batch].action)) for i in range(batch) for k in range(1, batch)
+    ]
+    assert batch - 1 < OTHERS
+    scripts, streams = [stage.domain.encode(row) for *_, row in under], [(0, 0, i, k) for i, k, _ in under]
+    others = [r for [r] in sample(learner.policy, scripts, 1, Sampling(BASIC.temperature), streams)]
+    values = [
+        Parity().score(Parity().decode(r.written, row), row).value for r, (*_, row) in zip(others, under, strict=True)
+    ]
+    _, _, before, _ = plain._sampled(0)
+    _, _, after, told = stage._sampled(0)
+    for i, (old, new) in enumerate(zip(before, after, strict=True)):
+        worse = values[i * (batch - 1) : (i + 1) * (batch - 1)]
+        for one, other in zip(old, new, strict=True):
+            assert other.value == pytest.approx(one.value + 0.5 * sum(one.value > v for v in worse) / len(worse))
+    assert told["others"] == sum(len(r.script.prompt) + len(r.ids) for r in others)
+    assert len({score.parts["action_margin"] for group in after for score in group}) > 1

@@ -56,7 +56,7 @@ class VideoDomain:
         """``metrics`` are on the tokenizer's device; ``skip_blocks`` as in ``VideoConfig``. Raises InputError for parts
         that do not belong together."""
         self.codec, self.layout, self.cache, self.metrics, self.config = codec, codec.layout, cache, metrics, config
-        self.skip_blocks = skip_blocks
+        self.skip_blocks, self.action_margin = skip_blocks, config.action_margin
         codec.check_visual_tokenizer(cache.codebook, cache.context_codebook, cache.fingerprint)
         got = (*cache.size, cache.tokens, cache.context_tokens)
         expected = (*codec.size, self.layout.tokens, self.layout.context_tokens)

@@ -9,7 +9,8 @@ Shape legend: T frames, H height, W width, A = 4 action, P = 4 proprioception.
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,9 @@ def play(spec: DrawerSpec, episode: int) -> dict[str, np.ndarray]:
     """
     rng = np.random.default_rng((spec.seed, episode))
     drawer = Drawer(spec, episode, rng)
-    kind = str(rng.choice(["expert", "expert", "wrong", "random", "switch"]))
-    hand, rows = _hand(kind, drawer, spec, rng), []
-    for t in range(spec.length):
-        action, expert = hand(t), drawer.expert(drawer.task)
+    (kind, actions), rows = hand(drawer, spec, rng), []
+    for action in islice(actions, spec.length):
+        expert = drawer.expert(drawer.task)
         rows.append((drawer.picture(), action, drawer.felt(), drawer.opened, drawer.won, expert, kind == "expert"))
         drawer.act(action)
     drawer.close()
@@ -54,8 +54,9 @@ def read_labelled(files: Sequence[Path]) -> list[np.ndarray]:
     return [*told, np.where(demo, np.cumsum(demo & first) - 1, -1)]
 
 
-def _hand(kind: str, drawer: Drawer, spec: DrawerSpec, rng: np.random.Generator) -> Callable[[int], np.ndarray]:
-    """Frame number -> action, float32 [A]."""
+def hand(drawer: Drawer, spec: DrawerSpec, rng: np.random.Generator) -> tuple[str, Iterator[np.ndarray]]:
+    """Whose it is, and its actions without end, float32 [A], each for where the arm is when it is asked for."""
+    kind = str(rng.choice(["expert", "expert", "wrong", "random", "switch"]))
     noise, bias = rng.uniform(0, spec.noise), rng.normal(0, 0.25, 4) * (rng.random() < 0.5)
     turn, wild = int(rng.integers(spec.length // 8, spec.length)), rng.random() < 0.5  # of one who switches
     drift, waits = rng.uniform(-1, 1, 4), rng.random() < 0.5
@@ -72,7 +73,7 @@ def _hand(kind: str, drawer: Drawer, spec: DrawerSpec, rng: np.random.Generator)
         wanted, spread = (drift, 0.2) if astray else (drawer.expert(task) + bias, noise)
         return np.clip(wanted + rng.normal(0, spread, 4), -1, 1).astype(np.float32)
 
-    return act
+    return kind, map(act, count())
 
 
 class Drawer:

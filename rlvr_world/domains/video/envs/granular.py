@@ -11,7 +11,7 @@ from rlvr_world.domains.video.envs.specs import GranularSpec
 from rlvr_world.domains.video.envs.table import Pusher, Table, play_pushes, scene
 
 FORMAT = "1"  # part of the cache's key: raise it when the same spec gives other episodes
-_HALF, _REACH = 0.25, 0.21
+_HALF, REACH = 0.25, 0.21
 _RADIUS = 0.012
 _GEOM = '<geom type="box" size=".006 .05 .025" condim="1" solref=".008 1"/>'
 PUSHER = Pusher(_GEOM, half_width=0.05, clearance=_RADIUS + 0.01, height=0.026)
@@ -19,7 +19,7 @@ PUSHER = Pusher(_GEOM, half_width=0.05, clearance=_RADIUS + 0.01, height=0.026)
 
 def play(spec: GranularSpec, episode: int) -> dict[str, np.ndarray]:
     """One episode: ``image`` uint8 [T, H, W, 3], ``action`` float32 [T, 4], ``places`` float32 [T, N, 2]."""
-    return play_pushes(lay, spec, episode, PUSHER, _REACH)
+    return play_pushes(lay, spec, episode, PUSHER, REACH)
 
 
 def lay(spec: GranularSpec, rng: np.random.Generator) -> Table:
@@ -31,11 +31,11 @@ def lay(spec: GranularSpec, rng: np.random.Generator) -> Table:
 
 def _xml(spec: GranularSpec, rng: np.random.Generator) -> str:
     """Grains dropped on one or two heaps, each as low as those before it let it."""
-    heaps = rng.uniform(-0.5 * _REACH, 0.5 * _REACH, (rng.integers(1, 3), 2))
+    heaps = rng.uniform(-0.5 * REACH, 0.5 * REACH, (rng.integers(1, 3), 2))
     places = np.zeros((spec.grains, 3))
     grains = ""
     for k in range(spec.grains):
-        x, y = np.clip(heaps[rng.integers(len(heaps))] + rng.normal(0, 0.035, 2), -_REACH, _REACH)
+        x, y = np.clip(heaps[rng.integers(len(heaps))] + rng.normal(0, 0.035, 2), -REACH, REACH)
         square = ((places[:k, :2] - (x, y)) ** 2).sum(1)
         below = square < (2 * _RADIUS) ** 2
         z = np.max(places[:k, 2][below] + np.sqrt((2 * _RADIUS) ** 2 - square[below]), initial=_RADIUS)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rlvr_world.domains.scene import is_count
 from rlvr_world.domains.video.config import VideoConfig
 from rlvr_world.domains.video.envs import drawer, granular, pusht, rope
 from rlvr_world.domains.video.envs.specs import DrawerSpec, PushTSpec, RopeSpec, Spec
+from rlvr_world.domains.video.envs.table import choose_push
 from rlvr_world.domains.video.episodes import FramesInMemory
 from rlvr_world.domains.video.scene import read_numbers, spaces
 from rlvr_world.domains.video.token_cache import read_frames
@@ -29,8 +31,8 @@ def real_world(data: VideoConfig, live: int = 16) -> Replayed:
     """A recipe's embedded world. Episodes are others than those that it was trained on; ``options["episode"]`` names
     one of these, or any."""
     fields, far = FIELDS[data.source]
-    count = len(fields.split()) * data.actions_a_frame
-    both = spaces([-far] * count, [far] * count, (data.height, data.width), FELT * data.proprio)
+    width = len(fields.split()) * data.actions_a_frame
+    both = spaces([-far] * width, [far] * width, (data.height, data.width), FELT * data.proprio)
 
     def begin(seed: int, options: Mapping[str, Any]) -> Begun:
         episode = options.get("episode", data.env.episodes + seed)
@@ -39,7 +41,7 @@ def real_world(data: VideoConfig, live: int = 16) -> Replayed:
         return (episode,)
 
     def read(given: Any) -> tuple[float, ...]:
-        return tuple(read_numbers(given, count).tolist())
+        return tuple(read_numbers(given, width).tolist())
 
     def shown(seen: Any) -> np.ndarray:
         return seen["pixels"] if data.proprio else seen
@@ -56,6 +58,7 @@ class _Pushed:
 
     def __init__(self, world: Any, spec: Spec, rng: np.random.Generator) -> None:
         self.table, self._height = world.lay(spec, rng), world.PUSHER.height
+        self.hand = (choose_push(self.places(), rng, world.PUSHER, world.REACH) for _ in count())
         self.picture, self.places, self.close = self.table.picture, self.table.places, self.table.close
 
     def act(self, action: np.ndarray) -> None:
@@ -64,13 +67,17 @@ class _Pushed:
         self.broken = self.table.broken
 
 
-def _opened(spec: Spec, episode: int) -> Any:
+def _opened(spec: Spec, episode: int) -> tuple[Any, Iterator[np.ndarray]]:
+    """The world of an episode, and what the script that plays it does there."""
     rng = np.random.default_rng((spec.seed, episode))
     if isinstance(spec, PushTSpec):
-        return pusht.Push(spec, rng)
+        push = pusht.Push(spec, rng)
+        return push, pusht.hand(push, spec, rng)
     if isinstance(spec, DrawerSpec):
-        return drawer.Drawer(spec, episode, rng)
-    return _Pushed(rope if isinstance(spec, RopeSpec) else granular, spec, rng)
+        arm = drawer.Drawer(spec, episode, rng)
+        return arm, drawer.hand(arm, spec, rng)[1]
+    table = _Pushed(rope if isinstance(spec, RopeSpec) else granular, spec, rng)
+    return table, table.hand
 
 
 class _Episode:
@@ -78,7 +85,7 @@ class _Episode:
 
     def __init__(self, data: VideoConfig, begun: Begun) -> None:
         self.data = data
-        self.world = _opened(data.env, *begun)
+        self.world, self._hand = _opened(data.env, *begun)
         self.told: Mapping[str, Any] = {"episode": begun[0], "pointer": self._pointer()}
 
     def seen(self) -> Any:
@@ -89,8 +96,23 @@ class _Episode:
 
     def act(self, action: tuple[float, ...]) -> tuple[float, bool, Mapping[str, Any]]:
         for mean in np.array(action, np.float32).reshape(self.data.actions_a_frame, -1):
-            for _ in range(self.data.action_pool):
-                self.world.act(mean)
+            self._hold(mean)
+        return self._told()
+
+    def by_hand(self) -> tuple[tuple[float, ...], Mapping[str, Any]]:
+        """Has the script that plays episodes act once: the action, and what else is to say. Where an action is a mean
+        of several steps, the hand holds it as long."""
+        parts = []
+        for _ in range(self.data.actions_a_frame):
+            parts.append(next(self._hand))
+            self._hold(parts[-1])
+        return tuple(np.concatenate(parts).tolist()), self._told()[2]
+
+    def _hold(self, part: np.ndarray) -> None:
+        for _ in range(self.data.action_pool):
+            self.world.act(part)
+
+    def _told(self) -> tuple[float, bool, Mapping[str, Any]]:
         if getattr(self.world, "broken", False):
             return 0.0, False, {"lost": "the simulation became unstable"}
         told = {"is_success": bool(self.world.won), "places": self.world.places().tolist()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -33,11 +34,8 @@ def play(spec: PushTSpec, episode: int) -> dict[str, np.ndarray]:
     """
     rng = np.random.default_rng((spec.seed, episode))
     push = Push(spec, rng)
-    targets = _hand(push.env, rng, spec.noise)
     images, actions, proprio, blocks = [], [], [], []
-    for _ in range(spec.length):
-        here = np.array(push.info["pos_agent"])
-        action = ((np.clip(next(targets), 0, TABLE) - here) / SCALE).astype(np.float32)
+    for action in islice(hand(push, spec, rng), spec.length):
         images.append(push.picture())
         actions.append(action)
         proprio.append(push.felt())
@@ -84,6 +82,12 @@ class Push:
 
     def close(self) -> None:
         self.env.close()
+
+
+def hand(push: Push, spec: PushTSpec, rng: np.random.Generator) -> Iterator[np.ndarray]:
+    """Actions without end, float32 [A], each for where the finger is when it is asked for."""
+    for target in _hand(push.env, rng, spec.noise):
+        yield ((np.clip(target, 0, TABLE) - np.array(push.info["pos_agent"])) / SCALE).astype(np.float32)
 
 
 def _hand(env: Any, rng: np.random.Generator, noise: float) -> Iterator[np.ndarray]:

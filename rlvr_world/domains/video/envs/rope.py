@@ -12,7 +12,7 @@ from rlvr_world.domains.video.envs.specs import RopeSpec
 from rlvr_world.domains.video.envs.table import Pusher, Table, play_pushes, scene
 
 FORMAT = "1"  # part of the cache's key: raise it when the same spec gives other episodes
-_HALF, _REACH = 0.4, 0.34
+_HALF, REACH = 0.4, 0.34
 _RADIUS = 0.014
 _GEOM = '<geom type="capsule" fromto="0 0 -.05 0 0 .2" size=".018" condim="1" solref=".008 1"/>'
 PUSHER = Pusher(_GEOM, half_width=0.0, clearance=_RADIUS + 0.018 + 0.006, height=0.0)
@@ -24,7 +24,7 @@ _BEND = (  # friction keeps the shape that the stick leaves, the range forbids k
 
 def play(spec: RopeSpec, episode: int) -> dict[str, np.ndarray]:
     """One episode: ``image`` uint8 [T, H, W, 3], ``action`` float32 [T, 4], ``places`` float32 [T, N, 2]."""
-    return play_pushes(lay, spec, episode, PUSHER, _REACH)
+    return play_pushes(lay, spec, episode, PUSHER, REACH)
 
 
 def lay(spec: RopeSpec, rng: np.random.Generator) -> Table:
@@ -70,7 +70,7 @@ def _curve(spec: RopeSpec, rng: np.random.Generator) -> np.ndarray:
         points = points + origin
         apart = np.linalg.norm(points[:, None] - points[None], axis=-1)
         near = apart[np.triu_indices(spec.links, max(3, round(5 * _RADIUS / link)))].min(initial=1.0)
-        room = min(float(_REACH - np.abs(points).max()), float(near - 3 * _RADIUS))
+        room = min(float(REACH - np.abs(points).max()), float(near - 3 * _RADIUS))
         if room > best_room:
             best, best_room = np.concatenate([origin, bends]), room
         if room > 0:
