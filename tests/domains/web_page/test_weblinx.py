@@ -11,7 +11,7 @@ from typing import Any
 from rlvr_world.domains.web_page.rows import read_rows
 
 SCRIPT = Path(__file__).resolve().parents[3] / "docs/examples/weblinx.py"
-PAGE = """<!DOCTYPE html><html data-webtasks-id="a1-0"><head><title>S</title><script>var x = "<p>no</p>";</script></head>
+PAGE = """<!DOCTYPE html><html data-webtasks-id="a1-0"><head><title>S</title><script>"<p>no</p>";</script></head>
 <body data-webtasks-id="a2-0"><noscript>Turn it on</noscript><p data-webtasks-id="a3-0">Find a gift<br>
 <a href="/" data-webtasks-id="a4-0"><span data-webtasks-id="a5-0">Home</span></a></p>
 <input type="text" data-webtasks-id="a6-0" aria-label="Search" value="{text}">
