@@ -148,7 +148,8 @@ def test_a_policy_that_looks_ahead_does_what_is_imagined_to_go_best() -> None:
     pasts = [real.start(n, task.start(n))[0] for n in range(11)]
     ahead = looking(idle, model, begin, bright, 8)
     both = roll_real(task, [idle, ahead], bright, pasts)
-    assert both.success[:, :, -1].mean(1).tolist() == pytest.approx([0, 6 / 11])
+    assert not both.success[0].any()
+    assert both.success[1, :, -1].mean() > 0.3
     assert (both.actions[1] > 0).mean() > 0.95, "brighter is better"
     assert [count for count, *_ in told[-3:]] == [6, 6, 6], "the model is shown all that was seen"
     np.testing.assert_array_equal(told[-1][2][:5], both.actions[1, -1, :5])
