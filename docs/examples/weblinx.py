@@ -2,8 +2,8 @@
 
 python docs/examples/weblinx.py demonstrations rows.jsonl
 
-Each folder in ``demonstrations`` holds ``replay.json``, the turns, and ``pages/`` as they stood before each of them. A row
-holds one page and what was done on it; ``rlvr-world init rows.jsonl`` joins it with the page after it.
+Each folder in ``demonstrations`` holds ``replay.json``, the turns, and ``pages/`` as they stood before each of them. A
+row holds one page and what was done on it; ``rlvr-world init rows.jsonl`` joins it with the page after it.
 """
 
 from __future__ import annotations

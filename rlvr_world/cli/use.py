@@ -60,7 +60,6 @@ def add_verbs(verbs: Verbs) -> None:
     judges = "or FILE.py:FUNCTION; of films MODEL@URL, or FILE.json, a person's verdicts (learned)"
     policies.add_argument("--judge", metavar="SPEC", default="learned", help=judges)
     policies.add_argument("--controls", action="store_true", help="replay real actions; see round trips, really")
-    policies.add_argument("--lookahead", metavar="N", type=int, default=0, help="really, best of N imagined variants")
 
     plan = verbs.add("plan", _plan, "try planners that look ahead in the models of a run, in the real world")
     plan.add_argument("run", metavar="RUN", type=Path)
@@ -126,8 +125,7 @@ def _policy_eval(args: argparse.Namespace) -> None:
     from rlvr_world.diagnose.policies import try_policies
 
     specs = dict(given.partition("=")[::2] for given in args.policy)
-    asked = args.only, args.starts, args.judge, args.controls, args.lookahead
-    text = try_policies(args.run, specs, *asked)
+    text = try_policies(args.run, specs, args.only, args.starts, args.judge, args.controls)
     print(f"{text}\n\nreports, scatters and films: {args.run / 'policies'}")
 
 

@@ -16,12 +16,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation.intervals import bootstrap, wilson
+from rlvr_world.evaluation.intervals import wilson
 from rlvr_world.evaluation.summary import fingerprint
 from rlvr_world.evaluation.tables import markdown
 from rlvr_world.policies.agreement import agreement, ceiling
-from rlvr_world.policies.ahead import looking
-from rlvr_world.policies.learned import Judge, judge
+from rlvr_world.policies.learned import Frames, judge
 from rlvr_world.policies.rollouts import Rollouts, read_policy, roll, roll_real
 from rlvr_world.policies.tried import Tried
 from rlvr_world.policies.watched import Watcher, films_of, watched
@@ -34,17 +33,9 @@ from rlvr_world.sessions.imagined import Imagined
 from rlvr_world.sessions.shared import Worlds
 from rlvr_world.system.files import digest, write_whole
 
-BEST = "best of "
-
 
 def try_policies(
-    run: Path,
-    specs: Mapping[str, str],
-    only: Collection[str],
-    starts: int,
-    judged_by: str,
-    controls: bool,
-    variants: int = 0,
+    run: Path, specs: Mapping[str, str], only: Collection[str], starts: int, judged_by: str, controls: bool
 ) -> str:
     """What came of it, in Markdown: report.md in ``RUN/policies/<task>/``, with report.json, scatter.png, films, and
     rollouts, which are not made again.
@@ -52,14 +43,11 @@ def try_policies(
     ``specs``: policies by name, see ``read_policy``; ``only``: tasks and models; empty for the recipe's, and for all.
     ``judged_by``: ``learned``, or ``FILE.py:FUNCTION``, frames uint8 [N, H, W, 3] -> bool [N], or a ``Watcher`` of
     whole films. ``controls``: the real actions replayed in imagination, and policies that see round trips of the
-    tokenizer, really. ``variants``: policies that look ahead in each model, see ``looking``, are tried really too;
-    0 for none. Raises InputError, and Halted where films wait for a person.
+    tokenizer, really. Raises InputError, and Halted where films wait for a person.
     """
     models, texts = models_of(run), []
     trials = _trials(models)
     unknown = [name for name in only if name not in {*trials, *models}]
-    if variants and (variants < 2 or films_of(judged_by)):
-        raise InputError(f"lookahead: expected at least 2 variants and a judge of frames, got {variants}, {judged_by}")
     if not trials or unknown or starts < 2:
         wanted = f"a recipe with trials(), some of {', '.join([*trials, *models])}, and at least 2 starts"
         raise InputError(f"policy-eval: expected {wanted}, got {unknown or len(trials)} and {starts}")
@@ -69,7 +57,7 @@ def try_policies(
         folder.mkdir(parents=True, exist_ok=True)
         about: dict[str, Any] = {"task": trial.instruction, "steps": trial.steps, "starts": starts}
         about |= {"policies": dict(specs or trial.policies), "judge": judged_by}
-        found = _try_task(folder, trial, chosen, about, controls, variants)
+        found = _try_task(folder, trial, chosen, about, controls)
         texts.append(_report(folder, about, found))
         trial.real.close()
     return "\n\n".join(texts)
@@ -87,21 +75,21 @@ def with_task(worlds: Worlds, run: Path, name: str, judged_by: str) -> tuple[Wor
         raise InputError(f"task {name!r}: expected one of {', '.join(trials) or 'none, which this recipe has'}")
     trial, folder = trials[name], run / "policies" / name
     folder.mkdir(parents=True, exist_ok=True)
-    says = read_judge(judged_by, trial, folder).says
+    says, _ = read_judge(judged_by, trial, folder)
     return {key: lambda make=make: Tried(make(), trial, says) for key, make in worlds.items()}, trial.steps
 
 
-def read_judge(spec: str, trial: Trial, folder: Path) -> Judge:
-    """One of frames."""
+def read_judge(spec: str, trial: Trial, folder: Path) -> tuple[Frames, Any]:
+    """One of frames, and what is to be told of it."""
     if spec == "learned":
         return judge(trial.labelled, trial.round_trip, folder / "judge.safetensors")
     if callable(says := named_in(spec)):
-        return Judge(says, spec, lambda frames: np.asarray(says(frames), float))
+        return says, spec
     raise InputError(f"judge {spec!r}: expected learned or FILE.py:FUNCTION, or of whole films MODEL@URL or FILE.json")
 
 
 def _try_task(
-    folder: Path, trial: Trial, models: Mapping[str, Path], about: dict[str, Any], controls: bool, variants: int
+    folder: Path, trial: Trial, models: Mapping[str, Path], about: dict[str, Any], controls: bool
 ) -> dict[str, Rollouts]:
     """By name, the real ones first. What the judge gets wrong is added to ``about``."""
     labelled, specs, view = cache(trial.labelled), [*about["policies"].values()], trial.round_trip
@@ -109,8 +97,7 @@ def _try_task(
     files = {Path(part) for spec in (*specs, about["judge"]) for part in spec.split(":") if part.endswith(".py")}
     about["code"] = digest(*sorted(files))
     watcher = Watcher(judged_by, folder) if films_of(judged_by := about["judge"]) else None
-    judging = None if watcher else read_judge(judged_by, trial, folder)
-    says, about["judge"] = (judging.says, judging.about) if judging else (None, "films")
+    says, about["judge"] = (None, "films") if watcher else read_judge(judged_by, trial, folder)
     pasts = [trial.real.start(number, trial.start(number))[0] for number in range(about["starts"])]
 
     def kept(name: str, make: Callable[[], Rollouts], model: str = "") -> Rollouts:
@@ -132,32 +119,17 @@ def _try_task(
         found[name] = kept("imagined", partial(roll, imagined, trial, policies, says, starts), key)
         if controls:
             found[f"{name}, real actions"] = kept("replayed", partial(roll, imagined, trial, acted, says, starts), key)
-        if judging and variants:
-            ahead = [
-                looking(act, imagined, partial(_from_seen, imagined), judging.measure, variants) for act in policies
-            ]
-            made = partial(roll_real, trial, ahead, says, pasts)
-            found[f"{BEST}{variants} in {name}"] = kept(f"ahead-{variants}", made, key)
     if watcher:
         watcher.check(trial.instruction)
         about["judge"] = {"judge": judged_by, "verdicts": len(watcher.verdicts), "did not read": watcher.unread}
     return found
 
 
-def _from_seen(imagined: Imagined, frames: np.ndarray, felt: np.ndarray | None, done: np.ndarray) -> Any:
-    """See ``Begin``."""
-    row = imagined.model.recipe.question({"state": frames, "proprio": felt, "action": done})
-    return imagined.start(0, {"state": row})[0]
-
-
 def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts]) -> str:
     """Files, see ``try_policies``, and their text. Success is that at the last step; agreement is of any step too."""
     last: dict[str, Any] = {name: one.success[:, :, -1] for name, one in found.items()}
     some: dict[str, Any] = {name: one.success.any(2) for name, one in found.items()}
-    (real, *others), rates = found, {name: table.mean(1) for name, table in last.items()}
-    rivals = [name for name in others if not name.startswith(BEST)]
-    more = {name: last[name].mean(0) - last[real].mean(0) for name in others if name not in rivals}
-    gains = {name: bootstrap(values).as_dict() for name, values in more.items()}
+    (real, *rivals), rates = found, {name: table.mean(1) for name, table in last.items()}
     stats = {name: agreement(last[name], last[real]) for name in rivals}
     if "verdicts" not in about["judge"]:  # who watches films says how they end
         stats |= {f"{name}, any step": agreement(some[name], some[real]) for name in rivals}
@@ -168,7 +140,7 @@ def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts
     wrong += f"successes missed: {(true & ~said).sum()} of {true.sum()}"
     alike = {name: round(float(np.mean(last[name] == true)), 4) for name in rivals}
     told = {**about, "success": {name: table.astype(int).tolist() for name, table in last.items()}, "alike": alike}
-    told |= {"agreement": stats, "perfect": perfect, "gains": gains}
+    told |= {"agreement": stats, "perfect": perfect}
     told["judge right on the real last frames"] = right
     write_whole(folder / "report.json", json.dumps(told))
     success = [["policy", *found, "episodes for ± 5"]]
@@ -181,7 +153,6 @@ def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts
     text = f"""{head}\n\n{markdown(success)}\n
 agreement over policies [95 % over starts] [over starts and policies]\n\n{markdown(agree)}\n
 episodes that end as the real ones do: {alike}\n
-success that looking ahead added, over all policies [95 % over starts]: {gains or "not tried"}\n
 judge: {about["judge"]}; right on the real last frames: {"nobody tells" if right is None else f"{right} ({wrong})"}"""
     pictures = _pictures(folder, found, rates)
     write_whole(folder / "report.md", "\n\n".join([pictures[0], text, *pictures[1:]]) + "\n")
@@ -207,8 +178,7 @@ def _pictures(folder: Path, found: Mapping[str, Rollouts], rates: Mapping[str, n
     axes, (real, *rivals), told = figure.subplots(), found, ["![imagined against real](scatter.png)"]
     axes.plot([0, 1], [0, 1], color="0.7", lw=1)
     for number, name in enumerate(rivals):
-        if not name.startswith(BEST):
-            axes.plot(rates[real], rates[name], "o", label=name, alpha=0.7)
+        axes.plot(rates[real], rates[name], "o", label=name, alpha=0.7)
         pairs = np.concatenate([found[real].films, found[name].films], axis=4)
         P, K, T, H, W, _ = pairs.shape
         table = pairs.transpose(2, 0, 3, 1, 4, 5).reshape(T, P * H, K * W, 3).repeat(3, 1).repeat(3, 2)

@@ -30,8 +30,8 @@ ABSENT = object()
 
 
 def after_thinking(text: str) -> str:
-    """What comes after the last ``</think>``, up to a thought that does not end: thoughts are no answer. Words in quotes
-    that close in their line are no markers: they are a page's.
+    """What comes after the last ``</think>``, up to a thought that does not end: thoughts are no answer. Words in
+    quotes that close in their line are no markers: they are a page's.
 
     >>> after_thinking("<think>Is it none? No.</think> It says '<think>'.")
     " It says '<think>'."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,15 +55,7 @@ def _pixels(frames: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(frames).movedim(-1, 1).float() / 127.5 - 1
 
 
-class Judge(NamedTuple):
-    """What it says of frames, bool [N]; what it gets wrong; and how far along frames are, float [N]."""
-
-    says: Frames
-    about: Any
-    measure: Frames
-
-
-def judge(labelled: Callable[[str], Labelled], round_trip: Frames, file: Path) -> Judge:
+def judge(labelled: Callable[[str], Labelled], round_trip: Frames, file: Path) -> tuple[Frames, dict[str, Any]]:
     """Success is a threshold of the measure that is read off a frame, learned from frames and their round trips; the
     threshold is the one that is right most often on those of validation; what it gets wrong is told of those of test.
     """
@@ -77,5 +69,4 @@ def judge(labelled: Callable[[str], Labelled], round_trip: Frames, file: Path) -
     views = {"right on real frames": test.frames, "right on round trips": round_trip(test.frames)}
     says: Frames = lambda frames: (read(frames)[:, 0] >= threshold) == above  # noqa: E731
     right = {name: round(float(np.mean(says(frames) == test.success)), 4) for name, frames in views.items()}
-    about = {"threshold": round(threshold, 4), **right, "always failure": round(float(np.mean(~test.success)), 4)}
-    return Judge(says, about, lambda frames: read(frames)[:, 0] * (1 if above else -1))
+    return says, {"threshold": round(threshold, 4), **right, "always failure": round(float(np.mean(~test.success)), 4)}

@@ -95,7 +95,7 @@ def recorded(file: Path, width: int) -> Policy:
         if table.ndim not in (2, 3) or table.shape[-1] != width or (table.ndim == 3 and len(table) < N):
             wanted = f"action [steps, {width}], or [{N} starts, steps, {width}]"
             raise InputError(f"policy {file}: expected {wanted}, got {list(table.shape)}; mend it, or --starts")
-        rows = table[seen.seeds] if table.ndim == 3 else table[None].repeat(len(seen.seeds), 0)
+        rows = table[list(seen.seeds)] if table.ndim == 3 else table[None].repeat(len(seen.seeds), 0)
         return rows[:, seen.step] if seen.step < rows.shape[1] else np.zeros((len(rows), width))
 
     return act

@@ -89,7 +89,7 @@ def test_addresses_name_keys_and_steps(server: tuple[str, list[dict[str, Any]]],
     act = policy(f"{address}?steps=2&image=cam&prompt=prompt", tmp_path)
     assert [act(seen(step, felt=False))[0, 2] for step in range(3)] == [0, 1, 0]
     assert [*asked[0]] == ["cam", "prompt"]
-    with pytest.raises(InputError, match="expected a server there, and whole steps"):
+    with pytest.raises(InputError, match="expected a server there, and whole numbers"):
         policy(f"{address}?steps=some", tmp_path)
 
 

@@ -17,7 +17,6 @@ from rlvr_world.diagnose import policies as diagnosed
 from rlvr_world.errors import InputError
 from rlvr_world.policies import learned
 from rlvr_world.policies.agreement import agreement, ceiling, statistics
-from rlvr_world.policies.ahead import looking
 from rlvr_world.policies.learned import judge, learn
 from rlvr_world.policies.rollouts import Seen, read_policy, roll, roll_real
 from rlvr_world.recipes.tasks import Labelled, Trial
@@ -134,38 +133,15 @@ def test_policies_act_alike_whatever_they_are_asked_with_and_in_whatever_world(t
     assert not really.success[0, 0, 0]
 
 
-def test_a_policy_that_looks_ahead_does_what_is_imagined_to_go_best() -> None:
-    real, model, told = Light(tells=True), Light(tells=False), []
-
-    def begin(frames: np.ndarray, felt: np.ndarray | None, done: np.ndarray) -> float:
-        told.append((len(frames), felt, done))
-        return frames[-1, 0, 0, 0] / 255
-
-    def idle(seen: Seen) -> np.ndarray:
-        return np.zeros((len(seen.seeds), 1), np.float32)
-
-    task, bright = trial(real), lambda frames: frames[:, 0, 0, 0].astype(float)
-    pasts = [real.start(n, task.start(n))[0] for n in range(11)]
-    ahead = looking(idle, model, begin, bright, 8)
-    both = roll_real(task, [idle, ahead], bright, pasts)
-    assert both.success[:, :, -1].mean(1).tolist() == pytest.approx([0, 6 / 11])
-    assert (both.actions[1] > 0).mean() > 0.95, "brighter is better"
-    assert [count for count, *_ in told[-3:]] == [6, 6, 6], "the model is shown all that was seen"
-    np.testing.assert_array_equal(told[-1][2][:5], both.actions[1, -1, :5])
-    alike = looking(up, model, begin, lambda frames: np.zeros(len(frames)), 3)
-    np.testing.assert_array_equal(roll_real(task, [alike], bright, pasts).actions, 1)
-
-
 def test_what_is_learned_reads_frames_and_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(learned, "STEPS", 300)
-    says, about, measure = judge(labelled, lambda frames: frames // 8 * 8, tmp_path / "judge.safetensors")
+    says, about = judge(labelled, lambda frames: frames // 8 * 8, tmp_path / "judge.safetensors")
     assert about["right on real frames"] > 0.95
     assert about["right on round trips"] > 0.93
     assert 0.5 < about["threshold"] < 0.7
     np.testing.assert_array_equal(says(np.stack([picture(0.3), picture(0.9)])), [False, True])
-    assert np.corrcoef(measure(np.stack([picture(one) for one in (0.2, 0.5, 0.8)])), (0.2, 0.5, 0.8))[0, 1] > 0.97
     kept = (tmp_path / "judge.safetensors").stat().st_mtime_ns
-    assert judge(labelled, lambda frames: frames // 8 * 8, tmp_path / "judge.safetensors").about == about
+    assert judge(labelled, lambda frames: frames // 8 * 8, tmp_path / "judge.safetensors")[1] == about
     assert (tmp_path / "judge.safetensors").stat().st_mtime_ns == kept
     data = labelled("train")
     read = learn(data.frames, data.measure[:, None], 300, tmp_path / "other.safetensors")
@@ -234,23 +210,6 @@ def test_a_report_says_what_each_model_agrees_in_and_is_not_made_twice(run: Simp
     assert "rl" not in json.loads(folder.joinpath("report.json").read_text())["policies"]
     diagnosed.try_policies(tmp_path, {"random": "random"}, ("rl",), 4, f"{tmp_path}/own.py:bright", False)
     assert [*json.loads((folder / "report.json").read_text())["alike"]] == ["rl"]
-
-
-def test_looking_ahead_is_measured_in_the_real_world(
-    run: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "own.py").write_text("def bright(frames):\n    return frames[:, 0, 0, 0] > 0.6 * 255\n")
-    monkeypatch.setattr(diagnosed, "_from_seen", lambda model, frames, felt, done: frames[-1, 0, 0, 0] / 255)
-    asked = ({"random": "random", "noisy": "noisy:0.2:random"}, ("rl",), 9, f"{tmp_path}/own.py:bright", False)
-    text = diagnosed.try_policies(tmp_path, *asked, variants=6)
-    told = json.loads((tmp_path / "policies" / "brighten" / "report.json").read_text())
-    alone, ahead = (np.mean(told["success"][name]) for name in ("real", "best of 6 in rl"))
-    assert told["gains"]["best of 6 in rl"]["mean"] == pytest.approx(ahead - alone)
-    assert ahead > alone + 0.2
-    assert [*told["agreement"]] == ["rl", "rl, any step"]
-    assert "success that looking ahead added, over all policies [95 % over starts]: {'best of 6 in rl'" in text
-    with pytest.raises(InputError, match="expected at least 2 variants and a judge of frames, got 1"):
-        diagnosed.try_policies(tmp_path, *asked, variants=1)
 
 
 def test_what_cannot_be_tried(run: SimpleNamespace, tmp_path: Path) -> None:

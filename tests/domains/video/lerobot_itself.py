@@ -23,7 +23,9 @@ TASKS = ("push the block", "lift the block")
 def picture(rng: np.random.Generator, episode: int, step: int, size: tuple[int, int]) -> np.ndarray:
     """uint8 [H, W, 3]: a slope of colours, a square that moves, a little noise; each frame its own, compressed too."""
     y, x = np.mgrid[: size[0], : size[1]]
-    shown = np.stack([y * 2 + 40 * episode, x * 2, np.full_like(x, 30 + 4 * step + 40 * (step % 2))], axis=-1).astype(float)
+    shown = np.stack([y * 2 + 40 * episode, x * 2, np.full_like(x, 30 + 4 * step + 40 * (step % 2))], axis=-1).astype(
+        float
+    )
     at = (3 * step) % (size[1] - 12)
     shown[8:20, at : at + 12] = (230, 40, 40)
     return np.clip(shown + rng.normal(0, 2, shown.shape), 0, 255).astype(np.uint8)

@@ -25,7 +25,9 @@ def whole(*updated):
     return write_change(Change(("[1] link 'a'",), (), tuple(updated)))
 
 
-@pytest.mark.parametrize("words", ["<think>", "a </think> b", "it's <think>hm</think>", 'say "<think>"', "don't </think> 'x' "])
+@pytest.mark.parametrize(
+    "words", ["<think>", "a </think> b", "it's <think>hm</think>", 'say "<think>"', "don't </think> 'x' "]
+)
 @pytest.mark.parametrize("thought", ["", "<think>\nHm, 'tis.</think>", "Is it\n</think>\n\n"])
 def test_words_of_a_page_are_no_thought(words, thought):
     change = Change((f"[1] link {words!r}",), (), (f"[2] tab {words!r} focused: True",))

@@ -11,11 +11,11 @@ from typing import Any
 from rlvr_world.domains.web_page.rows import read_rows
 
 SCRIPT = Path(__file__).resolve().parents[3] / "docs/examples/weblinx.py"
-PAGE = """<!DOCTYPE html><html data-webtasks-id="a1-0"><head><title>Shop</title><script>var x = "<p>no</p>";</script></head>
+PAGE = """<!DOCTYPE html><html data-webtasks-id="a1-0"><head><title>S</title><script>"<p>no</p>";</script></head>
 <body data-webtasks-id="a2-0"><noscript>Turn it on</noscript><p data-webtasks-id="a3-0">Find a gift<br>
 <a href="/" data-webtasks-id="a4-0"><span data-webtasks-id="a5-0">Home</span></a></p>
 <input type="text" data-webtasks-id="a6-0" aria-label="Search" value="{text}">
-<input type="checkbox" data-webtasks-id="a7-0" {ticked}><button data-webtasks-id="a8-0"><svg><text>x</text></svg>Go</button>
+<input type="checkbox" data-webtasks-id="a7-0" {ticked}><button data-webtasks-id="a8-0"><svg></svg>Go</button>
 <select data-webtasks-id="a9-0"><option selected>Cheap</option><option>New</option></select></body></html>"""
 
 
@@ -64,7 +64,7 @@ def test_demonstrations_become_rows_that_are_read(tmp_path: Path) -> None:
     ]  # fmt: skip
     read = read_rows(rows)
     actions = ["type [a6-0] [tea] [0]", "click [a7-0]", "click [a4-0]", "select_option('a9-0', 'New')", "scroll [down]"]
-    assert [row.action for row in read] == [*actions, "goto [https://y.example]"]  # what leads nowhere known is left out
+    assert [row.action for row in read] == [*actions, "goto [https://y.example]"]
     assert "StaticText 'tea'" in read[0].next_state.text
     assert "checked: true" in read[1].next_state.text
     assert (read[0].world, read[0].state.goal) == ("shop.example", "Buy a gift")
