@@ -38,9 +38,7 @@ def test_a_step_of_a_matrix_is_orthogonal_and_as_large_as_one_of_adamw(learner_o
         assert steps[name].abs().max() == pytest.approx(1e-2, rel=0.01), name
 
 
-def test_muon_goes_on_from_a_checkpoint_as_if_never_stopped(
-    tmp_path: Path, learner_of: Callable[..., Learner]
-) -> None:
+def test_muon_goes_on_from_a_checkpoint_as_if_never_stopped(tmp_path: Path, learner_of: Callable[..., Learner]) -> None:
     one, other = learner_of(optimizer=MUON), learner_of(optimizer=MUON)
     stage_of("sft", one).step(0, 0.25)
     other.restore(checkpoints.save(tmp_path, one, Counters(1)))
