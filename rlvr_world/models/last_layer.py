@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rlvr_world.models.attention import TreeLayout, sdpa
 from rlvr_world.models.head import Model
@@ -25,10 +25,12 @@ def answers_alone(model: Model) -> None:
         last.register_forward_pre_hook(_before, with_kwargs=True)
 
 
-def _before(layer: nn.Module, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
+def _before(layer: Any, args: tuple[Any, ...], settings: dict[str, Any]) -> Any:
     """Where few tokens of plain sequences are asked for: the layer's input and settings for these alone (CPUs)."""
     layout = settings.get("layout")
-    few = isinstance(layout, TreeLayout) and 0 < 2 * sum(layout.asked) <= args[0].shape[1]
+    if not isinstance(layout, TreeLayout):
+        return None
+    few = 0 < 2 * sum(layout.asked) <= args[0].shape[1]
     usual = len(args) == 1 and settings.keys() >= {"position_ids", "position_embeddings"}
     if not (few and usual) or args[0].device.type != "cpu" or any(tree.members for tree in layout.trees):
         return None

@@ -58,8 +58,8 @@ class _Pushed:
 
     def __init__(self, world: Any, spec: Spec, rng: np.random.Generator) -> None:
         self.table, self._height = world.lay(spec, rng), world.PUSHER.height
-        self.hand = (choose_push(self.places(), rng, world.PUSHER, world.REACH) for _ in count())
         self.picture, self.places, self.close = self.table.picture, self.table.places, self.table.close
+        self.hand = (choose_push(self.table.places(), rng, world.PUSHER, world.REACH) for _ in count())
 
     def act(self, action: np.ndarray) -> None:
         start, end = action.astype(float).reshape(2, 2)
