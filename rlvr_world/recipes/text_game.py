@@ -54,11 +54,7 @@ def demo() -> Config:
         data=_small(512, 128, "binary", env=TextWorldSpec(800, 30), split=WorldSplitRule(valid=0.02, worlds=0.04)),
         model=ModelConfig(vocabulary=1200, pieces="names", hidden=64, layers=2, heads=4),
         sft=SFTConfig(
-            steps=1400,
-            forward_tokens=8192,
-            optimizer=replace(rows.from_scratch(6e-3), kind="muon"),
-            save_every=200,
-            eval_every=200,
+            steps=2800, forward_tokens=8192, optimizer=rows.from_scratch(6e-3), save_every=400, eval_every=400
         ),
         rl=RLConfig(
             steps=80,
