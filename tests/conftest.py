@@ -20,8 +20,8 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("shared machine")  # how long an example takes there says nothing of the code
+settings.register_profile("shared machine", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared machine")  # how long an example takes to be drawn there says nothing of the code
 torch.set_num_threads(min(2, int(os.environ["OMP_NUM_THREADS"])))
 
 

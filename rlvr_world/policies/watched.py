@@ -49,10 +49,13 @@ class Watcher:
         names = [hashlib.sha256(film.tobytes()).hexdigest()[:24] for film in films]
         new = {name: film for name, film in zip(names, films, strict=True) if name not in self.verdicts}
         if self.chat:
-            with ThreadPoolExecutor(AT_ONCE) as pool:
-                said = pool.map(lambda film: self._ask(film, task), new.values())
-                self.verdicts |= zip(new, said, strict=True)
-            write_whole(self.file, json.dumps(self.verdicts))
+            try:
+                with ThreadPoolExecutor(AT_ONCE) as pool:
+                    said = pool.map(lambda film: self._ask(film, task), new.values())
+                    self.verdicts |= zip(new, said, strict=True)
+            finally:  # what was said before a server failed was paid for
+                if self.verdicts:
+                    write_whole(self.file, json.dumps(self.verdicts))
         else:
             self.waiting |= {name: plain(np.concatenate(film, 1)) for name, film in new.items()}
             self.width = films.shape[3]

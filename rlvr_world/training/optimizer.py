@@ -53,9 +53,10 @@ def optimizer_of(model: Model, trained: list[Tensor], config: OptimizerConfig) -
     if config.kind == "adamw":
         return adamw(trained, config)
     tables = {id(model.get_input_embeddings().weight), id(head_weight(model))}
-    matrices = [p for p in trained if p.ndim == 2 and id(p) not in tables]
-    others = {id(p) for p in matrices}
-    return Muon(matrices, [p for p in trained if id(p) not in others], config)
+    parts: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for p in trained:
+        parts[p.ndim != 2 or id(p) in tables].append(p)
+    return Muon(*parts, config)
 
 
 FIRST = 0.02

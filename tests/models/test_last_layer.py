@@ -11,17 +11,9 @@ from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, Qw
 
 from rlvr_world.models.attention import Tree, TreeLayout, hidden_states, share_prefixes
 from rlvr_world.models.last_layer import answers_alone
+from tests import tiny
 
-SHAPE: dict[str, Any] = {
-    "vocab_size": 64,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 1,
-    "head_dim": 16,
-    "pad_token_id": 0,
-}
+SHAPE: dict[str, Any] = {**tiny.SHAPE, "vocab_size": 64}
 LENGTHS, ASKED = (9, 4, 12, 1), (3, 1, 2, 1)
 ROWS = [6, 7, 8, 12, 23, 24, 25]
 

@@ -78,6 +78,16 @@ def test_a_model_watches_films_once(seeing: tuple[str, list[Any]], tmp_path: Pat
         Watcher("other@http://127.0.0.1:1/v1", tmp_path)(films(0.9), "brighten")
 
 
+def test_verdicts_given_before_a_server_failed_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rlvr_world.policies.watched.AT_ONCE", 1)  # one film after the other
+    told = iter(["yes"])
+    watcher = Watcher("m@http://127.0.0.1:1/v1", tmp_path)
+    watcher.chat = SimpleNamespace(ask=lambda parts, **fields: [(next(told), 0)])  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        watcher(films(0.9, 0.3), "brighten")
+    assert [*Watcher("m@http://127.0.0.1:1/v1", tmp_path).verdicts.values()] == [True]
+
+
 def test_specifications_of_those_who_watch(tmp_path: Path) -> None:
     assert [films_of(one) for one in ("m@http://a/v1", "a.json", "learned", "a.py:f")] == [True, True, False, False]
     (tmp_path / "mine.json").write_text('{"a": 1}')

@@ -24,6 +24,7 @@ from rlvr_world.config import ModelConfig, OptimizerConfig
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.optimizer import learning_rate
 from rlvr_world.training.packing import ALL, Branch, Group, Packed, pack
+from tests import tiny
 
 FREE_NORM = OptimizerConfig(1e-3, clip_norm=1e9)
 
@@ -107,17 +108,7 @@ def distance(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:
 
 
 def other_model(name: str) -> Any:
-    shape = {
-        "vocab_size": 264,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 16,
-        "initializer_range": 0.1,
-        "pad_token_id": 0,
-    }
+    shape: dict[str, Any] = {**tiny.SHAPE, "vocab_size": 264, "initializer_range": 0.1}
     torch.manual_seed(0)
     experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
     config = {
