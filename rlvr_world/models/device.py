@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Literal
 
 import torch
 
 from rlvr_world.errors import InputError
+from rlvr_world.models.cpu import processor
 
 
 def check_device(device: Literal["auto", "cpu", "cuda"]) -> torch.device:
@@ -42,6 +42,4 @@ def shown_in(precision: Literal["auto", "float32", "bfloat16"], device: torch.de
 def _cpu_multiplies_bfloat16() -> bool:
     """Whether bfloat16 products are the faster ones: by AMX, or AMD's vectors. Intel's vectors have it and gain nothing
     (a Xeon without AMX: 77 GFLOP/s in bfloat16, 129 in float32)."""
-    info = Path("/proc/cpuinfo")
-    has = info.read_text() if info.is_file() else ""
-    return "amx_bf16" in has or ("avx512_bf16" in has and "AuthenticAMD" in has)
+    return "amx_bf16" in processor() or ("avx512_bf16" in processor() and "AuthenticAMD" in processor())

@@ -15,7 +15,7 @@ from torch import Tensor
 from rlvr_world.errors import NonFinite
 from rlvr_world.models.attention import GroupCache
 from rlvr_world.models.contract import check_length
-from rlvr_world.models.cpu import columns_first
+from rlvr_world.models.cpu import packed, product
 from rlvr_world.models.head import Model, evaluating, head_weight
 from rlvr_world.sampling.reader import GRAPHED, Reader, prefill
 from rlvr_world.system.memory import device_memory
@@ -52,7 +52,7 @@ def sample(
     rollouts: list[list[Rollout]] = [[] for _ in scripts]
     for script in scripts:
         check_length(model, len(script.prompt), script.max_response)
-    with evaluating(model), torch.no_grad(), columns_first(model, device):
+    with evaluating(model), torch.no_grad(), packed(model):
         for chosen in batches(model, scripts, n, max_rows):
             grid = [[Row(scripts[i], (*streams[i], s)) for s in range(n)] for i in chosen]
             _grow(model, grid, sampling, device)
@@ -106,7 +106,7 @@ def sample_each(
     found: dict[int, Rollout] = {}
     device = next(model.parameters()).device
     own = [OWN if len(script.prompt) >= 2 * OWN else 0 for script in scripts]
-    with evaluating(model), torch.inference_mode(), columns_first(model, device):
+    with evaluating(model), torch.inference_mode(), packed(model):
         for cut in set(own):
             alike: dict[tuple[int, ...], list[int]] = {}
             for i in sorted((i for i in range(len(scripts)) if own[i] == cut), key=lambda i: len(scripts[i].prompt)):
@@ -248,7 +248,7 @@ def _advance(model: Model, rows: list[Row], hidden_ND: Tensor, sampling: Samplin
         head_VD, low, common = head_weight(model), 0, allowed[0]
         if common is not None and all(legal == common for legal in allowed):  # illegal rows are never multiplied
             head_VD, low, allowed = head_VD[common.start : common.stop], common.start, [None] * len(allowed)
-        logits_NV = hidden @ head_VD.T.to(hidden.dtype)
+        logits_NV = product(hidden, head_VD.to(hidden.dtype))
         draws_N = torch.tensor([rows[i].draws[before[i] - rows[i].own] for i in writers], device=hidden.device)
         tokens, logps = draw(logits_NV.float(), allowed, sampling, draws_N)
         for i, token, logp in zip(writers, tokens.tolist(), logps.tolist(), strict=True):

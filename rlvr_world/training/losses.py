@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rlvr_world.errors import NonFinite
+from rlvr_world.models.cpu import product
 
 LOG_RATIO_LIMIT = 20.0
 """exp() of more than this is out of any trust region; the limit keeps 0 * inf out of the loss (as verl does)."""
@@ -110,7 +111,7 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 
 def _chunk_logits(hidden_CD: Tensor, weight_VD: Tensor, bounds: Bounds, part: slice, temperature: float) -> Tensor:
-    logits_CV = (hidden_CD @ weight_VD.T).to(_wide(hidden_CD.dtype))
+    logits_CV = product(hidden_CD, weight_VD).to(_wide(hidden_CD.dtype))
     if temperature != 1.0:
         logits_CV /= temperature
     if bounds is not None:
@@ -163,7 +164,7 @@ class _ChosenLogps(torch.autograd.Function):
                 grad_CV = _logit_grad(logps_CV, ids_T[part], entropy_T[part], *grads)
                 grad_CV = grad_CV.div_(temperature).to(dtype)
                 if hidden_grad_TD is not None:
-                    hidden_grad_TD[part] = grad_CV @ weight
+                    hidden_grad_TD[part] = product(grad_CV, weight.t())
                 if weight_grad_VD is not None:
                     if weight_grad_VD.dtype == dtype:
                         weight_grad_VD.addmm_(grad_CV.T, hidden_CD)

@@ -29,7 +29,7 @@ def states(model: Any, asked: tuple[int, ...]) -> tuple[torch.Tensor, dict[str, 
 
 
 @pytest.mark.parametrize("kind", [LlamaConfig, Qwen3Config, Gemma3TextConfig])
-@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 2e-6), (torch.bfloat16, 5e-2)])
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 5e-6), (torch.bfloat16, 5e-2)])
 def test_answers_alone_are_what_a_whole_layer_gives(kind: Any, dtype: torch.dtype, close: float) -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(kind(**SHAPE)).eval().to(dtype)

@@ -2,8 +2,8 @@
 
 ``python tests/training/bench_likelihood.py [demo] [pusht] [miniwob]``
 
-Steps of random rows of the length of three recipes, one thread: forwards in bfloat16 and float32 with a last layer that
-computes every token, and in float32 with one that computes answers alone, as training has it. They take turns.
+Steps of random rows of the length of three recipes, one thread: forwards in bfloat16 and float32, with a last layer
+that computes every token, and with one that computes answers alone, as training has it. They take turns.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ SHAPES = {
 }
 WAYS: dict[str, tuple[Literal["float32", "bfloat16"], bool]] = {
     "bfloat16, whole": ("bfloat16", False),
+    "bfloat16, answers alone": ("bfloat16", True),
     "float32, whole": ("float32", False),
     "float32, answers alone": ("float32", True),
 }
