@@ -16,12 +16,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation.intervals import wilson
+from rlvr_world.evaluation.intervals import bootstrap, wilson
 from rlvr_world.evaluation.summary import fingerprint
 from rlvr_world.evaluation.tables import markdown
 from rlvr_world.policies.agreement import agreement, ceiling
 from rlvr_world.policies.learned import Frames, judge
-from rlvr_world.policies.rollouts import Rollouts, read_policy, roll, roll_real
+from rlvr_world.policies.rollouts import Rollouts, looking_ahead, read_policy, roll, roll_real
 from rlvr_world.policies.tried import Tried
 from rlvr_world.policies.watched import Watcher, films_of, watched
 from rlvr_world.recipes import named_in
@@ -35,7 +35,13 @@ from rlvr_world.system.files import digest, write_whole
 
 
 def try_policies(
-    run: Path, specs: Mapping[str, str], only: Collection[str], starts: int, judged_by: str, controls: bool
+    run: Path,
+    specs: Mapping[str, str],
+    only: Collection[str],
+    starts: int,
+    judged_by: str,
+    controls: bool,
+    tries: int = 0,
 ) -> str:
     """What came of it, in Markdown: report.md in ``RUN/policies/<task>/``, with report.json, scatter.png, films, and
     rollouts, which are not made again.
@@ -43,7 +49,8 @@ def try_policies(
     ``specs``: policies by name, see ``read_policy``; ``only``: tasks and models; empty for the recipe's, and for all.
     ``judged_by``: ``learned``, or ``FILE.py:FUNCTION``, frames uint8 [N, H, W, 3] -> bool [N], or a ``Watcher`` of
     whole films. ``controls``: the real actions replayed in imagination, and policies that see round trips of the
-    tokenizer, really. Raises InputError, and Halted where films wait for a person.
+    tokenizer, really. ``tries``: the policies also, really, with the best of so many actions at each step, as each
+    model imagines them, see ``looking_ahead``; 0 for not. Raises InputError, and Halted where films wait for a person.
     """
     models, texts = models_of(run), []
     trials = _trials(models)
@@ -51,14 +58,17 @@ def try_policies(
     if not trials or unknown or starts < 2:
         wanted = f"a recipe with trials(), some of {', '.join([*trials, *models])}, and at least 2 starts"
         raise InputError(f"policy-eval: expected {wanted}, got {unknown or len(trials)} and {starts}")
+    remember = [spec for spec in specs.values() if spec.startswith(("ws://", "wss://")) or spec.endswith(".npz")]
+    if tries and (tries < 2 or remember or films_of(judged_by)):
+        wanted = "at least 2 actions, policies that remember nothing and a judge of frames"
+        raise InputError(f"policy-eval --lookahead: expected {wanted}, got {tries}, {remember}, {judged_by}")
     chosen = {name: path for name, path in models.items() if name in only} or models
     for name in [name for name in trials if name in only] or trials:
         trial, folder = trials[name], run / "policies" / name
         folder.mkdir(parents=True, exist_ok=True)
         about: dict[str, Any] = {"task": trial.instruction, "steps": trial.steps, "starts": starts}
         about |= {"policies": dict(specs or trial.policies), "judge": judged_by}
-        found = _try_task(folder, trial, chosen, about, controls)
-        texts.append(_report(folder, about, found))
+        texts.append(_report(folder, about, *_try_task(folder, trial, chosen, about, controls, tries)))
         trial.real.close()
     return "\n\n".join(texts)
 
@@ -89,9 +99,10 @@ def read_judge(spec: str, trial: Trial, folder: Path) -> tuple[Frames, Any]:
 
 
 def _try_task(
-    folder: Path, trial: Trial, models: Mapping[str, Path], about: dict[str, Any], controls: bool
-) -> dict[str, Rollouts]:
-    """By name, the real ones first. What the judge gets wrong is added to ``about``."""
+    folder: Path, trial: Trial, models: Mapping[str, Path], about: dict[str, Any], controls: bool, tries: int
+) -> tuple[dict[str, Rollouts], dict[str, Rollouts]]:
+    """By name, the real ones first; apart, by model, those of policies that look ahead in it, really. What the judge
+    gets wrong is added to ``about``."""
     labelled, specs, view = cache(trial.labelled), [*about["policies"].values()], trial.round_trip
     policies = [read_policy(spec, trial.real.action_space, lambda: labelled("train"), folder) for spec in specs]
     files = {Path(part) for spec in (*specs, about["judge"]) for part in spec.split(":") if part.endswith(".py")}
@@ -108,7 +119,7 @@ def _try_task(
         with np.load(file) as arrays:
             return watched(Rollouts(**arrays), watcher, trial.instruction) if watcher else Rollouts(**arrays)
 
-    found = {"real": kept("real", lambda: roll_real(trial, policies, says, pasts))}
+    found, better = {"real": kept("real", lambda: roll_real(trial, policies, says, pasts))}, {}
     acted = [lambda seen, done=done: done[seen.seeds, seen.step] for done in found["real"].actions]
     through = [lambda seen, act=act: act(seen._replace(pixels=view(seen.pixels))) for act in policies]
     if controls:
@@ -119,13 +130,18 @@ def _try_task(
         found[name] = kept("imagined", partial(roll, imagined, trial, policies, says, starts), key)
         if controls:
             found[f"{name}, real actions"] = kept("replayed", partial(roll, imagined, trial, acted, says, starts), key)
+        if tries and says:
+            ahead = [looking_ahead(act, tries, imagined, says, trial.real.action_space) for act in policies]
+            better[name] = kept("ahead", partial(roll_real, trial, ahead, says, pasts), f"{key} {tries}")
     if watcher:
         watcher.check(trial.instruction)
         about["judge"] = {"judge": judged_by, "verdicts": len(watcher.verdicts), "did not read": watcher.unread}
-    return found
+    return found, better
 
 
-def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts]) -> str:
+def _report(
+    folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts], better: Mapping[str, Rollouts]
+) -> str:
     """Files, see ``try_policies``, and their text. Success is that at the last step; agreement is of any step too."""
     last: dict[str, Any] = {name: one.success[:, :, -1] for name, one in found.items()}
     some: dict[str, Any] = {name: one.success.any(2) for name, one in found.items()}
@@ -139,14 +155,19 @@ def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts
     wrong = f"failures taken for success: {(said & ~true).sum()} of {(~true).sum()}, "
     wrong += f"successes missed: {(true & ~said).sum()} of {true.sum()}"
     alike = {name: round(float(np.mean(last[name] == true)), 4) for name in rivals}
-    told = {**about, "success": {name: table.astype(int).tolist() for name, table in last.items()}, "alike": alike}
+    ahead = {f"real, looking ahead in {name}": one.success[:, :, -1] for name, one in better.items()}
+    gains = {name: bootstrap((100.0 * table - 100.0 * true).mean(0)) for name, table in ahead.items()}  # over starts
+    tables = {name: table.astype(int).tolist() for name, table in (last | ahead).items()}
+    told = {**about, "success": tables, "gains": {name: one.as_dict() for name, one in gains.items()}, "alike": alike}
     told |= {"agreement": stats, "perfect": perfect}
     told["judge right on the real last frames"] = right
     write_whole(folder / "report.json", json.dumps(told))
-    success = [["policy", *found, "episodes for ± 5"]]
+    success = [["policy", *last, *ahead, "episodes for ± 5"]]
     for p, name in enumerate(about["policies"]):
         spread = max(rates[real][p] * (1 - rates[real][p]), 0.05 * 0.95)  # a rate of 0 in few is not known to be 0
-        success.append([name, *(_percent(table[p]) for table in last.values()), f"{1.96**2 * spread / 0.05**2:.0f}"])
+        success.append(
+            [name, *(_percent(table[p]) for table in (last | ahead).values()), f"{1.96**2 * spread / 0.05**2:.0f}"]
+        )
     agree = [["", *perfect], ["a perfect model (19 of 20 times)", *(f"{_n(a)} ({_n(b)})" for a, b in perfect.values())]]
     agree += [[name, *(" ".join(map(_n, one)) for one in by_stat.values())] for name, by_stat in stats.items()]
     head = f"{about['task']}: success at the last of {about['steps']} steps, {about['starts']} starts, % [95 %, Wilson]"
@@ -154,6 +175,10 @@ def _report(folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts
 agreement over policies [95 % over starts] [over starts and policies]\n\n{markdown(agree)}\n
 episodes that end as the real ones do: {alike}\n
 judge: {about["judge"]}; right on the real last frames: {"nobody tells" if right is None else f"{right} ({wrong})"}"""
+    for name, gain in gains.items():
+        text += (
+            f"\n\n{name}: success {gain.mean:+.1f} [{gain.low or 0:+.1f}, {gain.high or 0:+.1f}] points, over starts"
+        )
     pictures = _pictures(folder, found, rates)
     write_whole(folder / "report.md", "\n\n".join([pictures[0], text, *pictures[1:]]) + "\n")
     return text

@@ -18,6 +18,7 @@ from rlvr_world.system.progress import track
 from rlvr_world.types import World
 
 AT_ONCE, FILMED = 8, 4  # real episodes that run together; starts, the first ones, that are filmed
+AHEAD, NOISE = 4, 0.5  # steps that are imagined; the deviation of the noise on tried actions
 
 
 class Seen(NamedTuple):
@@ -88,8 +89,8 @@ def roll(
     world: World, trial: Trial, policies: Collection[Policy], says: Frames | None, starts: Mapping[int, Any]
 ) -> Rollouts:
     """Every policy from every start (number -> state of ``world``), in one batch; episodes of one start have the same
-    draws. Success is what the world tells, where it does, else what the judge ``says`` of the frame. Without a judge,
-    for one who watches the films later, all starts are filmed."""
+    draws. Success is what the world tells, where it does, else what the judge ``says`` of the frame (above 0). Without
+    a judge, for one who watches the films later, all starts are filmed."""
     seeds, states = [*starts] * len(policies), [*starts.values()] * len(policies)
     filmed = [number for number, seed in enumerate(seeds) if seed < FILMED or not says]
     films, steps = [np.stack([world.render(state) for state in states])[filmed]], []
@@ -102,13 +103,40 @@ def roll(
         outcomes = world.advance(asked, [(seed, step, 0, 0) for seed in seeds])
         states = [outcome.state for outcome in outcomes]
         frames = np.stack([world.render(state) for state in states])
-        judged = np.asarray(says(frames) if says else np.zeros(len(frames)), bool)
+        judged = np.asarray(says(frames) if says else np.zeros(len(frames))) > 0
         told = np.array(["is_success" in outcome.info for outcome in outcomes])
         won = [outcome.info.get("is_success", said) for outcome, said in zip(outcomes, judged, strict=True)]
         steps.append((np.array(won, bool), judged, told, done))
         films.append(frames[filmed])
     by_episode = [np.stack(values, 1) for values in (*zip(*steps, strict=True), films)]
     return Rollouts(*(a.reshape(len(policies), -1, *a.shape[1:]) for a in by_episode))
+
+
+def looking_ahead(policy: Policy, tries: int, world: World, says: Frames, space: Any) -> Policy:
+    """At each step the best of ``tries`` actions, the policy's own and others with noise on it: from what is seen
+    ``world`` imagines each of them and, for ``AHEAD`` steps in all, what the policy does then; the judge says which
+    comes farthest. Draws are the same for all of an episode, so that its actions alone make the difference. Asks the
+    policy about what did not happen: for one that remembers nothing."""
+
+    def act(seen: Seen) -> np.ndarray:
+        own = np.float32(policy(seen))[:, None]
+        noise = _drawn(seen, lambda rng: rng.normal(0, NOISE, (tries - 1, own.shape[2])))
+        tried = np.concatenate([own, np.clip(own + noise, space.low, space.high)], 1)
+        given = [{"pixels": frame} for frame in seen.pixels]
+        if seen.agent_pos is not None:
+            given = [{**one, "agent_pos": felt} for one, felt in zip(given, seen.agent_pos, strict=True)]
+        starts = [world.start(0, {"state": one})[0] for one in given]
+        states, seeds = ([one for one in each for _ in range(tries)] for each in (starts, seen.seeds))
+        done = tried.reshape(len(states), -1)
+        for ahead in range(AHEAD):
+            if ahead:
+                done = np.float32(policy(shown(world, states, seen.instruction, seeds, seen.step + ahead)))
+            asked = [(state, world.read_action(action)) for state, action in zip(states, done, strict=True)]
+            states = [one.state for one in world.advance(asked, [(seed, seen.step, ahead, 1) for seed in seeds])]
+        worth = np.asarray(says(np.stack([world.render(state) for state in states])))
+        return tried[range(len(own)), worth.reshape(len(own), tries).argmax(1)]
+
+    return act
 
 
 def roll_real(trial: Trial, policies: Collection[Policy], says: Frames | None, pasts: Sequence[Any]) -> Rollouts:

@@ -15,8 +15,9 @@ from rlvr_world.types import Asked, Outcome, Streams, World
 
 class Tried:
     """A ``World``, real or imagined, for policies that know no more than sessions. Seeds are the numbers of the task's
-    starts; success is what the world tells, where it does, else what the judge ``says`` of the frame: it is a reward of
-    1, ends the episode and stands under ``info["is_success"]``. What is to be done is ``info["task"]`` at the start."""
+    starts; success is what the world tells, where it does, else what the judge ``says`` of the frame (above 0): it is a
+    reward of 1, ends the episode and stands under ``info["is_success"]``. What is to be done is ``info["task"]`` at the
+    start."""
 
     def __init__(self, world: World, trial: Trial, says: Frames) -> None:
         self.world, self.trial, self.says, self.render_mode = world, trial, says, world.render_mode
@@ -31,7 +32,7 @@ class Tried:
 
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
         outcomes = self.world.advance(asked, streams)
-        judged = self.says(np.stack([self.render(outcome.state) for outcome in outcomes]))
+        judged = self.says(np.stack([self.render(outcome.state) for outcome in outcomes])) > 0
         for i, (one, said) in enumerate(zip(outcomes, judged, strict=True)):
             won = bool(one.info.get("is_success", said))
             outcomes[i] = replace(one, reward=float(won), terminated=won, info={**one.info, "is_success": won})

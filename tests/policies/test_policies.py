@@ -18,7 +18,7 @@ from rlvr_world.errors import InputError
 from rlvr_world.policies import learned
 from rlvr_world.policies.agreement import agreement, ceiling, statistics
 from rlvr_world.policies.learned import judge, learn
-from rlvr_world.policies.rollouts import Seen, read_policy, roll, roll_real
+from rlvr_world.policies.rollouts import Seen, looking_ahead, read_policy, roll, roll_real
 from rlvr_world.recipes.tasks import Labelled, Trial
 from rlvr_world.types import Asked, Outcome, Streams
 
@@ -41,7 +41,8 @@ class Light:
         self.tells, self.slips, self.asked = tells, slips, 0
 
     def start(self, seed: int, options: Mapping[str, Any]) -> tuple[float, Mapping[str, Any]]:
-        return options.get("state", options.get("light", 0.3)), {}
+        state = options.get("state", options.get("light", 0.3))
+        return (state["pixels"][0, 0, 0] / 255 if isinstance(state, dict) else state), {}
 
     def read_action(self, given: Any) -> float:
         return float(given[0])
@@ -133,13 +134,28 @@ def test_policies_act_alike_whatever_they_are_asked_with_and_in_whatever_world(t
     assert not really.success[0, 0, 0]
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_who_looks_ahead_takes_what_the_judge_puts_highest(sign: int) -> None:
+    real, imagined = Light(tells=True), Light(tells=False, slips=0.1)
+    still = lambda seen: np.zeros((len(seen.pixels), 1))  # noqa: E731
+    says = lambda frames: sign * (frames[:, 0, 0, 0] - 153.0)  # noqa: E731
+    ahead = looking_ahead(still, 5, imagined, says, SPACE)
+    pasts = [0.5 + 0.01 * n for n in range(9)]
+    done = roll_real(trial(real), [still, ahead], says, pasts)
+    assert (sign * done.actions[1]).mean() > 0.3  # slips are the same for all, so that none hides what is best
+    assert done.success[1, :, -1].mean() == (sign > 0)
+    assert (done.actions[0] == 0).all()
+    same = looking_ahead(still, 5, imagined, lambda frames: np.zeros(len(frames), bool), SPACE)
+    assert (roll_real(trial(real), [same], says, pasts).actions == 0).all()  # where nothing is better it is its own
+
+
 def test_what_is_learned_reads_frames_and_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(learned, "STEPS", 300)
     says, about = judge(labelled, lambda frames: frames // 8 * 8, tmp_path / "judge.safetensors")
     assert about["right on real frames"] > 0.95
     assert about["right on round trips"] > 0.93
     assert 0.5 < about["threshold"] < 0.7
-    np.testing.assert_array_equal(says(np.stack([picture(0.3), picture(0.9)])), [False, True])
+    np.testing.assert_array_equal(says(np.stack([picture(0.3), picture(0.9)])) > 0, [False, True])
     kept = (tmp_path / "judge.safetensors").stat().st_mtime_ns
     assert judge(labelled, lambda frames: frames // 8 * 8, tmp_path / "judge.safetensors")[1] == about
     assert (tmp_path / "judge.safetensors").stat().st_mtime_ns == kept
@@ -192,6 +208,7 @@ def test_a_report_says_what_each_model_agrees_in_and_is_not_made_twice(run: Simp
         "def up(seen):\n    return np.ones((len(seen.pixels), 1))\n"
         "def slow(seen):\n    return np.full((len(seen.pixels), 1), 0.4)\n"
         "def bright(frames):\n    return frames[:, 0, 0, 0] > 0.6 * 255\n"
+        "def by(frames):\n    return frames[:, 0, 0, 0] - 0.6 * 255\n"
     )
     specs = {"up": f"{tmp_path}/own.py:up", "slow": f"{tmp_path}/own.py:slow", "random": "random"}
     asked = (tmp_path, specs, (), 12, f"{tmp_path}/own.py:bright", True)
@@ -210,6 +227,13 @@ def test_a_report_says_what_each_model_agrees_in_and_is_not_made_twice(run: Simp
     assert "rl" not in json.loads(folder.joinpath("report.json").read_text())["policies"]
     diagnosed.try_policies(tmp_path, {"random": "random"}, ("rl",), 4, f"{tmp_path}/own.py:bright", False)
     assert [*json.loads((folder / "report.json").read_text())["alike"]] == ["rl"]
+    text = diagnosed.try_policies(tmp_path, {"slow": specs["slow"]}, ("rl",), 12, f"{tmp_path}/own.py:by", False, 8)
+    told = json.loads((folder / "report.json").read_text())
+    ahead = "real, looking ahead in rl"
+    assert np.mean(told["success"][ahead]) > np.mean(told["success"]["real"])
+    assert told["gains"][ahead]["low"] > 0
+    assert f"\n\n{ahead}: success +" in text
+    assert [*told["agreement"]] == ["rl", "rl, any step"]
 
 
 def test_what_cannot_be_tried(run: SimpleNamespace, tmp_path: Path) -> None:
@@ -219,3 +243,5 @@ def test_what_cannot_be_tried(run: SimpleNamespace, tmp_path: Path) -> None:
         diagnosed.try_policies(tmp_path, {}, (), 1, "learned", False)
     with pytest.raises(InputError, match=r"x\.py: there is no such file"):
         diagnosed.try_policies(tmp_path, {}, (), 5, "x.py:f", False)
+    with pytest.raises(InputError, match=r"--lookahead: expected at least 2 actions, policies .* got 4, \['a.npz'\]"):
+        diagnosed.try_policies(tmp_path, {"done": "a.npz"}, (), 5, "learned", False, 4)
