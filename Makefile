@@ -21,7 +21,7 @@ drawer: $(VENV)/.drawer
 	$(BIN)/rlvr-world policy-eval runs/drawer --controls
 
 miniwob: $(VENV)/.miniwob
-	$(BIN)/rlvr-world train miniwob
+	$(BIN)/rlvr-world train miniwob-goals
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
