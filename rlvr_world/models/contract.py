@@ -10,7 +10,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rlvr_world.errors import InputError
 from rlvr_world.models.attention import GroupCache, Tree, TreeLayout, hidden_states, share_prefixes
-from rlvr_world.models.cpu import multiply_here
+from rlvr_world.models.cpu import replace_linears
 from rlvr_world.models.head import Model, evaluating, head_weight
 from rlvr_world.models.last_layer import answers_alone
 
@@ -38,7 +38,7 @@ def prepare(model: Model, checkpointing: bool = False) -> None:
             plain = model(input_ids=ids_GT, use_cache=False).logits[:, PROMPT:].float()
             share_prefixes(model)
             answers_alone(model)
-            multiply_here(model)
+            replace_linears(model)
             if checkpointing:
                 model.gradient_checkpointing_enable()
             for what, read in WAYS.items():

@@ -72,11 +72,11 @@ def short_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool,
 
 
 LARGE = {torch.float32: 2**22, torch.bfloat16: 2**14}
-"""Multiplications from which on oneDNN's products are quicker than those that torch takes in float32, and than
-its own with weights that are laid out anew each time in bfloat16; what a call costs is more than a small product."""
+"""Multiplications of a product from which on oneDNN is worth its call: in float32 against MKL, in bfloat16, with
+weights that are laid out beforehand, against laying them out each time."""
 
 
-class Product(nn.Linear):
+class Linear(nn.Linear):
     """A linear layer on a CPU, whose products ``product`` makes."""
 
     packed: Tensor | None = None
@@ -88,11 +88,11 @@ class Product(nn.Linear):
         return product(x, self.weight, self.bias)
 
 
-def multiply_here(model: nn.Module) -> None:
-    """Have the linear layers of a model on a CPU make their products with ``product`` (in place)."""
+def replace_linears(model: nn.Module) -> None:
+    """Have a model's linear layers be ``Linear`` (in place), on a CPU."""
     for module in model.modules():
         if type(module) is nn.Linear and module.weight.device.type == "cpu":
-            module.__class__ = Product
+            module.__class__ = Linear
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -149,7 +149,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def packed(model: nn.Module) -> Iterator[None]:
     """While tokens are drawn, weights on a CPU lie as oneDNN reads them; where MKL multiplies, column by column: a
     product with 16 rows takes a sixth to two fifths less time so. Meanwhile they take their memory twice."""
-    layers = [m for m in model.modules() if isinstance(m, Product) and by_onednn(m.weight.dtype)]
+    layers = [m for m in model.modules() if isinstance(m, Linear) and by_onednn(m.weight.dtype)]
     moved = [p for p in model.parameters() if p.device.type == "cpu" and p.ndim == 2 and p.dtype == torch.float32]
     moved = [] if by_onednn(torch.float32) else moved
     row_by_row = [p.data for p in moved]

@@ -44,7 +44,7 @@ def test_packed_weights_give_the_same_and_are_gone_afterwards(
     model: Any = nn.Sequential(nn.Linear(256, 256), nn.Embedding(4, 256)).to(dtype)
     x = torch.randn(80, 256).to(dtype)
     plain = model[0](x)
-    cpu.multiply_here(model)
+    cpu.replace_linears(model)
     layer = model[0]
     with cpu.packed(model), torch.no_grad():
         layer.weight.zero_()  # which the packed ones do not see
