@@ -17,7 +17,7 @@ from rlvr_world.errors import InputError
 from rlvr_world.evaluation.summary import summarise
 from rlvr_world.models.head import Model
 from rlvr_world.sampling.engine import Sampling, batches, sample
-from rlvr_world.scoring import AT_ONCE, about, judge, score
+from rlvr_world.scoring import about, baselines, judge
 from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
 from rlvr_world.system.progress import Update, progress
@@ -71,12 +71,13 @@ def evaluate(
     with nullcontext(lambda *_: None) if brief else progress("evaluating", len(own), "rows") as update:
         scripts = {i: domain.encode(row) for i, row in own.items()}
         scores, firsts = _predict(model, domain, own, scripts, plan, kept, update)
-    trivial = [{} for _ in own] if brief else _baselines(domain, list(own.values()))
+    trivial = [{} for _ in own] if brief else baselines(domain, list(own.values()))
     answers: list[dict[str, Any]] = []
-    for (i, row), baselines in zip(own.items(), trivial, strict=True):
+    for (i, row), named in zip(own.items(), trivial, strict=True):
         name = {"id": row.id, "kind": row.kind, "world": row.world}
+        beside = {other: {**s.parts, "value": s.value} for other, s in named.items()}
         records = [
-            {**name, "parts": dict(s.parts), "value": s.value, "malformed": s.malformed, "baselines": baselines}
+            {**name, "parts": dict(s.parts), "value": s.value, "malformed": s.malformed, "baselines": beside}
             for s in scores[i]
         ]
         said = []
@@ -167,22 +168,6 @@ def _seen(
     if isinstance(explained, str):
         return {**given, "text": "\n".join(map(shown.text, written)), "diff": explained}
     return {**given, "picture": explained.uri, "columns": explained.columns} if pictures else given
-
-
-def _baselines(domain: Domain, rows: Rows) -> list[dict[str, dict[str, float]]]:
-    """For every row the numbers of each trivial prediction."""
-    numbers: list[dict[str, dict[str, float]]] = []
-    for start in range(0, len(rows), AT_ONCE):
-        some, trivial = rows[start : start + AT_ONCE], []
-        for row in some:
-            with about(row):
-                trivial.append(domain.baselines(row))
-        scores = score(domain, [list(named.values()) for named in trivial], some)
-        numbers += [
-            {name: {**s.parts, "value": s.value} for name, s in zip(named, of_row, strict=True)}
-            for named, of_row in zip(trivial, scores, strict=True)
-        ]
-    return numbers
 
 
 def spread(rows: Rows, most: int) -> Rows:
