@@ -12,9 +12,10 @@ import multiprocessing
 import os
 import zipfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
@@ -73,17 +74,13 @@ def _play_all(spec: Spec, missing: Sequence[tuple[int, Path]], label: str, worke
     # Spawned, not forked: graphics drivers and thread pools of the parent do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
-        jobs = [pool.submit(_play_to_file, spec, episode, file) for episode, file in missing]
-        try:
-            finished = as_completed(jobs)
-            for _ in track(jobs, label, "episodes"):
-                next(finished).result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        written = pool.map(partial(_play_to_file, spec), missing)  # where one fails, those that wait are not begun
+        for _ in track(missing, label, "episodes"):
+            next(written)
 
 
-def _play_to_file(spec: Spec, episode: int, file: Path) -> None:
+def _play_to_file(spec: Spec, job: tuple[int, Path]) -> None:
+    episode, file = job
     write_npz(file, play(spec, episode))
 
 
