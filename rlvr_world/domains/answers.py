@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import Any
 
 from rlvr_world.types import Malformed
@@ -149,11 +150,8 @@ def closing(text: str, start: int) -> int:
 
 def _depth(brackets: str) -> int:
     """How deep brackets nest; one that closes nothing does not count."""
-    depth = deepest = 0
-    for bracket in brackets:
-        depth = depth + 1 if bracket in "[{(" else max(0, depth - 1)
-        deepest = max(deepest, depth)
-    return deepest
+    steps = (1 if bracket in "[{(" else -1 for bracket in brackets)
+    return max(accumulate(steps, lambda depth, step: max(0, depth + step), initial=0))
 
 
 def same(a: Any, b: Any) -> bool:
