@@ -16,7 +16,7 @@ import numpy as np
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.summary import summarise
 from rlvr_world.models.head import Model
-from rlvr_world.sampling.engine import Sampling, batches, sample
+from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.scoring import about, baselines, judge
 from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
@@ -120,7 +120,8 @@ def _predict(
     scores: dict[int, list[Score]] = {}
     firsts: dict[int, tuple[Any, Written]] = {}
     streams: list[tuple[int, ...]] = [(plan.seed, i) for i in rows]
-    groups = _written(model, list(scripts.values()), plan, plan.samples, streams, update)
+    drawn = sample(model, list(scripts.values()), plan.samples, plan.sampling, streams, plan.max_rows, update)
+    groups = [[rollout.written for rollout in group] for group in drawn]
     for i, group, judged in zip(rows, groups, judge(domain, groups, list(rows.values())), strict=True):
         scores[i] = [score for _, score in judged]
         firsts |= {i: (judged[0][0], group[0])} if i in kept else {}
@@ -134,28 +135,13 @@ def _predict(
             break
         update(len(rows), f"drawing {len(again)} predictions again")
         streams = [(plan.seed, i, k, attempt) for i, k in again]
-        groups = _written(model, [scripts[i] for i, _ in again], plan, 1, streams, lambda *_: None)
+        drawn = sample(model, [scripts[i] for i, _ in again], 1, plan.sampling, streams, plan.max_rows)
+        groups = [[rollout.written] for [rollout] in drawn]
         fresh = judge(domain, groups, [rows[i] for i, _ in again])
         for (i, k), [(prediction, scored)], [written] in zip(again, fresh, groups, strict=True):
             scores[i][k] = scored
             firsts |= {i: (prediction, written)} if k == 0 and i in kept else {}
     return scores, firsts
-
-
-def _written(
-    model: Model, scripts: Sequence[Script], plan: Plan, n: int, streams: Sequence[tuple[int, ...]], update: Update
-) -> list[list[Written]]:
-    """What ``sample`` has the model write, told of batch by batch: the batches are its own, so not a bit differs."""
-    groups: list[list[Written]] = [[] for _ in scripts]
-    done = 0
-    for chosen in batches(model, scripts, n, plan.max_rows):
-        some, theirs = [scripts[i] for i in chosen], [streams[i] for i in chosen]
-        drawn = sample(model, some, n, plan.sampling, theirs, max_rows=plan.max_rows)
-        for i, group in zip(chosen, drawn, strict=True):
-            groups[i] = [rollout.written for rollout in group]
-        done += len(chosen)
-        update(done)
-    return groups
 
 
 def _seen(
