@@ -26,6 +26,11 @@ Frames = tuple[tuple[int, ...], ...]
 """One tuple of numbers a frame: its tokens, or its proprioception in bins."""
 
 
+def frames_of(numbers: Any) -> Frames:
+    """Of an array or tensor with a row a frame."""
+    return tuple(map(tuple, numbers.tolist()))
+
+
 @dataclass(frozen=True)
 class VideoLayout:
     """The sequence of one kind of model; every size is free.
