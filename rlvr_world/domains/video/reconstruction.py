@@ -77,11 +77,8 @@ def _unchanged(frames_T3HW: Tensor, tokens_Tn: Tensor, grid: tuple[int, int]) ->
 
 def round_trip(domain: VideoDomain, rows: Sequence[Transition]) -> list[Finding]:
     """What the codec's round trip costs, beside what really moves: the reward of the last frame once more."""
-    scored = baselines(domain, rows)
-    means = {name: float(np.mean([named[name].value for named in scored])) for name in scored[0]}
-    copied, back = means.get("copy last frame"), means.get("tokenizer round trip")
-    if copied is None or back is None:
-        return []
+    scored, names = baselines(domain, rows), ("copy last frame", "tokenizer round trip")
+    copied, back = (float(np.mean([named[name].value for named in scored])) for name in names)
     advice = "tokens lose more than moves: train the tokenizer longer (data.tokenizer.steps), or give it more codes"
     text = f"reward {back:.4g}; copying the last frame, which is as far off as things move, {copied:.4g}"
     return [Finding("round trip of the codec", text, advice if back < STILL * copied else "")]
