@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import accumulate
 from typing import Any
 
@@ -100,10 +101,8 @@ def read_literal(text: str) -> Any:
 
 def _value(text: str) -> Any:
     """What ``text`` says; ABSENT where it is neither, or too long to be tried as a literal."""
-    try:
+    with suppress(json.JSONDecodeError):
         return json.loads(text, object_pairs_hook=_once)
-    except json.JSONDecodeError:
-        pass
     try:
         tree = ast.parse(text if len(text) <= MAX_LITERAL else "", mode="eval")
         value = ast.literal_eval(tree)
