@@ -247,5 +247,5 @@ class Codec:
             return cls(VideoLayout(**known), actions, str(data["tokenizer"]), (int(height), int(width)), proprio)
         except InputError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise InputError(f"{where}: expected a codec of a video model, it lacks or misnames {error}") from error
