@@ -49,6 +49,19 @@ def score(domain: Domain, predictions: Sequence[Sequence[Any]], rows: Rows) -> l
     return scores
 
 
+def baselines(domain: Domain, rows: Rows) -> list[dict[str, Score]]:
+    """The score of every trivial prediction of each row, by name."""
+    found: list[dict[str, Score]] = []
+    for start in range(0, len(rows), AT_ONCE):
+        some, trivial = rows[start : start + AT_ONCE], []
+        for row in some:
+            with about(row):
+                trivial.append(domain.baselines(row))
+        scores = score(domain, [list(named.values()) for named in trivial], some)
+        found += [dict(zip(named, of_row, strict=True)) for named, of_row in zip(trivial, scores, strict=True)]
+    return found
+
+
 def _each(call: Callable[[Any, Transition], Any], groups: Sequence[Sequence[Any]], rows: Rows) -> Any:
     results = []
     for group, row in zip(groups, rows, strict=True):

@@ -20,7 +20,7 @@ from rlvr_world.models.head import Model
 from rlvr_world.runs.jobs import Run
 from rlvr_world.runs.look import answer_of, at_rows, at_settings, encoded, opened
 from rlvr_world.runs.tracking import Log
-from rlvr_world.scoring import AT_ONCE, judge, score
+from rlvr_world.scoring import AT_ONCE, baselines, judge
 from rlvr_world.system.progress import track
 from rlvr_world.types import BatchDomain, Domain, Rows, Score, Script, Transition, Write, Written
 
@@ -113,18 +113,16 @@ def _check_rows(domain: Domain, encode: Callable[[Transition], Script], rows: Ro
         asked.append(row)
     try:
         answered = list(judge(domain, truths, asked))
-        trivial = [dict(domain.baselines(row)) for row in asked]
-        scored = score(domain, [list(named.values()) for named in trivial], asked)
+        trivial = baselines(domain, asked)
     except (InputError, NonFinite, RuntimeError) as error:
         split.faults.append(str(error))
         return
-    for row, [(_, gold)], named, values in zip(asked, answered, trivial, scored, strict=True):
-        baselines = dict(zip(named, values, strict=True))
+    for row, [(_, gold)], named in zip(asked, answered, trivial, strict=True):
         split.gold.append(gold.value)
         split.malformed += bool(gold.malformed)
-        for name, one in baselines.items():
+        for name, one in named.items():
             split.baselines.setdefault(name, []).append(one.value)
-        split.faults += faults(row, gold, {} if isinstance(domain, BatchDomain) else baselines)
+        split.faults += faults(row, gold, {} if isinstance(domain, BatchDomain) else named)
 
 
 def faults(row: Transition, gold: Score, baselines: dict[str, Score]) -> Iterator[str]:

@@ -8,6 +8,8 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from itertools import accumulate
 from typing import Any
 
 from rlvr_world.types import Malformed
@@ -99,10 +101,8 @@ def read_literal(text: str) -> Any:
 
 def _value(text: str) -> Any:
     """What ``text`` says; ABSENT where it is neither, or too long to be tried as a literal."""
-    try:
+    with suppress(json.JSONDecodeError):
         return json.loads(text, object_pairs_hook=_once)
-    except json.JSONDecodeError:
-        pass
     try:
         tree = ast.parse(text if len(text) <= MAX_LITERAL else "", mode="eval")
         value = ast.literal_eval(tree)
@@ -149,11 +149,8 @@ def closing(text: str, start: int) -> int:
 
 def _depth(brackets: str) -> int:
     """How deep brackets nest; one that closes nothing does not count."""
-    depth = deepest = 0
-    for bracket in brackets:
-        depth = depth + 1 if bracket in "[{(" else max(0, depth - 1)
-        deepest = max(deepest, depth)
-    return deepest
+    steps = (1 if bracket in "[{(" else -1 for bracket in brackets)
+    return max(accumulate(steps, lambda depth, step: max(0, depth + step), initial=0))
 
 
 def same(a: Any, b: Any) -> bool:

@@ -58,10 +58,10 @@ class TextScene:
     """How a domain over text is imagined; see ``Scene``."""
 
     domain: Domain
-    starts: Starts
+    start: Starts
     ask: Callable[[Any, str], Transition | Outcome]
     """The row that a state and an action make; an outcome where the model need not be asked."""
-    shown: Callable[[Any], Any]
+    observe: Callable[[Any], Any]
     """What is seen of a state."""
     outcome: Callable[[Any, Transition, Any], Outcome] = lambda state, row, after: Outcome(after)
     """(state, row, the row's next state as the model says it) -> what comes of it."""
@@ -72,9 +72,6 @@ class TextScene:
     options: Sequence[str] = ("state", "row")
     render_mode = "ansi"
     read_action = staticmethod(read_text)
-
-    def start(self, seed: int, options: Mapping[str, Any]) -> tuple[Any, Mapping[str, Any]]:
-        return self.starts(seed, options)
 
     def script(self, state: Any, action: Any) -> Script | Outcome:
         row = self.ask(state, action)
@@ -90,11 +87,8 @@ class TextScene:
             outcomes.append(lost or self.outcome(state, row, after))
         return outcomes
 
-    def observe(self, state: Any) -> Any:
-        return self.shown(state)
-
     def render(self, state: Any) -> str:
-        return self.as_text(self.shown(state))
+        return self.as_text(self.observe(state))
 
 
 def is_count(given: Any) -> bool:

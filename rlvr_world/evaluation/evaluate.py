@@ -16,8 +16,8 @@ import numpy as np
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.summary import summarise
 from rlvr_world.models.head import Model
-from rlvr_world.sampling.engine import Sampling, batches, sample
-from rlvr_world.scoring import AT_ONCE, about, judge, score
+from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.scoring import about, baselines, judge
 from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
 from rlvr_world.system.progress import Update, progress
@@ -71,12 +71,13 @@ def evaluate(
     with nullcontext(lambda *_: None) if brief else progress("evaluating", len(own), "rows") as update:
         scripts = {i: domain.encode(row) for i, row in own.items()}
         scores, firsts = _predict(model, domain, own, scripts, plan, kept, update)
-    trivial = [{} for _ in own] if brief else _baselines(domain, list(own.values()))
+    trivial = [{} for _ in own] if brief else baselines(domain, list(own.values()))
     answers: list[dict[str, Any]] = []
-    for (i, row), baselines in zip(own.items(), trivial, strict=True):
+    for (i, row), named in zip(own.items(), trivial, strict=True):
         name = {"id": row.id, "kind": row.kind, "world": row.world}
+        beside = {other: {**s.parts, "value": s.value} for other, s in named.items()}
         records = [
-            {**name, "parts": dict(s.parts), "value": s.value, "malformed": s.malformed, "baselines": baselines}
+            {**name, "parts": dict(s.parts), "value": s.value, "malformed": s.malformed, "baselines": beside}
             for s in scores[i]
         ]
         said = []
@@ -119,7 +120,8 @@ def _predict(
     scores: dict[int, list[Score]] = {}
     firsts: dict[int, tuple[Any, Written]] = {}
     streams: list[tuple[int, ...]] = [(plan.seed, i) for i in rows]
-    groups = _written(model, list(scripts.values()), plan, plan.samples, streams, update)
+    drawn = sample(model, list(scripts.values()), plan.samples, plan.sampling, streams, plan.max_rows, update)
+    groups = [[rollout.written for rollout in group] for group in drawn]
     for i, group, judged in zip(rows, groups, judge(domain, groups, list(rows.values())), strict=True):
         scores[i] = [score for _, score in judged]
         firsts |= {i: (judged[0][0], group[0])} if i in kept else {}
@@ -133,28 +135,13 @@ def _predict(
             break
         update(len(rows), f"drawing {len(again)} predictions again")
         streams = [(plan.seed, i, k, attempt) for i, k in again]
-        groups = _written(model, [scripts[i] for i, _ in again], plan, 1, streams, lambda *_: None)
+        drawn = sample(model, [scripts[i] for i, _ in again], 1, plan.sampling, streams, plan.max_rows)
+        groups = [[rollout.written] for [rollout] in drawn]
         fresh = judge(domain, groups, [rows[i] for i, _ in again])
         for (i, k), [(prediction, scored)], [written] in zip(again, fresh, groups, strict=True):
             scores[i][k] = scored
             firsts |= {i: (prediction, written)} if k == 0 and i in kept else {}
     return scores, firsts
-
-
-def _written(
-    model: Model, scripts: Sequence[Script], plan: Plan, n: int, streams: Sequence[tuple[int, ...]], update: Update
-) -> list[list[Written]]:
-    """What ``sample`` has the model write, told of batch by batch: the batches are its own, so not a bit differs."""
-    groups: list[list[Written]] = [[] for _ in scripts]
-    done = 0
-    for chosen in batches(model, scripts, n, plan.max_rows):
-        some, theirs = [scripts[i] for i in chosen], [streams[i] for i in chosen]
-        drawn = sample(model, some, n, plan.sampling, theirs, max_rows=plan.max_rows)
-        for i, group in zip(chosen, drawn, strict=True):
-            groups[i] = [rollout.written for rollout in group]
-        done += len(chosen)
-        update(done)
-    return groups
 
 
 def _seen(
@@ -167,22 +154,6 @@ def _seen(
     if isinstance(explained, str):
         return {**given, "text": "\n".join(map(shown.text, written)), "diff": explained}
     return {**given, "picture": explained.uri, "columns": explained.columns} if pictures else given
-
-
-def _baselines(domain: Domain, rows: Rows) -> list[dict[str, dict[str, float]]]:
-    """For every row the numbers of each trivial prediction."""
-    numbers: list[dict[str, dict[str, float]]] = []
-    for start in range(0, len(rows), AT_ONCE):
-        some, trivial = rows[start : start + AT_ONCE], []
-        for row in some:
-            with about(row):
-                trivial.append(domain.baselines(row))
-        scores = score(domain, [list(named.values()) for named in trivial], some)
-        numbers += [
-            {name: {**s.parts, "value": s.value} for name, s in zip(named, of_row, strict=True)}
-            for named, of_row in zip(trivial, scores, strict=True)
-        ]
-    return numbers
 
 
 def spread(rows: Rows, most: int) -> Rows:

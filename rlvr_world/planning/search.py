@@ -10,23 +10,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from rlvr_world.config import PlanConfig
 from rlvr_world.recipes.tasks import Task
 from rlvr_world.sessions.session import STAYED
-from rlvr_world.types import Asked, Outcome, Streams
+from rlvr_world.types import Asked, Outcome, Streams, World
 
 ONWARD, DISCOUNT = 0.5, 0.9
 """What a state is worth from which nothing looks on, and what a later win is worth of one now; see ``likeliest``."""
-
-
-class Foresight(Protocol):
-    """What search needs of a world: a real one, an imagined one, or one that remembers."""
-
-    def advance(self, asked: Asked, streams: Streams) -> list[Outcome]: ...
-
-    def observe(self, state: Any) -> Any: ...
 
 
 def name(seen: Any) -> Any:
@@ -37,7 +29,7 @@ def name(seen: Any) -> Any:
 class Remembered:
     """A world that is asked about a state and an action once: its draws must not matter (temperature 0)."""
 
-    def __init__(self, world: Foresight) -> None:
+    def __init__(self, world: World) -> None:
         self.world = world
         self.observe = world.observe
         self._known: dict[tuple[Any, Any], Outcome] = {}
@@ -48,6 +40,10 @@ class Remembered:
         fresh = self.world.advance([asked[i] for i in new.values()], [streams[i] for i in new.values()])
         self._known.update(zip(new, fresh, strict=True))
         return [self._known[key] for key in keys]
+
+
+Foresight = World | Remembered
+"""What is searched in: a world, real or imagined, or one that remembers."""
 
 
 @dataclass(frozen=True)

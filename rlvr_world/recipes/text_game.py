@@ -130,6 +130,8 @@ def _published(recipe: str, size: str, reward: Any, unchanged: float) -> Config:
 
 
 class TextGameRecipe(RowsRecipe):
+    question, shown = staticmethod(read_question), staticmethod(write_state)
+
     def splits(self, config: Config) -> Splits:
         data: TextGameConfig = config.data
         played = _played(data) if data.source == "textworld" else None
@@ -192,12 +194,6 @@ class TextGameRecipe(RowsRecipe):
             games = [f"house-{spec.game_number(index):04d}" for index in range(spec.games)]
             found[name] = Task(real, {game: {"game": game} for game in games}, real.worth_trying, real.last)
         return found
-
-    def question(self, given: Any) -> Transition:
-        return read_question(given)
-
-    def shown(self, state: Any) -> str:
-        return write_state(state)
 
     def protocol(self, config: Config) -> dict[str, Any]:
         data: TextGameConfig = config.data

@@ -69,6 +69,8 @@ POLICIES |= {"briefly cloned": "clone:120:60", "noisy": "noisy:0.7:clone:120", "
 
 
 class VideoRecipe(Recipe):
+    question = staticmethod(read_question)
+
     def __init__(self, config: Callable[[], Config]) -> None:
         self._config = config
 
@@ -144,7 +146,7 @@ class VideoRecipe(Recipe):
         model = create_model(shape, codec.layout.vocabulary, seed=config.seed)
         if config.data.embeddings == "ordered":
             order_embeddings(model, codec.layout, cache, config.seed)
-        setattr(model.config, CODEC, codec.to_json())
+        setattr(model.config, CODEC, asdict(codec))
         return model, None
 
     def lengths(self, config: Config) -> tuple[int, int, int]:
@@ -162,7 +164,7 @@ class VideoRecipe(Recipe):
             wanted = f"{codec.layout.vocabulary} token ids and room for {codec.layout.max_length} of them"
             got = f"got {ids} and {room}; check --recipe and --tokenizer"
             raise InputError(f"model {config.model.source}: expected {wanted}, {got}")
-        setattr(model.config, CODEC, codec.to_json())
+        setattr(model.config, CODEC, asdict(codec))
 
     def domain(self, config: Config, model: Model, tokenizer: TextTokenizer | None, world: Path | None) -> VideoDomain:
         stored = getattr(model.config, CODEC, None)
@@ -237,9 +239,6 @@ class VideoRecipe(Recipe):
             return Trial(*about, partial(labelled, n), domain.round_trip, POLICIES)
 
         return {task: trial(n) for n, task in enumerate(tasks)}
-
-    def question(self, given: Any) -> Transition:
-        return read_question(given)
 
     def shown(self, state: Any) -> Picture:
         """Its frames side by side."""

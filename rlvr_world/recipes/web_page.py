@@ -120,6 +120,8 @@ def webarena_published() -> Config:
 
 
 class WebPageRecipe(RowsRecipe):
+    question = staticmethod(read_question)
+
     def splits(self, config: Config) -> Splits:
         data: WebPageConfig = config.data
         path = str(collect_rows(data.env, data.cache)) if data.source == "browser" else rows.train_file(config)
@@ -199,9 +201,6 @@ class WebPageRecipe(RowsRecipe):
         begin = {name: {task: {"task": task} for task in tasks} for name, tasks in named.items() if tasks}
         play = partial(Task, real, actions=actions, rules=rules, horizon=data.env.steps, seed=FRESH)
         return {name: play(starts=starts) for name, starts in begin.items()}
-
-    def question(self, given: Any) -> Transition:
-        return read_question(given)
 
     def shown(self, state: Any) -> str:
         return str(state.text)

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 import rlvr_world
+from rlvr_world.models.cpu import processor
 from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
 
@@ -49,9 +50,8 @@ def environment() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
+    names = (line.partition(": ")[2] for line in processor().splitlines() if line.startswith("model name"))
+    return next(names, platform.processor())
 
 
 def _commit(folder: Path) -> str:

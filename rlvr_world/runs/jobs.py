@@ -34,7 +34,7 @@ from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner, shares
-from rlvr_world.training.sft import SFT, Encoded
+from rlvr_world.training.sft import SFT
 from rlvr_world.types import Domain, Transition
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _control(run: Run, name: str, start: str, seed: int, tokens: int) -> Job:
 def _likelihood(
     run: Run, name: str, config: SFTConfig, progress_of: ProgressOf, start: str, seed: int, rows: Sequence[Transition]
 ) -> Job:
-    stage_of: StageOf = lambda learner, domain: SFT(learner, config, Encoded(domain, rows), seed)  # noqa: E731
+    stage_of: StageOf = lambda learner, domain: SFT(learner, config, domain.encode, rows, seed)  # noqa: E731
     return _job(run, name, config, progress_of, start, stage_of)
 
 

@@ -5,7 +5,7 @@ Shape legend: B groups, G rollouts a group, V vocabulary, D hidden size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,16 +39,17 @@ def sample(
     n: int,
     sampling: Sampling,
     streams: Sequence[tuple[int, ...]],
-    policy_version: int = 0,
     max_rows: int = 512,
+    told: Callable[[int], None] = lambda done: None,
 ) -> list[list[Rollout]]:
-    """Sample ``n`` rollouts of every script, of which at most ``max_rows`` grow at once (memory), see ``batches``.
+    """Sample ``n`` rollouts of every script, of which at most ``max_rows`` grow at once (memory), see ``batches``;
+    ``told`` hears after each batch how many scripts are done.
 
     ``streams`` holds one key a script, such as (seed, step, prompt); rollout i of it draws from the stream (*key, i),
     so it is the same whatever it is batched with (up to floating-point ties). Log-probs are those that ``draw`` gives.
     Raises InputError for a script that could grow beyond the model's positions, before anything is drawn.
     """
-    device = next(model.parameters()).device
+    device, done = next(model.parameters()).device, 0
     rollouts: list[list[Rollout]] = [[] for _ in scripts]
     for script in scripts:
         check_length(model, len(script.prompt), script.max_response)
@@ -57,7 +58,9 @@ def sample(
             grid = [[Row(scripts[i], (*streams[i], s)) for s in range(n)] for i in chosen]
             _grow(model, grid, sampling, device)
             for i, rows in zip(chosen, grid, strict=True):
-                rollouts[i] = [row.rollout(policy_version) for row in rows]
+                rollouts[i] = [row.rollout(0) for row in rows]
+            done += len(chosen)
+            told(done)
     return rollouts
 
 

@@ -166,7 +166,8 @@ class GRPO:
         if self.servers is not None:
             return self.servers.sample(scripts, group, drawn, streams)
         with whole(self.learner.policy):
-            return sample(self.learner.policy, scripts, group, drawn, streams, step, config.max_rows)
+            groups = sample(self.learner.policy, scripts, group, drawn, streams, config.max_rows)
+        return [[replace(rollout, policy_version=step) for rollout in of_script] for of_script in groups]
 
     @torch.no_grad()
     def _logps(self, prompt: Sequence[int], ids: Sequence[int]) -> np.ndarray:

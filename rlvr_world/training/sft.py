@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -20,41 +20,29 @@ from rlvr_world.system.progress import track
 from rlvr_world.training.learner import Learner
 from rlvr_world.training.losses import finite
 from rlvr_world.training.packing import Branch, Group, Packed, example
-from rlvr_world.types import Domain, Script, Transition
+from rlvr_world.types import Script
 
 KEPT = 20_000
 """Examples held in memory; data sets that are larger are encoded again as they come."""
 
 
-@dataclass(frozen=True)
-class Encoded(Sequence[Script]):
-    """The scripts of rows, encoded when asked for."""
-
-    domain: Domain
-    rows: Sequence[Transition]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, i: Any) -> Any:
-        return self.domain.encode(self.rows[i])
-
-
 class SFT:
     """One stage of likelihood training. Which rows a step takes is a function of (seed, step) alone."""
 
-    def __init__(self, learner: Learner, config: SFTConfig, scripts: Sequence[Script], seed: int) -> None:
-        self.learner, self.config, self.rows, self.seed = learner, config, len(scripts), seed
+    def __init__(
+        self, learner: Learner, config: SFTConfig, encode: Callable[[Any], Script], rows: Sequence[Any], seed: int
+    ) -> None:
+        self.learner, self.config, self.rows, self.seed = learner, config, len(rows), seed
         too_long = 0
 
         def encoded(i: int) -> Group:
             nonlocal too_long
-            script = scripts[i]
+            script = encode(rows[i])
             too_long += not script.fits
             return example(script)
 
         self._example = lru_cache(KEPT)(encoded)
-        looked_at = min(len(scripts), KEPT)
+        looked_at = min(len(rows), KEPT)
         for i in track(range(looked_at), "encoding"):
             self._example(i)  # a row that cannot be encoded stops the run here, not hours later
         if too_long:

@@ -14,10 +14,10 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation import evaluate as module
 from rlvr_world.evaluation.evaluate import Plan, Shown, evaluate, rows_hash, save_result
 from rlvr_world.models.attention import share_prefixes
-from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.sampling import engine
+from rlvr_world.sampling.engine import Sampling, batches
 from rlvr_world.system import progress
 from rlvr_world.types import Given, Malformed, Picture, Score, Script, Transition, Write
 
@@ -110,11 +110,12 @@ def test_batches_are_those_of_the_sampler_and_told_of(
     mixed = [replace(row, state=row.state[: 1 + i % 3]) for i, row in enumerate(rows)]
     sizes: list[list[int]] = []
 
-    def recorded(model: Any, scripts: Sequence[Script], *args: Any, **more: Any) -> Any:
-        sizes.append([len(script.prompt) for script in scripts])
-        return sample(model, scripts, *args, **more)
+    def recorded(model: Any, scripts: Sequence[Script], *args: Any) -> Any:
+        found = batches(model, scripts, *args)
+        sizes.extend([len(scripts[i].prompt) for i in chosen] for chosen in found)
+        return found
 
-    monkeypatch.setattr(module, "sample", recorded)
+    monkeypatch.setattr(engine, "batches", recorded)
     monkeypatch.setattr(progress, "SHORT", 0.0)
     evaluate(model, Echo(), mixed, Plan(Sampling(), 2, max_rows=10), {})
     assert sizes == [[1] * 4 + [2], [2] * 3 + [3] * 2, [3] * 2]  # shortest prompts first, five of two samples at once

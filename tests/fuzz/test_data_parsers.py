@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,7 @@ def test_pages(text: str) -> None:
 def codec() -> dict[str, Any]:
     layout = VideoLayout("single_step", visual=8, tokens=4, action_width=2, horizon=1, action_bins=4)
     actions = fit_ranges([[[0.0, 1.0], [1.0, 2.0]]], "minmax", bins=4)  # type: ignore[list-item]
-    return json.loads(json.dumps(Codec(layout, actions, "abc", (16, 16)).to_json()))
+    return json.loads(json.dumps(asdict(Codec(layout, actions, "abc", (16, 16)))))
 
 
 @FEW

@@ -194,8 +194,8 @@ def test_a_model_loaded_here_teaches_what_it_knows(tmp_path: Path) -> None:
         model_settings,
         OptimizerConfig(1e-2),
     )
-    scripts = [find("bytesized32").domain(settings, learner.model, tokenizer, None).encode(row) for row in rows]
-    stage = SFT(learner, SFTConfig(batch=len(rows)), scripts, seed=0)
+    domain = find("bytesized32").domain(settings, learner.model, tokenizer, None)
+    stage = SFT(learner, SFTConfig(batch=len(rows)), domain.encode, rows, seed=0)
     for step in range(100):
         stage.step(step, 0.5)
     save_model(learner.model, tokenizer, tmp_path / "model")

@@ -58,7 +58,7 @@ ROWS = [Transition(f"r{i}", (70, 80 + i), "", None) for i in range(5)]
 
 def stage_of(kind: str, learner: Learner) -> SFT | GRPO:
     if kind == "sft":
-        return SFT(learner, SFTConfig(batch=3, optimizer=OPTIMIZER, pretrain_steps=2), SCRIPTS, seed=1)
+        return SFT(learner, SFTConfig(batch=3, optimizer=OPTIMIZER, pretrain_steps=2), lambda s: s, SCRIPTS, seed=1)
     config = RLConfig(prompts=3, group=4, minibatches=2, optimizer=OPTIMIZER, kl=0.1)
     if kind == "rl by spread":
         config = replace(config, prompts=2, group=2, draw="spread", dynamic_sampling=3)

@@ -93,7 +93,7 @@ def test_numbers_that_are_not_finite_stop_before_the_update_and_again(
     site: str, tmp_path: Path, learner_of: Callable[..., Learner], tiny: Callable[..., Any]
 ) -> None:
     def likelihood(learner: Learner) -> SFT:
-        return SFT(learner, SFTConfig(batch=3), SCRIPTS, seed=0)
+        return SFT(learner, SFTConfig(batch=3), lambda s: s, SCRIPTS, seed=0)
 
     learner = learner_of()
     spoil(learner, site)

@@ -59,7 +59,13 @@ def test_the_loss_is_plain_cross_entropy_of_what_is_written(
     forward_tokens: int, learner_of: Callable[..., Learner]
 ) -> None:
     learner = learner_of(optimizer=OptimizerConfig(1e-3))
-    stage = SFT(learner, SFTConfig(batch=3, forward_tokens=forward_tokens, pretrain_steps=1), SCRIPTS, seed=0)
+    stage = SFT(
+        learner,
+        SFTConfig(batch=3, forward_tokens=forward_tokens, pretrain_steps=1),
+        lambda s: s,
+        SCRIPTS,
+        seed=0,
+    )
     for step in range(4):
         expected = plain_loss(learner, prompts_too=step == 0)
         metrics, tokens = stage.step(step, 0.5)
@@ -74,17 +80,19 @@ def test_full_speed_counts_the_products_of_a_token(
     monkeypatch.setattr(sft, "peak_flops", lambda device, dtype: 6e9)
     learner = learner_of()
     inner = sum(p.numel() for name, p in learner.model.named_parameters() if "embed" not in name and "head" not in name)
-    assert SFT(learner, SFTConfig(batch=1), SCRIPTS, seed=0).full_speed == pytest.approx(1e9 / inner)
+    assert SFT(learner, SFTConfig(batch=1), lambda s: s, SCRIPTS, seed=0).full_speed == pytest.approx(1e9 / inner)
     lora = learner_of(lora=True)
     adapters = sum(p.numel() for p in lora.model.parameters() if p.requires_grad)
-    assert SFT(lora, SFTConfig(batch=1), SCRIPTS, seed=0).full_speed == pytest.approx(6e9 / (4 * inner + 6 * adapters))
+    assert SFT(lora, SFTConfig(batch=1), lambda s: s, SCRIPTS, seed=0).full_speed == pytest.approx(
+        6e9 / (4 * inner + 6 * adapters)
+    )
 
 
 def test_a_step_takes_the_rows_of_its_number(learner_of: Callable[..., Learner]) -> None:
     learner = learner_of()
     taken: list[tuple[int, ...]] = []
     learner.update = lambda groups, *_: taken.append(groups[0].prompt) or {}  # type: ignore[method-assign, func-returns-value]
-    stage = SFT(learner, SFTConfig(batch=1), SCRIPTS, seed=4)
+    stage = SFT(learner, SFTConfig(batch=1), lambda s: s, SCRIPTS, seed=4)
     for step in (0, 1, 2, 5):
         stage.step(step, 0.5)
     expected = [SCRIPTS[rows_of_step(3, 1, step, 4)[0]].prompt for step in (0, 1, 2, 5)]

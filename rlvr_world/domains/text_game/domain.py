@@ -22,6 +22,7 @@ class TextGame(TextDomain):
     """Encode, decode and score text-game transitions (states are ``GameState``)."""
 
     config: TextGameConfig
+    explain = staticmethod(explain_prediction)
     mend = "raise data.max_prompt, or turn off data.style.example or data.style.rules"
 
     def __init__(self, config: TextGameConfig, tokenizer: TextTokenizer | None, rules: Rules | None) -> None:
@@ -52,6 +53,3 @@ class TextGame(TextDomain):
 
     def baselines(self, transition: Transition) -> Mapping[str, Prediction]:
         return {"no change": read_prediction('{"modified": [], "removed": [], "score": {}}')}
-
-    def explain(self, prediction: Prediction, transition: Transition) -> str:
-        return explain_prediction(prediction, transition)

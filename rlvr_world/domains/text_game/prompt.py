@@ -15,7 +15,7 @@ from typing import Any
 
 from rlvr_world.domains.row_files import check_texts, own_prompt, parse_json, take
 from rlvr_world.domains.text_game.config import PromptStyle
-from rlvr_world.domains.text_game.rows import GameState, by_uuid, differs
+from rlvr_world.domains.text_game.rows import GameState, by_uuid, differs, read_question
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
 
@@ -120,34 +120,17 @@ def _rules_text(rules: Rules, game: str) -> str:
 
 
 _INSTRUCTIONS = Path(__file__).with_suffix(".txt").read_text()
-# The worked example: a pond with pebbles and rain, made up for this prompt. Its first step is decided by the action
-# alone (it does not rain), its second by the tick alone (looking changes nothing).
-_POND_RULES = Rules.load(Path(__file__).with_name("pond.json"))
-
-
-def _pond_state(raining: bool = False, level: int = 2, sunk: int = 1, pebble: bool = False) -> GameState:
-    def thing(name: str, uuid: int, kind: str, properties: dict[str, Any], *contains: str) -> dict[str, Any]:
-        names = {"name": f"{name} (ID: {uuid})", "uuid": uuid, "type": kind}
-        return {**names, "properties": properties, "contains": list(contains)}
-
-    objects = (
-        thing("meadow", 1, "World", {"isMoveable": False}, "agent (ID: 0)", "pond (ID: 2)", "cloud (ID: 3)"),
-        thing("agent", 0, "Agent", {"isMoveable": True}, *["pebble (ID: 4)"] * pebble),
-        thing("pond", 2, "Pond", {"isMoveable": False, "waterLevel": level, "pebblesSunk": sunk}),
-        thing("cloud", 3, "Cloud", {"isMoveable": False, "isRaining": raining}),
-        *[thing("pebble", 4, "Pebble", {"isMoveable": True})] * pebble,
-    )
-    return GameState(objects, {"score": sunk, "gameOver": sunk == 3, "gameWon": sunk == 3}, next_uuid=5)
+_POND = Path(__file__).with_name("pond.json")
+"""The worked example: a pond with pebbles and rain, made up for this prompt. Its first step is decided by the action
+alone (it does not rain), its second by the tick alone (looking changes nothing)."""
+_POND_RULES, _POND_STEPS = Rules.load(_POND), json.loads(_POND.read_text())["steps"]
 
 
 def _worked_example(style: PromptStyle) -> str:
-    throw, before = "throw pebble (ID: 4) into pond (ID: 2)", _pond_state(sunk=0, pebble=True)
-    steps = (
-        Transition("example 1", before, throw, _pond_state()),
-        Transition("example 2", _pond_state(raining=True), "look", _pond_state(raining=True, level=3)),
-    )
-    shown = [
-        f"Step {number}:\n{_question(step, style)}The right answer:\n{build_answer(step, marker=True)}\n"
-        for number, step in enumerate(steps, start=1)
-    ]
+    shown = []
+    for number, told in enumerate(_POND_STEPS, start=1):
+        before, after = (read_question({**told, "state": told[side]}).state for side in ("state", "next_state"))
+        step = Transition(f"example {number}", before, told["action"], after)
+        answer = build_answer(step, marker=True)
+        shown.append(f"Step {number}:\n{_question(step, style)}The right answer:\n{answer}\n")
     return "\n".join(["Here is another game as an example.", _rules_text(_POND_RULES, "pond"), *shown])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import json_repair  # from 0.58.7: older ones can loop for ever on broken quotes
@@ -77,15 +78,11 @@ def _last_fence(text: str) -> str:
 
 
 def _json(answer: str) -> Any:
-    try:
+    with suppress(ValueError):
         return json.loads(answer)
-    except ValueError:
-        pass
-    try:
+    with suppress(*REPAIR_ERRORS):
         if len(answer) <= MAX_PUBLISHED_REPAIR:
             return _repair(answer)
-    except REPAIR_ERRORS:
-        pass
     raise _Unscorable
 
 

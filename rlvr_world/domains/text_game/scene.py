@@ -37,9 +37,9 @@ def read_moment(given: Any) -> Moment:
     return Moment(read_question({"state": given, "action": ""}).state, str(game))
 
 
-def observed(moment: Moment) -> str:
+def observed(state: Moment) -> str:
     """The state as JSON, as ``read_moment`` reads it."""
-    return json.dumps({"game": moment.game} | json.loads(write_state(moment.seen)))
+    return json.dumps({"game": state.game} | json.loads(write_state(state.seen)))
 
 
 def drawn(seen: str) -> str:

@@ -96,7 +96,7 @@ class ActionBins:
         """Raises InputError naming ``where`` for anything but the fields as JSON has them."""
         try:
             return cls(tuple(map(float, data["low"])), tuple(map(float, data["high"])), int(data["bins"]))
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise InputError(f"{where}: expected ranges as {{low, high, bins}}, got {data!r} ({error})") from error
 
     def _checked(self, values_TA: np.ndarray, where: str) -> np.ndarray:

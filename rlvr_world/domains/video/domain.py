@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from rlvr_world.domains.video.config import RewardConfig
 from rlvr_world.domains.video.episodes import Clip, FramesInMemory
-from rlvr_world.domains.video.layout import Codec, Frames
+from rlvr_world.domains.video.layout import Codec, Frames, frames_of
 from rlvr_world.domains.video.pictures import GAIN, error_map, gif, strip
 from rlvr_world.domains.video.rewards import reward
 from rlvr_world.domains.video.token_cache import TokenCache, whole_clip
@@ -188,7 +188,7 @@ class VideoDomain:
     def _given(self, row: Transition) -> Frames:
         """Tokens of the given frames."""
         _, frames_Fn = self.cache.lookup(whole_clip(row))
-        return _tuples(frames_Fn[: self.layout.context])
+        return frames_of(frames_Fn[: self.layout.context])
 
     def _round_trips(self, rows: Rows) -> list[Tensor]:
         """What the tokenizer makes of the true frames of each row, float32 [T, 3, H, W]."""
@@ -196,7 +196,7 @@ class VideoDomain:
         true = [tokens_Fn[self.layout.context :] for tokens_Fn in frames]
         decoded = self.cache.decode(contexts, true)
         each = zip(decoded, true, rows, strict=True)
-        return [self.shown(frames, _tuples(tokens_Tn), self._start(row)) for frames, tokens_Tn, row in each]
+        return [self.shown(frames, frames_of(tokens_Tn), self._start(row)) for frames, tokens_Tn, row in each]
 
     def round_trip(self, frames: np.ndarray) -> np.ndarray:
         """Frames uint8 [N, H, W, 3] as the tokenizer gives them back."""
@@ -233,7 +233,7 @@ class VideoDomain:
             felt, after = np.repeat(_proprio(last, transition), T, 0), _proprio(transition.next_state, transition)
             felt_after = bins.value_of(bins.bins_of(after, f"row {transition.id}: proprioception"))
         _, frames_Fn = self.cache.lookup(whole_clip(transition))
-        true = _tuples(frames_Fn[self.layout.context :])
+        true = frames_of(frames_Fn[self.layout.context :])
         copied = self.cache.read(last).expand(T, -1, -1, -1)
         return {
             "copy last frame": Prediction((self._given(transition)[-1],) * T, copied, felt),
@@ -259,10 +259,6 @@ class VideoDomain:
 def _last_given(row: Transition) -> Clip:
     """The last frame of the state."""
     return Clip(row.state.episodes, row.state.episode, row.state.steps[-1:])
-
-
-def _tuples(frames_Fn: Tensor) -> Frames:
-    return tuple(tuple(z) for z in frames_Fn.tolist())
 
 
 def _proprio(clip: Clip, row: Transition) -> np.ndarray:

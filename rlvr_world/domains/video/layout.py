@@ -10,7 +10,7 @@ proprioception width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, get_type_hints
 
@@ -24,6 +24,11 @@ from rlvr_world.types import Given, Malformed, Script, Write, Written
 Rows = Sequence[Sequence[int]]
 Frames = tuple[tuple[int, ...], ...]
 """One tuple of numbers a frame: its tokens, or its proprioception in bins."""
+
+
+def frames_of(numbers: Any) -> Frames:
+    """Of an array or tensor with a row a frame."""
+    return tuple(map(tuple, numbers.tolist()))
 
 
 @dataclass(frozen=True)
@@ -230,12 +235,9 @@ class Codec:
             got = f"its vocabulary has {vocabulary} ids, codebooks and action bins need {needed}"
             raise InputError(f"model: {got}; use the tokenizer and the bins that it was trained with")
 
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
-
     @classmethod
     def from_json(cls, data: Any, where: str) -> Codec:
-        """Raises InputError naming ``where`` for anything but the output of ``to_json``."""
+        """Raises InputError naming ``where`` for anything but the fields as JSON has them."""
         try:
             written = {"proprio_first": False, "same": False, **data["layout"]}  # models of before there was the choice
             known = {name: written[name] for name in get_type_hints(VideoLayout)}
@@ -245,5 +247,5 @@ class Codec:
             return cls(VideoLayout(**known), actions, str(data["tokenizer"]), (int(height), int(width)), proprio)
         except InputError:
             raise
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise InputError(f"{where}: expected a codec of a video model, it lacks or misnames {error}") from error

@@ -18,7 +18,7 @@ from torch import Tensor
 from rlvr_world.domains.video.domain import VideoDomain
 from rlvr_world.domains.video.pictures import error_map, strip
 from rlvr_world.domains.video.token_cache import TokenCache, whole_clip
-from rlvr_world.scoring import score
+from rlvr_world.scoring import baselines, score
 from rlvr_world.types import Finding, Judged, Picture, Transition
 from rlvr_world.vision.metrics import FrameMetrics
 
@@ -77,12 +77,8 @@ def _unchanged(frames_T3HW: Tensor, tokens_Tn: Tensor, grid: tuple[int, int]) ->
 
 def round_trip(domain: VideoDomain, rows: Sequence[Transition]) -> list[Finding]:
     """What the codec's round trip costs, beside what really moves: the reward of the last frame once more."""
-    trivial = [dict(domain.baselines(row)) for row in rows]
-    scored = score(domain, [list(named.values()) for named in trivial], rows)
-    means = {name: float(np.mean([group[i].value for group in scored])) for i, name in enumerate(next(iter(trivial)))}
-    copied, back = means.get("copy last frame"), means.get("tokenizer round trip")
-    if copied is None or back is None:
-        return []
+    scored, names = baselines(domain, rows), ("copy last frame", "tokenizer round trip")
+    copied, back = (float(np.mean([named[name].value for named in scored])) for name in names)
     advice = "tokens lose more than moves: train the tokenizer longer (data.tokenizer.steps), or give it more codes"
     text = f"reward {back:.4g}; copying the last frame, which is as far off as things move, {copied:.4g}"
     return [Finding("round trip of the codec", text, advice if back < STILL * copied else "")]

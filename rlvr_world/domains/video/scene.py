@@ -19,7 +19,7 @@ from rlvr_world.domains.replayed import seen_in
 from rlvr_world.domains.scene import Starts, is_count
 from rlvr_world.domains.video.domain import VideoDomain
 from rlvr_world.domains.video.episodes import FramesInMemory, read_question
-from rlvr_world.domains.video.layout import Frames
+from rlvr_world.domains.video.layout import Frames, frames_of
 from rlvr_world.errors import InputError
 from rlvr_world.types import Asked, Malformed, Outcome, Script, Transition, Written
 
@@ -80,7 +80,7 @@ class VideoScene:
             known = codec.proprio.bins_of(felt[kept[-count:]], "start, agent_pos")
         bins = codec.actions.bins_of(done[len(done) - count + 1 :], "start, action")
         pixels = self.domain.cache.read(clip)[-1]
-        return Film(pixels, _rows(frames_Tn), _rows(bins), _rows(known), tuple(context.tolist()), window)
+        return Film(pixels, frames_of(frames_Tn), frames_of(bins), frames_of(known), tuple(context.tolist()), window)
 
     def read_action(self, given: Any) -> np.ndarray:
         return read_numbers(given, self.layout.action_width)
@@ -89,7 +89,7 @@ class VideoScene:
         return self.layout.next_frame(state.frames, self._done(state, action), state.felt, state.context)
 
     def _done(self, state: Film, action: np.ndarray) -> Frames:
-        return (*state.bins, *_rows(self.domain.codec.actions.bins_of(action[None], "action")))
+        return (*state.bins, *frames_of(self.domain.codec.actions.bins_of(action[None], "action")))
 
     def follow(self, asked: Asked, written: Sequence[Written]) -> list[Outcome]:
         one = replace(self.layout, horizon=1)
@@ -151,7 +151,3 @@ def read_seen(given: Any, width: int) -> Transition:
     if isinstance(images, np.ndarray) and images.ndim == 3:
         images, felt = images[None], None if felt is None else [felt]
     return read_question({"state": images, "proprio": felt, "action": np.zeros((1, width), np.float32)})
-
-
-def _rows(values: Any) -> Frames:
-    return tuple(map(tuple, values.tolist()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,33 +12,14 @@ from rlvr_world.config import at_least, what
 from rlvr_world.domains.splits import RowsConfig, WorldSplitRule
 from rlvr_world.errors import InputError
 
-MINIWOB_TASKS = (
-    *("button-delay", "buy-ticket", "choose-list", "click-button", "click-button-sequence", "click-checkboxes"),
-    *("click-checkboxes-large", "click-checkboxes-soft", "click-checkboxes-transfer", "click-collapsible-nodelay"),
-    *("click-option", "click-scroll-list", "click-widget", "copy-paste", "copy-paste-2", "email-inbox-forward-nl-turk"),
-    *("email-inbox-nl-turk", "email-inbox-noscroll", "enter-password", "enter-text", "enter-text-2"),
-    *("enter-text-dynamic", "find-word", "form-sequence", "form-sequence-2", "form-sequence-3", "generate-number"),
-    *("guess-number", "login-user", "login-user-popup", "multi-layouts", "multi-orderings", "number-checkboxes"),
-    *("odd-or-even", "order-food", "phone-book", "read-table", "read-table-2", "simple-algebra", "simple-arithmetic"),
-    *("social-media-some", "text-transform", "unicode-test", "use-autocomplete-nodelay", "use-spinner"),
-    "visual-addition",
-)
+_TASKS = {name: tuple(tasks) for name, tasks in json.loads(Path(__file__).with_name("tasks.json").read_text()).items()}
+MINIWOB_TASKS: tuple[str, ...] = _TASKS["shown"]
 """Tasks whose tree shows what an action does. Left out: what is drawn, dragged or coloured (a tree has no shapes),
 pages where the first click ends the episode or shows nothing, calendars of a hundred lines, and texts that stay
 hidden until a click, which nobody can predict."""
-
-GOAL_TASKS = (
-    *("click-test-2", "click-button", "click-tab", "unicode-test", "choose-list", "click-button-sequence"),
-    *("click-option", "click-tab-2-medium", "click-tab-2-easy", "click-checkboxes", "click-checkboxes-transfer"),
-    *("click-link", "click-test-transfer", "click-widget", "enter-text-dynamic", "enter-text", "navigate-tree"),
-    *("focus-text-2", "click-menu", "click-dialog-2", "login-user", "enter-password", "click-collapsible-nodelay"),
-    "click-scroll-list",
-)
+GOAL_TASKS: tuple[str, ...] = _TASKS["goals"]
 """Tasks that can be done in four actions, of which many end with the first."""
-UNSEEN_TASKS = (
-    *("button-delay", "buy-ticket", "copy-paste", "email-inbox-noscroll", "find-word", "generate-number"),
-    *("odd-or-even", "order-food", "phone-book", "text-transform", "use-autocomplete-nodelay", "use-spinner"),
-)
+UNSEEN_TASKS: tuple[str, ...] = _TASKS["unseen"]
 """Tasks of other kinds."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
-from importlib import import_module, metadata
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rlvr_world.domains.video.envs import table
-from rlvr_world.domains.video.envs.collect import collect
+from rlvr_world.domains.video.envs.collect import collect, play
 from rlvr_world.domains.video.envs.specs import DrawerSpec, GranularSpec, PushTSpec, RopeSpec, Spec
 from rlvr_world.errors import InputError
 
@@ -46,8 +46,7 @@ def test_the_same_spec_gives_the_same_arrays_in_any_process_and_order(
     kind: str, spec: Spec, more: str, tmp_path: Path
 ) -> None:
     two = _arrays(collect(kind, spec, tmp_path, 2))
-    world = import_module(f"rlvr_world.domains.video.envs.{kind}")
-    one = [world.play(spec, episode) for episode in (1, 0)][::-1]
+    one = [play(spec, episode) for episode in (1, 0)][::-1]
     for a, b in zip(one, two, strict=True):
         assert a.keys() == b.keys() == {"image", "action", *more.split()}
         assert all(a[key].tobytes() == b[key].tobytes() for key in a)
@@ -75,9 +74,7 @@ def test_a_broken_off_collection_goes_on_and_whole_episodes_are_kept(tmp_path: P
 def test_pusht_moves_the_t_and_replays_from_its_actions() -> None:
     from gym_pusht.envs.pusht import PushTEnv
 
-    from rlvr_world.domains.video.envs import pusht
-
-    episode = pusht.play(PushTSpec(length=60, size=32, seed=1), 0)
+    episode = play(PushTSpec(length=60, size=32, seed=1), 0)
     assert np.abs(np.diff(episode["block"], axis=0)).max(1).astype(bool).mean() > 0.2
     env = PushTEnv(obs_type="state")
     env.reset(seed=int(np.random.default_rng((1, 0)).integers(2**31)))
@@ -92,7 +89,7 @@ def test_pusht_moves_the_t_and_replays_from_its_actions() -> None:
 def test_the_rope_is_where_the_picture_shows_it_and_a_push_carries_it_along() -> None:
     from rlvr_world.domains.video.envs import rope
 
-    episode = rope.play(RopeSpec(pushes=2, size=32, links=10), 1)
+    episode = play(RopeSpec(pushes=2, size=32, links=10), 1)
     for image, places in zip(episode["image"], episode["places"], strict=True):
         columns, rows = ((places * (1, -1) + rope._HALF) / (2 * rope._HALF) * 32).astype(int).T
         inside = image[rows, columns].astype(int)
@@ -106,11 +103,12 @@ def test_a_grain_in_the_way_is_pushed_to_the_end_and_the_board_leaves_the_pictur
     from rlvr_world.domains.video.envs import granular
 
     spec = GranularSpec(grains=1, size=32)
-    scene = table.Table(granular._xml(spec, np.random.default_rng(0)), spec.size)
+    rng = np.random.default_rng(0)
+    scene = table.Table(granular._xml(spec, rng), spec.size, granular.PUSHER, granular.REACH, rng)
     scene.rest()
     before = scene.places()[0]
     heading = -before / np.linalg.norm(before)
-    scene.push(before - 0.05 * heading, before + 0.1 * heading, granular.PUSHER.height)
+    scene.push(before - 0.05 * heading, before + 0.1 * heading)
     after = scene.places()[0]
     image = scene.picture().astype(int)
     scene.close()
@@ -121,8 +119,6 @@ def test_a_grain_in_the_way_is_pushed_to_the_end_and_the_board_leaves_the_pictur
 
 @needs_mujoco
 def test_a_simulation_that_blows_up_is_told_with_its_episode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlvr_world.domains.video.envs import granular
-
     def explode(scene: table.Table, *_: object) -> None:
         scene.data.qvel[:] = 1e12
         scene.rest()
@@ -130,7 +126,7 @@ def test_a_simulation_that_blows_up_is_told_with_its_episode(tmp_path: Path, mon
     monkeypatch.chdir(tmp_path)  # MuJoCo writes a log here
     monkeypatch.setattr(table.Table, "push", explode)
     with pytest.raises(InputError, match=r"GranularSpec, episode 3, seed 5: the simulation became unstable"):
-        granular.play(GranularSpec(pushes=1, size=8, grains=2, seed=5), 3)
+        play(GranularSpec(pushes=1, size=8, grains=2, seed=5), 3)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -196,11 +196,11 @@ CODEC = Codec(LAYOUT, ActionBins((0.1,), (1.0,), 4), "abc", (64, 64))
 def test_codec_survives_json() -> None:
     proprio = replace(LAYOUT, proprio_width=1)
     for codec in (CODEC, replace(CODEC, layout=proprio, proprio=ActionBins((0.0,), (512.0,), 4))):
-        assert Codec.from_json(json.loads(json.dumps(codec.to_json())), "config.json") == codec
-    old = CODEC.to_json()
+        assert Codec.from_json(json.loads(json.dumps(asdict(codec))), "config.json") == codec
+    old = asdict(CODEC)
     del old["layout"]["proprio_first"], old["layout"]["same"]
     assert Codec.from_json(old, "config.json") == CODEC
-    for broken in (None, {}, {**CODEC.to_json(), "layout": {}}, {**CODEC.to_json(), "size": 64}):
+    for broken in (None, {}, {**asdict(CODEC), "layout": {}}, {**asdict(CODEC), "size": 64}):
         with pytest.raises(InputError, match=r"config\.json"):
             Codec.from_json(broken, "config.json")
 

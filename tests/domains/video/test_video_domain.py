@@ -12,7 +12,8 @@ from PIL import Image
 
 from rlvr_world.domains.video.actions import ActionBins
 from rlvr_world.domains.video.config import RewardConfig
-from rlvr_world.domains.video.domain import Prediction, VideoDomain, _tuples
+from rlvr_world.domains.video.domain import Prediction, VideoDomain
+from rlvr_world.domains.video.layout import frames_of
 from rlvr_world.domains.video.splits import Clips, Window
 from rlvr_world.domains.video.token_cache import read_frames, whole_clip
 from rlvr_world.errors import InputError
@@ -187,7 +188,7 @@ def test_skipped_blocks_keep_the_pixels_of_the_frame_before(tmp_path: Path, kind
     assert isinstance(again, Prediction)
     expected[:, :height, :width] = again.frames[1, :, :height, :width]  # back to what was seen, drawn anew
     assert torch.equal(back.frames[1], expected)
-    true = _tuples(world.cache.lookup(whole_clip(row))[1][world.layout.context :])
+    true = frames_of(world.cache.lookup(whole_clip(row))[1][world.layout.context :])
     trip, perfect = world.baselines(row)["tokenizer round trip"], world.decode([list(z) for z in true], row)
     assert isinstance(perfect, Prediction)
     assert torch.allclose(trip.frames, perfect.frames, atol=1e-5)

@@ -30,7 +30,7 @@ class RealGames:
     """The games of a spec as a ``World``: the seed, or ``options["game"]`` (a number or a name), says which."""
 
     render_mode, options = "ansi", ("state", "game")
-    read_action = staticmethod(read_text)
+    read_action, observe = staticmethod(read_text), staticmethod(observed)
 
     def __init__(self, spec: TextWorldSpec) -> None:
         self.spec = spec
@@ -90,9 +90,6 @@ class RealGames:
         game = self._game(name)
         score = {"score": int(won), "gameOver": won, "gameWon": won}
         return Moment(GameState(tuple(game.objects(facts)), score, len(game.cast) + 1), name, facts)
-
-    def observe(self, state: Moment) -> str:
-        return observed(state)
 
     def render(self, state: Moment) -> str:
         return drawn(observed(state))

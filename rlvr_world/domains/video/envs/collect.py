@@ -11,17 +11,20 @@ import json
 import multiprocessing
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import asdict
+from functools import partial
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rlvr_world.domains.video.envs import drawer, granular, pusht, rope, table
-from rlvr_world.domains.video.envs.specs import SPECS, Spec
+from rlvr_world.domains.video.envs.specs import SPECS, DrawerSpec, GranularSpec, PushTSpec, RopeSpec, Spec
 from rlvr_world.domains.video.readers.npz import write_npz
 from rlvr_world.errors import InputError
 from rlvr_world.system.progress import track
@@ -33,8 +36,6 @@ WORLDS: Mapping[str, tuple[Any, str]] = {
     "drawer": (drawer, "metaworld"),
 }
 """What plays each world, and the package that it needs."""
-Play = Callable[[Any, int], dict[str, np.ndarray]]
-"""Plays one episode of a spec; what comes out depends on (spec, episode number) alone."""
 
 
 def collect(kind: str, spec: Spec, cache: Path, workers: int = 0) -> Path:
@@ -65,23 +66,46 @@ def collect(kind: str, spec: Spec, cache: Path, workers: int = 0) -> Path:
     if missing:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "spec.json").write_text(json.dumps(about, indent=2) + "\n")
-        _play_all(world.play, spec, missing, f"playing {kind}", workers or os.cpu_count() or 1)
+        _play_all(spec, missing, f"playing {kind}", workers or os.cpu_count() or 1)
     return folder
 
 
-def _play_all(play: Play, spec: Spec, missing: Sequence[tuple[int, Path]], label: str, workers: int) -> None:
+def _play_all(spec: Spec, missing: Sequence[tuple[int, Path]], label: str, workers: int) -> None:
     # Spawned, not forked: graphics drivers and thread pools of the parent do not survive a fork.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(missing)), mp_context=context) as pool:
-        jobs = [pool.submit(_play_to_file, play, spec, episode, file) for episode, file in missing]
-        try:
-            finished = as_completed(jobs)
-            for _ in track(jobs, label, "episodes"):
-                next(finished).result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        written = pool.map(partial(_play_to_file, spec), missing)  # where one fails, those that wait are not begun
+        for _ in track(missing, label, "episodes"):
+            next(written)
 
 
-def _play_to_file(play: Play, spec: Spec, episode: int, file: Path) -> None:
+def _play_to_file(spec: Spec, job: tuple[int, Path]) -> None:
+    episode, file = job
     write_npz(file, play(spec, episode))
+
+
+def play(spec: Spec, episode: int) -> dict[str, np.ndarray]:
+    """One episode, which depends on these two alone: ``image``, ``action``, and what its world has ``told`` of each
+    frame. The last action is drawn and not done. Raises InputError where the simulation becomes unstable."""
+    frames = spec.pushes + 1 if isinstance(spec, RopeSpec | GranularSpec) else spec.length
+    rows: list[dict[str, Any]] = []
+    with closing(opened(spec, episode)) as world:
+        for action in islice(world.hand, frames):
+            rows.append({"image": world.picture(), "action": action, **world.told()})
+            if len(rows) < frames:
+                world.act(action)  # the stored numbers, so that replaying them gives the same episode
+        if getattr(world, "broken", False):
+            where = f"{type(spec).__name__}, episode {episode}, seed {spec.seed}"
+            raise InputError(f"{where}: the simulation became unstable; take another seed")
+    arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    return {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+
+
+def opened(spec: Spec, episode: int) -> Any:
+    """The world of an episode; ``hand`` is what the script that plays it does there."""
+    rng = np.random.default_rng((spec.seed, episode))
+    if isinstance(spec, PushTSpec):
+        return pusht.Push(spec, rng)
+    if isinstance(spec, DrawerSpec):
+        return drawer.Drawer(spec, episode, rng)
+    return rope.lay(spec, rng) if isinstance(spec, RopeSpec) else granular.lay(spec, rng)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Iterator, Sequence
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +25,6 @@ _FREE: dict[tuple[str, int], list[tuple[Any, Filmed]]] = {}  # simulators: to ma
 _BACK, _UP = np.eye(3)[1:]  # away from who sits before the drawer
 
 
-def play(spec: DrawerSpec, episode: int) -> dict[str, np.ndarray]:
-    """One episode: ``image`` uint8 [T, H, W, 3], ``action`` float32 [T, A], ``proprio`` float32 [T, P]; ``measure``
-    float32 [T], how far the drawer is open (m), and ``success`` bool [T], whether that is what the task wants;
-    ``expert`` float32 [T, A], what an expert would do, and ``demo`` bool [T], whether it is one who acts: in two of
-    five episodes. Others are the other task's expert's, random, or change in between: a model that saw no failure
-    imagines success.
-    """
-    rng = np.random.default_rng((spec.seed, episode))
-    drawer = Drawer(spec, episode, rng)
-    (kind, actions), rows = hand(drawer, spec, rng), []
-    for action in islice(actions, spec.length):
-        expert = drawer.expert(drawer.task)
-        rows.append((drawer.picture(), action, drawer.felt(), drawer.opened, drawer.won, expert, kind == "expert"))
-        drawer.act(action)
-    drawer.close()
-    names = ("image", "action", "proprio", "measure", "success", "expert", "demo")
-    types = {"image": np.uint8, "success": bool, "demo": bool}
-    arrays = zip(names, zip(*rows, strict=True), strict=True)
-    return {name: np.array(values, types.get(name, np.float32)) for name, values in arrays}
-
-
 def read_labelled(files: Sequence[Path]) -> list[np.ndarray]:
     """Of all frames of some episodes: image, measure, success, expert, and the number of the demonstration, or -1."""
     names = ("image", "measure", "success", "expert", "demo")
@@ -54,8 +33,9 @@ def read_labelled(files: Sequence[Path]) -> list[np.ndarray]:
     return [*told, np.where(demo, np.cumsum(demo & first) - 1, -1)]
 
 
-def hand(drawer: Drawer, spec: DrawerSpec, rng: np.random.Generator) -> tuple[str, Iterator[np.ndarray]]:
-    """Whose it is, and its actions without end, float32 [A], each for where the arm is when it is asked for."""
+def _hand(drawer: Drawer, spec: DrawerSpec, rng: np.random.Generator) -> tuple[str, Iterator[np.ndarray]]:
+    """Whose it is, and its actions without end. It is an expert's in two of five episodes; others are the other task's
+    expert's, random, or change in between: a model that saw no failure imagines success."""
     kind = str(rng.choice(["expert", "expert", "wrong", "random", "switch"]))
     noise, bias = rng.uniform(0, spec.noise), rng.normal(0, 0.25, 4) * (rng.random() < 0.5)
     turn, wild = int(rng.integers(spec.length // 8, spec.length)), rng.random() < 0.5  # of one who switches
@@ -77,7 +57,8 @@ def hand(drawer: Drawer, spec: DrawerSpec, rng: np.random.Generator) -> tuple[st
 
 
 class Drawer:
-    """The drawer of an episode, and the arm that moves it."""
+    """The drawer of an episode, and the arm that moves it. ``hand``: actions without end, float32 [A], each for where
+    the arm is when it is asked for."""
 
     def __init__(self, spec: DrawerSpec, episode: int, rng: np.random.Generator) -> None:
         self.task, self.hold, self.size = TASKS[episode % 2] if spec.task == "both" else spec.task, spec.hold, spec.size
@@ -90,6 +71,7 @@ class Drawer:
             away = np.append(rng.uniform([-1, -0.8, -0.3], [1, 0.2, 1]), 0.0)  # the hand begins elsewhere
             self.act(away, int(rng.integers(1, 13)))
             self.act(np.zeros(4))  # at rest: what was before the first frame was the same
+        self._kind, self.hand = _hand(self, spec, rng)
 
     def picture(self) -> np.ndarray:
         """uint8 [H, W, 3]: of a picture half as large again what hand and drawer fill."""
@@ -102,6 +84,12 @@ class Drawer:
     def places(self) -> np.ndarray:
         """float [1, 1]: how far the drawer is open (m)."""
         return np.array([[self.opened]])
+
+    def told(self) -> dict[str, Any]:
+        """``proprio`` [P]; ``measure``, how far the drawer is open (m), and ``success``, whether that is what the task
+        wants; ``expert`` [A], what an expert would do, and ``demo``, whether it is one who acts."""
+        measured = {"proprio": self.felt(), "measure": self.opened, "success": self.won}
+        return {**measured, "expert": self.expert(self.task), "demo": self._kind == "expert"}
 
     def act(self, action: np.ndarray, steps: int = 0) -> None:
         for _ in range(steps or self.hold):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from rlvr_world.domains.video.envs.specs import GranularSpec
-from rlvr_world.domains.video.envs.table import Pusher, Table, play_pushes, scene
+from rlvr_world.domains.video.envs.table import Pusher, Table, scene
 
 FORMAT = "1"  # part of the cache's key: raise it when the same spec gives other episodes
 _HALF, REACH = 0.25, 0.21
@@ -17,14 +17,9 @@ _GEOM = '<geom type="box" size=".006 .05 .025" condim="1" solref=".008 1"/>'
 PUSHER = Pusher(_GEOM, half_width=0.05, clearance=_RADIUS + 0.01, height=0.026)
 
 
-def play(spec: GranularSpec, episode: int) -> dict[str, np.ndarray]:
-    """One episode: ``image`` uint8 [T, H, W, 3], ``action`` float32 [T, 4], ``places`` float32 [T, N, 2]."""
-    return play_pushes(lay, spec, episode, PUSHER, REACH)
-
-
 def lay(spec: GranularSpec, rng: np.random.Generator) -> Table:
     """The table before the first push."""
-    table = Table(_xml(spec, rng), spec.size)
+    table = Table(_xml(spec, rng), spec.size, PUSHER, REACH, rng)
     table.rest(steps=300)
     return table
 

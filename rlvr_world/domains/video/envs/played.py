@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,9 @@ import numpy as np
 from rlvr_world.domains.replayed import Begun, Replayed
 from rlvr_world.domains.scene import is_count
 from rlvr_world.domains.video.config import VideoConfig
-from rlvr_world.domains.video.envs import drawer, granular, pusht, rope
-from rlvr_world.domains.video.envs.specs import DrawerSpec, PushTSpec, RopeSpec, Spec
-from rlvr_world.domains.video.envs.table import choose_push
+from rlvr_world.domains.video.envs import pusht
+from rlvr_world.domains.video.envs.collect import opened
+from rlvr_world.domains.video.envs.table import Table
 from rlvr_world.domains.video.episodes import FramesInMemory
 from rlvr_world.domains.video.scene import read_numbers, spaces
 from rlvr_world.domains.video.token_cache import read_frames
@@ -51,41 +50,11 @@ def real_world(data: VideoConfig, live: int = 16) -> Replayed:
     return world
 
 
-class _Pushed:
-    """A table on which things are pushed about; there is nothing to win."""
-
-    reward, won, broken = 0.0, False, False
-
-    def __init__(self, world: Any, spec: Spec, rng: np.random.Generator) -> None:
-        self.table, self._height = world.lay(spec, rng), world.PUSHER.height
-        self.picture, self.places, self.close = self.table.picture, self.table.places, self.table.close
-        self.hand = (choose_push(self.table.places(), rng, world.PUSHER, world.REACH) for _ in count())
-
-    def act(self, action: np.ndarray) -> None:
-        start, end = action.astype(float).reshape(2, 2)
-        self.table.push(start, end, self._height)
-        self.broken = self.table.broken
-
-
-def _opened(spec: Spec, episode: int) -> tuple[Any, Iterator[np.ndarray]]:
-    """The world of an episode, and what the script that plays it does there."""
-    rng = np.random.default_rng((spec.seed, episode))
-    if isinstance(spec, PushTSpec):
-        push = pusht.Push(spec, rng)
-        return push, pusht.hand(push, spec, rng)
-    if isinstance(spec, DrawerSpec):
-        arm = drawer.Drawer(spec, episode, rng)
-        return arm, drawer.hand(arm, spec, rng)[1]
-    table = _Pushed(rope if isinstance(spec, RopeSpec) else granular, spec, rng)
-    return table, table.hand
-
-
 class _Episode:
     """An episode that runs, at the frames' rate and size of a model; see ``Running``."""
 
     def __init__(self, data: VideoConfig, begun: Begun) -> None:
-        self.data = data
-        self.world, self._hand = _opened(data.env, *begun)
+        self.data, self.world = data, opened(data.env, *begun)
         self.told: Mapping[str, Any] = {"episode": begun[0], "pointer": self._pointer()}
 
     def seen(self) -> Any:
@@ -104,7 +73,7 @@ class _Episode:
         of several steps, the hand holds it as long."""
         parts = []
         for _ in range(self.data.actions_a_frame):
-            parts.append(next(self._hand))
+            parts.append(next(self.world.hand))
             self._hold(parts[-1])
         return tuple(np.concatenate(parts).tolist()), self._told()[2]
 
@@ -125,7 +94,7 @@ class _Episode:
             here = np.array(self.world.info["pos_agent"]) / pusht.TABLE
             return {"from": here.tolist(), "reach": [pusht.PACE * self.data.frame_skip] * 2}
         share = 0.5 / FIELDS[self.data.source][1]
-        return {"from": [0.5, 0.5], "reach": [share, -share]} if isinstance(self.world, _Pushed) else None
+        return {"from": [0.5, 0.5], "reach": [share, -share]} if isinstance(self.world, Table) else None
 
     def close(self) -> None:
         self.world.close()

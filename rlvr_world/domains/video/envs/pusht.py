@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -28,29 +27,9 @@ _ROUND = 110.0  # a circle about the T that is free of it
 _ROOM = 45.0  # a T this far from a wall can still be pushed off it
 
 
-def play(spec: PushTSpec, episode: int) -> dict[str, np.ndarray]:
-    """One episode: ``image`` uint8 [T, H, W, 3], ``action`` float32 [T, A], ``proprio`` float32 [T, P], and
-    ``block`` float32 [T, 3], the T's x, y and angle (radians), which tests and planners want to know.
-    """
-    rng = np.random.default_rng((spec.seed, episode))
-    push = Push(spec, rng)
-    images, actions, proprio, blocks = [], [], [], []
-    for action in islice(hand(push, spec, rng), spec.length):
-        images.append(push.picture())
-        actions.append(action)
-        proprio.append(push.felt())
-        blocks.append(push.info["block_pose"])
-        push.act(action)  # the stored numbers, so that replaying them gives the same episode
-    return {
-        "image": np.stack(images),
-        "action": np.stack(actions),
-        "proprio": np.array(proprio, np.float32),
-        "block": np.array(blocks, np.float32),
-    }
-
-
 class Push:
-    """The table as it is pushed on."""
+    """The table as it is pushed on. ``hand``: actions without end, float32 [A], each for where the finger is when it is
+    asked for."""
 
     def __init__(self, spec: PushTSpec, rng: np.random.Generator) -> None:
         os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # no screen is needed
@@ -60,6 +39,7 @@ class Push:
         self.env = PushTEnv(obs_type="state", observation_width=TABLE, observation_height=TABLE)
         _, self.info = self.env.reset(seed=int(rng.integers(2**31)))
         self.size, self.reward, self.won = spec.size, 0.0, False
+        self.hand = map(self._towards, _targets(self, rng, spec.noise))
 
     def picture(self) -> np.ndarray:
         """uint8 [H, W, 3]: means over whole blocks of pixels, so that edges are smooth and small moves show."""
@@ -67,73 +47,82 @@ class Push:
 
         return cv2.resize(self.env._render(), (self.size, self.size), interpolation=cv2.INTER_AREA)
 
+    def here(self) -> np.ndarray:
+        """float [2]: the finger's place."""
+        return np.array(self.info["pos_agent"])
+
+    def middle(self) -> np.ndarray:
+        """float [2]: where the T has its centre of gravity."""
+        return np.array(self.env.block.local_to_world(tuple(_MIDDLE)))
+
     def places(self) -> np.ndarray:
         """float [8, 2]: the corners of the T."""
-        return _corners(self.env)
+        return np.array([self.env.block.local_to_world(tuple(corner)) for corner in _TEE])
 
     def felt(self) -> np.ndarray:
         """float [P]."""
         return np.concatenate([self.info["pos_agent"], self.info["vel_agent"]])
 
+    def told(self) -> dict[str, Any]:
+        """``proprio`` [P], and ``block`` [3]: the T's x, y and angle (radians), for tests and planners."""
+        return {"proprio": self.felt(), "block": self.info["block_pose"]}
+
     def act(self, action: np.ndarray) -> None:
         """Go for a target for one step of 0.1 s: float32 [A], relative to where the finger is."""
-        target = np.array(self.info["pos_agent"]) + SCALE * action.astype(np.float64)
+        target = self.here() + SCALE * action.astype(np.float64)
         _, self.reward, self.won, _, self.info = self.env.step(target)
 
     def close(self) -> None:
         self.env.close()
 
-
-def hand(push: Push, spec: PushTSpec, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Actions without end, float32 [A], each for where the finger is when it is asked for."""
-    for target in _hand(push.env, rng, spec.noise):
-        yield ((np.clip(target, 0, TABLE) - np.array(push.info["pos_agent"])) / SCALE).astype(np.float32)
+    def _towards(self, target: np.ndarray) -> np.ndarray:
+        return ((np.clip(target, 0, TABLE) - self.here()) / SCALE).astype(np.float32)
 
 
-def _hand(env: Any, rng: np.random.Generator, noise: float) -> Iterator[np.ndarray]:
+def _targets(push: Push, rng: np.random.Generator, noise: float) -> Iterator[np.ndarray]:
     """Targets without end: go round to a side of the T, push through it, now and then rest or wander."""
     while True:
         aim = rng.uniform(130, TABLE - 130, 2)  # where the T is to go
-        start, heading = _choose_push(env, rng, aim)
+        start, heading = _choose_push(push, rng, aim)
         if rng.random() < 0.1:
-            moves = _wander(env, rng.uniform(40, TABLE - 40, 2), lead=rng.uniform(20, 50))
+            moves = _wander(push, rng.uniform(40, TABLE - 40, 2), lead=rng.uniform(20, 50))
         else:
-            moves = _go_and_push(env, rng, start, heading)
+            moves = _go_and_push(push, rng, start, heading)
         for target in moves:
             yield target + rng.normal(0, noise, 2)
         for _ in range(rng.integers(2, 6) if rng.random() < 0.2 else 0):
-            yield _place(env) + rng.normal(0, noise, 2)
+            yield push.here() + rng.normal(0, noise, 2)
 
 
-def _go_and_push(env: Any, rng: np.random.Generator, start: np.ndarray, heading: np.ndarray) -> Iterator[np.ndarray]:
+def _go_and_push(push: Push, rng: np.random.Generator, start: np.ndarray, heading: np.ndarray) -> Iterator[np.ndarray]:
     """To the start round the T, then straight on along the heading until far enough or the T is at a wall."""
     lead = rng.uniform(30, 50)
     for _ in range(40):
-        here = _place(env)
+        here = push.here()
         if np.linalg.norm(start - here) < 15:
             break
-        yield here + _at_most(_way_round(here, start, _middle(env)) - here, lead)
-    lead, length, origin = rng.uniform(12, 32), rng.uniform(50, 180), _place(env)
+        yield here + _at_most(_way_round(here, start, push.middle()) - here, lead)
+    lead, length, origin = rng.uniform(12, 32), rng.uniform(50, 180), push.here()
     for _ in range(40):
-        here, corners = _place(env), _corners(env)
+        here, corners = push.here(), push.places()
         at_wall = (corners.min(0) < _ROOM) & (heading < 0) | (corners.max(0) > TABLE - _ROOM) & (heading > 0)
         if (here - origin) @ heading > length or at_wall.any():
             return
         yield here + lead * heading
 
 
-def _wander(env: Any, goal: np.ndarray, lead: float) -> Iterator[np.ndarray]:
+def _wander(push: Push, goal: np.ndarray, lead: float) -> Iterator[np.ndarray]:
     """Straight to a place, through whatever is in the way."""
     for _ in range(30):
-        here = _place(env)
+        here = push.here()
         if np.linalg.norm(goal - here) < 20:
             return
         yield here + _at_most(goal - here, lead)
 
 
-def _choose_push(env: Any, rng: np.random.Generator, aim: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _choose_push(push: Push, rng: np.random.Generator, aim: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of some random pushes the one that is near and moves the T towards ``aim``: where to start, and the heading."""
-    corners, here, wanted = _corners(env), _place(env), aim - _middle(env)
+    corners, here, wanted = push.places(), push.here(), aim - push.middle()
     wanted = wanted / (np.linalg.norm(wanted) + 1e-6)
     edges = np.roll(corners, -1, 0) - corners
     lengths = np.linalg.norm(edges, axis=1)
@@ -163,16 +152,3 @@ def _way_round(here: np.ndarray, goal: np.ndarray, middle: np.ndarray) -> np.nda
 
 def _at_most(vector: np.ndarray, length: float) -> np.ndarray:
     return vector * min(1.0, length / (np.linalg.norm(vector) + 1e-6))
-
-
-def _place(env: Any) -> np.ndarray:
-    return np.array(env.agent.position)
-
-
-def _middle(env: Any) -> np.ndarray:
-    return np.array(env.block.local_to_world(tuple(_MIDDLE)))
-
-
-def _corners(env: Any) -> np.ndarray:
-    """[8, 2]: the outline of the T on the table."""
-    return np.array([env.block.local_to_world(tuple(corner)) for corner in _TEE])

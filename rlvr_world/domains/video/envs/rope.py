@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from rlvr_world.domains.video.envs.specs import RopeSpec
-from rlvr_world.domains.video.envs.table import Pusher, Table, play_pushes, scene
+from rlvr_world.domains.video.envs.table import Pusher, Table, scene
 
 FORMAT = "1"  # part of the cache's key: raise it when the same spec gives other episodes
 _HALF, REACH = 0.4, 0.34
@@ -22,14 +22,9 @@ _BEND = (  # friction keeps the shape that the stick leaves, the range forbids k
 )
 
 
-def play(spec: RopeSpec, episode: int) -> dict[str, np.ndarray]:
-    """One episode: ``image`` uint8 [T, H, W, 3], ``action`` float32 [T, 4], ``places`` float32 [T, N, 2]."""
-    return play_pushes(lay, spec, episode, PUSHER, REACH)
-
-
 def lay(spec: RopeSpec, rng: np.random.Generator) -> Table:
     """The table before the first push."""
-    table = Table(_xml(spec), spec.size)
+    table = Table(_xml(spec), spec.size, PUSHER, REACH, rng)
     table.data.qpos[:] = _curve(spec, rng)
     table.rest(steps=20)
     return table

@@ -11,9 +11,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -98,32 +97,43 @@ class Filmed:
 
 
 class Table(Filmed):
-    """A table that is being pushed about. ``objects`` are the bodies that pushes aim at."""
+    """A table on which things are pushed about; there is nothing to win. ``objects`` are the bodies that pushes aim at;
+    ``hand``: pushes without end, float32 [4], each through where one of them is when it is asked for."""
 
-    def __init__(self, xml: str, size: int) -> None:
+    reward, won = 0.0, False
+
+    def __init__(self, xml: str, size: int, pusher: Pusher, reach: float, rng: np.random.Generator) -> None:
         headless()
         import mujoco
 
         self._mujoco = mujoco
         model: Any = mujoco.MjModel.from_xml_string(xml)
         super().__init__(model, mujoco.MjData(model), "top", size, fine=4)
-        pusher = model.body("pusher").id
-        self.objects = np.array([b for b in range(1, model.nbody) if b != pusher])
+        self.objects = np.array([b for b in range(1, model.nbody) if b != model.body("pusher").id])
+        self.height = pusher.height
+        self.hand = (choose_push(self.places(), rng, pusher, reach) for _ in count())
 
     def places(self) -> np.ndarray:
         """[N, 2]: x and z of the object's bodies."""
         return self.data.xpos[self.objects, :2].copy()
+
+    def told(self) -> dict[str, Any]:
+        """``places`` [N, 2]."""
+        return {"places": self.places()}
+
+    def act(self, action: np.ndarray) -> None:
+        self.push(*action.astype(float).reshape(2, 2))
 
     @property
     def broken(self) -> bool:
         """Whether the simulation became unstable: MuJoCo then starts the scene anew, and goes on."""
         return any(warning.number for warning in self.data.warning)
 
-    def push(self, start: np.ndarray, end: np.ndarray, height: float) -> None:
+    def push(self, start: np.ndarray, end: np.ndarray) -> None:
         """Down at the start, straight to the end, up, and until everything lies still."""
         heading = np.arctan2(*(end - start)[::-1])
         self.data.mocap_quat[0] = [np.cos(heading / 2), 0, 0, np.sin(heading / 2)]
-        low, high = height, height + 0.06
+        low, high = self.height, self.height + 0.06
         down, along = 12, max(1, round(float(np.linalg.norm(end - start)) / _SPEED / _STEP))
         for k in range(down):
             self._step([*start, high + (low - high) * (k + 1) / down])
@@ -164,26 +174,3 @@ def choose_push(places: np.ndarray, rng: np.random.Generator, pusher: Pusher, re
         if room > pusher.clearance:
             break
     return best.astype(np.float32)
-
-
-def play_pushes(
-    lay: Callable[[Any, np.random.Generator], Table], spec: Any, episode: int, pusher: Pusher, reach: float
-) -> dict[str, np.ndarray]:
-    """``image`` uint8 [T, H, W, 3], ``action`` float32 [T, 4] and ``places`` float32 [T, N, 2], with T = pushes + 1, on
-    the table that ``lay`` gives; the last action is drawn and not done. Raises InputError where the simulation becomes
-    unstable.
-    """
-    images, actions, places = [], [], []
-    rng = np.random.default_rng((spec.seed, episode))
-    with closing(lay(spec, rng)) as table:
-        for k in range(spec.pushes + 1):
-            places.append(table.places())
-            actions.append(choose_push(places[-1], rng, pusher, reach))
-            images.append(table.picture())
-            if k < spec.pushes:
-                start, end = actions[-1].astype(float).reshape(2, 2)
-                table.push(start, end, pusher.height)
-        if table.broken:
-            where = f"{type(spec).__name__}, episode {episode}, seed {spec.seed}"
-            raise InputError(f"{where}: the simulation became unstable; take another seed")
-    return {"image": np.stack(images), "action": np.stack(actions), "places": np.array(places, np.float32)}
