@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rlvr_world.domains.video.envs import collect as collecting
 from rlvr_world.domains.video.envs import table
 from rlvr_world.domains.video.envs.collect import collect, play
 from rlvr_world.domains.video.envs.specs import DrawerSpec, GranularSpec, PushTSpec, RopeSpec, Spec
@@ -125,8 +126,25 @@ def test_a_simulation_that_blows_up_is_told_with_its_episode(tmp_path: Path, mon
 
     monkeypatch.chdir(tmp_path)  # MuJoCo writes a log here
     monkeypatch.setattr(table.Table, "push", explode)
-    with pytest.raises(InputError, match=r"GranularSpec, episode 3, seed 5: the simulation became unstable"):
+    with pytest.raises(InputError, match=r"GranularSpec, episode 3, seed 5: the simulation became unstable 4 times"):
         play(GranularSpec(pushes=1, size=8, grains=2, seed=5), 3)
+
+
+@needs_mujoco
+def test_an_episode_that_blows_up_is_played_from_another_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes, opened = [], collecting.opened
+
+    def opening(spec: Spec, episode: int, attempt: int) -> table.Table:
+        scenes.append(opened(spec, episode, attempt))
+        return scenes[-1]
+
+    spec = GranularSpec(pushes=1, size=8, grains=2, seed=5)
+    first = play(spec, 3)
+    monkeypatch.setattr(collecting, "opened", opening)
+    monkeypatch.setattr(table.Table, "broken", property(lambda scene: scene is scenes[0]))
+    second = play(spec, 3)
+    assert len(scenes) == 2
+    assert np.abs(first["places"][0] - second["places"][0]).max() > 0.01
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -36,6 +36,8 @@ WORLDS: Mapping[str, tuple[Any, str]] = {
     "drawer": (drawer, "metaworld"),
 }
 """What plays each world, and the package that it needs."""
+ATTEMPTS = 4
+"""Beginnings of an episode, where the simulation becomes unstable."""
 
 
 def collect(kind: str, spec: Spec, cache: Path, workers: int = 0) -> Path:
@@ -86,24 +88,26 @@ def _play_to_file(spec: Spec, job: tuple[int, Path]) -> None:
 
 def play(spec: Spec, episode: int) -> dict[str, np.ndarray]:
     """One episode, which depends on these two alone: ``image``, ``action``, and what its world has ``told`` of each
-    frame. The last action is drawn and not done. Raises InputError where the simulation becomes unstable."""
+    frame. The last action is drawn and not done. Where the simulation becomes unstable, as one in some hundred heaps of
+    grains does, another begins in its place; raises InputError where that does not help."""
     frames = spec.pushes + 1 if isinstance(spec, RopeSpec | GranularSpec) else spec.length
-    rows: list[dict[str, Any]] = []
-    with closing(opened(spec, episode)) as world:
-        for action in islice(world.hand, frames):
-            rows.append({"image": world.picture(), "action": action, **world.told()})
-            if len(rows) < frames:
-                world.act(action)  # the stored numbers, so that replaying them gives the same episode
-        if getattr(world, "broken", False):
-            where = f"{type(spec).__name__}, episode {episode}, seed {spec.seed}"
-            raise InputError(f"{where}: the simulation became unstable; take another seed")
-    arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    return {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+    for attempt in range(ATTEMPTS):
+        rows: list[dict[str, Any]] = []
+        with closing(opened(spec, episode, attempt)) as world:
+            for action in islice(world.hand, frames):
+                rows.append({"image": world.picture(), "action": action, **world.told()})
+                if len(rows) < frames:
+                    world.act(action)  # the stored numbers, so that replaying them gives the same episode
+            if not getattr(world, "broken", False):
+                arrays = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+                return {name: a.astype(np.float32) if a.dtype.kind == "f" else a for name, a in arrays.items()}
+    where = f"{type(spec).__name__}, episode {episode}, seed {spec.seed}"
+    raise InputError(f"{where}: the simulation became unstable {ATTEMPTS} times; take another seed")
 
 
-def opened(spec: Spec, episode: int) -> Any:
+def opened(spec: Spec, episode: int, attempt: int = 0) -> Any:
     """The world of an episode; ``hand`` is what the script that plays it does there."""
-    rng = np.random.default_rng((spec.seed, episode))
+    rng = np.random.default_rng((spec.seed, episode, *[attempt] * bool(attempt)))
     if isinstance(spec, PushTSpec):
         return pusht.Push(spec, rng)
     if isinstance(spec, DrawerSpec):
