@@ -93,7 +93,8 @@ def pusht_multi() -> Config:
 
 
 def _pushed(kind: Literal["rope", "granular"], spec: RopeSpec | GranularSpec, thing: str) -> Config:
-    """One frame before a push and one after it: every step of an episode is a push."""
+    """One frame before a push and one after it: every step of an episode is a push. AdamW takes so long to listen to
+    pushes that a model does worse than copying."""
     config = pusht()
     data = replace(
         config.data, source=kind, env=spec, context=1, frame_skip=1, action_pool=1, train_every=1, test_every=4
@@ -103,6 +104,7 @@ def _pushed(kind: Literal["rope", "granular"], spec: RopeSpec | GranularSpec, th
         recipe=kind,
         summary=f"{thing} pushed by a stick in MuJoCo at 32x32, from nothing to RL (2 cores)",
         data=data,
+        sft=replace(config.sft, optimizer=replace(FAST, kind="muon")),
         rl=replace(config.rl, prompts=8, group=32),
     )
 
