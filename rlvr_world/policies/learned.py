@@ -62,7 +62,7 @@ def judge(labelled: Callable[[str], Labelled], round_trip: Frames, file: Path) -
     train, valid, test = map(labelled, ("train", "valid", "test"))
     learned = train.frames if file.is_file() else np.concatenate([train.frames, round_trip(train.frames)])
     read = learn(learned, np.tile(train.measure, 2)[:, None], STEPS, file)
-    sign = np.sign(np.corrcoef(train.measure, train.success)[0, 1])
+    sign = float(np.sign(np.corrcoef(train.measure, train.success)[0, 1]))
     seen = sign * np.concatenate([read(valid.frames), read(round_trip(valid.frames))])[:, 0]
     truth, grid = np.tile(valid.success, 2), np.linspace(seen.min(), seen.max(), 201)
     threshold = float(max(grid, key=lambda at: float(np.mean((seen > at) == truth))))
