@@ -73,7 +73,8 @@ def short_attention(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool,
 
 LARGE = {torch.float32: 2**16, torch.bfloat16: 2**14}
 """Numbers of a weight from which on oneDNN is worth its call: in float32 against MKL, in bfloat16, with weights that
-are laid out beforehand, against laying them out each time. Rows do not count: a token is multiplied alike in any batch."""
+are laid out beforehand, against laying them out each time. Rows do not count, so that a token is
+multiplied alike in any batch."""
 
 
 class Linear(nn.Linear):
