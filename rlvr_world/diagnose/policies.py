@@ -58,7 +58,7 @@ def try_policies(
     if not trials or unknown or starts < 2:
         wanted = f"a recipe with trials(), some of {', '.join([*trials, *models])}, and at least 2 starts"
         raise InputError(f"policy-eval: expected {wanted}, got {unknown or len(trials)} and {starts}")
-    remember = [spec for spec in specs.values() if spec.startswith(("ws://", "wss://")) or spec.endswith(".npz")]
+    remember = [spec for spec in specs.values() if "://" in spec or spec.endswith(".npz")]  # also under noise
     if tries and (tries < 2 or remember or films_of(judged_by)):
         wanted = "at least 2 actions, policies that remember nothing and a judge of frames"
         raise InputError(f"policy-eval --lookahead: expected {wanted}, got {tries}, {remember}, {judged_by}")
@@ -157,17 +157,16 @@ def _report(
     alike = {name: round(float(np.mean(last[name] == true)), 4) for name in rivals}
     ahead = {f"real, looking ahead in {name}": one.success[:, :, -1] for name, one in better.items()}
     gains = {name: bootstrap((100.0 * table - 100.0 * true).mean(0)) for name, table in ahead.items()}  # over starts
-    tables = {name: table.astype(int).tolist() for name, table in (last | ahead).items()}
+    shown = last | ahead
+    tables = {name: table.astype(int).tolist() for name, table in shown.items()}
     told = {**about, "success": tables, "gains": {name: one.as_dict() for name, one in gains.items()}, "alike": alike}
     told |= {"agreement": stats, "perfect": perfect}
     told["judge right on the real last frames"] = right
     write_whole(folder / "report.json", json.dumps(told))
-    success = [["policy", *last, *ahead, "episodes for ± 5"]]
+    success = [["policy", *shown, "episodes for ± 5"]]
     for p, name in enumerate(about["policies"]):
         spread = max(rates[real][p] * (1 - rates[real][p]), 0.05 * 0.95)  # a rate of 0 in few is not known to be 0
-        success.append(
-            [name, *(_percent(table[p]) for table in (last | ahead).values()), f"{1.96**2 * spread / 0.05**2:.0f}"]
-        )
+        success.append([name, *(_percent(table[p]) for table in shown.values()), f"{1.96**2 * spread / 0.05**2:.0f}"])
     agree = [["", *perfect], ["a perfect model (19 of 20 times)", *(f"{_n(a)} ({_n(b)})" for a, b in perfect.values())]]
     agree += [[name, *(" ".join(map(_n, one)) for one in by_stat.values())] for name, by_stat in stats.items()]
     head = f"{about['task']}: success at the last of {about['steps']} steps, {about['starts']} starts, % [95 %, Wilson]"
@@ -176,9 +175,8 @@ agreement over policies [95 % over starts] [over starts and policies]\n\n{markdo
 episodes that end as the real ones do: {alike}\n
 judge: {about["judge"]}; right on the real last frames: {"nobody tells" if right is None else f"{right} ({wrong})"}"""
     for name, gain in gains.items():
-        text += (
-            f"\n\n{name}: success {gain.mean:+.1f} [{gain.low or 0:+.1f}, {gain.high or 0:+.1f}] points, over starts"
-        )
+        bounds = "too few starts" if gain.low is None else f"[{gain.low:+.1f}, {gain.high:+.1f}]"
+        text += f"\n\n{name}: success {gain.mean:+.1f} {bounds} points, over starts"
     pictures = _pictures(folder, found, rates)
     write_whole(folder / "report.md", "\n\n".join([pictures[0], text, *pictures[1:]]) + "\n")
     return text
