@@ -86,7 +86,9 @@ class VideoRecipe(Recipe):
         versions: list[Any] = [train, *(clips_of(data, copy, seed) for copy in copies)]
         sft: Any = ConcatDataset(versions) if copies else train
         valid, test = (clips_of(data, found[name], seed, held_out=True) for name in ("valid", "test"))
-        return Splits(sft, train, valid, test, left_out=counted(found, (train, valid, test)))
+        led = clips_of(data, (episodes, chosen), seed, led=data.led) if data.led else train
+        gone = counted(found, (train, valid, test))
+        return Splits(sft, train, valid, test, epoch=lambda seed, epoch: led, left_out=gone)
 
     def check_config(self, config: Config) -> None:
         data: VideoConfig = config.data
@@ -267,7 +269,7 @@ class VideoRecipe(Recipe):
 
 def _domain(config: Config, codec: Codec, cache: TokenCache) -> VideoDomain:
     metrics = FrameMetrics(None if config.data.lpips == "none" else partial(_lpips, config))
-    return VideoDomain(codec, cache, metrics, config.data.reward, config.data.skip_blocks)
+    return VideoDomain(codec, cache, metrics, config.data.reward, config.data.skip_blocks, config.data.led)
 
 
 def _visual_tokenizer_training(config: Config) -> VisualTokenizerTraining:

@@ -81,6 +81,7 @@ class GRPO:
         self.rows = len(self.epoch_rows(0))
         self.ids = lru_cache(maxsize=1)(lambda epoch: [row.id for row in self.epoch_rows(epoch)])
         self.followed = getattr(domain, "action_margin", 0.0)  # weight of following actions, where a domain has one
+        self.led = getattr(domain, "led", 0)  # clips, at most, that come before one that is rewarded
         self.batches = max(1, config.dynamic_sampling)
         self.reference = None
         if config.kl > 0 and not isinstance(learner.policy, PeftModel):
@@ -143,11 +144,28 @@ class GRPO:
         """The rows of a batch of a step and what the policy, as it is, writes for each."""
         config, first = self.config, batch * self.config.prompts
         transitions = self.prompts(step)[first : first + config.prompts]
+        streams = [(self.seed, step, first + i) for i in range(len(transitions))]
+        if self.led:
+            transitions = self._led(step, transitions, streams)
         scripts = [self.domain.encode(t) for t in transitions]
-        streams = [(self.seed, step, first + i) for i in range(len(scripts))]
         if self.servers is not None:
             self.servers.follow(step, scripts[0], self.learner.publish, self._logps)
         return transitions, sampled(partial(self._draw, step, config.group), scripts, streams)
+
+    def _led(self, step: int, rows: Sequence[Transition], streams: Sequence[tuple[int, ...]]) -> list[Transition]:
+        """Of each row, of several clips, one at random, from where the policy itself comes to from the first clip on:
+        in use it goes on from what it drew, so that it has to be rewarded for that (DAgger, arXiv 1011.0686)."""
+        domain: Any = self.domain
+        clips = [domain.clips(row) for row in rows]
+        last = [int(np.random.default_rng(key).integers(len(some))) for key, some in zip(streams, clips, strict=True)]
+        now = [some[0] for some in clips]
+        for k in range(max(last)):
+            going = [i for i in range(len(rows)) if k < last[i]]
+            scripts = [domain.encode(now[i]) for i in going]
+            drawn = sampled(partial(self._draw, step, 1), scripts, [(*streams[i], k, 0) for i in going])
+            for i, [rollout] in zip(going, drawn, strict=True):
+                now[i] = domain.carried(now[i], rollout.written, clips[i][k + 1])
+        return now
 
     def _under_others(self, step: int, batch: int, rows: Sequence[Transition]) -> tuple[Rollouts, list[Transition]]:
         """Of every row what the policy writes under the action of each of the next ``OTHERS`` in the batch

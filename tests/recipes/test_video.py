@@ -210,3 +210,18 @@ def test_restless_tokens_are_those_that_change_where_no_pixel_does() -> None:
     same_pixels, same_tokens = _unchanged(frames, tokens, (2, 2))
     assert same_pixels.tolist() == [[True, False, True, True]]
     assert (same_pixels & ~same_tokens).tolist() == [[False, False, True, False]]
+
+
+def test_rl_goes_on_from_its_own_frames(tmp_path: Path) -> None:
+    """A run of three frames a clip, whose RL clips are led by up to two others."""
+    write_square(tmp_path / "square")
+    settings = [*TINY, "data.kind=multi_step", "data.context=1", "data.horizon=2", "data.led=2", "data.path="]
+    settings[-1] += str(tmp_path / "square")
+    config = override(find("pusht").config(), settings)
+    splits = find("pusht").splits(config)
+    assert {len(row.next_state.steps) for row in splits.rl_epoch(0, 0)} == {6}
+    assert {len(row.next_state.steps) for row in (*splits.sft, *splits.valid, *splits.test)} == {2}
+    runner.train(config, tmp_path / "run")
+    assert latest(tmp_path / "run/rl/seed0")
+    with pytest.raises(InputError, match=r"data\.led: expected 0 with a compressive tokenizer, got 1"):
+        find("pusht_multi").check_config(override(find("pusht_multi").config(), [*TINY, "data.led=1"]))

@@ -391,3 +391,34 @@ def test_the_action_margin_compares_with_what_is_written_under_other_actions(
             assert other.value == pytest.approx(one.value + 0.5 * sum(one.value > v for v in worse) / len(worse))
     assert told["others"] == sum(len(r.script.prompt) + len(r.ids) for r in others)
     assert len({score.parts["action_margin"] for group in after for score in group}) > 1
+
+
+def test_rows_are_led_by_what_the_policy_itself_writes(learner_of: Callable[..., Learner]) -> None:
+    """Each row is three; which one is rewarded differs, and it comes from what was written for those before."""
+
+    class Led(Parity):
+        led = 2
+
+        def clips(self, row: Transition) -> list[Transition]:
+            return [replace(row, id=f"{row.id}.{k}") for k in range(3)]
+
+        def carried(self, row: Transition, written: Any, after: Transition) -> Transition:
+            return replace(after, world=f"{row.world}>{row.id}:{[list(ids) for ids in written]}")
+
+    learner = learner_of(optimizer=STEADY)
+    stage = GRPO(learner, BASIC, Led(), lambda epoch: LIVE, 0)
+    rows, groups = stage.rollouts(1)
+    depths = [int(row.id[-1]) for row in rows]
+    assert [row.id[:-2] for row in rows] == [row.id for row in stage.prompts(1)]
+    assert len(set(depths)) > 1
+    for i, (row, depth) in enumerate(zip(stage.prompts(1), depths, strict=True)):
+        told = row.world
+        for k in range(depth):
+            [[rollout]] = sample(
+                learner.policy, [stage.domain.encode(row)], 1, Sampling(BASIC.temperature), [(0, 1, i, k, 0)]
+            )
+            told += f">{row.id}.{k}:{[list(ids) for ids in rollout.written]}"
+        assert rows[i].world == told
+    again, same = stage.rollouts(1)
+    assert again == rows
+    assert [[r.ids.tolist() for r in g] for g in same] == [[r.ids.tolist() for r in g] for g in groups]

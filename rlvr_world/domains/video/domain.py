@@ -51,12 +51,18 @@ class VideoDomain:
     lower_is_better = LOWER_IS_BETTER | {"repetition", "repetition_all", "proprio_mse"}
 
     def __init__(
-        self, codec: Codec, cache: TokenCache, metrics: FrameMetrics, config: RewardConfig, skip_blocks: bool = False
+        self,
+        codec: Codec,
+        cache: TokenCache,
+        metrics: FrameMetrics,
+        config: RewardConfig,
+        skip_blocks: bool = False,
+        led: int = 0,
     ) -> None:
-        """``metrics`` are on the tokenizer's device; ``skip_blocks`` as in ``VideoConfig``. Raises InputError for parts
-        that do not belong together."""
+        """``metrics`` are on the tokenizer's device; ``skip_blocks``, ``led``: see ``VideoConfig``. InputError for
+        parts that do not belong together."""
         self.codec, self.layout, self.cache, self.metrics, self.config = codec, codec.layout, cache, metrics, config
-        self.skip_blocks, self.action_margin = skip_blocks, config.action_margin
+        self.skip_blocks, self.led, self.action_margin = skip_blocks, led, config.action_margin
         codec.check_visual_tokenizer(cache.codebook, cache.context_codebook, cache.fingerprint)
         got = (*cache.size, cache.tokens, cache.context_tokens)
         expected = (*codec.size, self.layout.tokens, self.layout.context_tokens)
@@ -249,6 +255,34 @@ class VideoDomain:
         if len(truth) == 1:
             return Picture(strip(torch.cat(columns)), columns=COLUMNS)
         return Picture(gif(torch.cat(columns, -1)), "image/gif", COLUMNS)
+
+    def clips(self, row: Transition) -> list[Transition]:
+        """The clips that a longer row consists of: each is given the last frames of the one before."""
+        steps, given = whole_clip(row).steps, self.layout.context
+
+        def cut(first: int) -> Transition:
+            middle, end = first + given, first + given + self.layout.horizon
+            state, after = replace(row.state, steps=steps[first:middle]), replace(row.state, steps=steps[middle:end])
+            return replace(row, state=state, action=row.action[first:end], next_state=after)
+
+        return [cut(first) for first in range(0, len(steps) - given, self.layout.horizon)]
+
+    def carried(self, row: Transition, written: Written, after: Transition) -> Transition:
+        """``after``, the clip behind ``row``, given what was ``written`` for that in the place of what was recorded, by
+        its own tokens, which need not be those that its pixels encode to. As recorded where that does not read."""
+        read = self.decode(written, row)
+        if isinstance(read, Malformed):
+            return after
+        given, true = self.advance(row.state, row.action, read), after.next_state
+        assert isinstance(given, Clip)
+        count, felt = len(given.steps), None
+        frames = torch.cat([self.cache.read(given), self.cache.read(true)])
+        tokens = torch.cat([torch.tensor((*self._given(row), *read.tokens)[-count:]), self.cache.lookup(true)[1]])
+        if self.codec.proprio:
+            felt = np.concatenate([_proprio(given, row), _proprio(true, row)])
+        drawn = FramesInMemory((frames * 255).round().byte().movedim(1, -1).numpy(), felt, tokens).clip
+        state, next_state = replace(drawn, steps=drawn.steps[:count]), replace(drawn, steps=drawn.steps[count:])
+        return replace(after, state=state, next_state=next_state)
 
     def swap_action(self, row: Transition, other: Transition) -> Transition:
         """``row`` under the action of ``other``, from the last given frame on: what was done before has been seen."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from torch import Tensor
 
 from rlvr_world.errors import InputError
 from rlvr_world.types import Transition
@@ -71,12 +72,13 @@ class Clip:
 
 
 class FramesInMemory:
-    """One episode that is at hand: frames uint8 [T, H, W, 3], and proprioception float32 [T, P] where there is any."""
+    """One episode that is at hand: frames uint8 [T, H, W, 3], and proprioception float32 [T, P] where there is any;
+    int64 tokens [T, n] of frames that a model drew, which are not what encoding those gives."""
 
     name, ids, files = "frames in memory", ("0",), ()
 
-    def __init__(self, images: np.ndarray, felt: np.ndarray | None = None) -> None:
-        self.images, self.felt, self.lengths = images, felt, (len(images),)
+    def __init__(self, images: np.ndarray, felt: np.ndarray | None = None, tokens: Tensor | None = None) -> None:
+        self.images, self.felt, self.tokens, self.lengths = images, felt, tokens, (len(images),)
 
     def frames(self, episode: int, steps: Sequence[int]) -> np.ndarray:
         return self.images[checked_steps(steps, self.name, len(self.images))]

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from rlvr_world.domains.video.episodes import Clip, Episodes
+from rlvr_world.domains.video.episodes import Clip, Episodes, FramesInMemory
 from rlvr_world.errors import InputError
 from rlvr_world.system import ranks
 from rlvr_world.system.ahead import ahead
@@ -116,6 +116,8 @@ class TokenCache:
 
     def lookup(self, clip: Clip) -> tuple[Tensor, Tensor]:
         """int64 tokens of the context frame [c] and of the frames [T, n] (compressive: of those after the first)."""
+        if isinstance(clip.episodes, FramesInMemory) and clip.episodes.tokens is not None:
+            return torch.empty(0, dtype=torch.int64), clip.episodes.tokens[list(clip.steps)]
         keys = self._keys(clip)
         table = self._table(clip.episodes, len(keys[0]), create=self.keeps and bool(clip.episodes.files))
         if table and (missing := table.missing(keys)):

@@ -236,3 +236,33 @@ def test_a_session_goes_on_past_the_horizon_of_training(tmp_path: Path, kind: di
     assert len(state.frames) == horizon
     fresh = scene.start(0, {"window": 5})[0]
     assert (fresh.window, fresh.context) == (5, state.context)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [{"context": 1, "horizon": 2}, {"context": 2, "horizon": 2, "proprio": True}, {"context": 1, "proprio": True}],
+)
+def test_a_clip_goes_on_from_what_was_written_for_the_one_before(tmp_path: Path, kind: dict[str, Any]) -> None:
+    world = domain(tmp_path, kind="multi_step" if kind.get("horizon") else "single_step", **kind)
+    given, horizon, episodes = world.layout.context, world.layout.horizon, square()
+    long = Clips(episodes, (0,), Window(given, 2 * horizon))[0]
+    first, second = world.clips(long)
+    assert (*first.state.steps, *first.next_state.steps) == tuple(range(given + horizon))
+    assert second.state.steps == tuple(range(horizon, horizon + given))
+    assert (second.action == long.action[horizon : 2 * horizon + given]).all()
+
+    other = world.clips(Clips(episodes, (1,), Window(given, 2 * horizon))[0])[0]
+    written = [s.target for s in world.encode(other).tail if isinstance(s, Write) and s.target]
+    carried = world.carried(first, written, second)
+    prediction = world.decode(written, first)
+    assert isinstance(prediction, Prediction)
+    tokens = (*world._given(first), *prediction.tokens)[-given:]
+    assert world._given(carried) == tokens != world._given(second)
+    drawn = np.concatenate([as_bytes(world.cache.read(first.state)), as_bytes(prediction.frames)])[-given:]
+    assert (carried.state.read() == drawn).all()
+    assert (carried.next_state.read() == second.next_state.read()).all()
+    true = [s.target for s in world.encode(second).tail if isinstance(s, Write)]
+    assert [s.target for s in world.encode(carried).tail if isinstance(s, Write)] == true
+    if world.codec.proprio:
+        assert (carried.state.proprio()[-1] == prediction.proprio[-1]).all()
+    assert world.carried(first, [()], second) is second  # nothing that reads was written
