@@ -49,6 +49,8 @@ class Splits:
     train: Rows
     valid: Rows
     test: Rows
+    closed_loop: Rows | None = None
+    """For validation in the place of ``valid``: of several clips, of which the last goes on from what was drawn."""
     epoch: Callable[[int, int], Rows] | None = None
     """(seed, epoch) -> the rows that RL draws from, as many in every epoch; None takes the training rows."""
     left_out: Mapping[str, int] = field(default_factory=dict)

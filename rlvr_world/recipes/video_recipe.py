@@ -86,9 +86,11 @@ class VideoRecipe(Recipe):
         versions: list[Any] = [train, *(clips_of(data, copy, seed) for copy in copies)]
         sft: Any = ConcatDataset(versions) if copies else train
         valid, test = (clips_of(data, found[name], seed, held_out=True) for name in ("valid", "test"))
-        led = clips_of(data, (episodes, chosen), seed, led=data.led) if data.led else train
-        gone = counted(found, (train, valid, test))
-        return Splits(sft, train, valid, test, epoch=lambda seed, epoch: led, left_out=gone)
+        made = Splits(sft, train, valid, test, left_out=counted(found, (train, valid, test)))
+        if not data.led:
+            return made
+        led, watched = (clips_of(data, found[name], seed, name == "valid", data.led) for name in ("train", "valid"))
+        return replace(made, epoch=lambda seed, epoch: led, closed_loop=watched)
 
     def check_config(self, config: Config) -> None:
         data: VideoConfig = config.data

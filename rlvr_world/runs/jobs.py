@@ -28,13 +28,14 @@ from rlvr_world.runs.guards import require
 from rlvr_world.runs.records import Recorder
 from rlvr_world.runs.stage import ProgressOf, Schedule, Stage, Validate
 from rlvr_world.runs.tracking import Log
-from rlvr_world.sampling.engine import Sampling
+from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.sampling.servers import Servers
 from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner, shares
 from rlvr_world.training.sft import SFT
+from rlvr_world.training.shared import Draw, led
 from rlvr_world.types import Domain, Transition
 
 if TYPE_CHECKING:
@@ -63,7 +64,8 @@ class Run:
     @property
     def validated(self) -> Sequence[Transition]:
         """The rows that validation is on."""
-        return spread(self.splits.valid, self.config.eval.valid_rows)
+        closed = self.splits.closed_loop
+        return spread(self.splits.valid if closed is None else closed, self.config.eval.valid_rows)
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,12 @@ def _schedule(run: Run, name: str, settings: Any, progress_of: ProgressOf) -> Sc
 def _validate(run: Run, learner: Learner, domain: Domain) -> dict[str, float]:
     best, once = run.config.checkpoints.best, replace(plan(run.config), samples=1)
     with whole(learner.policy):
-        result, _ = evaluate(learner.policy, domain, run.validated, once, {}, brief=True)
+        rows, model = run.validated, learner.policy
+        if run.splits.closed_loop is not None:
+            draw: Draw = lambda scripts, keys: sample(model, scripts, 1, once.sampling, keys, once.max_rows)  # noqa: E731
+            streams, depth = [(once.seed, i, 1) for i in range(len(rows))], getattr(domain, "led", 0)
+            rows = led(domain, draw, rows, streams, [depth] * len(rows))
+        result, _ = evaluate(model, domain, rows, once, {}, brief=True)
     numbers: dict[str, float] = {}
     for slice_, summed in result["slices"].items():
         means = {**summed["parts"], "malformed": summed["malformed"]}

@@ -33,7 +33,7 @@ from rlvr_world.training.learner import Learner, TokenLoss
 from rlvr_world.training.losses import finite, kl_estimate, policy_loss
 from rlvr_world.training.packing import Branch, Group, Packed, legal_ranges, pack, response_lengths
 from rlvr_world.training.sft import rows_of_step
-from rlvr_world.training.shared import sampled, scored
+from rlvr_world.training.shared import led, sampled, scored
 from rlvr_world.types import Domain, Rollout, Score, Script, Transition, Write
 
 Rollouts = Sequence[Sequence[Rollout]]
@@ -146,26 +146,12 @@ class GRPO:
         transitions = self.prompts(step)[first : first + config.prompts]
         streams = [(self.seed, step, first + i) for i in range(len(transitions))]
         if self.led:
-            transitions = self._led(step, transitions, streams)
+            last = [int(np.random.default_rng(key).integers(1 + self.led)) for key in streams]
+            transitions = led(self.domain, partial(self._draw, step, 1), transitions, streams, last)
         scripts = [self.domain.encode(t) for t in transitions]
         if self.servers is not None:
             self.servers.follow(step, scripts[0], self.learner.publish, self._logps)
         return transitions, sampled(partial(self._draw, step, config.group), scripts, streams)
-
-    def _led(self, step: int, rows: Sequence[Transition], streams: Sequence[tuple[int, ...]]) -> list[Transition]:
-        """Of each row, of several clips, one at random, from where the policy itself comes to from the first clip on:
-        in use it goes on from what it drew, so that it has to be rewarded for that (DAgger, arXiv 1011.0686)."""
-        domain: Any = self.domain
-        clips = [domain.clips(row) for row in rows]
-        last = [int(np.random.default_rng(key).integers(len(some))) for key, some in zip(streams, clips, strict=True)]
-        now = [some[0] for some in clips]
-        for k in range(max(last)):
-            going = [i for i in range(len(rows)) if k < last[i]]
-            scripts = [domain.encode(now[i]) for i in going]
-            drawn = sampled(partial(self._draw, step, 1), scripts, [(*streams[i], k, 0) for i in going])
-            for i, [rollout] in zip(going, drawn, strict=True):
-                now[i] = domain.carried(now[i], rollout.written, clips[i][k + 1])
-        return now
 
     def _under_others(self, step: int, batch: int, rows: Sequence[Transition]) -> tuple[Rollouts, list[Transition]]:
         """Of every row what the policy writes under the action of each of the next ``OTHERS`` in the batch

@@ -218,10 +218,12 @@ def test_rl_goes_on_from_its_own_frames(tmp_path: Path) -> None:
     settings = [*TINY, "data.kind=multi_step", "data.context=1", "data.horizon=2", "data.led=2", "data.path="]
     settings[-1] += str(tmp_path / "square")
     config = override(find("pusht").config(), settings)
+    config = replace(config, rl=replace(config.rl, eval_every=1), control=replace(config.control, enabled=False))
     splits = find("pusht").splits(config)
-    assert {len(row.next_state.steps) for row in splits.rl_epoch(0, 0)} == {6}
+    assert {len(row.next_state.steps) for row in (*splits.rl_epoch(0, 0), *splits.closed_loop)} == {6}
     assert {len(row.next_state.steps) for row in (*splits.sft, *splits.valid, *splits.test)} == {2}
     runner.train(config, tmp_path / "run")
-    assert latest(tmp_path / "run/rl/seed0")
+    logged = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert sum(line["stage"] == "rl/seed0" and "eval/overall/mae" in line for line in logged) >= 2
     with pytest.raises(InputError, match=r"data\.led: expected 0 with a compressive tokenizer, got 1"):
         find("pusht_multi").check_config(override(find("pusht_multi").config(), [*TINY, "data.led=1"]))
