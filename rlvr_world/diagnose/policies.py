@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -49,8 +50,9 @@ def try_policies(
     ``specs``: policies by name, see ``read_policy``; ``only``: tasks and models; empty for the recipe's, and for all.
     ``judged_by``: ``learned``, or ``FILE.py:FUNCTION``, frames uint8 [N, H, W, 3] -> bool [N], or a ``Watcher`` of
     whole films. ``controls``: the real actions replayed in imagination, and policies that see round trips of the
-    tokenizer, really. ``tries``: the policies also, really, with the best of so many actions at each step, as each
-    model imagines them, see ``looking_ahead``; 0 for not. Raises InputError, and Halted where films wait for a person.
+    tokenizer, or another look of the world, really. ``tries``: the policies also, really, with the best of so many
+    actions at each step, as each model imagines them, see ``looking_ahead``; 0 for not. Raises InputError, and Halted
+    where films wait for a person.
     """
     models, texts = models_of(run), []
     trials = _trials(models)
@@ -124,6 +126,11 @@ def _try_task(
     through = [lambda seen, act=act: act(seen._replace(pixels=view(seen.pixels))) for act in policies]
     if controls:
         found["real, round trips"] = kept("round-trips", lambda: roll_real(trial, through, says, pasts))
+        if changed := trial.changed:
+            painted = [changed.start(number, trial.start(number))[0] for number in range(about["starts"])]
+            other = partial(roll_real, replace(trial, real=changed), policies, says, painted)
+            found["real, changed look"] = kept("changed-look", other)
+            changed.close()
     for name, path in models.items():
         imagined, key = Imagined(load(path)), identity(path)
         starts = {number: imagined.start(number, {"state": past})[0] for number, past in enumerate(pasts)}

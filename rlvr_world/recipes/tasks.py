@@ -104,3 +104,5 @@ class Trial:
     labelled: Callable[[str], Labelled]
     round_trip: Callable[[np.ndarray], np.ndarray]
     policies: Mapping[str, str]
+    changed: World | None = None
+    """The real one with another look, as a simulator that was built by hand would have it; its starts are the same."""

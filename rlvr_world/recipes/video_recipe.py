@@ -221,7 +221,7 @@ class VideoRecipe(Recipe):
         """To open the drawer and to close it; nothing else here has a task for policies."""
         if config.data.source != "drawer":
             return {}
-        spec, real = config.data.env, self.real(config)
+        spec, real, changed = config.data.env, self.real(config), real_world(config.data, changed=True)
         tasks = TASKS if spec.task == "both" else (spec.task,)
 
         def start(which: int, number: int) -> dict[str, int]:
@@ -236,7 +236,7 @@ class VideoRecipe(Recipe):
 
         def trial(n: int) -> Trial:
             about = real, partial(start, n), spec.length - 1, f"{tasks[n]} the drawer"
-            return Trial(*about, partial(labelled, n), domain.round_trip, POLICIES)
+            return Trial(*about, partial(labelled, n), domain.round_trip, POLICIES, changed)
 
         return {task: trial(n) for n, task in enumerate(tasks)}
 
