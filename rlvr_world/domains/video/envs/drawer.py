@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Iterator, Sequence
-from copy import copy
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,9 +21,8 @@ from rlvr_world.domains.video.envs.table import Filmed, headless
 
 FORMAT = "2"  # part of the cache's key: raise it when the same spec gives other episodes
 TASKS = ("open", "close")
-_FREE: dict[tuple[str, int], list[tuple[Any, list[Filmed]]]] = {}  # simulators: making one takes longer than an episode
+_FREE: dict[tuple[str, int], list[tuple[Any, Filmed]]] = {}  # simulators: to make one takes longer than an episode
 _BACK, _UP = np.eye(3)[1:]  # away from who sits before the drawer
-_TINT, _DIM, _NEARER = (0.75, 0.95, 1.2), 0.8, 4.0  # a changed look: colours, light, the camera's angle (degrees)
 
 
 def read_labelled(files: Sequence[Path]) -> list[np.ndarray]:
@@ -64,9 +62,8 @@ class Drawer:
 
     def __init__(self, spec: DrawerSpec, episode: int, rng: np.random.Generator) -> None:
         self.task, self.hold, self.size = TASKS[episode % 2] if spec.task == "both" else spec.task, spec.hold, spec.size
-        self._free, self.won = _FREE.setdefault((self.task, spec.size), []), True
-        self.env, self._cameras = self._free.pop() if self._free else _made(self.task, spec.size)
-        self._camera = self._cameras[0]
+        self._free, self.won, self._plain = _FREE.setdefault((self.task, spec.size), []), True, list[Any]()
+        self.env, self._camera = self._free.pop() if self._free else _made(self.task, spec.size)
         box = self.env._random_reset_space
         while self.won:  # a task that is done at its start is none
             self.env._last_rand_vec = rng.uniform(box.low, box.high)
@@ -82,15 +79,12 @@ class Drawer:
         return self._camera.picture()[::-1, ::-1][top:, left:][: self.size, : self.size]
 
     def repaint(self) -> None:
-        """From now on pictures show the same in other colours, less light and from a little nearer: a stand-in for a
-        simulator that was built after a real scene. Physics cannot tell, since a copy of its model is painted."""
-        if len(self._cameras) == 1:
-            painted = copy(self.env.model)
-            painted.mat_rgba[:, :3] = np.clip(painted.mat_rgba[:, :3] * _TINT, 0, 1)
-            painted.light_diffuse *= _DIM
-            painted.camera("corner4").fovy -= _NEARER
-            self._cameras.append(_filmed(painted, self.env.data, self.size))
-        self._camera = self._cameras[1]
+        """From now on colours, light and view are others, as in a simulator that was built after a real scene."""
+        model = self.env.model
+        self._plain = [(one, one.copy()) for one in (model.mat_rgba, model.light_diffuse, model.cam_fovy)]
+        model.mat_rgba[:, :3] = np.clip(model.mat_rgba[:, :3] * [0.75, 0.95, 1.2], 0, 1)
+        model.light_diffuse *= 0.8
+        model.cam_fovy -= 4.0  # degrees
 
     def felt(self) -> np.ndarray:
         return self.state[:4]
@@ -120,7 +114,9 @@ class Drawer:
         return np.append(np.clip(pace * (to - hand), -1, 1), effort).astype(np.float32)
 
     def close(self) -> None:
-        self._free.append((self.env, self._cameras))
+        for changed, plain in self._plain:
+            changed[:] = plain
+        self._free.append((self.env, self._camera))
 
 
 def _to_open(hand: np.ndarray, handle: np.ndarray) -> np.ndarray:  # above the handle, down behind it, then back
@@ -137,9 +133,10 @@ def _to_close(hand: np.ndarray, handle: np.ndarray) -> np.ndarray:  # over to th
     return front if abs(hand[2] - handle[2]) > 0.04 else handle
 
 
-def _made(task: str, size: int) -> tuple[Any, list[Filmed]]:
+def _made(task: str, size: int) -> tuple[Any, Filmed]:
     """A simulator, and Meta-World's corner camera, nearer (it hangs upside down)."""
     headless()
+    import mujoco
     from metaworld.env_dict import ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE
 
     made: Any = ALL_V3_ENVIRONMENTS_GOAL_OBSERVABLE[f"drawer-{task}-v3-goal-observable"]
@@ -148,14 +145,8 @@ def _made(task: str, size: int) -> tuple[Any, list[Filmed]]:
     env.model.vis.quality.shadowsize = env.model.vis.quality.offsamples = 0  # both are very slow without a GPU
     env.model.camera("corner4").fovy = 46.0
     env.model.site_rgba[:, 3] = 0  # the dot at the goal is no part of the world
-    return env, [_filmed(env.model, env.data, size)]
-
-
-def _filmed(model: Any, data: Any, size: int) -> Filmed:
-    import mujoco
-
-    filmed = Filmed(model, data, "corner4", size * 3 // 2, fine=2)
+    filmed = Filmed(env.model, env.data, "corner4", size * 3 // 2, fine=2)
     for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
         filmed.renderer.scene.flags[flag] = 0
     atexit.register(filmed.close)  # before the graphics driver goes, which was imported above
-    return filmed
+    return env, filmed
