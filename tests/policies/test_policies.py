@@ -108,6 +108,19 @@ def test_agreement_has_wider_intervals_over_policies_and_none_where_nothing_vari
     assert agreement(np.zeros((3, 9)), np.zeros((3, 9)))["pearson"] == [None, [None, None], [None, None]]
 
 
+def test_real_rates_are_drawn_anew_from_as_many_episodes_as_they_are_of() -> None:
+    rates = np.linspace(0, 1, 8)
+    imagined = np.random.default_rng(0).random((8, 40)) < rates[:, None]
+    few, many, unknown = (agreement(imagined, rates, np.full(8, n)) for n in (5, 10**6, 0))
+    assert few["pearson"][0] == many["pearson"][0] == unknown["pearson"][0]
+    width = [one["pearson"][1][1] - one["pearson"][1][0] for one in (few, many, unknown)]
+    assert width[0] > 1.5 * width[1] > 0
+    assert width[2] == pytest.approx(width[1], abs=0.01)  # kept as it is
+    assert ceiling(rates, 40, np.full(8, 40)) == ceiling(rates, 40)
+    assert ceiling(rates, 40, np.full(8, 5))["pearson"][1] < ceiling(rates, 40)["pearson"][1]
+    assert ceiling(rates, 40, np.array([0] + 7 * [9]))["gap"] == [None, None]
+
+
 def test_a_perfect_model_is_seen_as_one_the_better_the_more_episodes() -> None:
     rates = np.linspace(0, 1, 8)  # measured before: 8 even policies, 40 episodes: Pearson .977, in 19 of 20 above .94
     few, many = ceiling(rates, 40), ceiling(rates, 400)

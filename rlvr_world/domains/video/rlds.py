@@ -115,7 +115,7 @@ def _convert_file(job: tuple[str, dict[int, Path], str]) -> int:
                 raise InputError(f"{where}: expected a whole record, the file ends before; download it again")
             if place in wanted:
                 images, actions = _arrays(fields := _fields(stream.read(size), where), camera, where)
-                told = [str(bytes(of[0]), "utf-8") for k, of in fields.items() if k.endswith("language_instruction")]
+                told = [str(bytes(*v[:1]), errors="replace") for k, v in fields.items() if "language_instruction" in k]
                 write_npz(wanted[place], {"image": images, "action": actions, "instruction": "".join(told[:1])})
     return len(wanted)
 
