@@ -59,9 +59,10 @@ def add_verbs(verbs: Verbs) -> None:
     policies.add_argument("--starts", metavar="N", type=int, default=40, help="of each policy (40)")
     judges = "or FILE.py:FUNCTION; of films MODEL@URL, or FILE.json, a person's verdicts (learned)"
     policies.add_argument("--judge", metavar="SPEC", default="learned", help=judges)
-    policies.add_argument("--controls", action="store_true", help="replay real actions; see round trips, really")
+    policies.add_argument("--controls", action="store_true", help="real actions replayed; round trips, another look")
     more = "policies also take the best of N actions at each step, as each model imagines them, really (0: not)"
     policies.add_argument("--lookahead", metavar="N", type=int, default=0, help=more)
+    policies.add_argument("--real", metavar="FILE", type=Path, help="known real success, of recorded episodes' tasks")
 
     plan = verbs.add("plan", _plan, "try planners that look ahead in the models of a run, in the real world")
     plan.add_argument("run", metavar="RUN", type=Path)
@@ -124,11 +125,11 @@ def _agent(args: argparse.Namespace) -> None:
 
 
 def _policy_eval(args: argparse.Namespace) -> None:
-    from rlvr_world.diagnose.policies import try_policies
+    from rlvr_world.diagnose.policies import Study, try_policies
 
     specs = dict(given.partition("=")[::2] for given in args.policy)
-    text = try_policies(args.run, specs, args.only, args.starts, args.judge, args.controls, args.lookahead)
-    print(f"{text}\n\nreports, scatters and films: {args.run / 'policies'}")
+    asked = Study(specs, args.only, args.starts, args.judge, args.controls, args.lookahead, args.real)
+    print(f"{try_policies(args.run, asked)}\n\nreports, scatters and films: {args.run / 'policies'}")
 
 
 def _play(args: argparse.Namespace) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,40 +21,47 @@ from rlvr_world.evaluation.intervals import bootstrap, wilson
 from rlvr_world.evaluation.summary import fingerprint
 from rlvr_world.evaluation.tables import markdown
 from rlvr_world.policies.agreement import agreement, ceiling
+from rlvr_world.policies.known import read_known
 from rlvr_world.policies.learned import Frames, judge
-from rlvr_world.policies.rollouts import Rollouts, looking_ahead, read_policy, roll, roll_real
+from rlvr_world.policies.rollouts import FILMED, Rollouts, looking_ahead, read_policy, roll, roll_real
 from rlvr_world.policies.tried import Tried
 from rlvr_world.policies.watched import Watcher, films_of, watched
 from rlvr_world.recipes import named_in
 from rlvr_world.recipes.tasks import Trial
 from rlvr_world.runs.checkpoints import identity
-from rlvr_world.runs.folder import models_of
+from rlvr_world.runs.folder import models_of, run_of
 from rlvr_world.runs.world_model import load
 from rlvr_world.sessions.imagined import Imagined
 from rlvr_world.sessions.shared import Worlds
 from rlvr_world.system.files import digest, write_whole
 
 
-def try_policies(
-    run: Path,
-    specs: Mapping[str, str],
-    only: Collection[str],
-    starts: int,
-    judged_by: str,
-    controls: bool,
-    tries: int = 0,
-) -> str:
-    """What came of it, in Markdown: report.md in ``RUN/policies/<task>/``, with report.json, scatter.png, films, and
-    rollouts, which are not made again.
-
-    ``specs``: policies by name, see ``read_policy``; ``only``: tasks and models; empty for the recipe's, and for all.
+class Study(NamedTuple):
+    """``specs``: policies by name, see ``read_policy``; ``only``: tasks and models; empty for the recipe's and for all.
     ``judged_by``: ``learned``, or ``FILE.py:FUNCTION``, frames uint8 [N, H, W, 3] -> bool [N], or a ``Watcher`` of
     whole films. ``controls``: the real actions replayed in imagination, and policies that see round trips of the
-    tokenizer, really. ``tries``: the policies also, really, with the best of so many actions at each step, as each
-    model imagines them, see ``looking_ahead``; 0 for not. Raises InputError, and Halted where films wait for a person.
-    """
-    models, texts = models_of(run), []
-    trials = _trials(models)
+    tokenizer, or another look of the world, really. ``tries``: the policies also, really, with the best of so many
+    actions at each step, as each model imagines them, see ``looking_ahead``; 0 for not. ``real``: a file of tasks with
+    known success, see ``read_known``; then nothing but models is stepped, ``starts`` times for each instruction."""
+
+    specs: Mapping[str, str]
+    only: Collection[str]
+    starts: int
+    judged_by: str
+    controls: bool = False
+    tries: int = 0
+    real: Path | None = None
+
+
+def try_policies(run: Path, asked: Study) -> str:
+    """What came of it, in Markdown: report.md in ``RUN/policies/<task>/``, with report.json, scatter.png, films, and
+    rollouts, which are not made again. Raises InputError, and Halted where films wait for a person."""
+    specs, only, starts, judged_by, controls, tries, real = asked
+    models, texts = models_of(run) if run_of(run) == run else {"model": run}, []
+    if real and (controls or tries):
+        raise InputError("policy-eval --real: expected no --controls or --lookahead, got one; they need a simulator")
+    first = next(iter(models.values()))
+    trials = read_known(real, specs, starts, Imagined(load(first))) if real else _trials(first)
     unknown = [name for name in only if name not in {*trials, *models}]
     if not trials or unknown or starts < 2:
         wanted = f"a recipe with trials(), some of {', '.join([*trials, *models])}, and at least 2 starts"
@@ -64,26 +72,31 @@ def try_policies(
         raise InputError(f"policy-eval --lookahead: expected {wanted}, got {tries}, {remember}, {judged_by}")
     chosen = {name: path for name, path in models.items() if name in only} or models
     for name in [name for name in trials if name in only] or trials:
-        trial, folder = trials[name], run / "policies" / name
+        folder, parts = run / "policies" / name, list[dict[str, Rollouts]]()
         folder.mkdir(parents=True, exist_ok=True)
-        about: dict[str, Any] = {"task": trial.instruction, "steps": trial.steps, "starts": starts}
-        about |= {"policies": dict(specs or trial.policies), "judge": judged_by}
-        texts.append(_report(folder, about, *_try_task(folder, trial, chosen, about, controls, tries)))
-        trial.real.close()
+        for trial in trials[name]:
+            about: dict[str, Any] = {"task": trial.instruction, "steps": trial.steps, "starts": starts}
+            about |= {"policies": dict(specs or trial.policies), "judge": judged_by}
+            about |= {"episodes": [trial.start(n)["state"].id for n in range(starts)]} if trial.known else {}
+            found, better = _try_task(folder, trial, chosen, about, controls, tries)
+            parts.append({key: one._replace(films=one.films[:, :FILMED].copy()) for key, one in found.items()})
+            trial.real.close()
+        about |= {"task": ", ".join(one.instruction for one in trials[name]), "starts": starts * len(parts)}
+        texts.append(_report(folder, about | {"real": trial.known}, parts, better))
     return "\n\n".join(texts)
 
 
-def _trials(models: Mapping[str, Path]) -> Mapping[str, Trial]:
-    world = load(next(iter(models.values())))
-    return world.recipe.trials(world.config, world.domain)
+def _trials(model: Path) -> dict[str, list[Trial]]:
+    world = load(model)
+    return {name: [trial] for name, trial in world.recipe.trials(world.config, world.domain).items()}
 
 
 def with_task(worlds: Worlds, run: Path, name: str, judged_by: str) -> tuple[Worlds, int]:
     """The worlds of a run with one of its tasks, see ``Tried``, and the steps that it is given. The judge is that of
     ``try_policies``. Raises InputError for a task that is not there."""
-    if name not in (trials := _trials(models_of(run))):
+    if name not in (trials := _trials(next(iter(models_of(run).values())))):
         raise InputError(f"task {name!r}: expected one of {', '.join(trials) or 'none, which this recipe has'}")
-    trial, folder = trials[name], run / "policies" / name
+    [trial], folder = trials[name], run / "policies" / name
     folder.mkdir(parents=True, exist_ok=True)
     says, _ = read_judge(judged_by, trial, folder)
     return {key: lambda make=make: Tried(make(), trial, says) for key, make in worlds.items()}, trial.steps
@@ -119,11 +132,16 @@ def _try_task(
         with np.load(file) as arrays:
             return watched(Rollouts(**arrays), watcher, trial.instruction) if watcher else Rollouts(**arrays)
 
-    found, better = {"real": kept("real", lambda: roll_real(trial, policies, says, pasts))}, {}
-    acted = [lambda seen, done=done: done[seen.seeds, seen.step] for done in found["real"].actions]
+    found, better = {} if trial.known else {"real": kept("real", lambda: roll_real(trial, policies, says, pasts))}, {}
+    acted = [lambda seen, done=done: done[seen.seeds, seen.step] for done in found["real"].actions] if controls else []
     through = [lambda seen, act=act: act(seen._replace(pixels=view(seen.pixels))) for act in policies]
     if controls:
         found["real, round trips"] = kept("round-trips", lambda: roll_real(trial, through, says, pasts))
+        if changed := trial.changed:
+            painted = [changed.start(number, trial.start(number))[0] for number in range(about["starts"])]
+            other = partial(roll_real, replace(trial, real=changed), policies, says, painted)
+            found["real, changed look"] = kept("changed-look", other)
+            changed.close()
     for name, path in models.items():
         imagined, key = Imagined(load(path)), identity(path)
         starts = {number: imagined.start(number, {"state": past})[0] for number, past in enumerate(pasts)}
@@ -140,39 +158,46 @@ def _try_task(
 
 
 def _report(
-    folder: Path, about: Mapping[str, Any], found: Mapping[str, Rollouts], better: Mapping[str, Rollouts]
+    folder: Path, about: Mapping[str, Any], parts: Sequence[Mapping[str, Rollouts]], better: Mapping[str, Rollouts]
 ) -> str:
-    """Files, see ``try_policies``, and their text. Success is that at the last step; agreement is of any step too."""
-    last: dict[str, Any] = {name: one.success[:, :, -1] for name, one in found.items()}
-    some: dict[str, Any] = {name: one.success.any(2) for name, one in found.items()}
-    (real, *rivals), rates = found, {name: table.mean(1) for name, table in last.items()}
-    stats = {name: agreement(last[name], last[real]) for name in rivals}
+    """Files, see ``try_policies``, and their text. Success is at the last step, agreement also of any; films are those
+    of the first part."""
+    found = parts[0]
+    last: dict[str, Any] = {name: np.concatenate([one[name].success[:, :, -1] for one in parts], 1) for name in found}
+    some: dict[str, Any] = {name: np.concatenate([one[name].success.any(2) for one in parts], 1) for name in found}
+    rates, rivals = {name: table.mean(1) for name, table in last.items()}, [name for name in found if name != "real"]
+    right, wrong, alike, known, counts = None, "", dict[str, float](), list[str](), None
+    if "real" in found:
+        said, true = found["real"].judged[:, :, -1], last["real"]
+        right = round(float(np.mean(said == true)), 4) if found["real"].told.all() else None
+        wrong = f"failures taken for success: {(said & ~true).sum()} of {(~true).sum()}, "
+        wrong += f"successes missed: {(true & ~said).sum()} of {true.sum()}"
+        alike = {name: round(float(np.mean(last[name] == true)), 4) for name in rivals}
+    else:
+        rates["real"], counts = map(np.array, zip(*(pairs := about["real"].values()), strict=True))
+        known = [_percent(np.arange(n) < round(rate * n)) if n else f"{100 * rate:.0f}" for rate, n in pairs]
+    stats = {name: agreement(last[name], last.get("real", rates["real"]), counts) for name in rivals}
     if "verdicts" not in about["judge"]:  # who watches films says how they end
-        stats |= {f"{name}, any step": agreement(some[name], some[real]) for name in rivals}
-    perfect = ceiling(rates[real], about["starts"])
-    said, true = found[real].judged[:, :, -1], last[real]
-    right = round(float(np.mean(said == true)), 4) if found[real].told.all() else None
-    wrong = f"failures taken for success: {(said & ~true).sum()} of {(~true).sum()}, "
-    wrong += f"successes missed: {(true & ~said).sum()} of {true.sum()}"
-    alike = {name: round(float(np.mean(last[name] == true)), 4) for name in rivals}
+        stats |= {f"{a}, any step": agreement(some[a], some.get("real", rates["real"]), counts) for a in rivals}
+    perfect = ceiling(rates["real"], about["starts"], counts)
     ahead = {f"real, looking ahead in {name}": one.success[:, :, -1] for name, one in better.items()}
     gains = {name: bootstrap((100.0 * table - 100.0 * true).mean(0)) for name, table in ahead.items()}  # over starts
     shown = last | ahead
     tables = {name: table.astype(int).tolist() for name, table in shown.items()}
     told = {**about, "success": tables, "gains": {name: one.as_dict() for name, one in gains.items()}, "alike": alike}
-    told |= {"agreement": stats, "perfect": perfect}
-    told["judge right on the real last frames"] = right
+    told |= {"agreement": stats, "perfect": perfect, "judge right on the real last frames": right}
     write_whole(folder / "report.json", json.dumps(told))
-    success = [["policy", *shown, "episodes for ± 5"]]
+    rows = [["policy", *["real"] * bool(known), *shown, "episodes for ± 5"]]
     for p, name in enumerate(about["policies"]):
-        spread = max(rates[real][p] * (1 - rates[real][p]), 0.05 * 0.95)  # a rate of 0 in few is not known to be 0
-        success.append([name, *(_percent(table[p]) for table in shown.values()), f"{1.96**2 * spread / 0.05**2:.0f}"])
+        spread = max(rates["real"][p] * (1 - rates["real"][p]), 0.05 * 0.95)  # a rate of 0 in few is not known to be 0
+        shares = (*known[p : p + 1], *(_percent(table[p]) for table in shown.values()))
+        rows.append([name, *shares, f"{1.96**2 * spread / 0.05**2:.0f}"])
     agree = [["", *perfect], ["a perfect model (19 of 20 times)", *(f"{_n(a)} ({_n(b)})" for a, b in perfect.values())]]
     agree += [[name, *(" ".join(map(_n, one)) for one in by_stat.values())] for name, by_stat in stats.items()]
     head = f"{about['task']}: success at the last of {about['steps']} steps, {about['starts']} starts, % [95 %, Wilson]"
-    text = f"""{head}\n\n{markdown(success)}\n
+    text = f"""{head}\n\n{markdown(rows)}\n
 agreement over policies [95 % over starts] [over starts and policies]\n\n{markdown(agree)}\n
-episodes that end as the real ones do: {alike}\n
+episodes that end as the real ones do: {alike or "nobody tells"}\n
 judge: {about["judge"]}; right on the real last frames: {"nobody tells" if right is None else f"{right} ({wrong})"}"""
     for name, gain in gains.items():
         bounds = "too few starts" if gain.low is None else f"[{gain.low:+.1f}, {gain.high:+.1f}]"
@@ -194,20 +219,20 @@ def _n(value: Any) -> str:
 
 
 def _pictures(folder: Path, found: Mapping[str, Rollouts], rates: Mapping[str, np.ndarray]) -> list[str]:
-    """The scatter, and of all but the first a GIF: a row a policy, and of each start the real film beside the other."""
+    """The scatter, and of all but the real ones a GIF: a row a policy, of some starts both films."""
     from PIL import Image
 
     figure = Figure(figsize=(4.2, 4), layout="constrained")
-    axes, (real, *rivals), told = figure.subplots(), found, ["![imagined against real](scatter.png)"]
+    axes, told = figure.subplots(), ["![imagined against real](scatter.png)"]
     axes.plot([0, 1], [0, 1], color="0.7", lw=1)
-    for number, name in enumerate(rivals):
-        axes.plot(rates[real], rates[name], "o", label=name, alpha=0.7)
-        pairs = np.concatenate([found[real].films, found[name].films], axis=4)
-        P, K, T, H, W, _ = pairs.shape
-        table = pairs.transpose(2, 0, 3, 1, 4, 5).reshape(T, P * H, K * W, 3).repeat(3, 1).repeat(3, 2)
+    for number, name in enumerate(name for name in found if name != "real"):
+        axes.plot(rates["real"], rates[name], "o", label=name, alpha=0.7)
+        pairs = np.concatenate([found[one].films for one in ("real", name) if one in found], axis=4)
+        P, _, T, H, *_ = pairs.shape
+        table = pairs.transpose(2, 0, 3, 1, 4, 5).reshape(T, P * H, -1, 3).repeat(n := max(1, 96 // H), 1).repeat(n, 2)
         first, *rest = [Image.fromarray(frame) for frame in table]
         first.save(folder / f"film-{number}.gif", save_all=True, append_images=rest, duration=200, loop=0)
-        told.append(f"![real beside {name}](film-{number}.gif)")
+        told.append(f"![{name}](film-{number}.gif)")
     axes.set(xlabel="real success", ylabel="success", xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), aspect="equal")
     axes.legend(frameon=False)
     figure.savefig(folder / "scatter.png", dpi=150)

@@ -30,26 +30,31 @@ def _ranks(values: np.ndarray) -> np.ndarray:  # equal ones share theirs
     return (values < values[:, None]).sum(1) + (values == values[:, None]).sum(1) / 2
 
 
-def agreement(imagined_PN: np.ndarray, real_PN: np.ndarray) -> dict[str, list[Any]]:
+def agreement(imagined_PN: np.ndarray, real: np.ndarray, counts_P: Any = None) -> dict[str, list[Any]]:
     """Of each statistic its value and two 95 % bootstrap intervals: over other starts (drawn with what came of them in
-    both worlds), and other policies too. Drawing adds noise, so that they lie rather on the side that is worse."""
-    rng, (P, N) = np.random.default_rng(0), real_PN.shape
+    both worlds), and other policies too. Drawing adds noise, so that they lie rather on the side that is worse.
+    ``real``: outcomes [P, N]; with ``counts_P`` rates [P] of so many episodes (0: nobody says), drawn anew too."""
+    rng, (P, N) = np.random.default_rng(0), imagined_PN.shape
+    many_P = np.where(counts_P, counts_P, 10**9)  # a rate of nobody knows how many stays as it is
 
     def drawn(which: Any, starts: Any) -> list[float]:
-        return statistics(*(table[which][:, starts].mean(1) for table in (imagined_PN, real_PN)))
+        real_P = real[:, starts].mean(1) if counts_P is None else rng.binomial(many_P, real) / many_P
+        return statistics(imagined_PN[which][:, starts].mean(1), real_P[which])
 
-    once = drawn(np.arange(P), np.arange(N))
+    once = statistics(imagined_PN.mean(1), real.reshape(P, -1).mean(1))
     same = [drawn(np.arange(P), rng.integers(N, size=N)) for _ in range(RESAMPLES)]
     other = [drawn(rng.integers(P, size=P), rng.integers(N, size=N)) for _ in range(RESAMPLES)]
     found = zip(STATS, once, zip(*same, strict=True), zip(*other, strict=True), strict=True)
     return {name: [*_ends([one], (50,)), _ends(a, TAILS), _ends(b, TAILS)] for name, one, a, b in found}
 
 
-def ceiling(real_P: np.ndarray, N: int) -> dict[str, list[Any]]:
-    """What a perfect model would show with N episodes a policy, if these were the true rates of both worlds: of each
-    statistic the median, and what it is at least as good as in 19 of 20 such studies."""
-    rng = np.random.default_rng(0)
-    drawn = [statistics(*rng.binomial(N, real_P, (2, len(real_P))) / N) for _ in range(RESAMPLES)]
+def ceiling(real_P: np.ndarray, N: int, counts_P: Any = None) -> dict[str, list[Any]]:
+    """What a perfect model would show with N episodes a policy (or ``counts_P`` real ones), if these were true
+    of both worlds: of each statistic the median, and what 19 of 20 such studies reach; None for counts of 0."""
+    rng, both = np.random.default_rng(0), (N, N if counts_P is None else counts_P)
+    if not np.all(both[1]):
+        return {name: [None, None] for name in STATS}
+    drawn = [statistics(*(rng.binomial(n, real_P) / n for n in both)) for _ in range(RESAMPLES)]
     worst = zip(STATS, zip(*drawn, strict=True), (5, 5, 95, 95), strict=True)
     return {name: _ends(values, (50, end)) for name, values, end in worst}
 

@@ -1,6 +1,6 @@
 """Judges that watch whole films: a language model that sees pictures (WorldGym's way), a person on a page.
 
-Verdicts are kept in a file, by what is in the film, so that nothing is judged twice. N films, T frames.
+Verdicts are kept in a file, by film and task, so that nothing is judged twice. N films, T frames.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Watcher:
 
     def __call__(self, films: np.ndarray, task: str) -> np.ndarray:
         """Whether the task is done at the end of each film uint8 [N, T, H, W, 3]; False for one that still waits."""
-        names = [hashlib.sha256(film.tobytes()).hexdigest()[:24] for film in films]
+        names = [hashlib.sha256(task.encode() + film.tobytes()).hexdigest()[:24] for film in films]
         new = {name: film for name, film in zip(names, films, strict=True) if name not in self.verdicts}
         if self.chat:
             try:

@@ -189,6 +189,10 @@ class Recipe(ABC):
         """Held-out episodes whose actions can be replayed in imagination, and what is seen of them."""
         raise InputError(f"recipe {config.recipe}: expected recorded video to replay; ask `study rollouts` instead")
 
+    def first_frames(self, config: Config) -> Mapping[str, Transition]:
+        """By the names of held-out episodes rows whose state is the first frame."""
+        raise InputError(f"recipe {config.recipe}: expected recorded video, whose first frames policies can start from")
+
     def shown(self, state: Any) -> str | Picture:
         """A state for a person or a file."""
         try:

@@ -104,3 +104,6 @@ class Trial:
     labelled: Callable[[str], Labelled]
     round_trip: Callable[[np.ndarray], np.ndarray]
     policies: Mapping[str, str]
+    changed: World | None = None  # the real one with another look, as of a simulator built by hand
+    known: Mapping[str, tuple[float, int]] = field(default_factory=dict)
+    """Where ``real`` is imagined too: real success by policy, a rate and of how many episodes (0: nobody says)."""

@@ -9,6 +9,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import ConcatDataset
 
@@ -35,7 +36,7 @@ from rlvr_world.domains.video.pictures import strip
 from rlvr_world.domains.video.reconstruction import flips, measure_reconstruction, round_trip
 from rlvr_world.domains.video.scene import VideoScene
 from rlvr_world.domains.video.segments import Segments
-from rlvr_world.domains.video.splits import clips_of, counted, opened, parts
+from rlvr_world.domains.video.splits import clips_of, counted, opened, parts, whole_episodes
 from rlvr_world.domains.video.token_cache import TokenCache
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.intervals import bootstrap
@@ -221,15 +222,21 @@ class VideoRecipe(Recipe):
     def recorded(self, config: Config) -> tuple[list[Walk], Look]:
         return recorded_video(config.data, config.seed)
 
+    def first_frames(self, config: Config) -> dict[str, Transition]:
+        """A name is followed by the instruction, where the file has one."""
+        firsts = {}
+        for row in whole_episodes(config.data, parts(config.data)["test"]):
+            clip = replace(row.state, steps=row.state.steps[:1])
+            told = np.load(clip.episodes.files[clip.episode]) if config.data.source == "npz" else {}
+            firsts[f"{row.world} {told.get('instruction', '')}".rstrip()] = replace(row, state=clip)
+        return firsts
+
     def trials(self, config: Config, domain: Any) -> dict[str, Trial]:
         """To open the drawer and to close it; nothing else here has a task for policies."""
         if config.data.source != "drawer":
             return {}
-        spec, real = config.data.env, self.real(config)
+        spec, real, changed = config.data.env, self.real(config), real_world(config.data, changed=True)
         tasks = TASKS if spec.task == "both" else (spec.task,)
-
-        def start(which: int, number: int) -> dict[str, int]:
-            return {"episode": (spec.episodes + number) * len(tasks) + which}
 
         def labelled(which: int, part: str) -> Labelled:
             episodes, chosen = parts(config.data)[part]
@@ -239,8 +246,9 @@ class VideoRecipe(Recipe):
             return Labelled(*read_labelled(files))
 
         def trial(n: int) -> Trial:
-            about = real, partial(start, n), spec.length - 1, f"{tasks[n]} the drawer"
-            return Trial(*about, partial(labelled, n), domain.round_trip, POLICIES)
+            start = lambda number: {"episode": (spec.episodes + number) * len(tasks) + n}  # noqa: E731
+            about = real, start, spec.length - 1, f"{tasks[n]} the drawer", partial(labelled, n)
+            return Trial(*about, domain.round_trip, POLICIES, changed)
 
         return {task: trial(n) for n, task in enumerate(tasks)}
 

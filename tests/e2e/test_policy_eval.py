@@ -29,7 +29,7 @@ def test_the_drawer_from_nothing_to_a_table(tmp_path: Path, capsys: pytest.Captu
     said = capsys.readouterr().out
     for task in ("open", "close"):
         told = json.loads((run / "policies" / task / "report.json").read_text())
-        assert [*told["success"]] == ["real", "real, round trips", "sft", "sft, real actions"]
+        assert [*told["success"]] == ["real", "real, round trips", "real, changed look", "sft", "sft, real actions"]
         assert all(len(outcomes) == 2 for outcomes in told["success"].values())
         assert f"{task} the drawer: success at the last of 7 steps, 3 starts" in said
     assert main([*asked, "--only", "gone"]) == 2

@@ -108,6 +108,19 @@ def test_agreement_has_wider_intervals_over_policies_and_none_where_nothing_vari
     assert agreement(np.zeros((3, 9)), np.zeros((3, 9)))["pearson"] == [None, [None, None], [None, None]]
 
 
+def test_real_rates_are_drawn_anew_from_as_many_episodes_as_they_are_of() -> None:
+    rates = np.linspace(0, 1, 8)
+    imagined = np.random.default_rng(0).random((8, 40)) < rates[:, None]
+    few, many, unknown = (agreement(imagined, rates, np.full(8, n)) for n in (5, 10**6, 0))
+    assert few["pearson"][0] == many["pearson"][0] == unknown["pearson"][0]
+    width = [one["pearson"][1][1] - one["pearson"][1][0] for one in (few, many, unknown)]
+    assert width[0] > 1.5 * width[1] > 0
+    assert width[2] == pytest.approx(width[1], abs=0.01)  # kept as it is
+    assert ceiling(rates, 40, np.full(8, 40)) == ceiling(rates, 40)
+    assert ceiling(rates, 40, np.full(8, 5))["pearson"][1] < ceiling(rates, 40)["pearson"][1]
+    assert ceiling(rates, 40, np.array([0] + 7 * [9]))["gap"] == [None, None]
+
+
 def test_a_perfect_model_is_seen_as_one_the_better_the_more_episodes() -> None:
     rates = np.linspace(0, 1, 8)  # measured before: 8 even policies, 40 episodes: Pearson .977, in 19 of 20 above .94
     few, many = ceiling(rates, 40), ceiling(rates, 400)
@@ -194,6 +207,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A run with two models, one of which slips more."""
     made = SimpleNamespace(real=Light(tells=True), imagined={"sft": Light(False, 0.15), "rl": Light(False, 0.01)})
     recipe = SimpleNamespace(trials=lambda config, domain: {"brighten": trial(made.real)})
+    monkeypatch.setattr(diagnosed, "run_of", lambda run: run)
     monkeypatch.setattr(diagnosed, "models_of", lambda run: {name: Path(name) for name in made.imagined})
     world = SimpleNamespace(recipe=recipe, config=None, domain=None)
     monkeypatch.setattr(diagnosed, "load", lambda model: world if model == Path("sft") else model)
@@ -211,7 +225,7 @@ def test_a_report_says_what_each_model_agrees_in_and_is_not_made_twice(run: Simp
         "def by(frames):\n    return frames[:, 0, 0, 0] - 0.6 * 255\n"
     )
     specs = {"up": f"{tmp_path}/own.py:up", "slow": f"{tmp_path}/own.py:slow", "random": "random"}
-    asked = (tmp_path, specs, (), 12, f"{tmp_path}/own.py:bright", True)
+    asked = (tmp_path, diagnosed.Study(specs, (), 12, f"{tmp_path}/own.py:bright", True))
     text = diagnosed.try_policies(*asked)
     folder = tmp_path / "policies" / "brighten"
     told = json.loads((folder / "report.json").read_text())
@@ -225,9 +239,13 @@ def test_a_report_says_what_each_model_agrees_in_and_is_not_made_twice(run: Simp
     assert diagnosed.try_policies(*asked) == text
     assert [run.real.asked, *(one.asked for one in run.imagined.values())] == counts
     assert "rl" not in json.loads(folder.joinpath("report.json").read_text())["policies"]
-    diagnosed.try_policies(tmp_path, {"random": "random"}, ("rl",), 4, f"{tmp_path}/own.py:bright", False)
+    diagnosed.try_policies(
+        tmp_path, diagnosed.Study({"random": "random"}, ("rl",), 4, f"{tmp_path}/own.py:bright", False)
+    )
     assert [*json.loads((folder / "report.json").read_text())["alike"]] == ["rl"]
-    text = diagnosed.try_policies(tmp_path, {"slow": specs["slow"]}, ("rl",), 12, f"{tmp_path}/own.py:by", False, 8)
+    text = diagnosed.try_policies(
+        tmp_path, diagnosed.Study({"slow": specs["slow"]}, ("rl",), 12, f"{tmp_path}/own.py:by", False, 8)
+    )
     told = json.loads((folder / "report.json").read_text())
     ahead = "real, looking ahead in rl"
     assert np.mean(told["success"][ahead]) > np.mean(told["success"]["real"])
@@ -238,10 +256,10 @@ def test_a_report_says_what_each_model_agrees_in_and_is_not_made_twice(run: Simp
 
 def test_what_cannot_be_tried(run: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"some of brighten, sft, rl, and at least 2 starts, got \['gone'\] and 5"):
-        diagnosed.try_policies(tmp_path, {}, ("gone",), 5, "learned", False)
+        diagnosed.try_policies(tmp_path, diagnosed.Study({}, ("gone",), 5, "learned", False))
     with pytest.raises(InputError, match="at least 2 starts, got 1 and 1"):
-        diagnosed.try_policies(tmp_path, {}, (), 1, "learned", False)
+        diagnosed.try_policies(tmp_path, diagnosed.Study({}, (), 1, "learned", False))
     with pytest.raises(InputError, match=r"x\.py: there is no such file"):
-        diagnosed.try_policies(tmp_path, {}, (), 5, "x.py:f", False)
+        diagnosed.try_policies(tmp_path, diagnosed.Study({}, (), 5, "x.py:f", False))
     with pytest.raises(InputError, match=r"--lookahead: expected at least 2 actions, policies .* got 4, \['a.npz'\]"):
-        diagnosed.try_policies(tmp_path, {"done": "a.npz"}, (), 5, "learned", False, 4)
+        diagnosed.try_policies(tmp_path, diagnosed.Study({"done": "a.npz"}, (), 5, "learned", False, 4))

@@ -102,7 +102,7 @@ def test_a_report_by_one_who_watches(
 ) -> None:
     (tmp_path / "own.py").write_text("import numpy as np\ndef up(seen):\n    return np.ones((len(seen.pixels), 1))\n")
     specs = {"up": f"{tmp_path}/own.py:up", "random": "random"}
-    text = diagnosed.try_policies(tmp_path, specs, ("rl",), 5, f"m@{seeing[0]}", False)
+    text = diagnosed.try_policies(tmp_path, diagnosed.Study(specs, ("rl",), 5, f"m@{seeing[0]}", False))
     told = json.loads((tmp_path / "policies" / "brighten" / "report.json").read_text())
     assert told["judge"]["judge"].startswith("m@http")
     assert told["success"]["rl"][0] == [1, 1, 1, 1, 1]
@@ -112,7 +112,7 @@ def test_a_report_by_one_who_watches(
 
 def test_a_person_judges_on_a_page(run: SimpleNamespace, tmp_path: Path) -> None:  # noqa: F811
     mine = tmp_path / "mine.json"
-    asked = (tmp_path, {"random": "random"}, ("rl",), 3, str(mine), False)
+    asked = (tmp_path, diagnosed.Study({"random": "random"}, ("rl",), 3, str(mine), False))
     with pytest.raises(Halted, match=r"6 films wait for a person: open .*judge\.html .*mine\.json"):
         diagnosed.try_policies(*asked)
     page = (tmp_path / "policies" / "brighten" / "judge.html").read_text()

@@ -114,8 +114,9 @@ def _convert_file(job: tuple[str, dict[int, Path], str]) -> int:
             if at > end:
                 raise InputError(f"{where}: expected a whole record, the file ends before; download it again")
             if place in wanted:
-                images, actions = _arrays(_fields(stream.read(size), where), camera, where)
-                write_npz(wanted[place], {"image": images, "action": actions})
+                images, actions = _arrays(fields := _fields(stream.read(size), where), camera, where)
+                told = [str(bytes(*v[:1]), errors="replace") for k, v in fields.items() if "language_instruction" in k]
+                write_npz(wanted[place], {"image": images, "action": actions, "instruction": "".join(told[:1])})
     return len(wanted)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from contextlib import closing
 from importlib import metadata
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 
 from rlvr_world.domains.video.envs import collect as collecting
 from rlvr_world.domains.video.envs import table
-from rlvr_world.domains.video.envs.collect import collect, play
+from rlvr_world.domains.video.envs.collect import collect, opened, play
 from rlvr_world.domains.video.envs.specs import DrawerSpec, GranularSpec, PushTSpec, RopeSpec, Spec
 from rlvr_world.errors import InputError
 
@@ -192,3 +194,20 @@ def test_specs_are_known_without_simulators() -> None:
     code = "import sys, rlvr_world.domains.video.envs; print({'torch', 'mujoco', 'gym_pusht', 'cv2'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.skipif(find_spec("metaworld") is None, reason="metaworld is not installed (extra: metaworld)")
+def test_a_changed_look_of_the_drawer_changes_pictures_and_nothing_else() -> None:
+    spec = DrawerSpec(size=32)
+    with closing(opened(spec, 0)) as plain, closing(opened(spec, 0)) as painted:
+        painted.repaint()
+        for action in islice(plain.hand, 4):
+            shift = np.abs(plain.picture().astype(float) - painted.picture()).mean()
+            assert 8 < shift < 40  # of 255: visible, and still the same scene
+            plain.act(action)
+            painted.act(action)
+            np.testing.assert_array_equal(plain.state, painted.state)
+            np.testing.assert_array_equal(plain.env.data.qpos, painted.env.data.qpos)
+        last = plain.picture()
+    with closing(opened(spec, 0)) as one, closing(opened(spec, 0)) as other:  # the simulators are used again
+        assert one.picture().tobytes() == other.picture().tobytes() != last.tobytes()

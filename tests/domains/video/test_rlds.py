@@ -67,6 +67,7 @@ def test_rt1_becomes_the_published_layout(tmp_path: Path, workers: int) -> None:
     assert episodes.frames(1, [2]).shape == (1, 16, 20, 3)
     assert episodes.frames(1, [0, 2])[:, 0, 0, 0].tolist() == [10, 12]
     assert episodes.actions(1)[2].tolist() == [0, 0.5, 2, 7, 4, 5, 6, 0, -1, 0, 10, 11, 12]
+    assert str(np.load(episodes.files[1])["instruction"]) == "open middle drawer"
 
 
 def test_it_goes_on_where_it_was_stopped(tmp_path: Path) -> None:

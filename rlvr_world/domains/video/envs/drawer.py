@@ -62,7 +62,7 @@ class Drawer:
 
     def __init__(self, spec: DrawerSpec, episode: int, rng: np.random.Generator) -> None:
         self.task, self.hold, self.size = TASKS[episode % 2] if spec.task == "both" else spec.task, spec.hold, spec.size
-        self._free, self.won = _FREE.setdefault((self.task, spec.size), []), True
+        self._free, self.won, self._plain = _FREE.setdefault((self.task, spec.size), []), True, list[Any]()
         self.env, self._camera = self._free.pop() if self._free else _made(self.task, spec.size)
         box = self.env._random_reset_space
         while self.won:  # a task that is done at its start is none
@@ -77,6 +77,14 @@ class Drawer:
         """uint8 [H, W, 3]: of a picture half as large again what hand and drawer fill."""
         top, left = round(5 / 32 * self.size), round(15 / 32 * self.size)
         return self._camera.picture()[::-1, ::-1][top:, left:][: self.size, : self.size]
+
+    def repaint(self) -> None:
+        """From now on colours, light and view are others, as in a simulator that was built after a real scene."""
+        model = self.env.model
+        self._plain = [(one, one.copy()) for one in (model.mat_rgba, model.light_diffuse, model.cam_fovy)]
+        model.mat_rgba[:, :3] = np.clip(model.mat_rgba[:, :3] * [0.75, 0.95, 1.2], 0, 1)
+        model.light_diffuse *= 0.8
+        model.cam_fovy -= 4.0  # degrees
 
     def felt(self) -> np.ndarray:
         return self.state[:4]
@@ -106,6 +114,8 @@ class Drawer:
         return np.append(np.clip(pace * (to - hand), -1, 1), effort).astype(np.float32)
 
     def close(self) -> None:
+        for changed, plain in self._plain:
+            changed[:] = plain
         self._free.append((self.env, self._camera))
 
 

@@ -26,9 +26,9 @@ FELT = 4
 """Fields of proprioception where a world has any."""
 
 
-def real_world(data: VideoConfig, live: int = 16) -> Replayed:
+def real_world(data: VideoConfig, live: int = 16, changed: bool = False) -> Replayed:
     """A recipe's embedded world. Episodes are others than those that it was trained on; ``options["episode"]`` names
-    one of these, or any."""
+    one of these, or any. ``changed``: the drawer looks different, see ``Drawer.repaint``."""
     fields, far = FIELDS[data.source]
     width = len(fields.split()) * data.actions_a_frame
     both = spaces([-far] * width, [far] * width, (data.height, data.width), FELT * data.proprio)
@@ -45,7 +45,7 @@ def real_world(data: VideoConfig, live: int = 16) -> Replayed:
     def shown(seen: Any) -> np.ndarray:
         return seen["pixels"] if data.proprio else seen
 
-    world = Replayed(partial(_Episode, data), begin, read, both, shown, live)
+    world = Replayed(partial(_Episode, data, changed), begin, read, both, shown, live)
     world.options, world.fields = ("state", "episode"), tuple(fields.split())
     return world
 
@@ -53,8 +53,10 @@ def real_world(data: VideoConfig, live: int = 16) -> Replayed:
 class _Episode:
     """An episode that runs, at the frames' rate and size of a model; see ``Running``."""
 
-    def __init__(self, data: VideoConfig, begun: Begun) -> None:
+    def __init__(self, data: VideoConfig, changed: bool, begun: Begun) -> None:
         self.data, self.world = data, opened(data.env, *begun)
+        if changed:
+            self.world.repaint()
         self.told: Mapping[str, Any] = {"episode": begun[0], "pointer": self._pointer()}
 
     def seen(self) -> Any:
