@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rlvr_world import recipes
-from rlvr_world.diagnose.fvd import told_fvd
+from rlvr_world.errors import InputError
 from rlvr_world.evaluation.intervals import Interval, bootstrap, correlation, of_mean
 from rlvr_world.evaluation.plots import save_lines
 from rlvr_world.evaluation.tables import markdown
@@ -24,9 +25,12 @@ from rlvr_world.sessions.session import Session, Step, step_together
 from rlvr_world.system.files import write_whole
 from rlvr_world.system.progress import track
 from rlvr_world.types import World
+from rlvr_world.vision.fvd import SHORTEST, features, frechet, load_i3d, of_halves
 
 NO_CHANGE, RECORDED, LABELS = "no change", "recorded", ("steps ahead", "nearness to the real world")
 OUTCOMES = LABELS[0], "outcome right"
+LENGTH = 16
+"""Frames of a film, as is usual; ``SHORTEST`` where fewer than four films have so many."""
 
 
 def study_rollouts(run: Path, depth: int, starts: int) -> str:
@@ -114,6 +118,32 @@ def _tables(answers: Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]) -> st
     return "\n\n".join(parts)
 
 
+def told_fvd(films: Mapping[str, Sequence[Sequence[Any]]], real: str, file: Path) -> str:
+    """For each name but ``real`` the FVD of its films from the real ones, as Markdown, and in ``file``; nothing, and
+    stderr says why, where it cannot be measured. All films are cut to one length, their first frame is given. With it
+    of one half of the real films from the other: where nothing differs, few films are far apart too."""
+    lengths = [len(film) for film in films[real]]
+    length = LENGTH if sum(have >= LENGTH for have in lengths) >= 4 else SHORTEST
+    long = [i for i, have in enumerate(lengths) if have >= length]
+    try:
+        if len(long) < 4:
+            raise InputError(f"expected at least 4 episodes of {SHORTEST} frames, got {len(long)}")
+        i3d = load_i3d()
+    except InputError as error:
+        print(f"FVD left out: {error}", file=sys.stderr)
+        return ""
+    seen = {}
+    for name in track(list(films), "FVD", "models"):
+        seen[name] = features(i3d, [np.stack([*map(_pixels, films[name][i][:length])]) for i in long])
+    least, most = of_halves(seen[real])
+    far = {name: frechet(seen[real], of) for name, of in seen.items() if name != real}
+    told = {"films": len(long), "frames": length, "halves": [least, most], "fvd": far}
+    write_whole(file, json.dumps(told, indent=1))
+    head = f"FVD of {len(long)} films of {length} frames (compare models of one table alone: few films add to it)"
+    halves = [f"{real}, one half from the other ({len(long) // 2} films each)", f"{least:.4g} to {most:.4g}"]
+    return f"{head}\n\n{markdown([['', 'FVD'], halves, *([name, f'{value:.4g}'] for name, value in far.items())])}"
+
+
 def _walk(real: World, space: Any, seed: int, depth: int) -> Walk:
     """At random: of what can be done, where the world says it, else of all actions of the model's."""
     session, rng = Session(real, depth), random.Random(f"walk {seed}")
@@ -168,8 +198,12 @@ def nearness(seen: Any, true: Any) -> float:
     if _is_page(true):
         one, other = (Counter(page["observation"].splitlines()) for page in (seen, true))
         return 2 * (one & other).total() / max(1, one.total() + other.total())
-    frames = [one["pixels"] if isinstance(one, dict) else one for one in (seen, true)]
-    return float(np.square((frames[0].astype(float) - frames[1]) / 255).mean())
+    return float(np.square((_pixels(seen).astype(float) - _pixels(true)) / 255).mean())
+
+
+def _pixels(seen: Any) -> np.ndarray:
+    pixels: np.ndarray = seen["pixels"] if isinstance(seen, dict) else seen
+    return pixels
 
 
 def _summed(

@@ -17,8 +17,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
 from rlvr_world.errors import InputError
-from rlvr_world.vision.blocks import VisualTokenizer, code_norm, halves
-from rlvr_world.vision.cross_attention import KeysValues
+from rlvr_world.vision.blocks import KeysValues, VisualTokenizer, code_norm, halves
 from rlvr_world.vision.fsq import FSQ
 
 ContextFeatures = list[KeysValues]

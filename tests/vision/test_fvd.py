@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from rlvr_world.diagnose.fvd import told_fvd
+from rlvr_world.diagnose.rollouts import told_fvd
 from rlvr_world.errors import InputError
 from rlvr_world.vision import fvd
 from rlvr_world.vision.fvd import I3D, PACKAGE, _Mixed, _Unit, features, frechet, load_i3d, of_halves
@@ -133,7 +133,7 @@ def test_films_are_looked_at_in_the_range_and_size_of_i3d() -> None:
 def test_a_study_says_fvd_beside_what_few_films_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("rlvr_world.diagnose.fvd.load_i3d", Means)
+    monkeypatch.setattr("rlvr_world.diagnose.rollouts.load_i3d", Means)
     rng = np.random.default_rng(0)
     real = [list(rng.integers(0, 255, (length, 8, 8, 3), np.uint8)) for length in (12, 12, 10, 9, 4)]
     films = {"recorded": real, "same": real, "still": [[{"pixels": film[0]}] * len(film) for film in real]}
