@@ -34,8 +34,7 @@ from rlvr_world.runs.folder import alone, clear, has_trained, room_on_disk
 from rlvr_world.runs.guards import Guard
 from rlvr_world.runs.jobs import Job, Run, learner_and_domain, plan
 from rlvr_world.runs.look import at_rows, at_settings, opened
-from rlvr_world.runs.stage import finished, run_stage
-from rlvr_world.runs.stopping import stoppable
+from rlvr_world.runs.stage import finished, run_stage, stoppable
 from rlvr_world.runs.tracking import Log
 from rlvr_world.system import ranks
 from rlvr_world.system.files import read_object, write_whole

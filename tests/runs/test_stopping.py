@@ -19,8 +19,7 @@ from rlvr_world.runs import runner
 from rlvr_world.runs.checkpoints import Counters
 from rlvr_world.runs.folder import alone, room_on_disk
 from rlvr_world.runs.guards import Guard
-from rlvr_world.runs.stage import Schedule, run_stage
-from rlvr_world.runs.stopping import Stop, stoppable
+from rlvr_world.runs.stage import Schedule, Stop, run_stage, stoppable
 from rlvr_world.runs.tracking import Log
 from rlvr_world.training.learner import Learner
 
