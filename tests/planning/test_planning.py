@@ -169,8 +169,8 @@ def test_planners_without_a_model() -> None:
 def test_a_textworld_state_admits_what_the_game_admits(rooms: int) -> None:
     pytest.importorskip("textworld", reason="its games come from TextWorld: pip install 'rlvr-world[textgame]'")
     from rlvr_world.domains.text_game.config import TextWorldSpec
-    from rlvr_world.domains.text_game.envs.afforded import afforded
     from rlvr_world.domains.text_game.envs.textworld import Game
+    from rlvr_world.domains.text_game.envs.textworld_state import afforded
     from rlvr_world.domains.text_game.rows import GameState
 
     for number in range(3):

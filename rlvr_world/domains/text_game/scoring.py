@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from rlvr_world.domains.answers import ABSENT, same
-from rlvr_world.domains.text_game.answer import Prediction
-from rlvr_world.domains.text_game.diff import StateDiff
+from rlvr_world.domains.text_game.answer import Prediction, StateDiff
 from rlvr_world.domains.text_game.published import published_scores
 from rlvr_world.domains.text_game.rows import OBJECT_FIELDS, GameState, by_uuid
 from rlvr_world.errors import InputError

@@ -1,4 +1,4 @@
-"""A page change as items, as text, and read back from whatever a model wrote.
+"""A page change as items, as text, and read back from whatever a model wrote; and how right that is.
 
     New items:
     [31] StaticText 'Saved'
@@ -16,10 +16,11 @@ The layout is that of the published data (WMA, RLVR-World appendix); a page that
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import astuple, dataclass
 
 from rlvr_world.domains.answers import after_thinking
-from rlvr_world.types import Malformed
+from rlvr_world.types import Malformed, Score
 
 HEADERS = ("New items:", "Deleted items:", "Updated items:")
 NO_CHANGE = "Previous Action did not make any changes."
@@ -108,3 +109,43 @@ def _header(line: str) -> str:
     """The header that a line is, however it is dressed; empty where it is none."""
     bare = line.strip("#*_: ").lower()
     return next((header for header in HEADERS if bare == header[:-1].lower()), "")
+
+
+def score_change(said: Change | Malformed, true: Change, beta: float = 1.0) -> Score:
+    """``f1``, ``precision``, ``recall`` and ``exact``, each in [0, 1], over exact lines in all three sections together;
+    0 where malformed. The value is F-beta.
+
+    Strict, our default: no credit for ``None``, right that nothing changes is right (1), lines count as often as they
+    stand, and *new* items are compared without their ids, which the browser makes up and no page tells.
+    """
+    if isinstance(said, Malformed):
+        return make_score(0.0, 0.0, 0.0, said.reason, beta)
+    predicted, wanted = items(said), items(true)
+    if not predicted and not wanted:
+        return make_score(1.0, 1.0, 1.0, beta=beta)
+    hits = (predicted & wanted).total()
+    precision, recall = hits / max(1, predicted.total()), hits / max(1, wanted.total())
+    return make_score(precision, recall, float(predicted == wanted), beta=beta)
+
+
+def make_score(precision: float, recall: float, exact: float, malformed: str = "", beta: float = 1.0) -> Score:
+    """The score of these parts, with F-beta as its value."""
+    parts = {"f1": f_beta(precision, recall), "precision": precision, "recall": recall, "exact": exact}
+    return Score(f_beta(precision, recall, beta), parts, malformed)
+
+
+def f_beta(precision: float, recall: float, beta: float = 1.0) -> float:
+    """Their weighted harmonic mean, in which recall counts beta times as much (van Rijsbergen 1979, chapter 7)."""
+    of_both = beta**2 * precision + recall
+    return (1 + beta**2) * precision * recall / of_both if of_both else 0.0
+
+
+def items(change: Change) -> Counter[tuple[str, str]]:
+    """(section, line) of every item, counted; new ones without their ids."""
+    lines = [(section, line.strip()) for section, found in vars(change).items() for line in found]
+    return Counter((section, bare(line) if section == "new" else line) for section, line in lines)
+
+
+def bare(line: str) -> str:
+    """An item without its id."""
+    return line.partition("] ")[2] if line.startswith("[") else line

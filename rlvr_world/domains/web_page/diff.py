@@ -14,8 +14,7 @@ from difflib import SequenceMatcher
 from itertools import count
 from operator import attrgetter
 
-from rlvr_world.domains.web_page.change import Change
-from rlvr_world.domains.web_page.scoring import bare
+from rlvr_world.domains.web_page.change import Change, bare
 from rlvr_world.domains.web_page.tree import FIELDS, Node, Page
 
 Key = Callable[[Node], Hashable]

@@ -1,27 +1,31 @@
-"""The web-page world: a page and an action in, the change to the next page out."""
+"""The web-page world: a page and an action in, the change to the next page out; and a predicted change beside the true
+one, with the page before and after, as a diff that a person reads."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from rlvr_world.domains.answers import printable
 from rlvr_world.domains.row_files import own_prompt
 from rlvr_world.domains.text_domain import TextDomain
 from rlvr_world.domains.web_page import prompt
 from rlvr_world.domains.web_page.actions import target_of
-from rlvr_world.domains.web_page.change import Change, sound, write_change
+from rlvr_world.domains.web_page.change import Change, items, make_score, score_change, sound, write_change
 from rlvr_world.domains.web_page.config import WebPageConfig
-from rlvr_world.domains.web_page.diff import apply_change
-from rlvr_world.domains.web_page.explain import explain_change
+from rlvr_world.domains.web_page.diff import apply_change, match_nodes
 from rlvr_world.domains.web_page.outcome import GOES_ON, brier_rewards, split_outcome
 from rlvr_world.domains.web_page.published import published_precision_recall
-from rlvr_world.domains.web_page.rows import PageState
-from rlvr_world.domains.web_page.scoring import make_score, score_change
-from rlvr_world.domains.web_page.tree import parse_page, write_page
+from rlvr_world.domains.web_page.rows import PageResult, PageState
+from rlvr_world.domains.web_page.tree import Node, Page, parse_page, write_page
 from rlvr_world.errors import InputError
 from rlvr_world.models.text_tokenizer import turn_ids
 from rlvr_world.types import Malformed, Rows, Score, Transition
+
+SHOWN = 24
+"""Most nodes of a page that are shown, around the acted one."""
+_WIDTH = 160
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,29 @@ class WebPage(TextDomain):
         return {name: Prediction(write_change(change), change, GOES_ON) for name, change in trivial.items()}
 
     def explain(self, prediction: Prediction, transition: Transition) -> str:
-        return explain_change(prediction.change, prediction.text, self.true_change(transition), transition)
+        """The action, the change item by item, and the pages, in which a star marks the nodes that come, go or differ.
+
+        An item starts with a space where the prediction is right, ``-`` where it missed one, ``+`` where none happened.
+        """
+        result: PageResult = transition.next_state
+        page: Page = transition.state.page
+        said, true = prediction.change, self.true_change(transition)
+        centre = prompt.acted_node(page, transition.action) or 0
+        lines = [f"  action: {transition.action}", *([f"  error: {result.error}"] if result.error else [])]
+        if isinstance(said, Malformed):
+            lines += [f"+ malformed: {said.reason}", f"+ text: {prediction.text[:_WIDTH]!r}"]
+            said = Change()
+        predicted, wanted = items(said), items(true)
+        marked = ((" ", predicted & wanted), ("-", wanted - predicted), ("+", predicted - wanted))
+        body = [f"{mark} {section} {line}" for mark, found in marked for section, line in found.elements()]
+        lines += body or ["  nothing changes"]
+        before, after = page.nodes, parse_page(result.text).nodes
+        if after:
+            pairs = match_nodes(before, after)
+            kept = {i: j for i, j in pairs.items() if before[i].text == after[j].text}
+            lines += ["  page before:", *_page_lines(before, centre, kept)]
+            lines += ["  page after:", *_page_lines(after, pairs.get(centre, 0), kept.values())]
+        return "\n".join(printable(line if len(line) <= _WIDTH else f"{line[:_WIDTH]}...") for line in lines)
 
 
 class CalibratedWebPage(WebPage):
@@ -128,3 +154,12 @@ class CalibratedWebPage(WebPage):
         scores, weight = [self.score(one, row) for one in group], self.config.outcome_weight
         more = (weight * (worth - one.parts["outcome"]) for worth, one in zip(earned, scores, strict=True))
         return [replace(one, value=one.value + extra) for one, extra in zip(scores, more, strict=True)]
+
+
+def _page_lines(nodes: Sequence[Node], centre: int, kept: Collection[int]) -> Iterator[str]:
+    """The nodes around ``centre``, a star before those that are not at the indices ``kept``."""
+    shown = prompt.nearest([1] * len(nodes), centre, SHOWN)
+    for i in sorted(shown):
+        yield f"    {' ' if i in kept else '*'} {'  ' * nodes[i].depth}{nodes[i].line}"
+    if len(shown) < len(nodes):
+        yield f"      ({len(nodes) - len(shown)} more)"

@@ -18,8 +18,7 @@ from itertools import groupby
 
 from rlvr_world.domains.answers import after_thinking
 from rlvr_world.domains.web_page.actions import parse_action
-from rlvr_world.domains.web_page.change import Change
-from rlvr_world.domains.web_page.scoring import bare
+from rlvr_world.domains.web_page.change import Change, bare
 from rlvr_world.domains.web_page.tree import Node, Page
 from rlvr_world.errors import InputError
 from rlvr_world.types import Malformed

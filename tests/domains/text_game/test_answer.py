@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlvr_world.domains.answers import MAX_ANSWER, MAX_DEPTH
-from rlvr_world.domains.text_game.answer import parse_answer, read_prediction
-from rlvr_world.domains.text_game.diff import StateDiff, apply_diff
+from rlvr_world.domains.text_game.answer import StateDiff, apply_diff, parse_answer, read_prediction
 from rlvr_world.domains.text_game.rows import GameState
 from rlvr_world.types import Malformed
 

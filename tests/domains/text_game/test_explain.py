@@ -1,7 +1,7 @@
 import json
 
 from rlvr_world.domains.text_game.answer import read_prediction
-from rlvr_world.domains.text_game.explain import explain_prediction
+from rlvr_world.domains.text_game.domain import explain_prediction
 from rlvr_world.domains.text_game.rows import GameState
 from rlvr_world.types import Transition
 

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_world.domains.text_game.answer import read_prediction
+from rlvr_world.domains.text_game.answer import StateDiff, apply_diff, read_prediction
 from rlvr_world.domains.text_game.config import PromptStyle, TextGameConfig
-from rlvr_world.domains.text_game.diff import StateDiff, apply_diff
 from rlvr_world.domains.text_game.domain import TextGame
 from rlvr_world.domains.text_game.prompt import build_answer
 from rlvr_world.domains.text_game.rows import GameState, by_uuid, differs, read_question, read_rows, write_state

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from rlvr_world.domains.text_game import published
-from rlvr_world.domains.text_game.answer import read_prediction
-from rlvr_world.domains.text_game.diff import StateDiff
+from rlvr_world.domains.text_game.answer import StateDiff, read_prediction
 from rlvr_world.domains.text_game.prompt import build_answer
 from rlvr_world.domains.text_game.published import published_scores
 from rlvr_world.domains.text_game.rows import GameState, differs, read_rows

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_world.domains.web_page.change import NO_CHANGE, Change, read_change, sound, write_change
-from rlvr_world.domains.web_page.scoring import score_change
+from rlvr_world.domains.web_page.change import NO_CHANGE, Change, read_change, score_change, sound, write_change
 from rlvr_world.types import Malformed
 
 lines = st.builds(lambda i, name: f"[{i}] link {name!r}", st.integers(1, 999), st.text())

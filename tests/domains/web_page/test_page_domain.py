@@ -4,13 +4,12 @@ import math
 
 import pytest
 
-from rlvr_world.domains.web_page.change import Change, write_change
+from rlvr_world.domains.web_page.change import Change, f_beta, write_change
 from rlvr_world.domains.web_page.config import WebPageConfig
 from rlvr_world.domains.web_page.diff import page_change
 from rlvr_world.domains.web_page.domain import Prediction, WebPage
 from rlvr_world.domains.web_page.prompt import build_answer, build_prompt
 from rlvr_world.domains.web_page.rows import PageResult, PageState, read_rows
-from rlvr_world.domains.web_page.scoring import f_beta
 from rlvr_world.domains.web_page.tree import parse_page
 from rlvr_world.errors import InputError
 from rlvr_world.models.text_tokenizer import train_text_tokenizer

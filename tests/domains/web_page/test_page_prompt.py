@@ -4,12 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_world.domains.web_page.change import Change
+from rlvr_world.domains.web_page.change import Change, items
 from rlvr_world.domains.web_page.diff import page_change
 from rlvr_world.domains.web_page.edits import read_edits, write_edits
 from rlvr_world.domains.web_page.prompt import build_answer, build_prompt, nearest, read_answer
 from rlvr_world.domains.web_page.rows import PageState, read_rows
-from rlvr_world.domains.web_page.scoring import items
 from rlvr_world.domains.web_page.tree import parse_page
 from rlvr_world.errors import InputError
 from rlvr_world.types import Malformed

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_world.domains.web_page.change import HEADERS, write_change
+from rlvr_world.domains.web_page.change import HEADERS, f_beta, write_change
 from rlvr_world.domains.web_page.published import assign, published_change, published_precision_recall, sections
-from rlvr_world.domains.web_page.scoring import f_beta
 
 
 def rows(shared, name):

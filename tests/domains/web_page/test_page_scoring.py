@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlvr_world.domains.web_page.change import Change
-from rlvr_world.domains.web_page.scoring import f_beta, score_change
+from rlvr_world.domains.web_page.change import Change, f_beta, score_change
 from rlvr_world.types import Malformed
 
 lines = st.builds(lambda i, n: f"[{i}] {n}", st.integers(1, 4), st.sampled_from(["link 'a'", "tab ''"]))
