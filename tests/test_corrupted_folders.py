@@ -229,11 +229,11 @@ RUNS: dict[str, tuple[Harm, str, str]] = {
     "a result cut off before the next": (
         cut("eval/sft.json"),
         "resume",
-        "eval/sft.json: expected a JSON object as it was",
+        "eval/sft.json: expected JSON, got Expecting",
     ),
     "a stage that is a file": (in_the_way("rl"), "resume", "rl/seed0/rollouts: Not a directory; check the path"),
     "a lock that is a folder": (in_the_way(".lock"), "resume", ".lock: Is a directory; check the path"),
-    "a fault cut off": (write("fault.json", '{"st'), "replay", "fault.json: expected a JSON object as it was written"),
+    "a fault cut off": (write("fault.json", '{"st'), "replay", "fault.json: expected JSON, got Unterminated"),
     "no model": (lambda f: [shutil.rmtree(f / name) for name in ("sft", "rl")], "eval", "holds no trained model yet"),
 }
 QUESTION = '{"state": {"objects": []}, "action": "look"}'

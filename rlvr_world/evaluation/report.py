@@ -10,7 +10,7 @@ import hashlib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ from rlvr_world.evaluation.figures import figures
 from rlvr_world.evaluation.predictions import LINES, breakdowns, packed, side_by_side
 from rlvr_world.evaluation.summary import Result, resampled
 from rlvr_world.evaluation.tables import column_of, details, markdown_table, tables
+from rlvr_world.system.files import read_object
 from rlvr_world.system.progress import clock
 
 PLANNING = "planning"
 """In a run folder: what planners did with its models; a folder a task, a file a model."""
 PICTURED = 6  # rows whose pictures are shown
+_read = partial(read_object, mend="write the file again")
 
 
 def write_report(run: Path) -> Path:
@@ -119,17 +121,6 @@ def _section(head: str, found: Comparison) -> list[str]:
     return [*lines, ""]
 
 
-def _read(path: Path, kind: type[Any] = dict, fields: Collection[str] = ()) -> Any:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path}: expected JSON, got {error}; write the file again") from error
-    if not isinstance(found, kind) or not all(name in found for name in fields):
-        wanted = "a list" if kind is list else "an object" + " with " * bool(fields) + ", ".join(fields)
-        raise InputError(f"{path}: expected {wanted}, got {found!r:.60}; write the file again")
-    return found
-
-
 def _rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a log."""
     lines, rows = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [], []
@@ -197,7 +188,7 @@ def _samples(run: Path) -> dict[str, list[dict[str, Any]]]:
     """The shown predictions of each model, in the order of training."""
     stems = {path.stem.removeprefix("samples-"): path for path in (run / "eval").glob("samples-*.json")}
     paths = {stem.replace("-", "/", 1): path for stem, path in stems.items() if not stem.startswith("best-of-")}
-    return {name: _read(paths[name], list) for name in sorted(paths, key=_training_order)}
+    return {name: _read(paths[name], kind=list) for name in sorted(paths, key=_training_order)}
 
 
 def _pictures(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -39,15 +40,16 @@ def _runs(process: int) -> bool:
     return True
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file of a run folder. Raises InputError for anything else."""
+def read_object(path: Path, fields: Collection[str] = (), kind: type = dict, mend: str = "delete it") -> Any:
+    """The JSON object, with these ``fields``, or the list (``kind``) in a file. Raises InputError for anything else."""
     try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise InputError(f"{path}: expected a JSON object as it was written here, got other data; delete it")
-    return value
+        found = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: expected JSON, got {error}; {mend}") from error
+    if not isinstance(found, kind) or not all(name in found for name in fields):
+        wanted = "a list" if kind is list else "an object" + " with " * bool(fields) + ", ".join(fields)
+        raise InputError(f"{path}: expected {wanted}, got {found!r:.60}; {mend}")
+    return found
 
 
 def flush(path: Path) -> None:

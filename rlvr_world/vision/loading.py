@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
 
 from rlvr_world.errors import InputError
+from rlvr_world.system.files import read_object
 from rlvr_world.vision.blocks import VisualTokenizer
 from rlvr_world.vision.compressive_tokenizer import CompressiveTokenizer
 from rlvr_world.vision.frame_tokenizer import FrameTokenizer
@@ -29,7 +28,7 @@ def load_visual_tokenizer(source: str | Path) -> VisualTokenizer:
     ``save_pretrained`` writes. Raises InputError for a folder or file that is missing or torn, a config that none can
     be built from, or weights that are not exactly those the config asks for (it names the first).
     """
-    config = _read_config(source)
+    config = read_object(Path(_file(source, CONFIG)), mend="copy it again")
     name = config.get("_class_name")
     kind = KINDS.get(name or "")
     if kind is None:
@@ -43,8 +42,13 @@ def load_visual_tokenizer(source: str | Path) -> VisualTokenizer:
         weights = load_file(_file(source, WEIGHTS))
     except (OSError, SafetensorError) as error:
         raise InputError(f"tokenizer {source}: {WEIGHTS} cannot be read ({error}); copy it again") from error
-    _check_weights(source, tokenizer, weights)
-    tokenizer.load_state_dict(weights)
+    try:
+        tokenizer.load_state_dict(weights)
+    except RuntimeError as error:
+        wrong = str(error).splitlines()[1].strip()
+        raise InputError(
+            f"tokenizer {source}: {WEIGHTS} is not that of {CONFIG}: {wrong:.200}; copy both again"
+        ) from error
     return tokenizer.requires_grad_(False).eval()
 
 
@@ -74,23 +78,3 @@ def _file(source: str | Path, name: str) -> str:
         why = str(error).strip().partition("\n")[0]
         got = f"there is no such folder, and the Hugging Face hub gave no {name} ({why})"
         raise InputError(f"tokenizer {source}: {got}; check the name and the connection") from error
-
-
-def _read_config(source: str | Path) -> dict[str, Any]:
-    file = Path(_file(source, CONFIG))
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"tokenizer {source}: {CONFIG} is not JSON ({error}); copy it again") from error
-    if not isinstance(config, dict):
-        raise InputError(f"tokenizer {source}: expected an object in {CONFIG}, got {type(config).__name__}")
-    return config
-
-
-def _check_weights(source: str | Path, tokenizer: VisualTokenizer, weights: dict[str, Tensor]) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in tokenizer.state_dict().items()}
-    got = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    for name in sorted(expected.keys() | got.keys()):
-        if expected.get(name) != got.get(name):
-            wrong = f"{name} should be {expected.get(name, 'absent')}, got {got.get(name, 'none')}"
-            raise InputError(f"tokenizer {source}: {WEIGHTS} is not that of {CONFIG}: {wrong}; copy both again")
