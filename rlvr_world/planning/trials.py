@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rlvr_world.planning.search import Chooser, Foresight, Remembered
+from rlvr_world.config import PlanConfig
+from rlvr_world.planning.search import Chooser, Foresight, Remembered, beam_search
 from rlvr_world.recipes.tasks import Task
 from rlvr_world.sessions.session import Session
 from rlvr_world.system.progress import progress, track
@@ -99,18 +100,9 @@ def _walk(task: Task, real: Foresight, world: str, rng: random.Random) -> tuple[
 
 def distance(task: Task, real: Foresight, state: Any, most: int) -> int | None:
     """The fewest actions from a real state to the goal; None where they are more than ``most``."""
-    level, known = [state], {real.observe(state)}
-    for steps in range(1, most + 1):
-        pairs = [(at, action) for at in level for action in task.actions(at)]
-        outcomes = real.advance(pairs, [(0,)] * len(pairs))
-        if any(outcome.terminated and outcome.reward > 0 for outcome in outcomes):
-            return steps
-        level = []
-        for outcome in outcomes:
-            if not outcome.terminated and (seen := real.observe(outcome.state)) not in known:
-                known.add(seen)
-                level.append(outcome.state)
-    return None
+    anywhere = PlanConfig(depth=most, width=10**9, goal="score")
+    plan = beam_search(real, state, task, anywhere, random.Random(0))
+    return len(plan.actions) if plan and plan.found else None
 
 
 def attempt(task: Task, start: Start, choose: Chooser, more: int, seed: int = 0) -> Trial:

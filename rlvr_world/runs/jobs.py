@@ -69,10 +69,9 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Job:
-    """A stage of training: when it saves and ends, and how it is opened."""
+class Job(Schedule):
+    """A stage of training, and how it is opened."""
 
-    schedule: Schedule
     start: str
     """The model that it starts from; empty where that is made by the stage."""
     open: Callable[[], tuple[Stage, Learner | VisualTokenizerTraining, Validate]]
@@ -84,7 +83,7 @@ def job(run: Run, name: str) -> Job:
     first = run.recipe.first_stage(run.config)
     if first and first.name == name:
         return first_job(run, first)
-    jobs = {one.schedule.name: one for one in model_jobs(run, base_model(run))}
+    jobs = {one.name: one for one in model_jobs(run, base_model(run))}
     if name not in jobs:
         raise InputError(f"{run.folder}: expected a stage that it has come to ({', '.join(jobs)}), got {name!r}")
     return jobs[name]
@@ -97,7 +96,8 @@ def first_job(run: Run, first: FirstStage) -> Job:
         stage = first.open()
         return stage, stage, partial(first.validate, stage)
 
-    return Job(_schedule(run, first.name, first, lambda c: c.step / first.steps), "", open_)
+    progress_of: ProgressOf = lambda c: c.step / first.steps  # noqa: E731
+    return Job(first.name, run.folder / first.name, progress_of, first.save_every, first.eval_every, "", open_)
 
 
 def model_jobs(run: Run, base: str) -> Iterator[Job]:
@@ -151,17 +151,13 @@ def _job(run: Run, name: str, settings: Any, progress_of: ProgressOf, start: str
         learner, domain = learner_and_domain(run.recipe, config, start, run.world, settings.optimizer)
         return stage_of(learner, domain), learner, partial(_validate, run, learner, domain)
 
-    return Job(_schedule(run, name, settings, progress_of), start, open_)
+    return Job(name, run.folder / name, progress_of, settings.save_every, settings.eval_every, start, open_)
 
 
 def after_sft(config: Config) -> Config:
     """The config as the stages after SFT train under it: without adapters where these are for SFT alone."""
     every = config.model.lora_stages == "sft"
     return replace(config, model=replace(config.model, lora_rank=0)) if every else config
-
-
-def _schedule(run: Run, name: str, settings: Any, progress_of: ProgressOf) -> Schedule:
-    return Schedule(name, run.folder / name, progress_of, settings.save_every, settings.eval_every)
 
 
 def _validate(run: Run, learner: Learner, domain: Domain) -> dict[str, float]:

@@ -34,12 +34,12 @@ def replay_fault(fault: Path) -> tuple[bool, str]:
     if isinstance(stage, GRPO):
         stage.record = None
     if not (fault / TRAINER).exists():  # a bug: its step is come to again from the checkpoint before it
-        at, source = _policy_before(opened.schedule.folder, said["step"], opened.start)
+        at, source = _policy_before(opened.folder, said["step"], opened.start)
         counters = checkpoints.read_counters(source) if at else Counters()
         if at:
             trained.restore(source)
         while counters.step < said["step"]:
-            _, tokens = stage.step(counters.step, opened.schedule.progress_of(counters))
+            _, tokens = stage.step(counters.step, opened.progress_of(counters))
             counters = Counters(counters.step + 1, counters.tokens + tokens)
     guard = Guard(run.config.guards, run.config.checkpoints).watch(trained.watched)
     error, where = repeat(fault, stage, trained, guard), f"{said['stage']}, step {said['step']}"
@@ -67,7 +67,7 @@ def replay(folder: Path, rollout: str, stage_name: str = "", redo: int = 0) -> s
     if not (step < config.steps and group < prompts and number < config.group):
         below = f"{config.steps}, {prompts} and {config.group}"
         raise InputError(f"rollout {rollout}: expected step, group and number from 0 and below {below}")
-    where = opened.schedule.folder
+    where = opened.folder
     stage = opened.open()[0]
     assert isinstance(stage, GRPO)
     stage.record = None
@@ -76,7 +76,7 @@ def replay(folder: Path, rollout: str, stage_name: str = "", redo: int = 0) -> s
     if again and at:
         stage.learner.restore(source)
     for earlier in range(at, step) if again else ():
-        stage.step(earlier, opened.schedule.progress_of(Counters(earlier)))
+        stage.step(earlier, opened.progress_of(Counters(earlier)))
     kept, row = read_kept(where, step).get(rollout), stage.prompts(step)[group]
     if kept is not None and kept["row"] != row.id:  # drawn by spread, which the steps between tell
         row = next(one for one in stage.epoch_rows(step * prompts // stage.rows) if one.id == kept["row"])

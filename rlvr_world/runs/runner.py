@@ -110,7 +110,7 @@ def _carry_out(run: Run) -> Path:
         base = jobs.base_model(run)
     finals: dict[str, str | Path] = {"base": base}
     for job in jobs.model_jobs(run, base):
-        finals[job.schedule.name] = _train(run, job)
+        finals[job.name] = _train(run, job)
     for name, model_folder in finals.items():
         _evaluate(run, name, model_folder)
     report = ranks.by_first(lambda: str(write_report(run.folder)))
@@ -122,12 +122,12 @@ def _carry_out(run: Run) -> Path:
 
 def _train(run: Run, job: Job) -> Path:
     """A stage to its end, from wherever it stands."""
-    if (done := finished(job.schedule)) is not None:
+    if (done := finished(job)) is not None:
         return done
     stage, trained, validate = job.open()
     keep = run.config.checkpoints
     guard = Guard(run.config.guards, keep, collapses=isinstance(stage, GRPO)).watch(trained.watched)
-    return run_stage(job.schedule, stage, trained, run.log, validate, keep, guard)
+    return run_stage(job, stage, trained, run.log, validate, keep, guard)
 
 
 def _evaluate(run: Run, name: str, model_folder: str | Path) -> None:
