@@ -8,10 +8,8 @@ the extra ``smollm`` brings what reads the file.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlvr_world.errors import InputError
+from rlvr_world.system.files import sha256
 
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 """The package is a third party's: any other file than the one that was looked at is refused."""
@@ -38,16 +37,13 @@ def smollm2_folder(cache: Path | None = None) -> Path:
         return folder
     gguf = _find_gguf()
     cache.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=cache))
-    try:
-        _convert(gguf, unfinished)
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=cache) as unfinished:
+        _convert(gguf, Path(unfinished, "model"))
         try:
-            unfinished.rename(folder)  # at once, so that nobody ever sees half a folder
+            Path(unfinished, "model").rename(folder)  # at once, so that nobody ever sees half a folder
         except OSError:
             if not folder.is_dir():  # otherwise another process was first, with the same content
                 raise
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
     return folder
 
 
@@ -61,8 +57,7 @@ def _find_gguf() -> Path:
     found = [file for place in places for file in sorted(place.glob("*.gguf"))]
     if len(found) != 1:
         raise InputError(f"model smollm2: expected one .gguf file in {places}, found {len(found)}; {HOW}")
-    digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
-    if digest != GGUF_SHA256:
+    if (digest := sha256(found[0])) != GGUF_SHA256:
         raise InputError(f"model smollm2: {found[0]} has sha256 {digest}, expected {GGUF_SHA256}; {HOW}")
     return found[0]
 

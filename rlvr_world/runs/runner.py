@@ -28,8 +28,7 @@ from rlvr_world.models.device import check_device
 from rlvr_world.models.loading import known_kind, world_of
 from rlvr_world.models.text_tokenizer import answer_text
 from rlvr_world.runs import checkpoints, jobs, sources
-from rlvr_world.runs.cards import write_cards
-from rlvr_world.runs.environment import write_environment
+from rlvr_world.runs.cards import write_cards, write_environment
 from rlvr_world.runs.folder import alone, clear, has_trained, room_on_disk
 from rlvr_world.runs.guards import Guard
 from rlvr_world.runs.jobs import Job, Run, learner_and_domain, plan

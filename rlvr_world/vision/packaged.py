@@ -116,10 +116,8 @@ class _ArraysOnly(pickle.Unpickler):
     """Knows the three names that a pickled numpy array is made of; any other could run code, and is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("numpy", "ndarray"):
-            return np.ndarray
-        if (module, name) == ("numpy", "dtype"):
-            return np.dtype
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
         if name == "_reconstruct" and module in ("numpy.core.multiarray", "numpy._core.multiarray"):
             return lambda _, shape, kind: np.ndarray(shape, kind)  # the module's place differs between numpy 1 and 2
         raise InputError(f"the pickle asks for {module}.{name}, which is no numpy array; it is not read")

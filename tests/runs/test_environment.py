@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlvr_world.runs.environment import environment, write_environment
+from rlvr_world.runs.cards import environment, write_environment
 
 
 def test_it_names_versions_machine_threads_and_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,9 +28,7 @@ class Rules:
     """The written rules of games: for each kind of rule, a text by game name. Each is whole; the published prompts cut
     what follows the last ``==========`` of the object rules, and with it real rules of ten games."""
 
-    object_rules: Mapping[str, str]
-    action_rules: Mapping[str, str]
-    score_rules: Mapping[str, str]
+    texts: Mapping[str, Mapping[str, str]]
     source: str = "the rules"
     """Names the file in errors."""
 
@@ -50,21 +48,20 @@ class Rules:
             if not all(isinstance(text, str) for text in texts.values()):
                 raise InputError(f"{path}, field {kind}: expected an object of game names and texts, got {texts!r:.80}")
             check_texts(texts, str(path), kind)
-        return Rules(**{kind: content[kind] for kind in KINDS}, source=str(path))
+        return Rules({kind: content[kind] for kind in KINDS}, str(path))
 
     def save(self, file: Path) -> None:
         """One file that ``load`` reads."""
-        file.write_text(json.dumps({kind: dict(getattr(self, kind)) for kind in KINDS}, ensure_ascii=False))
+        file.write_text(_json(self.texts))
 
-    def for_game(self, game: str) -> tuple[str, str, str]:
+    def for_game(self, game: str) -> tuple[str, ...]:
         """The object, action and score rules of a game; InputError where the file lacks one of them."""
-        for kind in KINDS:
-            texts: Mapping[str, str] = getattr(self, kind)
+        for kind, texts in self.texts.items():
             if game not in texts:
                 mend = "add them, turn rules off in the prompt, or ask as the rows do (data.style.row=true)"
                 got = f"got rules only for {', '.join(sorted(texts))}; {mend}"
                 raise InputError(f"{self.source}, field {kind}: expected rules for the game {game!r}, {got}")
-        return self.object_rules[game].strip(), self.action_rules[game].strip(), self.score_rules[game].strip()
+        return tuple(self.texts[kind][game].strip() for kind in KINDS)
 
 
 def build_prompt(transition: Transition, style: PromptStyle, rules: Rules | None) -> str:

@@ -82,7 +82,9 @@ def _json(answer: str) -> Any:
         return json.loads(answer)
     with suppress(*REPAIR_ERRORS):
         if len(answer) <= MAX_PUBLISHED_REPAIR:
-            return _repair(answer)
+            metered = _Metered(answer)
+            metered.left += LOOKS * len(answer)
+            return json_repair.repair_json(metered, return_objects=True, skip_json_loads=True)
     raise _Unscorable
 
 
@@ -96,13 +98,6 @@ class _Metered(str):
         if self.left < 0:
             raise ValueError("repairing takes too long")
         return super().__getitem__(place)
-
-
-def _repair(text: str) -> Any:
-    """What json_repair makes of broken JSON. Raises one of ``REPAIR_ERRORS`` where it cannot, or takes too long."""
-    metered = _Metered(text)
-    metered.left += LOOKS * len(text)
-    return json_repair.repair_json(metered, return_objects=True, skip_json_loads=True)
 
 
 def _state(data: Any, current: GameState) -> tuple[dict[Any, dict[str, Any]], dict[str, Any]]:

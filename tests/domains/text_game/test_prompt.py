@@ -17,7 +17,8 @@ DATA = Path(__file__).resolve().parents[3] / "../shared/data/bytesized32"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no shared/data/bytesized32 beside the checkout")
 
 COMPACT = PromptStyle(instructions=False, rules=False, literals="json")
-RULES = Rules({"lamp": "Object: Lamp\n==========\nObject: Moth"}, {"lamp": "light: lights it"}, {"lamp": "One point."})
+OBJECTS, ACTIONS, SCORE = "Object: Lamp\n==========\nObject: Moth", "light: lights it", "One point."
+RULES = Rules({"object_rules": {"lamp": OBJECTS}, "action_rules": {"lamp": ACTIONS}, "score_rules": {"lamp": SCORE}})
 
 
 def thing(uuid, *contains, **properties):
