@@ -19,8 +19,16 @@ from rlvr_world.evaluation.report import PLANNING
 from rlvr_world.evaluation.summary import OVERALL, fingerprint, summarise
 from rlvr_world.overrides import override, to_json
 from rlvr_world.planning.reaching import as_recorded, drawing, reach, searching
-from rlvr_world.planning.search import Remembered, at_random, by_rule, looking_ahead, without_model
-from rlvr_world.planning.trials import Trial, attempt, starts
+from rlvr_world.planning.search import (
+    Remembered,
+    Trial,
+    at_random,
+    attempt,
+    by_rule,
+    looking_ahead,
+    starts,
+    without_model,
+)
 from rlvr_world.recipes.tasks import Reach, Task
 from rlvr_world.runs.checkpoints import identity
 from rlvr_world.runs.folder import models_of

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from rlvr_world.config import PlanConfig
-from rlvr_world.planning.search import in_time
-from rlvr_world.planning.trials import Trial
+from rlvr_world.planning.search import Trial, in_time
 from rlvr_world.recipes.tasks import Goal, Reach, moved
 from rlvr_world.types import World
 

@@ -1,29 +1,41 @@
-"""Rollouts kept of each RL step, the extremes and a sample, so that they can be looked at and made again.
+"""What is kept of steps, so that it can be looked at and made again: of each RL step some rollouts, the extremes and a
+sample; of a step that failed a folder from which one command makes it fail again.
 
     RUN/rl/seed0/rollouts/000012.jsonl.gz      one rollout a line, with its id: step/group/number
+    RUN/faults/rl-seed0-000012/      model and optimizer as they were before the update that was not made; of a bug none
+        fault.json                   the stage, the step, what was said
+        rollouts.jsonl.gz            RL, where the step had made updates already: what it was learning from
 
-The files of a stage are bounded: when they outgrow ``record.megabytes``, those of every other step go. What is kept is
-a function of the rollouts alone, so that a run that was killed keeps the same bytes.
+The rollouts of a stage are bounded: when they outgrow ``record.megabytes``, those of every other step go. What is kept
+is a function of the rollouts alone, so that a run that was killed keeps the same bytes.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from rlvr_world.config import RecordConfig
-from rlvr_world.errors import InputError
+from rlvr_world.errors import InputError, NonFinite
+from rlvr_world.runs.checkpoints import Counters, State, fresh, publish
+from rlvr_world.runs.guards import Guard
+from rlvr_world.system import ranks
 from rlvr_world.system.files import write_whole
-from rlvr_world.training.grpo import Rollouts, Scores
-from rlvr_world.training.shared import to_json
+from rlvr_world.training.grpo import GRPO, Pending, Rollouts, Scores
+from rlvr_world.training.optimizer import TRAINER
+from rlvr_world.training.shared import from_json, to_json
 from rlvr_world.types import Rollout, Score, Transition
 
 FOLDER, STRIDE = "rollouts", "stride.json"
+FAULT = "fault.json"
+ROLLOUTS = "rollouts.jsonl.gz"
 
 
 class Recorder:
@@ -94,3 +106,68 @@ def described(rollout: Rollout, row: Transition, score: Score) -> dict[str, Any]
     """A rollout as it is kept: its row and its score, then all that ``from_json`` reads."""
     scored = {"value": score.value, "parts": dict(score.parts), "malformed": score.malformed}
     return {"row": row.id, **scored, **to_json(rollout)}
+
+
+def write_fault(
+    run: Path, stage: object, state: State, name: str, counters: Counters, progress: float, error: Exception
+) -> Path:
+    """Write the folder of a step that raised ``error``; where it is. Of ranks that all fail the quickest writes it."""
+    final = run / "faults" / f"{name.replace('/', '-')}-{counters.step:06d}"
+    partial, numbers = final.with_name(f".partial-{final.name}"), isinstance(error, NonFinite)
+    if ranks.size() == 1:
+        fresh(partial)
+    elif not _quickest(partial):
+        return final
+    if numbers and not state.sharded:  # the weights are why; of a bug they would be gigabytes that say nothing
+        state.save(partial)
+    said: dict[str, Any] = {"stage": name, "step": counters.step, "progress": progress, "said": str(error)}
+    if numbers and isinstance(stage, GRPO) and stage.pending is not None:
+        said["part"], rewards = stage.pending.part, stage.pending.rewards_BG.tolist()
+        rows = [
+            {"group": g, **described(rollout, row, Score(reward))}
+            for g, (row, group) in enumerate(zip(stage.prompts(counters.step), stage.pending.groups, strict=False))
+            for rollout, reward in zip(group, rewards[g], strict=True)
+        ]
+        (partial / ROLLOUTS).write_bytes(packed_lines(rows))
+    (partial / FAULT).write_text(json.dumps(said, indent=1))
+    publish(partial, final)
+    return final
+
+
+def _quickest(partial: Path) -> bool:
+    """Whether this rank is the first to make the folder; if not, it waits until the folder has its name."""
+    partial.parent.mkdir(exist_ok=True)
+    try:
+        partial.mkdir()
+    except FileExistsError:
+        while partial.exists():
+            time.sleep(0.1)
+        return False
+    return True
+
+
+def repeat(fault: Path, stage: Any, state: State, guard: Guard) -> Exception | None:
+    """Do the step of such a folder again, with the stage as it was opened; what it raises, None where it does not."""
+    said = json.loads((fault / FAULT).read_text())
+    if (fault / TRAINER).exists():
+        state.restore(fault)
+    try:
+        guard.check()
+        if isinstance(stage, GRPO) and said.get("part"):
+            stage.learn_on(_pending(fault, stage, said), said["progress"])
+        else:
+            stage.step(said["step"], said["progress"])
+    except (ArithmeticError, RuntimeError) as error:
+        return error
+    return None
+
+
+def _pending(fault: Path, stage: GRPO, said: dict[str, Any]) -> Pending:
+    scripts = [stage.domain.encode(row) for row in stage.prompts(said["step"])]
+    groups: list[list[Any]] = [[] for _ in scripts]
+    rewards: list[list[float]] = [[] for _ in scripts]
+    for kept in read_lines(fault / ROLLOUTS):
+        groups[kept["group"]].append(from_json(kept, scripts[kept["group"]]))
+        rewards[kept["group"]].append(kept["value"])
+    sampled = len(list(filter(None, groups)))  # of the batches that the step was allowed
+    return Pending(groups[:sampled], torch.tensor(rewards[:sampled], dtype=torch.float64), said["part"])

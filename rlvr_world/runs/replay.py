@@ -9,10 +9,9 @@ from rlvr_world.errors import InputError
 from rlvr_world.models.text_tokenizer import TextTokenizer
 from rlvr_world.runs import checkpoints, runner
 from rlvr_world.runs.checkpoints import Counters
-from rlvr_world.runs.faults import FAULT, repeat
 from rlvr_world.runs.guards import Guard
 from rlvr_world.runs.jobs import job
-from rlvr_world.runs.records import read_kept
+from rlvr_world.runs.records import FAULT, read_kept, repeat
 from rlvr_world.scoring import judge
 from rlvr_world.system.files import read_object, write_whole
 from rlvr_world.training.grpo import GRPO

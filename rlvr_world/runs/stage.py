@@ -20,8 +20,8 @@ from rlvr_world.config import CheckpointConfig
 from rlvr_world.errors import Halted, NonFinite
 from rlvr_world.runs import checkpoints
 from rlvr_world.runs.checkpoints import Counters, State
-from rlvr_world.runs.faults import write_fault
 from rlvr_world.runs.guards import Best, Collapsed, Guard
+from rlvr_world.runs.records import write_fault
 from rlvr_world.runs.tracking import Log
 from rlvr_world.system import ranks
 from rlvr_world.system.progress import progress

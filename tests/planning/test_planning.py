@@ -15,8 +15,18 @@ from rlvr_world import Outcome, recipes
 from rlvr_world.config import PlanConfig
 from rlvr_world.errors import InputError
 from rlvr_world.overrides import override
-from rlvr_world.planning.search import Remembered, at_random, beam_search, by_rule, looking_ahead, without_model
-from rlvr_world.planning.trials import Start, attempt, distance, starts
+from rlvr_world.planning.search import (
+    Remembered,
+    Start,
+    at_random,
+    attempt,
+    beam_search,
+    by_rule,
+    distance,
+    looking_ahead,
+    starts,
+    without_model,
+)
 from rlvr_world.recipes.tasks import Task
 from rlvr_world.types import Asked, Streams
 
@@ -169,8 +179,7 @@ def test_planners_without_a_model() -> None:
 def test_a_textworld_state_admits_what_the_game_admits(rooms: int) -> None:
     pytest.importorskip("textworld", reason="its games come from TextWorld: pip install 'rlvr-world[textgame]'")
     from rlvr_world.domains.text_game.config import TextWorldSpec
-    from rlvr_world.domains.text_game.envs.textworld import Game
-    from rlvr_world.domains.text_game.envs.textworld_state import afforded
+    from rlvr_world.domains.text_game.envs.textworld import Game, afforded
     from rlvr_world.domains.text_game.rows import GameState
 
     for number in range(3):

@@ -16,8 +16,7 @@ from rlvr_world.domains.web_page.config import GOAL_TASKS, UNSEEN_TASKS
 from rlvr_world.domains.web_page.envs import played
 from rlvr_world.domains.web_page.splits import family
 from rlvr_world.overrides import override
-from rlvr_world.planning.search import by_rule, looking_ahead
-from rlvr_world.planning.trials import attempt, starts
+from rlvr_world.planning.search import attempt, by_rule, looking_ahead, starts
 from rlvr_world.recipes.tasks import Task
 
 

@@ -14,8 +14,8 @@ import torch
 from rlvr_world.config import CheckpointConfig, GuardConfig, OptimizerConfig, RLConfig, SFTConfig
 from rlvr_world.errors import Halted, InputError
 from rlvr_world.runs import checkpoints as checkpoint
-from rlvr_world.runs.faults import FAULT, ROLLOUTS, repeat
 from rlvr_world.runs.guards import LOGGED, Collapsed, Guard
+from rlvr_world.runs.records import FAULT, ROLLOUTS, repeat
 from rlvr_world.runs.stage import Schedule, finished, run_stage
 from rlvr_world.runs.tracking import Log
 from rlvr_world.training.grpo import GRPO

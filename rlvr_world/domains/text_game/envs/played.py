@@ -9,8 +9,7 @@ from typing import Any
 
 from rlvr_world.domains.scene import MAX_ACTION, MAX_TEXT, AnyText, is_count, read_text
 from rlvr_world.domains.text_game.config import TextWorldSpec
-from rlvr_world.domains.text_game.envs.textworld import Game
-from rlvr_world.domains.text_game.envs.textworld_state import afforded
+from rlvr_world.domains.text_game.envs.textworld import Game, afforded
 from rlvr_world.domains.text_game.rows import GameState
 from rlvr_world.domains.text_game.scene import Moment, came, drawn, observed, read_moment
 from rlvr_world.errors import InputError
