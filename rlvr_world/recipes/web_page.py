@@ -1,4 +1,5 @@
-"""Web-page recipes: MiniWoB++ pages played here and a small model, and the published settings."""
+"""Web-page recipes: MiniWoB++ pages played here and a small model, and the published settings; and which rows are
+trained on and which are kept apart, other seeds of the same tasks and other tasks."""
 
 from __future__ import annotations
 
@@ -9,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, OptimizerConfig, RLConfig, SFTConfig
+from rlvr_world.domains import splits
 from rlvr_world.domains.row_files import OnFault, left_out, skipping
-from rlvr_world.domains.splits import WorldSplitRule
+from rlvr_world.domains.splits import Parts, WorldSplitRule
 from rlvr_world.domains.web_page.config import GOAL_TASKS, MINIWOB_TASKS, UNSEEN_TASKS, BrowserSpec, WebPageConfig
 from rlvr_world.domains.web_page.envs.collect import collect_rows
 from rlvr_world.domains.web_page.envs.explorer import proposals
-from rlvr_world.domains.web_page.prompt import aim
+from rlvr_world.domains.web_page.prompt import aim, build_prompt
 from rlvr_world.domains.web_page.rows import PageState, read_question, read_rows
-from rlvr_world.domains.web_page.splits import split_rows, unit
 from rlvr_world.recipes import Splits, rows
 from rlvr_world.recipes.rows import RowsRecipe, reasoning_column
 from rlvr_world.recipes.tasks import Task
@@ -25,6 +26,8 @@ from rlvr_world.types import Domain, Scene, Transition, World
 if TYPE_CHECKING:
     from rlvr_world.domains.web_page.domain import WebPage
     from rlvr_world.models.text_tokenizer import TextTokenizer
+
+SEEDS, TASKS, ROWS = "held-out seeds", "held-out tasks", "held-out rows"
 
 
 def miniwob() -> Config:
@@ -214,3 +217,34 @@ class WebPageRecipe(RowsRecipe):
 FRESH = 1_000_000
 """The first seed of the pages that planners are tried on."""
 RECIPES = {made.__name__.replace("_", "-"): made for made in (miniwob, miniwob_goals, web, webarena_published)}
+
+
+def split_rows(rows: Sequence[Transition], rule: WorldSplitRule) -> Parts:
+    """Training, validation and test rows: worlds are tasks, variants of a task together, and units are episodes. Rows
+    of a task without seeds are one unit, because nothing tells its episodes apart. Rows whose question stands in the
+    training rows are not held out: simple tasks look the same under every seed."""
+
+    def label(row: Transition, whole_task: bool) -> str:
+        if whole_task or (row.world and not row.state.episode):
+            return TASKS
+        return SEEDS if row.state.episode else ROWS
+
+    train, valid, test = splits.split_rows(rows, rule, unit, family=family, label=label)
+    seen = {question(row) for row in train}
+    valid, test = ([row for row in part if question(row) not in seen] for part in (valid, test))
+    return train, valid, test
+
+
+def unit(row: Transition) -> str:
+    """The episode of a row, as far as something tells it from others."""
+    return str(row.state.episode or row.world or row.id)
+
+
+def family(task: str) -> str:
+    """What variants of a task have in common: two words, ``click-tab`` of ``click-tab-2-hard``."""
+    return "-".join(task.split("-")[:2])
+
+
+def question(row: Transition) -> str:
+    """What a compact prompt asks: the page without its browser ids, and the action."""
+    return build_prompt(row.state, row.action, "compact")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import math
@@ -13,7 +12,7 @@ import gymnasium as gym
 import numpy as np
 
 from rlvr_world.errors import InputError
-from rlvr_world.types import World
+from rlvr_world.types import Picture, World
 
 FIELDS: dict[str, dict[str, str]] = {
     "create": {"world": "string", "seed": "integer", "options": "object", "horizon": "integer"},
@@ -68,7 +67,7 @@ def plain(value: Any) -> Any:
         from PIL import Image
 
         Image.fromarray(value).save(file := io.BytesIO(), "png")
-        return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+        return Picture(file.getvalue()).uri
     if isinstance(value, (np.ndarray, np.generic)):
         return plain(value.tolist())
     if isinstance(value, Mapping):

@@ -15,11 +15,10 @@ from matplotlib import colormaps
 from matplotlib.image import imread, imsave
 
 from rlvr_world.errors import InputError
-from rlvr_world.evaluation import predictions
+from rlvr_world.evaluation import report
 from rlvr_world.evaluation.differences import comparisons, reading, verdict
 from rlvr_world.evaluation.plots import curve, mean_curve, save_heat_map, smooth
-from rlvr_world.evaluation.predictions import LONGEST, packed, side_by_side
-from rlvr_world.evaluation.report import text_report, write_report
+from rlvr_world.evaluation.report import LONGEST, packed, side_by_side, text_report, write_report
 from rlvr_world.evaluation.summary import summarise
 from rlvr_world.evaluation.tables import details, tables
 from rlvr_world.types import verb_of
@@ -185,7 +184,7 @@ def test_the_page_stays_small(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = [
         row | {"text": os.urandom(50).hex(), "picture": f"data:image/png;base64,{row['id'] * 500}"} for row in rows
     ]
-    monkeypatch.setattr(predictions, "LARGEST", 6000)
+    monkeypatch.setattr(report, "LARGEST", 6000)
     data, shown = packed(side_by_side({"sft": drawn}, {}))
     kept = json.loads(gzip.decompress(base64.b64decode(data)))
     assert len(data) <= 6000

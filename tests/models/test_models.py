@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from rlvr_world.config import ModelConfig
 from rlvr_world.errors import InputError
 from rlvr_world.models import device, loading, lora
-from rlvr_world.models import smollm2 as smollm
+from rlvr_world.models import loading as smollm
 from rlvr_world.models.head import head_weight
 from rlvr_world.models.loading import create_model, load_model, save_model
 from rlvr_world.models.text_tokenizer import train_text_tokenizer

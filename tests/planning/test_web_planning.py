@@ -14,10 +14,10 @@ from rlvr_world import recipes
 from rlvr_world.config import PlanConfig
 from rlvr_world.domains.web_page.config import GOAL_TASKS, UNSEEN_TASKS
 from rlvr_world.domains.web_page.envs import played
-from rlvr_world.domains.web_page.splits import family
 from rlvr_world.overrides import override
 from rlvr_world.planning.search import attempt, by_rule, looking_ahead, starts
 from rlvr_world.recipes.tasks import Task
+from rlvr_world.recipes.web_page import family
 
 
 def tasks(*settings: str) -> dict[str, Task]:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from rlvr_world.domains.splits import WorldSplitRule
 from rlvr_world.domains.web_page.change import Change
 from rlvr_world.domains.web_page.rows import PageResult, PageState
-from rlvr_world.domains.web_page.splits import family, question, split_rows
 from rlvr_world.errors import InputError
+from rlvr_world.recipes.web_page import family, question, split_rows
 from rlvr_world.types import Transition
 
 
