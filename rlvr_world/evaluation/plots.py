@@ -34,7 +34,6 @@ _STYLE |= {"axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True, "ax
 _STYLE |= {"axes.edgecolor": _COLOURS["grid"], "grid.color": _COLOURS["grid"], "axes.labelcolor": _COLOURS["ink"]}
 _STYLE |= {f"{x}tick.{key}": value for x in "xy" for key, value in (("color", _COLOURS["ink"]), ("major.size", 0))}
 _STYLE |= {"legend.frameon": False, "legend.labelcolor": "linecolor"}
-Titled = dict[str, str]
 
 RL = {  # metric: title, unit
     "reward": ("Reward", ""),
@@ -161,10 +160,10 @@ class Curve(NamedTuple):
     measured: str = ""
 
 
-def figures(metrics: Metrics, lower: Collection[str]) -> dict[str, list[Titled]]:
+def figures(metrics: Metrics, lower: Collection[str]) -> dict[str, list[dict[str, str]]]:
     """The figures of each section of the page; ``lower`` are the parts of which less is better."""
 
-    def logged(key: str, title: str = "", unit: str = "", family: str = "rl") -> Titled:
+    def logged(key: str, title: str = "", unit: str = "", family: str = "rl") -> dict[str, str]:
         return _figure(metrics, Column(title or key, "", key, unit), [Curve(family, key, colour=family)])
 
     keys = dict.fromkeys(key for line in metrics if line["stage"].startswith("rl") for key in line)
@@ -185,7 +184,7 @@ def figures(metrics: Metrics, lower: Collection[str]) -> dict[str, list[Titled]]
     return {section: [figure for figure in drawn if figure["svg"]] for section, drawn in found.items()}
 
 
-def _held_out(metrics: Metrics, lower: Collection[str], x: str, *families: str) -> list[Titled]:
+def _held_out(metrics: Metrics, lower: Collection[str], x: str, *families: str) -> list[dict[str, str]]:
     """What validation measured in these families of stages: the headline part by slice, or all parts over all rows."""
     lines = [line for line in metrics if line["stage"].split("/")[0] in families]
     keys = dict.fromkeys(key[5:].rpartition("/") for line in lines for key in line if key.startswith("eval/"))
@@ -200,7 +199,7 @@ def _held_out(metrics: Metrics, lower: Collection[str], x: str, *families: str) 
     return found
 
 
-def _tokenizer(metrics: Metrics) -> list[Titled]:
+def _tokenizer(metrics: Metrics) -> list[dict[str, str]]:
     """The visual tokenizer's losses and the share of its codes in use, with what validation measured as points."""
     keys = dict.fromkeys(key for line in metrics if line["stage"] == "tokenizer" for key in line)
     held_out = {key.rsplit("/", 1)[-1]: key for key in keys if key.startswith("eval/")}
@@ -212,7 +211,7 @@ def _tokenizer(metrics: Metrics) -> list[Titled]:
     return found
 
 
-def _figure(metrics: Metrics, column: Column, curves: Sequence[Curve]) -> Titled:
+def _figure(metrics: Metrics, column: Column, curves: Sequence[Curve]) -> dict[str, str]:
     """Pale: each seed. Strong: the mean over seeds; of what training logged, smoothed over a twentieth of the run."""
     lines, x = [], "step"
     for family, key, label, colour, measured in curves:

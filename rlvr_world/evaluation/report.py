@@ -71,7 +71,7 @@ def write_report(run: Path) -> Path:
         by_slice=not found or found[0].table.by_slice,
         groups=[{"tables": tables(g), "details": details(g), "first": next(iter(g.values()))} for g in groups],
         planning=_planning(run),
-        figures=figures(_rows(run / "metrics.jsonl"), lower),
+        figures=figures(log_rows(run / "metrics.jsonl"), lower),
         frames=_read(frames) if frames.is_file() else {},
         column_of=column_of,
         times=_times(run),
@@ -135,7 +135,7 @@ def _section(head: str, found: Comparison) -> list[str]:
     return [*lines, ""]
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def log_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a log."""
     lines, rows = path.read_text(encoding="utf-8").splitlines() if path.is_file() else [], []
     for number, text in enumerate(lines, 1):
@@ -182,7 +182,7 @@ def _interventions(run: Path) -> list[str]:
 
 def _times(run: Path) -> list[dict[str, Any]]:
     """Of each stage seconds, those of its phases, steps, tokens, and of likelihood training the speed."""
-    metrics, timings, found = _rows(run / "metrics.jsonl"), _rows(run / "timings.jsonl"), []
+    metrics, timings, found = log_rows(run / "metrics.jsonl"), log_rows(run / "timings.jsonl"), []
     reached = {line["stage"]: (line["step"], line["tokens"]) for line in metrics}
     for stage in sorted({line["stage"] for line in timings}, key=lambda n: (n != "tokenizer", n != "sft", n)):
         lines, (steps, tokens) = [line for line in timings if line["stage"] == stage], reached.get(stage, (0, 0))

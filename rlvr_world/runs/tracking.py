@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from rlvr_world.errors import InputError
+from rlvr_world.evaluation.report import log_rows
 from rlvr_world.runs.checkpoints import Counters
 from rlvr_world.system import ranks
 from rlvr_world.system.files import flush, read_object, write_whole
@@ -43,10 +44,9 @@ class Log:
             for path in (self.timings, self.path):
                 if not path.exists():
                     continue
-                rows = [(line, row) for line in path.read_text().splitlines() if (row := _row(line)) is not None]
-                kept = [(line, row) for line, row in rows if row["stage"] != stage or (step and row["step"] <= step)]
-                write_whole(path, "".join(line + "\n" for line, _ in kept))
-                stays = [row for _, row in kept if row["stage"] == stage]
+                kept = [row for row in log_rows(path) if row["stage"] != stage or (step and row["step"] <= step)]
+                write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))
+                stays = [row for row in kept if row["stage"] == stage]
             return stays
 
         return ranks.by_first(cut)
@@ -69,14 +69,6 @@ class Log:
         for path in (self.path, self.timings):
             if path.exists():
                 flush(path)
-
-
-def _row(line: str) -> dict[str, Any] | None:
-    """None for the last line of a run that was killed while writing it."""
-    try:
-        return json.loads(line)
-    except json.JSONDecodeError:
-        return None
 
 
 def _try(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
