@@ -49,14 +49,14 @@ class Splits:
     train: Rows
     valid: Rows
     test: Rows
-    closed_loop: Rows | None = None
-    """For validation in the place of ``valid``: of several clips, of which the last goes on from what was drawn."""
     epoch: Callable[[int, int], Rows] | None = None
     """(seed, epoch) -> the rows that RL draws from, as many in every epoch; None takes the training rows."""
     left_out: Mapping[str, int] = field(default_factory=dict)
     """Why rows that were read are in no split -> how many."""
     control: Rows | None = None
     """What RL's control fits, where that is not what SFT does: the rows that RL draws from."""
+    closed_loop: Rows | None = None
+    """For validation in the place of ``valid``: of several clips, of which the last goes on from what was drawn."""
 
     def rl_epoch(self, seed: int, epoch: int) -> Rows:
         return self.train if self.epoch is None else self.epoch(seed, epoch)
