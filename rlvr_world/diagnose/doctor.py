@@ -42,7 +42,7 @@ def doctor(config: Config, model: str = "", prompts: int = 200) -> tuple[bool, s
     once = min(prompts, len(epoch(0)))
     many = replace(config.rl, prompts=once, dynamic_sampling=0, kl=0.0)  # sampling alone needs no reference
     stage = GRPO(learner, many, domain, epoch, config.seed)
-    rows, groups = stage.rollouts(0)
+    rows, groups, _ = stage.rollouts(0)
     judged = list(judge(domain, [[rollout.written for rollout in group] for group in groups], rows))
     scores = [[one for _, one in group] for group in judged]
     found = [*_rewards(scores), *_lengths(groups), *recipe.findings(domain, rows, judged)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -115,7 +116,7 @@ def _try_task(
     folder: Path, trial: Trial, models: Mapping[str, Path], about: dict[str, Any], controls: bool, tries: int
 ) -> tuple[dict[str, Rollouts], dict[str, Rollouts]]:
     """By name, the real ones first; apart, by model, those of policies that look ahead in it, really. What the judge
-    gets wrong is added to ``about``."""
+    gets wrong, and how fast all was, is added to ``about``."""
     labelled, specs, view = cache(trial.labelled), [*about["policies"].values()], trial.round_trip
     policies = [read_policy(spec, trial.real.action_space, lambda: labelled("train"), folder) for spec in specs]
     files = {Path(part) for spec in (*specs, about["judge"]) for part in spec.split(":") if part.endswith(".py")}
@@ -123,14 +124,19 @@ def _try_task(
     watcher = Watcher(judged_by, folder) if films_of(judged_by := about["judge"]) else None
     says, about["judge"] = (None, "films") if watcher else read_judge(judged_by, trial, folder)
     pasts = [trial.real.start(number, trial.start(number))[0] for number in range(about["starts"])]
+    speeds = dict[str, float]()
 
     def kept(name: str, make: Callable[[], Rollouts], model: str = "") -> Rollouts:
-        file = folder / f"{name}-{fingerprint({**about, 'model': model, 'fields': Rollouts._fields})}.npz"
+        fields = (*Rollouts._fields, "seconds")
+        file = folder / f"{name}-{fingerprint({**about, 'model': model, 'fields': fields})}.npz"
         if not file.is_file():
-            np.savez_compressed(made := io.BytesIO(), **make()._asdict())
-            write_whole(file, made.getvalue())
+            begun = time.perf_counter()
+            np.savez_compressed(data := io.BytesIO(), **make()._asdict(), seconds=time.perf_counter() - begun)
+            write_whole(file, data.getvalue())
         with np.load(file) as arrays:
-            return watched(Rollouts(**arrays), watcher, trial.instruction) if watcher else Rollouts(**arrays)
+            made = Rollouts(*(arrays[field] for field in Rollouts._fields))
+            speeds[name] = round(made.success.size / float(arrays["seconds"]), 1)
+        return watched(made, watcher, trial.instruction) if watcher else made
 
     found, better = {} if trial.known else {"real": kept("real", lambda: roll_real(trial, policies, says, pasts))}, {}
     acted = [lambda seen, done=done: done[seen.seeds, seen.step] for done in found["real"].actions] if controls else []
@@ -151,6 +157,7 @@ def _try_task(
         if tries and says:
             ahead = [looking_ahead(act, tries, imagined, says, trial.real.action_space) for act in policies]
             better[name] = kept("ahead", partial(roll_real, trial, ahead, says, pasts), f"{key} {tries}")
+    about["steps a second"] = speeds
     if watcher:
         watcher.check(trial.instruction)
         about["judge"] = {"judge": judged_by, "verdicts": len(watcher.verdicts), "did not read": watcher.unread}
@@ -198,7 +205,8 @@ def _report(
     text = f"""{head}\n\n{markdown(rows)}\n
 agreement over policies [95 % over starts] [over starts and policies]\n\n{markdown(agree)}\n
 episodes that end as the real ones do: {alike or "nobody tells"}\n
-judge: {about["judge"]}; right on the real last frames: {"nobody tells" if right is None else f"{right} ({wrong})"}"""
+judge: {about["judge"]}; right on the real last frames: {"nobody tells" if right is None else f"{right} ({wrong})"}
+policy steps a second, with policies and judge: {about["steps a second"]}"""
     for name, gain in gains.items():
         bounds = "too few starts" if gain.low is None else f"[{gain.low:+.1f}, {gain.high:+.1f}]"
         text += f"\n\n{name}: success {gain.mean:+.1f} {bounds} points, over starts"

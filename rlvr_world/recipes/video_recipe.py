@@ -88,10 +88,11 @@ class VideoRecipe(Recipe):
         sft: Any = ConcatDataset(versions) if copies else train
         valid, test = (clips_of(data, found[name], seed, held_out=True) for name in ("valid", "test"))
         made = Splits(sft, train, valid, test, left_out=counted(found, (train, valid, test)))
-        if not data.led:
+        if not data.closed_loop:
             return made
-        led, watched = (clips_of(data, found[name], seed, name == "valid", data.led) for name in ("train", "valid"))
-        return replace(made, epoch=lambda seed, epoch: led, closed_loop=watched)
+        longer = replace(data, horizon=data.horizon * (1 + data.closed_loop))
+        drawn, watched = clips_of(longer, found["train"], seed), clips_of(longer, found["valid"], seed, held_out=True)
+        return replace(made, epoch=lambda seed, epoch: drawn, closed_loop=watched)
 
     def check_config(self, config: Config) -> None:
         data: VideoConfig = config.data
@@ -279,7 +280,7 @@ class VideoRecipe(Recipe):
 
 def _domain(config: Config, codec: Codec, cache: TokenCache) -> VideoDomain:
     metrics = FrameMetrics(None if config.data.lpips == "none" else partial(_lpips, config))
-    return VideoDomain(codec, cache, metrics, config.data.reward, config.data.skip_blocks, config.data.led)
+    return VideoDomain(codec, cache, metrics, config.data.reward, config.data.skip_blocks, config.data.closed_loop)
 
 
 def _visual_tokenizer_training(config: Config) -> VisualTokenizerTraining:

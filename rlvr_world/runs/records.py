@@ -147,13 +147,14 @@ def _quickest(partial: Path) -> bool:
 
 
 def repeat(fault: Path, stage: Any, state: State, guard: Guard) -> Exception | None:
-    """Do the step of such a folder again, with the stage as it was opened; what it raises, None where it does not."""
+    """Do the step of such a folder again, with the stage as it was opened; what it raises, None where it does not. From
+    the update that failed on or, where rollouts begin in imagination, which is not kept, from its start."""
     said = json.loads((fault / FAULT).read_text())
     if (fault / TRAINER).exists():
         state.restore(fault)
     try:
         guard.check()
-        if isinstance(stage, GRPO) and said.get("part"):
+        if isinstance(stage, GRPO) and said.get("part") and not stage.closed_loop:
             stage.learn_on(_pending(fault, stage, said), said["progress"])
         else:
             stage.step(said["step"], said["progress"])

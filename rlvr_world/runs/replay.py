@@ -79,9 +79,13 @@ def replay(folder: Path, rollout: str, stage_name: str = "", redo: int = 0) -> s
     kept, row = read_kept(where, step).get(rollout), stage.prompts(step)[group]
     if kept is not None and kept["row"] != row.id:  # drawn by spread, which the steps between tell
         row = next(one for one in stage.epoch_rows(step * prompts // stage.rows) if one.id == kept["row"])
+    if again:
+        rows, groups, _ = stage.rollouts(step, group // config.prompts)
+        row, made = rows[group % config.prompts], groups[group % config.prompts][number]
+    elif stage.closed_loop:
+        raise InputError(f"rollout {rollout}: it begins in imagination, so make it again: add --redo {step - at}")
     was = None if kept is None else from_json(kept, stage.domain.encode(row))
     if again:
-        made = stage.rollouts(step, group // config.prompts)[1][group % config.prompts][number]
         trained = f", {step - at} steps trained again" if step > at else ""
         how = f"made again from {source}{trained}; {_compared(made, was)}"
     elif was is not None:

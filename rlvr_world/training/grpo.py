@@ -33,7 +33,7 @@ from rlvr_world.training.learner import Learner, TokenLoss
 from rlvr_world.training.losses import finite, kl_estimate, policy_loss
 from rlvr_world.training.packing import Branch, Group, Packed, legal_ranges, pack, response_lengths
 from rlvr_world.training.sft import rows_of_step
-from rlvr_world.training.shared import led, sampled, scored
+from rlvr_world.training.shared import closed_loop, sampled, scored
 from rlvr_world.types import Domain, Rollout, Score, Script, Transition, Write
 
 Rollouts = Sequence[Sequence[Rollout]]
@@ -81,7 +81,7 @@ class GRPO:
         self.rows = len(self.epoch_rows(0))
         self.ids = lru_cache(maxsize=1)(lambda epoch: [row.id for row in self.epoch_rows(epoch)])
         self.followed = getattr(domain, "action_margin", 0.0)  # weight of following actions, where a domain has one
-        self.led = getattr(domain, "led", 0)  # clips, at most, that come before one that is rewarded
+        self.closed_loop = getattr(domain, "closed_loop", 0)  # clips, at most, that come before one that is rewarded
         self.batches = max(1, config.dynamic_sampling)
         self.reference = None
         if config.kl > 0 and not isinstance(learner.policy, PeftModel):
@@ -103,7 +103,7 @@ class GRPO:
         return metrics, rolled + int(others + metrics["trained_tokens"])
 
     def _sampled(self, step: int) -> tuple[list[Transition], Rollouts, Scores, dict[str, float]]:
-        """The rows, rollouts and scores of a step, how long the two phases took, and the tokens under other actions:
+        """The rows, rollouts and scores of a step, how long the two phases took, and the tokens of other draws:
         one batch of prompts, or as many as dynamic sampling has need of."""
         rows: list[Transition] = []
         groups: list[list[Rollout]] = []
@@ -111,7 +111,8 @@ class GRPO:
         seconds, weight = {"time/rollout": 0.0, "time/reward": 0.0, "others": 0.0}, self.followed
         for batch in range(self.batches):
             begun = time.perf_counter()
-            more_rows, more = self.rollouts(step, batch)
+            more_rows, more, before = self.rollouts(step, batch)
+            seconds["others"] += before
             others, swapped = self._under_others(step, batch, more_rows) if weight else ([], [])
             drawn = time.perf_counter()
             made = scored(self.domain, more, more_rows)
@@ -140,18 +141,20 @@ class GRPO:
         chosen = rows_of_step(self.rows, count, step, self.seed)
         return [self.epoch_rows(p // self.rows)[i] for p, i in zip(positions, chosen, strict=True)]
 
-    def rollouts(self, step: int, batch: int = 0) -> tuple[list[Transition], list[list[Rollout]]]:
-        """The rows of a batch of a step and what the policy, as it is, writes for each."""
-        config, first = self.config, batch * self.config.prompts
+    def rollouts(self, step: int, batch: int = 0) -> tuple[list[Transition], list[list[Rollout]], int]:
+        """The rows of a batch of a step, what the policy, as it is, writes for each, and the tokens of what it wrote
+        on the way there."""
+        config, first, before = self.config, batch * self.config.prompts, 0
         transitions = self.prompts(step)[first : first + config.prompts]
         streams = [(self.seed, step, first + i) for i in range(len(transitions))]
-        if self.led:
-            last = [int(np.random.default_rng(key).integers(1 + self.led)) for key in streams]
-            transitions = led(self.domain, partial(self._draw, step, 1), transitions, streams, last)
+        if self.closed_loop:
+            last = [int(np.random.default_rng(key).integers(1 + self.closed_loop)) for key in streams]
+            draw = partial(self._draw, step, 1)
+            transitions, before = closed_loop(self.domain, draw, transitions, streams, last)
         scripts = [self.domain.encode(t) for t in transitions]
         if self.servers is not None:
             self.servers.follow(step, scripts[0], self.learner.publish, self._logps)
-        return transitions, sampled(partial(self._draw, step, config.group), scripts, streams)
+        return transitions, sampled(partial(self._draw, step, config.group), scripts, streams), before
 
     def _under_others(self, step: int, batch: int, rows: Sequence[Transition]) -> tuple[Rollouts, list[Transition]]:
         """Of every row what the policy writes under the action of each of the next ``OTHERS`` in the batch

@@ -25,18 +25,21 @@ def sampled(draw: Draw, scripts: Sequence[Script], streams: Streams) -> list[lis
     return [[from_json(data, script) for data in group] for script, group in zip(scripts, told, strict=True)]
 
 
-def led(domain: Any, draw: Draw, rows: Sequence[Transition], streams: Streams, last: Sequence[int]) -> list[Transition]:
-    """Of each row, of several clips, the one with this number, from where ``draw``, a rollout of each script, comes to
-    from the first clip on. In use a model goes on from what it wrote, so that it is rewarded, or measured, for that
-    (DAgger, arXiv 1011.0686)."""
-    clips = [domain.clips(row) for row in rows]
+def closed_loop(
+    domain: Any, draw: Draw, rows: Sequence[Transition], streams: Streams, last: Sequence[int]
+) -> tuple[list[Transition], int]:
+    """Of each row, of several clips, the ``last`` that counts, given what ``draw``, a rollout of each script, came to
+    from the first one on; and the tokens that took. In use a model goes on from what it wrote, so that it is rewarded,
+    or measured, for that (DAgger, arXiv 1011.0686)."""
+    clips, tokens = [domain.clips(row) for row in rows], 0
     now = [some[0] for some in clips]
     for k in range(max(last)):
         going = [i for i in range(len(rows)) if k < last[i]]
         drawn = sampled(draw, [domain.encode(now[i]) for i in going], [(*streams[i], k, 0) for i in going])
         for i, [rollout] in zip(going, drawn, strict=True):
+            tokens += len(rollout.script.prompt) + len(rollout.ids)
             now[i] = domain.carried(now[i], rollout.written, clips[i][k + 1])
-    return now
+    return now, tokens
 
 
 def to_json(rollout: Rollout) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from rlvr_world.overrides import override
 from rlvr_world.recipes import find
 from rlvr_world.runs import runner
 from rlvr_world.runs.checkpoints import latest
+from rlvr_world.runs.replay import replay
 from tests import tiny
 
 TINY = f"""{tiny.FRAMES} threads=1 data.source=npz data.frame_skip=1 data.action_pool=1 data.test_every=3
@@ -213,9 +214,9 @@ def test_restless_tokens_are_those_that_change_where_no_pixel_does() -> None:
 
 
 def test_rl_goes_on_from_its_own_frames(tmp_path: Path) -> None:
-    """A run of three frames a clip, whose RL clips are led by up to two others."""
+    """A run of three frames a clip, whose RL clips go on from up to two others."""
     write_square(tmp_path / "square")
-    settings = [*TINY, "data.kind=multi_step", "data.context=1", "data.horizon=2", "data.led=2", "data.path="]
+    settings = [*TINY, "data.kind=multi_step", "data.context=1", "data.horizon=2", "data.closed_loop=2", "data.path="]
     settings[-1] += str(tmp_path / "square")
     config = override(find("pusht").config(), settings)
     config = replace(config, rl=replace(config.rl, eval_every=1), control=replace(config.control, enabled=False))
@@ -225,5 +226,10 @@ def test_rl_goes_on_from_its_own_frames(tmp_path: Path) -> None:
     runner.train(config, tmp_path / "run")
     logged = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     assert sum(line["stage"] == "rl/seed0" and "eval/overall/mae" in line for line in logged) >= 2
-    with pytest.raises(InputError, match=r"data\.led: expected 0 with a compressive tokenizer, got 1"):
-        find("pusht_multi").check_config(override(find("pusht_multi").config(), [*TINY, "data.led=1"]))
+    assert "bit for bit the kept one" in replay(tmp_path / "run", "0/1/0")
+    shutil.rmtree(tmp_path / "run/rl/seed0/step-000001")
+    with pytest.raises(InputError, match="begins in imagination, so make it again: add --redo 1"):
+        replay(tmp_path / "run", "1/0/0")
+    assert "1 steps trained again; bit for bit the kept one" in replay(tmp_path / "run", "1/0/0", redo=1)
+    with pytest.raises(InputError, match=r"data\.closed_loop: expected 0 with a compressive tokenizer, got 1"):
+        find("pusht_multi").check_config(override(find("pusht_multi").config(), [*TINY, "data.closed_loop=1"]))

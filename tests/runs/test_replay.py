@@ -187,7 +187,7 @@ def test_the_extremes_and_a_sample_are_chosen() -> None:
 @pytest.mark.parametrize("cut_at", [None, 5, 9, 17])
 def test_what_is_kept_is_bounded_and_the_same_after_a_cut(cut_at: int | None, trained: Path, tmp_path: Path) -> None:
     stage: Any = job(runner.opened_run(trained), "rl/seed0").open()[0]
-    rows, groups = stage.rollouts(0)
+    rows, groups, _ = stage.rollouts(0)
     scores = [[Score(0.1 * i) for i in range(3)] for _ in range(3)]
 
     def keep(folder: Path, steps: range) -> None:

@@ -397,7 +397,7 @@ def test_rows_are_led_by_what_the_policy_itself_writes(learner_of: Callable[...,
     """Each row is three; which one is rewarded differs, and it comes from what was written for those before."""
 
     class Led(Parity):
-        led = 2
+        closed_loop = 2
 
         def clips(self, row: Transition) -> list[Transition]:
             return [replace(row, id=f"{row.id}.{k}") for k in range(3)]
@@ -407,10 +407,11 @@ def test_rows_are_led_by_what_the_policy_itself_writes(learner_of: Callable[...,
 
     learner = learner_of(optimizer=STEADY)
     stage = GRPO(learner, BASIC, Led(), lambda epoch: LIVE, 0)
-    rows, groups = stage.rollouts(1)
+    rows, groups, before = stage.rollouts(1)
     depths = [int(row.id[-1]) for row in rows]
     assert [row.id[:-2] for row in rows] == [row.id for row in stage.prompts(1)]
     assert len(set(depths)) > 1
+    took = 0
     for i, (row, depth) in enumerate(zip(stage.prompts(1), depths, strict=True)):
         told = row.world
         for k in range(depth):
@@ -418,7 +419,9 @@ def test_rows_are_led_by_what_the_policy_itself_writes(learner_of: Callable[...,
                 learner.policy, [stage.domain.encode(row)], 1, Sampling(BASIC.temperature), [(0, 1, i, k, 0)]
             )
             told += f">{row.id}.{k}:{[list(ids) for ids in rollout.written]}"
+            took += len(rollout.script.prompt) + len(rollout.ids)
         assert rows[i].world == told
-    again, same = stage.rollouts(1)
+    assert before == took > 0
+    again, same, _ = stage.rollouts(1)
     assert again == rows
     assert [[r.ids.tolist() for r in g] for g in same] == [[r.ids.tolist() for r in g] for g in groups]

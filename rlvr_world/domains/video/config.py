@@ -79,7 +79,7 @@ class VideoConfig:
     action_pool: int = what(1, "steps whose actions are given as their mean; 1 gives each", "steps")
     short: Literal["drop", "pad"] = what("drop", "episodes shorter than a clip: left out, or padded (published)")
     train_every: int = what(1, "steps from the start of one training clip to the next", "steps")
-    led: int = what(
+    closed_loop: int = what(
         0, "RL: clips, at most, that a model imagines before the rewarded one, which goes on from its frames"
     )
     test_every: int = what(0, "the same for validation and test; 0 takes one clip an episode, as published", "steps")
@@ -112,7 +112,7 @@ def check_numbers(data: VideoConfig) -> None:
     """Raises InputError for numbers that no clip, tokenizer or reward could go with."""
     made, least, halved = data.tokenizer, SMALLEST[data.lpips], 2 ** max(0, len(data.tokenizer.widths) - 1)
     at_least(data, "data.", height=least, width=least, context=1, horizon=1, context_back=0, frame_skip=1, jittered=0)
-    at_least(data, "data.", action_pool=1, train_every=1, test_every=0, action_bins=2, led=0)
+    at_least(data, "data.", action_pool=1, train_every=1, test_every=0, action_bins=2, closed_loop=0)
     at_least(made, "data.tokenizer.", latent=1, groups=1, patch_width=0, patch=1, segment=1, reach=0, gan=0)
     later, side = 1 + (made.kind == "compressive"), max(data.height, data.width)
     halves, deep = f"a multiple of {halved}, as data.tokenizer.widths halve", 2**made.discriminator_depth
@@ -124,7 +124,7 @@ def check_numbers(data: VideoConfig) -> None:
         ("width", made.source or data.width % halved == 0, halves),
         ("reward.lpips", data.lpips != "none" or not data.reward.lpips, "0 with data.lpips=none"),
         ("reward.proprio_mse", data.proprio or not data.reward.proprio_mse, "0 with data.proprio=false"),
-        ("led", made.kind == "frame" or not data.led, "0 with a compressive tokenizer"),
+        ("closed_loop", made.kind == "frame" or not data.closed_loop, "0 with a compressive tokenizer"),
         ("same_token", data.horizon == 1 or not data.same_token, "false with data.horizon above 1"),
         ("proprio_first", data.proprio or not data.proprio_first, "false with data.proprio=false"),
         ("split.every", data.split.kind == "fraction" or data.split.every >= 3, "at least 3"),

@@ -57,12 +57,12 @@ class VideoDomain:
         metrics: FrameMetrics,
         config: RewardConfig,
         skip_blocks: bool = False,
-        led: int = 0,
+        closed_loop: int = 0,
     ) -> None:
-        """``metrics`` are on the tokenizer's device; ``skip_blocks``, ``led``: see ``VideoConfig``. InputError for
-        parts that do not belong together."""
+        """``metrics`` are on the tokenizer's device; ``skip_blocks``, ``closed_loop``: as in ``VideoConfig``.
+        Raises InputError for parts that do not belong together."""
         self.codec, self.layout, self.cache, self.metrics, self.config = codec, codec.layout, cache, metrics, config
-        self.skip_blocks, self.led, self.action_margin = skip_blocks, led, config.action_margin
+        self.skip_blocks, self.closed_loop, self.action_margin = skip_blocks, closed_loop, config.action_margin
         codec.check_visual_tokenizer(cache.codebook, cache.context_codebook, cache.fingerprint)
         got = (*cache.size, cache.tokens, cache.context_tokens)
         expected = (*codec.size, self.layout.tokens, self.layout.context_tokens)

@@ -209,16 +209,15 @@ class Clips(Sequence[Transition]):
         return pooled(padded, self._window.pool).reshape(self._window.frames, -1)
 
 
-def clips_of(data: VideoConfig, part: Part, seed: int, held_out: bool = False, led: int = 0) -> Clips:
+def clips_of(data: VideoConfig, part: Part, seed: int, held_out: bool = False) -> Clips:
     """Windows of the episodes, ``data.train_every`` steps apart; held-out ones ``data.test_every``, or one an episode
-    as published. Before what is predicted come as many frames of ``led`` clips more. Raises InputError where no episode
-    is long enough."""
-    (episodes, chosen), window = part, _window(replace(data, horizon=data.horizon * (1 + led)))
+    as published. Raises InputError where no episode is long enough."""
+    (episodes, chosen), window = part, _window(data)
     clips = Clips(episodes, chosen, window, (data.test_every or 1) if held_out else data.train_every, seed)
     if not len(clips):
         wanted = f"a clip of {window.frames} frames, {data.frame_skip} steps apart"
         got = f"none of its {len(chosen)} episodes is long enough for {wanted}"
-        raise InputError(f"{episodes.name}: {got}; lower data.horizon, data.frame_skip or data.led")
+        raise InputError(f"{episodes.name}: {got}; lower data.horizon, data.frame_skip or data.closed_loop")
     return clips.one_per_episode() if held_out and not data.test_every else clips
 
 
