@@ -44,6 +44,8 @@ def export(engine: Literal["trl", "verl"], source: str, settings: list[str], out
     known = ("group", "none", "batch") if engine == "trl" else ("group", "none")
     if config.rl.advantage not in known:
         raise InputError(f"rl.advantage={config.rl.advantage}: {engine} knows {', '.join(known)}; set one of them")
+    if ahead := getattr(config.data, "closed_loop", 0):
+        raise InputError(f"data.closed_loop={ahead}: {engine} draws from recorded frames alone; set 0")
     if out.exists():
         raise InputError(f"{out}: is there already; choose another folder")
     model, tokenizer = load_model(start)

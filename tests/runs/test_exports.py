@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from rlvr_world import cli
+from rlvr_world.errors import InputError
 from rlvr_world.models.attention import share_prefixes
 from rlvr_world.models.loading import load_model
 from rlvr_world.runs import exports
@@ -140,6 +141,8 @@ def test_forced_tokens_are_masked_and_tokens_of_video_legal(tmp_path: Path, monk
 
     config = test_video.config(tmp_path, "pusht_multi", "rl.steps=0", "control.enabled=false")
     runner.train(config, tmp_path / "run")
+    with pytest.raises(InputError, match=r"data\.closed_loop=1: verl draws from recorded frames alone; set 0"):
+        exports.export("verl", str(tmp_path / "run"), ["data.closed_loop=1"], tmp_path / "other")
     out = exported("verl", tmp_path / "run", tmp_path / "out")
     loop, task = loop_of(out, monkeypatch), load_task(out)
     loop.server_manager = Server(out)
