@@ -14,7 +14,7 @@ TINY = """data.env.episodes=24 data.env.length=8 data.env.size=16 data.height=16
 data.reward.lpips=0 data.tokenizer.widths=16,16 data.tokenizer.groups=8 data.tokenizer.latent=8 data.tokenizer.steps=8
 data.tokenizer.batch=4 data.tokenizer.patch_width=16 data.tokenizer.save_every=8 data.tokenizer.eval_every=0
 data.split.kind=every_nth data.split.every=5 sft.steps=4 sft.batch=4 sft.eval_every=0 model.layers=1 model.hidden=32
-model.heads=2 model.device=cpu rl.steps=0 control.enabled=false eval.rows=2 eval.runs=1"""
+model.heads=2 model.device=cpu rl.steps=0 data.closed_loop=0 control.enabled=false eval.rows=2 eval.runs=1"""
 
 
 @pytest.mark.slow
