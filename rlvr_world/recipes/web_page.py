@@ -80,6 +80,7 @@ def web() -> Config:
 
 
 def miniwob_goals() -> Config:
+    """A proper reward for outcomes, since planners live on how sure the model is of them."""
     base = miniwob()
     return replace(
         base,
@@ -87,14 +88,16 @@ def miniwob_goals() -> Config:
         summary="MiniWoB++ pages and whether the goal is reached, for planning (2 cores, extra web)",
         data=replace(
             base.data,
-            env=BrowserSpec(tasks=GOAL_TASKS, ends=1.0, episodes=100),
+            env=BrowserSpec(tasks=GOAL_TASKS, ends=1.0, episodes=200),
             style="outcome",
             unseen=UNSEEN_TASKS,
             split=WorldSplitRule(test=0.1, valid=0.05),
             unchanged_per_hundred=-1.0,
+            outcome_reward="brier",
+            outcome_weight=0.5,
         ),
-        sft=replace(base.sft, steps=700, eval_every=100),
-        rl=replace(base.rl, steps=60, group=8, seeds=(0,)),
+        sft=replace(base.sft, steps=1200, optimizer=replace(base.sft.optimizer, kind="muon"), eval_every=100),
+        rl=replace(base.rl, steps=60, group=8, seeds=(0,), advantage="none"),
         plan=replace(base.plan, starts=48, more=0, depth=2, width=4, goal="chance"),
     )
 
