@@ -79,6 +79,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, house_records: Any) -> Path:
     for kind, tokenizer in (("single", "frame"), ("multi", "compressive")):
         published.rt1_world_model(cached(hub, f"thuml/rt1-world-model-{kind}-step-base"), kind)
         published.visual_tokenizer(cached(hub, f"thuml/rt1-{tokenizer}-tokenizer"), kind)
+    published.rt1_world_model(cached(hub, "thuml/rt1-world-model-multi-step-rlvr"), "multi")
     published.gpt_simulator(folder / "GPT-simulator")
     configs = folder / "RLVR-World" / "vid_wm" / "ivideogpt" / "configs" / "vgpt"
     configs.mkdir(parents=True)
