@@ -40,10 +40,10 @@ def _runs(process: int) -> bool:
     return True
 
 
-def read_object(path: Path, fields: Collection[str] = (), kind: type = dict, mend: str = "delete it") -> Any:
+def read_object(path: Path, fields: Collection[str] = (), kind: type[Any] = dict, mend: str = "delete it") -> Any:
     """The JSON object, with these ``fields``, or the list (``kind``) in a file. Raises InputError for anything else."""
     try:
-        found = json.loads(path.read_bytes())
+        found: Any = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected JSON, got {error}; {mend}") from error
     if not isinstance(found, kind) or not all(name in found for name in fields):
