@@ -14,7 +14,7 @@ from rlvr_world.domains.video.config import VideoConfig
 from rlvr_world.domains.video.episodes import Clip
 from rlvr_world.domains.video.readers.npz import NpzEpisodes
 from rlvr_world.domains.video.splits import parts, whole_episodes
-from rlvr_world.domains.video.token_cache import read_frames
+from rlvr_world.domains.video.token_cache import images_of, read_frames
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.intervals import correlation
 from rlvr_world.recipes.tasks import Look, Walk
@@ -53,7 +53,7 @@ def recorded_video(data: VideoConfig, seed: int) -> tuple[list[Walk], Look]:
     def walk(row: Transition) -> Walk:
         given, after = row.state, row.next_state
         shown = Clip(given.episodes, given.episode, (given.steps[-1], *after.steps))
-        images = (read_frames(shown, size, data.fit) * 255).round().byte().movedim(1, -1).numpy()
+        images = images_of(read_frames(shown, size, data.fit))
         return Walk([*row.action[len(given.steps) - 1 : -1]], [*images], row.world, row)
 
     if not (rows := whole_episodes(data, found["test"])):

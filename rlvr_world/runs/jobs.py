@@ -35,8 +35,8 @@ from rlvr_world.system.files import write_whole
 from rlvr_world.training.grpo import GRPO
 from rlvr_world.training.learner import Learner, shares
 from rlvr_world.training.sft import SFT
-from rlvr_world.training.shared import Draw, closed_loop
-from rlvr_world.types import Domain, Transition
+from rlvr_world.training.shared import closed_loop
+from rlvr_world.types import Domain, Rollout, Script, Streams, Transition
 
 if TYPE_CHECKING:
     from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining
@@ -165,9 +165,12 @@ def _validate(run: Run, learner: Learner, domain: Domain) -> dict[str, float]:
     with whole(learner.policy):
         rows, model = run.validated, learner.policy
         if run.splits.closed_loop is not None:
-            draw: Draw = lambda scripts, keys: sample(model, scripts, 1, once.sampling, keys, once.max_rows)  # noqa: E731
-            streams, depth = [(once.seed, i, 1) for i in range(len(rows))], getattr(domain, "closed_loop", 0)
-            rows, _ = closed_loop(domain, draw, rows, streams, [depth] * len(rows))
+
+            def draw(scripts: Sequence[Script], streams: Streams) -> list[list[Rollout]]:
+                return sample(model, scripts, 1, once.sampling, streams, once.max_rows)
+
+            keys, depth = [(once.seed, i, 1) for i in range(len(rows))], getattr(domain, "closed_loop", 0)
+            rows, _ = closed_loop(domain, draw, rows, keys, [depth] * len(rows))
         result, _ = evaluate(model, domain, rows, once, {}, brief=True)
     numbers: dict[str, float] = {}
     for slice_, summed in result["slices"].items():

@@ -19,7 +19,7 @@ from rlvr_world.domains.video.episodes import Clip, FramesInMemory
 from rlvr_world.domains.video.layout import Codec, Frames, frames_of
 from rlvr_world.domains.video.pictures import GAIN, error_map, gif, strip
 from rlvr_world.domains.video.rewards import reward
-from rlvr_world.domains.video.token_cache import TokenCache, whole_clip
+from rlvr_world.domains.video.token_cache import TokenCache, images_of, whole_clip
 from rlvr_world.errors import InputError
 from rlvr_world.types import Groups, Malformed, Picture, Rows, Score, Script, Transition, Written
 from rlvr_world.vision.metrics import LOWER_IS_BETTER, FrameMetrics
@@ -208,7 +208,7 @@ class VideoDomain:
         """Frames uint8 [N, H, W, 3] as the tokenizer gives them back."""
         context, tokens = self.cache.lookup(FramesInMemory(frames).clip)
         [made] = self.cache.decode([context], [tokens])
-        return (made * 255).round().byte().movedim(1, -1).numpy()
+        return images_of(made)
 
     def _worst(self, malformed: Malformed) -> Score:
         parts = {name: value for name, value in WORST.items() if name != "lpips" or self.metrics.perceptual}
@@ -229,8 +229,7 @@ class VideoDomain:
         if felt is not None and prediction.proprio is not None:
             felt = np.concatenate([felt, prediction.proprio])
         last = [*range(kept), *range(len(frames) - len(state.steps) + kept, len(frames))]
-        images = (frames[last] * 255).round().byte().movedim(1, -1).numpy()
-        return FramesInMemory(images, None if felt is None else felt[last]).clip
+        return FramesInMemory(images_of(frames[last]), None if felt is None else felt[last]).clip
 
     def baselines(self, transition: Transition) -> Mapping[str, Prediction]:
         """The last given frame, as it was seen, again and again; and the truth as far as the tokenizer can show it."""
@@ -276,11 +275,11 @@ class VideoDomain:
         given, true = self.advance(row.state, row.action, read), after.next_state
         assert isinstance(given, Clip)
         count, felt = len(given.steps), None
-        frames = torch.cat([self.cache.read(given), self.cache.read(true)])
+        images = np.concatenate([given.read(), images_of(self.cache.read(true))])
         tokens = torch.cat([torch.tensor((*self._given(row), *read.tokens)[-count:]), self.cache.lookup(true)[1]])
         if self.codec.proprio:
             felt = np.concatenate([_proprio(given, row), _proprio(true, row)])
-        drawn = FramesInMemory((frames * 255).round().byte().movedim(1, -1).numpy(), felt, tokens).clip
+        drawn = FramesInMemory(images, felt, tokens).clip
         state, next_state = replace(drawn, steps=drawn.steps[:count]), replace(drawn, steps=drawn.steps[count:])
         return replace(after, state=state, next_state=next_state)
 

@@ -58,6 +58,11 @@ def read_frames(clip: Clip, size: tuple[int, int], fit: str = "squash") -> Tenso
     return F.interpolate(frames, size, mode="bilinear", align_corners=False, antialias=True).clamp(0, 1)
 
 
+def images_of(frames: Tensor) -> np.ndarray:
+    """uint8 [T, H, W, 3] of frames [T, 3, H, W] in [0, 1], as cameras give them."""
+    return (frames * 255).round().byte().movedim(1, -1).numpy()
+
+
 def whole_clip(row: Transition) -> Clip:
     """The frames of a transition in order, state and next state; the state alone where no more is known."""
     state, after = row.state, row.next_state
