@@ -272,7 +272,7 @@ class VideoRecipe(Recipe):
             "domain": "video",
             "frames": [data.height, data.width, data.fit],
             **{name: getattr(data, name) for name in ("kind", "horizon", "frame_skip", "lpips", "skip_blocks")},
-            "reward": {k: v for k, v in asdict(data.reward).items() if k != "action_margin"},  # of training alone
+            "reward": {k: v for k, v in asdict(data.reward).items() if k not in ("action_margin", "spread")},
             "split": data.split.describe(),
             "resample": "world",
         }

@@ -151,9 +151,9 @@ class WebPageRecipe(RowsRecipe):
         return read_rows(path, data.label, column, on_fault, lost, any_action=data.style == "row")
 
     def words(self, config: Config, tokenizer: TextTokenizer | None = None, world: Path | None = None) -> WebPage:
-        from rlvr_world.domains.web_page.domain import CalibratedWebPage, WebPage
+        from rlvr_world.domains.web_page.domain import WebPage
 
-        return (CalibratedWebPage if config.data.outcome_reward == "brier" else WebPage)(config.data, tokenizer)
+        return WebPage(config.data, tokenizer)
 
     def record(self, row: Transition) -> dict[str, Any]:
         state = {"observation": row.state.text, "url": row.state.url, "goal": row.state.goal}

@@ -70,9 +70,12 @@ def from_json(data: dict[str, Any], script: Script) -> Rollout:
 
 
 def scored(domain: Domain, groups: Sequence[Sequence[Rollout]], transitions: Sequence[Transition]) -> list[list[Score]]:
-    """The score of every rollout of every group, each rank for its share of the groups."""
-    written = [[rollout.written for rollout in group] for group in ranks.mine(groups)]
-    own = [[score for _, score in judged] for judged in judge(domain, written, ranks.mine(transitions))]
+    """The score of every rollout of every group, each rank for its share of the groups. A domain may have its say on
+    what each earns beside the others, ``among(predictions, scores, row)``."""
+    written, rows = [[rollout.written for rollout in group] for group in ranks.mine(groups)], ranks.mine(transitions)
+    among = getattr(domain, "among", lambda predictions, scores, row: list(scores))
+    judged = zip(judge(domain, written, rows), rows, strict=True)
+    own = [among(*zip(*group, strict=True), row) for group, row in judged]
     if ranks.size() == 1:
         return own
     plain: list[list[Any]] = [[[score.value, dict(score.parts), score.malformed] for score in group] for group in own]

@@ -26,6 +26,9 @@ class RewardConfig:
     proprio_mse: float = what(0.0, "weight of proprioception's MSE, in units of each field's range (paper's PushT: 1)")
     repetition: float = what(0.0, "weight of the share of frames equal, token by token, to the frame before")
     action_margin: float = what(0.0, "RL: weight of the share of four predictions under other actions that are worse")
+    spread: float = what(
+        0.0, "RL: weight of how far, by the errors above, a prediction is from others of its group; 1: energy score"
+    )
     aggregate: Literal["mean", "last", "discount"] = what(
         "mean", "over the frames of a clip: their mean, the last one, or a mean with weights 0.9^k"
     )

@@ -169,6 +169,28 @@ class VideoDomain:
         good = iter(map(Score, values, parts))
         return [[self._worst(p) if isinstance(p, Malformed) else next(good) for p in group] for group in predictions]
 
+    def among(self, group: Sequence[Read], scores: Sequence[Score], row: Transition) -> list[Score]:
+        """In RL a prediction may earn ``config.spread`` times its mean distance, as the reward counts, from the others
+        of its group. With a weight of 1 the two are a proper score: the less is gained by writing what is likeliest,
+        the more others write it (energy score: Gneiting and Raftery, 2007, eq. 22)."""
+        good = [(n, p) for n, p in enumerate(group) if isinstance(p, Prediction)]
+        if not self.config.spread or len(good) < 2:
+            return list(scores)
+        first, second = torch.triu_indices(len(good), len(good), 1)
+        pairs = [(int(b), good[int(a)][1]) for a, b in zip(first, second, strict=True)]
+        measures = self._measure(pairs, torch.stack([p.frames for _, p in good]))
+        measures["repeated"] = torch.zeros_like(measures["mae"])
+        if bins := self.codec.proprio:
+            felt = torch.from_numpy(np.stack([bins.unit(p.proprio) for _, p in good if p.proprio is not None]))
+            measures["proprio_mse"] = ((felt[first] - felt[second]) ** 2).mean(-1)
+        apart, total = -reward(measures, self.config), torch.zeros(len(good))
+        total.index_add_(0, first, apart).index_add_(0, second, apart)
+        means, earned = (total / (len(good) - 1)).tolist(), list(scores)
+        for (n, _), mean in zip(good, means, strict=True):
+            value = scores[n].value + self.config.spread * mean
+            earned[n] = replace(scores[n], value=value, parts={**scores[n].parts, "apart": mean})
+        return earned
+
     def _measure(self, found: Sequence[tuple[int, Prediction]], truth_MT3HW: Tensor) -> dict[str, Tensor]:
         """Each metric of the predictions, float32 [N, T] on the CPU; m, p says that p is compared with clip m."""
         place: dict[tuple[int, int], int] = {}

@@ -21,7 +21,7 @@ from rlvr_world.domains.web_page.rows import PageResult, PageState
 from rlvr_world.domains.web_page.tree import Node, Page, parse_page, write_page
 from rlvr_world.errors import InputError
 from rlvr_world.models.text_tokenizer import turn_ids
-from rlvr_world.types import Malformed, Rows, Score, Transition
+from rlvr_world.types import Malformed, Score, Transition
 
 SHOWN = 24
 """Most nodes of a page that are shown, around the acted one."""
@@ -100,6 +100,17 @@ class WebPage(TextDomain):
         published = published_precision_recall(prediction.text, write_change(true))
         return make_score(*published, strict.parts["exact"], strict.malformed, beta)
 
+    def among(self, group: Sequence[Prediction], scores: Sequence[Score], row: Transition) -> list[Score]:
+        """In RL a group may be rewarded for the shares of the outcomes that it states; see ``brier_rewards``."""
+        if self.config.outcome_reward == "right":
+            return list(scores)
+        earned = brier_rewards([one.outcome for one in group], row.next_state.outcome)
+        more = (
+            self.config.outcome_weight * (worth - one.parts["outcome"])
+            for worth, one in zip(earned, scores, strict=True)
+        )
+        return [replace(one, value=one.value + extra) for one, extra in zip(scores, more, strict=True)]
+
     def advance(self, state: PageState, action: str, prediction: Prediction) -> PageState | Malformed:
         if isinstance(prediction.change, Malformed):
             return prediction.change
@@ -141,19 +152,6 @@ class WebPage(TextDomain):
             lines += ["  page before:", *_page_lines(before, centre, kept)]
             lines += ["  page after:", *_page_lines(after, pairs.get(centre, 0), kept.values())]
         return "\n".join(printable(line if len(line) <= _WIDTH else f"{line[:_WIDTH]}...") for line in lines)
-
-
-class CalibratedWebPage(WebPage):
-    """One whose groups are rewarded for the shares of the outcomes that they state; see ``brier_rewards``."""
-
-    def score_groups(self, predictions: Sequence[Sequence[Prediction]], transitions: Rows) -> list[list[Score]]:
-        return [self._shared_out(*pair) for pair in zip(predictions, transitions, strict=True)]
-
-    def _shared_out(self, group: Sequence[Prediction], row: Transition) -> list[Score]:
-        earned = brier_rewards([one.outcome for one in group], row.next_state.outcome)
-        scores, weight = [self.score(one, row) for one in group], self.config.outcome_weight
-        more = (weight * (worth - one.parts["outcome"]) for worth, one in zip(earned, scores, strict=True))
-        return [replace(one, value=one.value + extra) for one, extra in zip(scores, more, strict=True)]
 
 
 def _page_lines(nodes: Sequence[Node], centre: int, kept: Collection[int]) -> Iterator[str]:

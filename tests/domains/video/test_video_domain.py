@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import math
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,10 @@ from PIL import Image
 from rlvr_world.domains.video.actions import ActionBins
 from rlvr_world.domains.video.config import RewardConfig
 from rlvr_world.domains.video.domain import Prediction, VideoDomain
+from rlvr_world.domains.video.episodes import FramesInMemory
 from rlvr_world.domains.video.layout import frames_of
 from rlvr_world.domains.video.splits import Clips, Window
-from rlvr_world.domains.video.token_cache import read_frames, whole_clip
+from rlvr_world.domains.video.token_cache import images_of, read_frames, whole_clip
 from rlvr_world.errors import InputError
 from rlvr_world.types import BatchDomain, Malformed, Picture, Transition, Write
 from rlvr_world.vision.lpips import LPIPS
@@ -116,6 +119,35 @@ def test_batches_score_as_one_by_one_and_do_less(
                 single = world.score(other, row)
                 assert score.value == pytest.approx(single.value, rel=1e-4)
                 assert dict(score.parts) == pytest.approx(dict(single.parts), rel=1e-3)
+
+
+def test_among_others_it_pays_to_be_as_spread_as_the_truth_is(tmp_path: Path) -> None:
+    """Of two pictures one comes with probability 0.3: a model gains by writing it more where it writes it less."""
+    world = domain(tmp_path, config=RewardConfig(lpips=0, spread=1))
+    plain = domain(tmp_path, config=RewardConfig(lpips=0))
+    row, *others = list(clips(world))[:3]
+    seen = [world.decode(truth_of(world, one), row) for one in others]
+
+    def worth(which: int, share: float) -> float:
+        """Over truths and the two others of its group, what writing a picture earns."""
+        total = 0.0
+        for true, chance in enumerate((0.3, 0.7)):
+            came = replace(row, next_state=FramesInMemory(images_of(seen[true].frames)).clip)
+            for others in product((0, 1), repeat=2):
+                likely = math.prod((share, 1 - share)[one] for one in others)
+                group = [seen[one] for one in (which, *others)]
+                total += chance * likely * world.among(group, world.score_groups([group], [came])[0], came)[0].value
+        return total
+
+    for share in (0.1, 0.3, 0.6):
+        gain = worth(0, share) - worth(1, share)
+        assert np.sign(round(gain, 3)) == np.sign(round(0.3 - share, 3)), (share, gain)
+    group = [seen[0], Malformed("none"), seen[1], seen[0]]
+    scores = world.score_groups([group], [row])[0]
+    far = (seen[0].frames - seen[1].frames).abs().mean().item()
+    gained = [one.value - two.value for one, two in zip(world.among(group, scores, row), scores, strict=True)]
+    assert gained == pytest.approx([far / 2, 0, far, far / 2], rel=1e-4)
+    assert plain.among(group, scores, row) == scores
 
 
 def test_repetition_is_of_the_last_pair_and_of_all_pairs(tmp_path: Path) -> None:

@@ -139,13 +139,14 @@ def test_groups_are_rewarded_by_the_brier_score(tmp_path, tokenizer):
     recipe = find("miniwob-goals")
     web = recipe.domain(replace(recipe.config(), data=config), None, tokenizer, None)
     said = ["~@ focused: True\n=> success"] * 2 + ["none\n=> failure", "~@ focused: True\n=> goes on", "never"]
-    group = next(judge(web, [[[tokenizer.encode(text)] for text in said]], [row]))
+    predictions, alone = zip(*next(judge(web, [[[tokenizer.encode(text)] for text in said]], [row])), strict=True)
+    group = web.among(predictions, alone, row)
     earned = brier_rewards(["success", "success", "failure", "goes on", ""], "success")
-    f1 = [1, 1, 0, 1, 0]
-    assert [score.value for _, score in group] == pytest.approx(
-        [0.75 * f + 0.25 * e for f, e in zip(f1, earned, strict=True)]
-    )
-    assert [score.parts["outcome"] for _, score in group] == [1, 1, 0, 0, 0]
+    f1, right = [1, 1, 0, 1, 0], [1, 1, 0, 0, 0]
+    for scores, stated in ((alone, right), (group, earned)):
+        wanted = [0.75 * f + 0.25 * e for f, e in zip(f1, stated, strict=True)]
+        assert [score.value for score in scores] == pytest.approx(wanted)
+    assert [score.parts["outcome"] for score in group] == right
     with pytest.raises(InputError, match="outcome_reward=brier: expected data"):
         WebPage(replace(config, outcome_weight=0), tokenizer)
 
