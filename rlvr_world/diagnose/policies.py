@@ -24,7 +24,7 @@ from rlvr_world.evaluation.tables import markdown
 from rlvr_world.policies.agreement import agreement, ceiling
 from rlvr_world.policies.known import read_known
 from rlvr_world.policies.learned import Frames, judge
-from rlvr_world.policies.rollouts import FILMED, Rollouts, looking_ahead, read_policy, roll, roll_real
+from rlvr_world.policies.rollouts import FILMED, Rollouts, best_of, read_policy, roll, roll_real
 from rlvr_world.policies.tried import Tried
 from rlvr_world.policies.watched import Watcher, films_of, watched
 from rlvr_world.recipes import named_in
@@ -42,7 +42,7 @@ class Study(NamedTuple):
     ``judged_by``: ``learned``, or ``FILE.py:FUNCTION``, frames uint8 [N, H, W, 3] -> bool [N], or a ``Watcher`` of
     whole films. ``controls``: the real actions replayed in imagination, and policies that see round trips of the
     tokenizer, or another look of the world, really. ``tries``: the policies also, really, with the best of so many
-    actions at each step, as each model imagines them, see ``looking_ahead``; 0 for not. ``real``: a file of tasks with
+    actions at each step, as each model imagines them, see ``best_of``; 0 for not. ``real``: a file of tasks with
     known success, see ``read_known``; then nothing but models is stepped, ``starts`` times for each instruction."""
 
     specs: Mapping[str, str]
@@ -155,7 +155,7 @@ def _try_task(
         if controls:
             found[f"{name}, real actions"] = kept("replayed", partial(roll, imagined, trial, acted, says, starts), key)
         if tries and says:
-            ahead = [looking_ahead(act, tries, imagined, says, trial.real.action_space) for act in policies]
+            ahead = [best_of(act, tries, imagined, says, trial.real.action_space) for act in policies]
             better[name] = kept("ahead", partial(roll_real, trial, ahead, says, pasts), f"{key} {tries}")
     about["steps a second"] = speeds
     if watcher:

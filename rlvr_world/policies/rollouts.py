@@ -112,7 +112,7 @@ def roll(
     return Rollouts(*(a.reshape(len(policies), -1, *a.shape[1:]) for a in by_episode))
 
 
-def looking_ahead(policy: Policy, tries: int, world: World, says: Frames, space: Any) -> Policy:
+def best_of(policy: Policy, tries: int, world: World, says: Frames, space: Any) -> Policy:
     """At each step the best of ``tries`` actions, the policy's own and others with noise on it: from what is seen
     ``world`` imagines each of them and, for ``AHEAD`` steps in all, what the policy does then; the judge says which
     comes farthest. Draws are the same for all of an episode, so that its actions alone make the difference. Asks the
