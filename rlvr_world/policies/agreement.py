@@ -48,6 +48,15 @@ def agreement(imagined_PN: np.ndarray, real: np.ndarray, counts_P: Any = None) -
     return {name: [*_ends([one], (50,)), _ends(a, TAILS), _ends(b, TAILS)] for name, one, a, b in found}
 
 
+def gap_change(one_PN: np.ndarray, other_PN: np.ndarray, real_PN: np.ndarray) -> list[Any]:
+    """How much larger the gap of one is than the other's, and its 95 % bootstrap interval over starts."""
+    away = np.abs(np.stack([one_PN, other_PN]).mean(2) - real_PN.mean(1)).mean(1)
+    drawn = np.random.default_rng(0).integers(N := real_PN.shape[1], size=(RESAMPLES, N))
+    rates = [table[:, drawn].mean(2) for table in (one_PN, other_PN, real_PN)]  # [P, RESAMPLES]
+    changes = np.abs(rates[0] - rates[2]).mean(0) - np.abs(rates[1] - rates[2]).mean(0)
+    return [float(away[0] - away[1]), _ends(changes, TAILS)]
+
+
 def ceiling(real_P: np.ndarray, N: int, counts_P: Any = None) -> dict[str, list[Any]]:
     """What a perfect model would show with N episodes a policy (or ``counts_P`` real ones), if these were true
     of both worlds: of each statistic the median, and what 19 of 20 such studies reach; None for counts of 0."""

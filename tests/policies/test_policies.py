@@ -16,7 +16,7 @@ from gymnasium.spaces import Box
 from rlvr_world.diagnose import policies as diagnosed
 from rlvr_world.errors import InputError
 from rlvr_world.policies import learned
-from rlvr_world.policies.agreement import agreement, ceiling, statistics
+from rlvr_world.policies.agreement import agreement, ceiling, gap_change, statistics
 from rlvr_world.policies.learned import judge, learn
 from rlvr_world.policies.rollouts import Seen, best_of, read_policy, roll, roll_real
 from rlvr_world.recipes.tasks import Labelled, Trial
@@ -119,6 +119,16 @@ def test_real_rates_are_drawn_anew_from_as_many_episodes_as_they_are_of() -> Non
     assert ceiling(rates, 40, np.full(8, 40)) == ceiling(rates, 40)
     assert ceiling(rates, 40, np.full(8, 5))["pearson"][1] < ceiling(rates, 40)["pearson"][1]
     assert ceiling(rates, 40, np.array([0] + 7 * [9]))["gap"] == [None, None]
+
+
+def test_a_gap_is_compared_over_the_same_starts() -> None:
+    rng = np.random.default_rng(0)
+    real, near, far = (rng.random((8, 80)) < rate for rate in (0.5, 0.5, 0.9))
+    change, (low, high) = gap_change(far, near, real)
+    assert change == pytest.approx(agreement(far, real)["gap"][0] - agreement(near, real)["gap"][0])
+    assert 0 < low < change < high
+    assert gap_change(near, near, real) == [0, [0, 0]]
+    assert gap_change(near, far, real)[1] == pytest.approx([-high, -low])
 
 
 def test_a_perfect_model_is_seen_as_one_the_better_the_more_episodes() -> None:
@@ -229,7 +239,9 @@ def test_a_report_says_what_each_model_agrees_in_and_is_not_made_twice(run: Simp
     text = diagnosed.try_policies(*asked)
     folder = tmp_path / "policies" / "brighten"
     told = json.loads((folder / "report.json").read_text())
-    assert told["agreement"]["rl"]["gap"][0] < told["agreement"]["sft"]["gap"][0]
+    gaps = {name: told["agreement"][name]["gap"][0] for name in ("rl", "sft")}
+    assert gaps["rl"] < gaps["sft"]
+    assert told["gap changes"]["rl"][0] == pytest.approx(gaps["rl"] - gaps["sft"])
     assert told["success"]["real"] == told["success"]["real, round trips"]
     assert told["alike"]["rl, real actions"] > 0.9
     assert told["judge right on the real last frames"] == 1
