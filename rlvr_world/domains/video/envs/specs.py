@@ -19,9 +19,12 @@ class PushTSpec:
     size: int = what(64, "height and width of a frame", "pixels")
     seed: int = what(0, "seed of all episodes")
     noise: float = what(4.0, "tremor of the hand: deviation of its target", "pixels of 512")
+    aim: Literal["anywhere", "home"] = what("anywhere", "where hands push the T; 'home': it begins near, some fail")
 
     def __post_init__(self) -> None:
         at_least(self, episodes=1, length=2, size=8, noise=0.0)
+        if self.aim not in ("anywhere", "home"):
+            raise InputError(f"aim: expected anywhere or home, got {self.aim!r}")
 
 
 @dataclass(frozen=True)
