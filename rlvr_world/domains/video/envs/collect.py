@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from rlvr_world.domains.video.envs import drawer, granular, pusht, rope, table
+from rlvr_world.domains.video.envs import drawer, granular, home, pusht, rope, table
 from rlvr_world.domains.video.envs.specs import SPECS, DrawerSpec, GranularSpec, PushTSpec, RopeSpec, Spec
 from rlvr_world.domains.video.readers.npz import write_npz
 from rlvr_world.errors import InputError
@@ -60,7 +60,8 @@ def collect(kind: str, spec: Spec, cache: Path, workers: int = 0) -> Path:
         raise ModuleNotFoundError(f"No module named {package!r}", name=package) from error
     if kind != "pusht":
         table.headless()
-    about = {"world": kind, "made_by": made_by, "spec": asdict(spec)}
+    told = {name: value for name, value in asdict(spec).items() if (name, value) != ("aim", "anywhere")}  # is younger
+    about = {"world": kind, "made_by": made_by, "spec": told}
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     folder = cache.expanduser() / f"{kind}-{key}"
     files = [folder / f"{kind}_eps_{episode:08d}.npz" for episode in range(spec.episodes)]
@@ -105,11 +106,28 @@ def play(spec: Spec, episode: int) -> dict[str, np.ndarray]:
     raise InputError(f"{where}: the simulation became unstable {ATTEMPTS} times; take another seed")
 
 
+def read_labelled(files: Sequence[Path], skip: int, pool: int) -> list[np.ndarray]:
+    """Of every ``skip``-th frame of some episodes with a task: image, measure, success, what an expert does until the
+    next one (means of ``pool`` steps, one after the other), and the number of the demonstration, or -1."""
+    parts = list[list[np.ndarray]]()
+    for file in files:
+        with np.load(file) as told:
+            frames = len(told["demo"]) // skip
+            expert = told["expert" if "expert" in told else "action"][: frames * skip]  # else the one who acted
+            held = expert.reshape(frames, skip // pool, pool, -1).mean(2).reshape(frames, -1)
+            parts.append(
+                [*(told[name][: frames * skip : skip] for name in ("image", "measure", "success", "demo")), held]
+            )
+    image, measure, success, demo, expert = (np.concatenate(one) for one in zip(*parts, strict=True))
+    first = np.arange(len(demo)) % (len(demo) // len(files)) == 0
+    return [image, measure, success, expert, np.where(demo, np.cumsum(demo & first) - 1, -1)]
+
+
 def opened(spec: Spec, episode: int, attempt: int = 0) -> Any:
     """The world of an episode; ``hand`` is what the script that plays it does there."""
     rng = np.random.default_rng((spec.seed, episode, *[attempt] * bool(attempt)))
     if isinstance(spec, PushTSpec):
-        return pusht.Push(spec, rng)
+        return (home.Home if spec.aim == "home" else pusht.Push)(spec, rng)
     if isinstance(spec, DrawerSpec):
         return drawer.Drawer(spec, episode, rng)
     return rope.lay(spec, rng) if isinstance(spec, RopeSpec) else granular.lay(spec, rng)

@@ -26,6 +26,11 @@ class PushTSpec:
         if self.aim not in ("anywhere", "home"):
             raise InputError(f"aim: expected anywhere or home, got {self.aim!r}")
 
+    @property
+    def tasks(self) -> dict[str, str]:
+        """What policies are told to do, by name; episodes take turns."""
+        return {"home": "push the T home"} if self.aim == "home" else {}
+
 
 @dataclass(frozen=True)
 class RopeSpec:
@@ -74,6 +79,11 @@ class DrawerSpec:
         at_least(self, episodes=1, length=2, hold=1, size=8, noise=0.0)
         if self.task not in ("open", "close", "both"):
             raise InputError(f"task: expected open, close or both, got {self.task!r}")
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """As PushT's."""
+        return {name: f"{name} the drawer" for name in ("open", "close") if self.task in (name, "both")}
 
 
 Spec = PushTSpec | RopeSpec | GranularSpec | DrawerSpec
