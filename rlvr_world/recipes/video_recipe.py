@@ -238,7 +238,8 @@ class VideoRecipe(Recipe):
         tasks = getattr(env, "tasks", {}) if data.source in FIELDS else {}
         if not tasks:
             return {}
-        real, changed = self.real(config), real_world(data, changed=True)
+        real = self.real(config)
+        changed = real_world(data, changed=True) if data.source == "drawer" else None  # the others have one look
 
         def labelled(which: int, part: str) -> Labelled:
             episodes, chosen = parts(data)[part]
