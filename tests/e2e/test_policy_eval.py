@@ -38,9 +38,10 @@ def test_a_world_with_tasks_from_nothing_to_a_table(
     asked += ["--policy", "two=clone:2:20", "--policy", "wild=noisy:0.5:random"]
     assert main(asked) == 0
     said = capsys.readouterr().out
+    looks = ["real, changed look"] * (recipe == "drawer")
     for task, instruction in tasks.items():
         told = json.loads((run / "policies" / task / "report.json").read_text())
-        assert [*told["success"]] == ["real", "real, round trips", "real, changed look", "sft", "sft, real actions"]
+        assert [*told["success"]] == ["real", "real, round trips", *looks, "sft", "sft, real actions"]
         assert all(len(outcomes) == 2 for outcomes in told["success"].values())
         assert f"{instruction}: success at the last of 7 steps, 3 starts" in said
     assert main([*asked, "--only", "gone"]) == 2

@@ -113,11 +113,9 @@ def read_labelled(files: Sequence[Path], skip: int, pool: int) -> list[np.ndarra
     for file in files:
         with np.load(file) as told:
             frames = len(told["demo"]) // skip
-            expert = told["expert" if "expert" in told else "action"][: frames * skip]  # else the one who acted
-            held = expert.reshape(frames, skip // pool, pool, -1).mean(2).reshape(frames, -1)
-            parts.append(
-                [*(told[name][: frames * skip : skip] for name in ("image", "measure", "success", "demo")), held]
-            )
+            held = told["expert"][: frames * skip].reshape(frames, skip // pool, pool, -1).mean(2)
+            shown = [told[name][: frames * skip : skip] for name in ("image", "measure", "success", "demo")]
+            parts.append([*shown, held.reshape(frames, -1)])
     image, measure, success, demo, expert = (np.concatenate(one) for one in zip(*parts, strict=True))
     first = np.arange(len(demo)) % (len(demo) // len(files)) == 0
     return [image, measure, success, expert, np.where(demo, np.cumsum(demo & first) - 1, -1)]

@@ -60,8 +60,8 @@ class Home(Push):
         self.hand = map(self._towards, self._kinds(spec, rng))
 
     def _kinds(self, spec: PushTSpec, rng: np.random.Generator) -> Iterator[np.ndarray]:
-        """Targets without end. In two of five episodes the T is brought home; in others it is pushed anywhere, moves are
-        random, or the hand changes its mind: a model that saw no failure imagines success."""
+        """Targets without end. In two of five episodes the T is brought home; in others it is pushed anywhere, moves
+        are random, or the hand changes its mind: a model that saw no failure imagines success."""
         turn = {"home": spec.length, "switch": int(rng.integers(spec.length // 8, spec.length))}.get(self._kind, 0)
         wild, slip = rng.uniform(0, SLIP), np.zeros(2)
         for step, target in enumerate(islice(_homing(self), turn)):
