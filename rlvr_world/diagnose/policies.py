@@ -21,7 +21,7 @@ from rlvr_world.errors import InputError
 from rlvr_world.evaluation.intervals import bootstrap, wilson
 from rlvr_world.evaluation.summary import fingerprint
 from rlvr_world.evaluation.tables import markdown
-from rlvr_world.policies.agreement import agreement, ceiling
+from rlvr_world.policies.agreement import agreement, ceiling, statistics
 from rlvr_world.policies.known import read_known
 from rlvr_world.policies.learned import Frames, judge
 from rlvr_world.policies.rollouts import FILMED, Rollouts, looking_ahead, read_policy, roll, roll_real
@@ -173,9 +173,10 @@ def _report(
     last: dict[str, Any] = {name: np.concatenate([one[name].success[:, :, -1] for one in parts], 1) for name in found}
     some: dict[str, Any] = {name: np.concatenate([one[name].success.any(2) for one in parts], 1) for name in found}
     rates, rivals = {name: table.mean(1) for name, table in last.items()}, [name for name in found if name != "real"]
+    means = {name: np.concatenate([one[name].judged[:, :, -1] for one in parts], 1).mean(1) for name in found}
     right, wrong, alike, known, counts = None, "", dict[str, float](), list[str](), None
     if "real" in found:
-        said, true = found["real"].judged[:, :, -1], last["real"]
+        said, true = found["real"].judged[:, :, -1] > 0, last["real"]
         right = round(float(np.mean(said == true)), 4) if found["real"].told.all() else None
         wrong = f"failures taken for success: {(said & ~true).sum()} of {(~true).sum()}, "
         wrong += f"successes missed: {(true & ~said).sum()} of {true.sum()}"
@@ -192,6 +193,7 @@ def _report(
     shown = last | ahead
     tables = {name: table.astype(int).tolist() for name, table in shown.items()}
     told = {**about, "success": tables, "gains": {name: one.as_dict() for name, one in gains.items()}, "alike": alike}
+    told["measure"] = {name: one.tolist() for name, one in means.items()}
     told |= {"agreement": stats, "perfect": perfect, "judge right on the real last frames": right}
     write_whole(folder / "report.json", json.dumps(told))
     rows = [["policy", *["real"] * bool(known), *shown, "episodes for ± 5"]]
@@ -207,6 +209,9 @@ agreement over policies [95 % over starts] [over starts and policies]\n\n{markdo
 episodes that end as the real ones do: {alike or "nobody tells"}\n
 judge: {about["judge"]}; right on the real last frames: {"nobody tells" if right is None else f"{right} ({wrong})"}
 policy steps a second, with policies and judge: {about["steps a second"]}"""
+    if "real" in found:
+        near = {name: round(statistics(means[name], means["real"])[0], 4) for name in rivals}
+        text += f"\nmeans of what the judge reads off last frames, Pearson over policies: {near}"
     for name, gain in gains.items():
         bounds = "too few starts" if gain.low is None else f"[{gain.low:+.1f}, {gain.high:+.1f}]"
         text += f"\n\n{name}: success {gain.mean:+.1f} {bounds} points, over starts"
