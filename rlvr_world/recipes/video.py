@@ -109,57 +109,45 @@ def _pushed(kind: Literal["rope", "granular"], spec: RopeSpec | GranularSpec, th
     )
 
 
-def _stepwise(source: Any, env: PushTSpec | DrawerSpec, skip: int, test_every: int) -> Config:
+def drawer() -> Config:
     """One frame is no state, since an arm lags, but each frame after it has all that came before; what the arm feels is
-    written first, since it follows the action at once."""
+    written first, since it follows the action at once. RL goes on from imagined frames, as policies do."""
     config, reward = pusht(), RewardConfig(proprio_mse=1.0)
-    steps: dict[str, Any] = {"kind": "multi_step", "horizon": 4, "action_pool": 1, "action_bins": 64}
-    steps |= {"frame_skip": skip, "train_every": max(2, skip), "test_every": test_every}
+    steps: dict[str, Any] = {"kind": "multi_step", "horizon": 4, "frame_skip": 1, "action_pool": 1, "test_every": 6}
     felt: dict[str, Any] = {"proprio": True, "proprio_first": True, "reward": reward}
+    data = replace(config.data, source="drawer", env=DrawerSpec(), **steps, **felt, action_bins=64, closed_loop=5)
+    slower, muon = replace(config.rl.optimizer, learning_rate=1e-4), replace(FAST, kind="muon")
     return replace(
         config,
-        data=replace(config.data, source=source, env=env, **steps, **felt, tokenizer=replace(SMALL, steps=2500)),
-        sft=replace(config.sft, batch=24, save_every=200),
-        rl=replace(config.rl, seeds=(0,)),
+        recipe="drawer",
+        summary="an arm opens or closes a drawer (Meta-World) at 32x32, and policies are tried in it (2 cores)",
+        data=replace(data, tokenizer=replace(SMALL, steps=2500)),
+        sft=replace(config.sft, steps=1800, batch=24, optimizer=muon, save_every=200, eval_every=600),
+        rl=replace(config.rl, steps=14, seeds=(0,), optimizer=slower, eval_every=7),
         eval=replace(SAMPLED, valid_rows=24),
     )
 
 
-def _tried(recipe: str, summary: str, config: Config) -> Config:
-    """For policies: RL goes on from imagined frames, as they do."""
-    slower, muon = replace(config.rl.optimizer, learning_rate=1e-4), replace(FAST, kind="muon")
-    return replace(
-        config,
-        recipe=recipe,
-        summary=f"{summary} at 32x32, and policies are tried in it (2 cores)",
-        data=replace(config.data, closed_loop=5),
-        sft=replace(config.sft, steps=1800, optimizer=muon, eval_every=600),
-        rl=replace(config.rl, steps=14, optimizer=slower, eval_every=7),
-    )
-
-
-def drawer() -> Config:
-    thing = "an arm opens or closes a drawer (Meta-World)"
-    return _tried("drawer", thing, _stepwise("drawer", DrawerSpec(), skip=1, test_every=6))
-
-
 def pusht_home() -> Config:
-    """Twelve seconds an episode, of which hands that bring the T home need two thirds."""
-    env = PushTSpec(episodes=1200, length=125, size=32, aim="home")
-    return _tried("pusht_home", "a finger pushes a T to its place (PushT)", _stepwise("pusht", env, 5, 30))
+    """As the drawer, a frame every half second."""
+    config, env = drawer(), PushTSpec(episodes=1200, length=125, size=32, aim="home")
+    data = replace(config.data, source="pusht", env=env, frame_skip=5, train_every=5, test_every=30)
+    summary = "a finger pushes a T to its place (PushT) at 32x32, and policies are tried in it (2 cores)"
+    return replace(config, recipe="pusht_home", summary=summary, data=data)
 
 
 def pusht_steps() -> Config:
-    """As many episodes as that takes: of 600 the model learns the tables by heart."""
-    config = _stepwise("pusht", PushTSpec(episodes=3000, size=32), skip=5, test_every=20)
+    """As the drawer, and with as many episodes as that takes: of 600 the model learns the tables by heart."""
+    config, env = drawer(), PushTSpec(episodes=3000, size=32)
+    data = replace(config.data, source="pusht", env=env, frame_skip=5, train_every=5, test_every=20, closed_loop=0)
+    slow = replace(config.rl.optimizer, learning_rate=2e-4)
     return replace(
         config,
         recipe="pusht_steps",
         summary="PushT at 32x32 step by step, half a second each, to follow actions and plan in (2 cores, an hour)",
-        sft=replace(config.sft, eval_every=1200),
-        rl=replace(
-            config.rl, steps=16, prompts=8, optimizer=replace(config.rl.optimizer, learning_rate=2e-4), eval_every=8
-        ),
+        data=data,
+        sft=replace(config.sft, steps=3600, optimizer=FAST, eval_every=1200),
+        rl=replace(config.rl, steps=16, prompts=8, optimizer=slow, eval_every=8),
         plan=replace(config.plan, distances=(4,), depth=4, more=0, candidates=32, rounds=2),
     )
 

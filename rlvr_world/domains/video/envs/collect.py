@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from rlvr_world.domains.video.envs import drawer, granular, home, pusht, rope, table
+from rlvr_world.domains.video.envs import drawer, granular, pusht, rope, table
 from rlvr_world.domains.video.envs.specs import SPECS, DrawerSpec, GranularSpec, PushTSpec, RopeSpec, Spec
 from rlvr_world.domains.video.readers.npz import write_npz
 from rlvr_world.errors import InputError
@@ -125,7 +125,7 @@ def opened(spec: Spec, episode: int, attempt: int = 0) -> Any:
     """The world of an episode; ``hand`` is what the script that plays it does there."""
     rng = np.random.default_rng((spec.seed, episode, *[attempt] * bool(attempt)))
     if isinstance(spec, PushTSpec):
-        return (home.Home if spec.aim == "home" else pusht.Push)(spec, rng)
+        return (pusht.Home if spec.aim == "home" else pusht.Push)(spec, rng)
     if isinstance(spec, DrawerSpec):
         return drawer.Drawer(spec, episode, rng)
     return rope.lay(spec, rng) if isinstance(spec, RopeSpec) else granular.lay(spec, rng)
