@@ -21,7 +21,7 @@ from rlvr_world.errors import InputError
 from rlvr_world.evaluation.intervals import bootstrap, wilson
 from rlvr_world.evaluation.summary import fingerprint
 from rlvr_world.evaluation.tables import markdown
-from rlvr_world.policies.agreement import agreement, ceiling, gap_change
+from rlvr_world.policies.agreement import agreement, ceiling, gap_change, statistics
 from rlvr_world.policies.known import read_known
 from rlvr_world.policies.learned import Frames, judge
 from rlvr_world.policies.rollouts import FILMED, Rollouts, best_of, read_policy, roll, roll_real
@@ -173,14 +173,17 @@ def _report(
     last: dict[str, Any] = {name: np.concatenate([one[name].success[:, :, -1] for one in parts], 1) for name in found}
     some: dict[str, Any] = {name: np.concatenate([one[name].success.any(2) for one in parts], 1) for name in found}
     rates, rivals = {name: table.mean(1) for name, table in last.items()}, [name for name in found if name != "real"]
+    means = {name: np.concatenate([one[name].judged[:, :, -1] for one in parts], 1).mean(1) for name in found}
     right, wrong, alike, known, counts = None, "", dict[str, float](), list[str](), None
-    first, changes = next(name for name in rivals if not name.startswith("real")), dict[str, list[Any]]()
+    first, near = next(name for name in rivals if not name.startswith("real")), dict[str, float]()
+    changes = dict[str, list[Any]]()
     if "real" in found:
-        said, true = found["real"].judged[:, :, -1], last["real"]
+        said, true = found["real"].judged[:, :, -1] > 0, last["real"]
         right = round(float(np.mean(said == true)), 4) if found["real"].told.all() else None
         wrong = f"failures taken for success: {(said & ~true).sum()} of {(~true).sum()}, "
         wrong += f"successes missed: {(true & ~said).sum()} of {true.sum()}"
         alike = {name: round(float(np.mean(last[name] == true)), 4) for name in rivals}
+        near = {name: round(statistics(means[name], means["real"])[0], 4) for name in rivals}
         changes = {name: gap_change(last[name], last[first], true) for name in rivals if name != first}
     else:
         rates["real"], counts = map(np.array, zip(*(pairs := about["real"].values()), strict=True))
@@ -194,8 +197,8 @@ def _report(
     shown = last | ahead
     tables = {name: table.astype(int).tolist() for name, table in shown.items()}
     told = {**about, "success": tables, "gains": {name: one.as_dict() for name, one in gains.items()}, "alike": alike}
-    told |= {"agreement": stats, "gap changes": changes, "perfect": perfect}
-    told |= {"judge right on the real last frames": right}
+    told |= {"agreement": stats, "gap changes": changes, "perfect": perfect, "read off, pearson": near}
+    told |= {"judge right on the real last frames": right, "read off": {name: m.tolist() for name, m in means.items()}}
     write_whole(folder / "report.json", json.dumps(told))
     rows = [["policy", *["real"] * bool(known), *shown, "episodes for ± 5"]]
     for p, name in enumerate(about["policies"]):
@@ -210,6 +213,8 @@ agreement over policies [95 % over starts] [over starts and policies]\n\n{markdo
 episodes that end as the real ones do: {alike or "nobody tells"}\n
 judge: {about["judge"]}; right on the real last frames: {"nobody tells" if right is None else f"{right} ({wrong})"}
 policy steps a second, with policies and judge: {about["steps a second"]}"""
+    if near:
+        text += f"\nPearson over policies of means of what the judge reads off last frames: {near}"
     for name, (change, ends) in changes.items():
         text += f"\n\ngap of {name}, from that of {first}: {change:+.2f} {_n(ends)}, over starts"
     for name, gain in gains.items():

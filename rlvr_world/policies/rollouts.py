@@ -36,8 +36,9 @@ Policy = Callable[[Seen], np.ndarray]  # -> actions float32 [N, A]
 
 
 class Rollouts(NamedTuple):
-    """Success, what the judge says of it, and whether the world told it itself, bool [P, N, T], after each step (it
-    ends no episode); actions float32 [P, N, T, A]; films uint8 [P, K, T + 1, H, W, 3]."""
+    """After each step (it ends no episode), [P, N, T]: success; what the judge says of it, float32, above 0 for yes and
+    how far where it tells that; whether the world told success itself. Actions float32 [P, N, T, A]; films uint8
+    [P, K, T + 1, H, W, 3]."""
 
     success: np.ndarray
     judged: np.ndarray
@@ -103,9 +104,9 @@ def roll(
         outcomes = world.advance(asked, [(seed, step, 0, 0) for seed in seeds])
         states = [outcome.state for outcome in outcomes]
         frames = np.stack([world.render(state) for state in states])
-        judged = np.asarray(says(frames) if says else np.zeros(len(frames))) > 0
+        judged = np.float32(says(frames) if says else np.zeros(len(frames)))
         told = np.array(["is_success" in outcome.info for outcome in outcomes])
-        won = [outcome.info.get("is_success", said) for outcome, said in zip(outcomes, judged, strict=True)]
+        won = [outcome.info.get("is_success", said > 0) for outcome, said in zip(outcomes, judged, strict=True)]
         steps.append((np.array(won, bool), judged, told, done))
         films.append(frames[filmed])
     by_episode = [np.stack(values, 1) for values in (*zip(*steps, strict=True), films)]

@@ -89,7 +89,7 @@ def watched(rollouts: Rollouts, watcher: Watcher, task: str) -> Rollouts:
     """Rollouts all of whose starts are filmed, with what the watcher says of their ends."""
     judged, (P, N, _) = rollouts.judged.copy(), rollouts.judged.shape
     judged[:, :, -1] = watcher(rollouts.films.reshape(P * N, *rollouts.films.shape[2:]), task).reshape(P, N)
-    return rollouts._replace(success=np.where(rollouts.told, rollouts.success, judged), judged=judged)
+    return rollouts._replace(success=np.where(rollouts.told, rollouts.success, judged > 0), judged=judged)
 
 
 def films_of(spec: str) -> bool:

@@ -128,6 +128,14 @@ def drawer() -> Config:
     )
 
 
+def pusht_home() -> Config:
+    """As the drawer, a frame every half second."""
+    config, env = drawer(), PushTSpec(episodes=1200, length=125, size=32, aim="home")
+    data = replace(config.data, source="pusht", env=env, frame_skip=5, train_every=5, test_every=30)
+    summary = "a finger pushes a T to its place (PushT) at 32x32, and policies are tried in it (2 cores)"
+    return replace(config, recipe="pusht_home", summary=summary, data=data)
+
+
 def pusht_steps() -> Config:
     """As the drawer, and with as many episodes as that takes: of 600 the model learns the tables by heart."""
     config, env = drawer(), PushTSpec(episodes=3000, size=32)
@@ -242,7 +250,7 @@ def _deformable(name: str, steps: int) -> Config:
 
 
 RECIPES: dict[str, Callable[[], Config]] = {
-    **{made.__name__: made for made in (pusht, pusht_multi, pusht_steps)},
+    **{made.__name__: made for made in (pusht, pusht_multi, pusht_steps, pusht_home)},
     "rope": partial(_pushed, "rope", RopeSpec(size=32), "a rope"),
     "granular": partial(_pushed, "granular", GranularSpec(size=32), "a heap of grains"),
     **{made.__name__: made for made in (drawer, robot, rt1_single, rt1_multi, pusht_dino)},

@@ -27,7 +27,7 @@ from rlvr_world.domains.video.codec import (
 )
 from rlvr_world.domains.video.config import VideoConfig, check_numbers
 from rlvr_world.domains.video.domain import VideoDomain
-from rlvr_world.domains.video.envs.drawer import TASKS, read_labelled
+from rlvr_world.domains.video.envs.collect import read_labelled
 from rlvr_world.domains.video.envs.played import FIELDS, real_world
 from rlvr_world.domains.video.episodes import read_question
 from rlvr_world.domains.video.inspect import inspect
@@ -66,7 +66,7 @@ VISUAL_TOKENIZER = "visual_tokenizer"
 """Beside a model: the tokenizer of its frames."""
 POLICIES = {f"cloned {demos}": f"clone:{demos}" for demos in (120, 40, 12, 5, 2)}
 POLICIES |= {"briefly cloned": "clone:120:60", "noisy": "noisy:0.7:clone:120", "random": "random"}
-"""For the drawer, from good to useless: by demonstrations, by training, by noise on their actions."""
+"""From good to useless: by demonstrations, by training, by noise on their actions."""
 
 
 class VideoRecipe(Recipe):
@@ -233,25 +233,28 @@ class VideoRecipe(Recipe):
         return firsts
 
     def trials(self, config: Config, domain: Any) -> dict[str, Trial]:
-        """To open the drawer and to close it; nothing else here has a task for policies."""
-        if config.data.source != "drawer":
+        """Of the embedded worlds, the drawer has tasks, and PushT with ``data.env.aim=home``."""
+        data, env = config.data, config.data.env
+        tasks = getattr(env, "tasks", {}) if data.source in FIELDS else {}
+        if not tasks:
             return {}
-        spec, real, changed = config.data.env, self.real(config), real_world(config.data, changed=True)
-        tasks = TASKS if spec.task == "both" else (spec.task,)
+        real = self.real(config)
+        changed = real_world(data, changed=True) if data.source == "drawer" else None  # the others have one look
 
         def labelled(which: int, part: str) -> Labelled:
-            episodes, chosen = parts(config.data)[part]
+            episodes, chosen = parts(data)[part]
             files = [episodes.files[n] for n in chosen if n % len(tasks) == which]
             if not files:
-                raise InputError(f"data: no {part} episode is of the task {tasks[which]}; raise data.env.episodes")
-            return Labelled(*read_labelled(files))
+                wanted = [*tasks.values()][which]
+                raise InputError(f"data: no {part} episode is of the task, {wanted}; raise data.env.episodes")
+            return Labelled(*read_labelled(files, data.frame_skip, data.action_pool))
 
-        def trial(n: int) -> Trial:
-            start = lambda number: {"episode": (spec.episodes + number) * len(tasks) + n}  # noqa: E731
-            about = real, start, spec.length - 1, f"{tasks[n]} the drawer", partial(labelled, n)
+        def trial(n: int, instruction: str) -> Trial:
+            start = lambda number: {"episode": (env.episodes + number) * len(tasks) + n}  # noqa: E731
+            about = real, start, (env.length - 1) // data.frame_skip, instruction, partial(labelled, n)
             return Trial(*about, domain.round_trip, POLICIES, changed)
 
-        return {task: trial(n) for n, task in enumerate(tasks)}
+        return {task: trial(n, tasks[task]) for n, task in enumerate(tasks)}
 
     def shown(self, state: Any) -> Picture:
         """Its frames side by side."""

@@ -16,7 +16,7 @@ import pytest
 
 from rlvr_world.domains.video.envs import collect as collecting
 from rlvr_world.domains.video.envs import table
-from rlvr_world.domains.video.envs.collect import collect, opened, play
+from rlvr_world.domains.video.envs.collect import collect, opened, play, read_labelled
 from rlvr_world.domains.video.envs.specs import DrawerSpec, GranularSpec, PushTSpec, RopeSpec, Spec
 from rlvr_world.errors import InputError
 
@@ -29,6 +29,12 @@ needs_pusht = _needs("gym_pusht", "pusht")
 needs_mujoco = _needs("mujoco", "mujoco")
 TINY = [
     pytest.param("pusht", PushTSpec(episodes=2, length=12, size=32, seed=3), "proprio block", marks=needs_pusht),
+    pytest.param(
+        "pusht",
+        PushTSpec(episodes=2, length=12, size=16, aim="home"),
+        "proprio block measure success expert demo",
+        marks=needs_pusht,
+    ),
     pytest.param("rope", RopeSpec(episodes=2, pushes=2, size=16, links=8), "places", marks=needs_mujoco),
     pytest.param("granular", GranularSpec(episodes=2, pushes=2, size=16, grains=8), "places", marks=needs_mujoco),
     pytest.param(
@@ -86,6 +92,40 @@ def test_pusht_moves_the_t_and_replays_from_its_actions() -> None:
         np.testing.assert_allclose(here, episode["proprio"][t, :2], atol=1e-3)
         env.step(here + 100.0 * episode["action"][t].astype(np.float64))
     np.testing.assert_allclose(np.array(env.block.position), episode["block"][59, :2], atol=1e-3)
+
+
+@needs_pusht
+def test_a_hand_brings_the_t_home_and_others_do_not() -> None:
+    from rlvr_world.domains.video.envs.pusht import ENOUGH
+
+    spec, ends = PushTSpec(length=120, size=8, aim="home", noise=0.0), dict[bool, list[float]]()
+    for episode in range(8):
+        with closing(opened(spec, episode)) as table:
+            assert table.coverage < ENOUGH
+            for action in islice(table.hand, spec.length):
+                table.act(action)
+            assert table.won == (table.coverage >= ENOUGH)
+            ends.setdefault(table.told()["demo"], []).append(table.coverage)
+    assert np.mean(ends[True]) > 0.75
+    assert np.mean(ends[False]) < 0.5
+
+
+@needs_pusht
+def test_what_is_labelled_is_what_an_expert_does_until_the_next_frame_of_a_model(tmp_path: Path) -> None:
+    spec = PushTSpec(episodes=6, length=13, size=8, aim="home", noise=0.0)
+    files = sorted(collect("pusht", spec, tmp_path, 1).glob("*.npz"))
+    frames, measure, success, expert, demo = read_labelled(files, 4, 2)
+    assert frames.shape == (18, 8, 8, 3)
+    assert expert.shape == (18, 4)
+    assert (success == (measure >= 0.7)).all()
+    arrays = [dict(np.load(file)) for file in files]
+    first = next(n for n, one in enumerate(arrays) if one["demo"].all())
+    assert demo.reshape(6, 3).tolist() == [
+        [sum(one["demo"].all() for one in arrays[:n]) if arrays[n]["demo"].all() else -1] * 3 for n in range(6)
+    ]
+    meant = arrays[first]["expert"]
+    np.testing.assert_allclose(expert[3 * first + 1], [*meant[4:6].mean(0), *meant[6:8].mean(0)], atol=1e-6)
+    assert 0 < np.abs(meant - arrays[first]["action"]).max() < 1  # what is done slips
 
 
 @needs_mujoco

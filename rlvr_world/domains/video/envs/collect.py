@@ -60,7 +60,8 @@ def collect(kind: str, spec: Spec, cache: Path, workers: int = 0) -> Path:
         raise ModuleNotFoundError(f"No module named {package!r}", name=package) from error
     if kind != "pusht":
         table.headless()
-    about = {"world": kind, "made_by": made_by, "spec": asdict(spec)}
+    told = {name: value for name, value in asdict(spec).items() if (name, value) != ("aim", "anywhere")}  # is younger
+    about = {"world": kind, "made_by": made_by, "spec": told}
     key = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:12]
     folder = cache.expanduser() / f"{kind}-{key}"
     files = [folder / f"{kind}_eps_{episode:08d}.npz" for episode in range(spec.episodes)]
@@ -105,11 +106,26 @@ def play(spec: Spec, episode: int) -> dict[str, np.ndarray]:
     raise InputError(f"{where}: the simulation became unstable {ATTEMPTS} times; take another seed")
 
 
+def read_labelled(files: Sequence[Path], skip: int, pool: int) -> list[np.ndarray]:
+    """Of every ``skip``-th frame of some episodes with a task: image, measure, success, what an expert does until the
+    next one (means of ``pool`` steps, one after the other), and the number of the demonstration, or -1."""
+    parts = list[list[np.ndarray]]()
+    for file in files:
+        with np.load(file) as told:
+            frames = len(told["demo"]) // skip
+            held = told["expert"][: frames * skip].reshape(frames, skip // pool, pool, -1).mean(2)
+            shown = [told[name][: frames * skip : skip] for name in ("image", "measure", "success", "demo")]
+            parts.append([*shown, held.reshape(frames, -1)])
+    image, measure, success, demo, expert = (np.concatenate(one) for one in zip(*parts, strict=True))
+    first = np.arange(len(demo)) % (len(demo) // len(files)) == 0
+    return [image, measure, success, expert, np.where(demo, np.cumsum(demo & first) - 1, -1)]
+
+
 def opened(spec: Spec, episode: int, attempt: int = 0) -> Any:
     """The world of an episode; ``hand`` is what the script that plays it does there."""
     rng = np.random.default_rng((spec.seed, episode, *[attempt] * bool(attempt)))
     if isinstance(spec, PushTSpec):
-        return pusht.Push(spec, rng)
+        return (pusht.Home if spec.aim == "home" else pusht.Push)(spec, rng)
     if isinstance(spec, DrawerSpec):
         return drawer.Drawer(spec, episode, rng)
     return rope.lay(spec, rng) if isinstance(spec, RopeSpec) else granular.lay(spec, rng)

@@ -9,9 +9,8 @@ Shape legend: T frames, H height, W width, A = 4 action, P = 4 proprioception.
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,17 +19,8 @@ from rlvr_world.domains.video.envs.specs import DrawerSpec
 from rlvr_world.domains.video.envs.table import Filmed, headless
 
 FORMAT = "2"  # part of the cache's key: raise it when the same spec gives other episodes
-TASKS = ("open", "close")
 _FREE: dict[tuple[str, int], list[tuple[Any, Filmed]]] = {}  # simulators: to make one takes longer than an episode
 _BACK, _UP = np.eye(3)[1:]  # away from who sits before the drawer
-
-
-def read_labelled(files: Sequence[Path]) -> list[np.ndarray]:
-    """Of all frames of some episodes: image, measure, success, expert, and the number of the demonstration, or -1."""
-    names = ("image", "measure", "success", "expert", "demo")
-    *told, demo = (np.concatenate([np.load(file)[name] for file in files]) for name in names)
-    first = np.arange(len(demo)) % (len(demo) // len(files)) == 0
-    return [*told, np.where(demo, np.cumsum(demo & first) - 1, -1)]
 
 
 def _hand(drawer: Drawer, spec: DrawerSpec, rng: np.random.Generator) -> tuple[str, Iterator[np.ndarray]]:
@@ -48,7 +38,7 @@ def _hand(drawer: Drawer, spec: DrawerSpec, rng: np.random.Generator) -> tuple[s
         if rng.random() < 0.25:
             drift = rng.uniform(-1, 1, 4)
         turned = kind == "switch" and t >= turn
-        task = TASKS[drawer.task == "open"] if kind == "wrong" or turned else drawer.task
+        task = {"open": "close", "close": "open"}[drawer.task] if kind == "wrong" or turned else drawer.task
         astray = kind == "random" or (turned and wild)
         wanted, spread = (drift, 0.2) if astray else (drawer.expert(task) + bias, noise)
         return np.clip(wanted + rng.normal(0, spread, 4), -1, 1).astype(np.float32)
@@ -61,7 +51,7 @@ class Drawer:
     the arm is when it is asked for."""
 
     def __init__(self, spec: DrawerSpec, episode: int, rng: np.random.Generator) -> None:
-        self.task, self.hold, self.size = TASKS[episode % 2] if spec.task == "both" else spec.task, spec.hold, spec.size
+        self.task, self.hold, self.size = [*spec.tasks][episode % len(spec.tasks)], spec.hold, spec.size
         self._free, self.won, self._plain = _FREE.setdefault((self.task, spec.size), []), True, list[Any]()
         self.env, self._camera = self._free.pop() if self._free else _made(self.task, spec.size)
         box = self.env._random_reset_space

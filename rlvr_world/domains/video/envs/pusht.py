@@ -25,6 +25,10 @@ _TEE = np.array([(-60, 0), (60, 0), (60, 30), (15, 30), (15, 120), (-15, 120), (
 _MIDDLE = np.array([0.0, 45.0])  # its centre of gravity there
 _ROUND = 110.0  # a circle about the T that is free of it
 _ROOM = 45.0  # a T this far from a wall can still be pushed off it
+ENOUGH = 0.7  # the share of its home that the T is to cover
+_HOME, _ANGLE = np.array([256.0, 256.0]), np.pi / 4  # where the T is at home, and how far turned: gym-pusht's goal
+_OFF, _ASIDE, _TURN = (40.0, 80.0), 0.25, 0.3  # how far from there it begins; how far aside and turned (radians)
+_SLIP = 8.0  # largest deviation of what a hand does from what it means: so that it shows how mistakes are mended
 
 
 class Push:
@@ -77,6 +81,60 @@ class Push:
 
     def _towards(self, target: np.ndarray) -> np.ndarray:
         return ((np.clip(target, 0, TABLE) - self.here()) / SCALE).astype(np.float32)
+
+
+class Home(Push):
+    """With a task: to push the T home. It begins off it on the side of its bar, where pushes bring it there. In two of
+    five episodes a hand does; in others it comes to push the T anywhere, or to move at random, many from the start: a
+    model that saw no failure imagines success."""
+
+    def __init__(self, spec: PushTSpec, rng: np.random.Generator) -> None:
+        super().__init__(spec, rng)
+        self._middle = finger = _HOME + _MIDDLE @ _turned(_ANGLE)  # of the T at home
+        middle = self._middle - [0, rng.uniform(*_OFF)] @ _turned(_ANGLE + rng.uniform(-_ASIDE, _ASIDE))
+        while np.linalg.norm(finger - middle) < _ROUND:
+            finger = rng.uniform(40, TABLE - 40, 2)
+        state = [*finger, *(middle - _MIDDLE), _ANGLE + rng.uniform(-_TURN, _TURN)]  # turned about its middle
+        _, self.info = self.env.reset(options={"reset_to_state": state})
+        self.coverage, self._demo = float(self.env._get_coverage()), rng.random() < 0.4
+        self.hand = map(self._towards, self._moves(spec, rng))
+
+    def _moves(self, spec: PushTSpec, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """Targets without end."""
+        slip, slipped = rng.uniform(0, _SLIP), np.zeros(2)
+        for step in range(spec.length if self._demo else rng.integers(-spec.length, spec.length)):
+            if step % 5 == 0:
+                slipped = rng.normal(0, slip, 2)
+            yield self.here() + SCALE * self.expert() + slipped + rng.normal(0, spec.noise, 2)
+        if rng.random() < 0.5:
+            yield from _targets(self, rng, spec.noise)
+        while True:
+            drift = rng.uniform(-60, 60, 2)
+            for _ in range(rng.integers(1, 15)):
+                yield self.here() + np.clip(rng.normal(drift, 40), -SCALE, SCALE)
+
+    def act(self, action: np.ndarray) -> None:
+        super().act(action)
+        self.coverage = float(self.info["coverage"])
+        self.won = self.coverage >= ENOUGH
+
+    def expert(self) -> np.ndarray:
+        """What brings the T home, float32 [A]: to push where its bar is touched to where that is at home, the farther
+        from its middle the more the T is aside or turned. Before that, and once it is there, to keep off it."""
+        block, here, turned = self.env.block, self.here(), _turned(self.env.block.angle)
+        aside, left = turned @ (self._middle - self.middle())
+        touched = np.clip(50 * (_ANGLE - block.angle) - _MIDDLE[1] * aside / max(left, 20), -50, 50)
+        x, y = turned @ (here - block.position)
+        if left > 0 and self.coverage < 0.8 and abs(x - touched) < 15 and -45 < y < -8:
+            return self._towards(here + _at_most(_HOME + [touched, -15] @ _turned(_ANGLE) - here, 14))
+        start = np.array(block.local_to_world((touched, -32)))
+        return self._towards(here + _at_most(_way_round(here, start, self.middle()) - here, 40))
+
+    def told(self) -> dict[str, Any]:
+        """Also ``measure``, how much of its home the T covers, and ``success``; ``expert`` [A], what would bring it
+        there, and ``demo``, whether that is what the hand does."""
+        measured = {**super().told(), "measure": self.coverage, "success": self.won}
+        return {**measured, "expert": self.expert(), "demo": self._demo}
 
 
 def _targets(push: Push, rng: np.random.Generator, noise: float) -> Iterator[np.ndarray]:
@@ -132,7 +190,7 @@ def _choose_push(push: Push, rng: np.random.Generator, aim: np.ndarray) -> tuple
         contact = corners[side] + rng.uniform(0.1, 0.9) * edges[side]
         outward = np.array([edges[side][1], -edges[side][0]]) / lengths[side]
         turn = rng.uniform(-0.5, 0.5)
-        heading = -outward @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+        heading = -outward @ _turned(turn)
         start = contact - 30 * heading
         value = heading @ wanted - np.linalg.norm(start - here) / 250
         if value > best_value and start.min() >= 20 and start.max() <= TABLE - 20:
@@ -148,6 +206,11 @@ def _way_round(here: np.ndarray, goal: np.ndarray, middle: np.ndarray) -> np.nda
         return goal
     angle += np.sign(left) * 0.5
     return np.clip(middle + _ROUND * np.array([np.cos(angle), np.sin(angle)]), 20, TABLE - 20)
+
+
+def _turned(angle: float) -> np.ndarray:
+    """[2, 2]: turns rows by an angle."""
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
 
 
 def _at_most(vector: np.ndarray, length: float) -> np.ndarray:

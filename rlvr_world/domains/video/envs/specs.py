@@ -19,9 +19,17 @@ class PushTSpec:
     size: int = what(64, "height and width of a frame", "pixels")
     seed: int = what(0, "seed of all episodes")
     noise: float = what(4.0, "tremor of the hand: deviation of its target", "pixels of 512")
+    aim: Literal["anywhere", "home"] = what("anywhere", "where hands push the T; 'home': it begins near, some fail")
 
     def __post_init__(self) -> None:
         at_least(self, episodes=1, length=2, size=8, noise=0.0)
+        if self.aim not in ("anywhere", "home"):
+            raise InputError(f"aim: expected anywhere or home, got {self.aim!r}")
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """What policies are told to do, by name; episodes take turns."""
+        return {"home": "push the T home"} if self.aim == "home" else {}
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,11 @@ class DrawerSpec:
         at_least(self, episodes=1, length=2, hold=1, size=8, noise=0.0)
         if self.task not in ("open", "close", "both"):
             raise InputError(f"task: expected open, close or both, got {self.task!r}")
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """As PushT's."""
+        return {name: f"{name} the drawer" for name in ("open", "close") if self.task in (name, "both")}
 
 
 Spec = PushTSpec | RopeSpec | GranularSpec | DrawerSpec
