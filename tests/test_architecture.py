@@ -38,7 +38,7 @@ WALLS = {
 """What each room must not import. Only ``recipes`` imports domains."""
 CONSTRUCTORS = {"vision/frame_tokenizer.py: __init__", "vision/compressive_tokenizer.py: __init__"}
 """Their fields are those of published config files."""
-MOST_LINES, LONGEST_FILE, MOST_PARAMETERS = 26_800, 350, 7
+MOST_LINES, LONGEST_FILE, MOST_PARAMETERS = 26_910, 350, 7
 
 
 @dataclass(frozen=True)
