@@ -73,7 +73,7 @@ def scored(domain: Domain, groups: Sequence[Sequence[Rollout]], transitions: Seq
     """The score of every rollout of every group, each rank for its share of the groups. A domain may have its say on
     what each earns beside the others, ``among(predictions, scores, row)``."""
     written, rows = [[rollout.written for rollout in group] for group in ranks.mine(groups)], ranks.mine(transitions)
-    among = getattr(domain, "among", lambda predictions, scores, row: list(scores))
+    among: Any = getattr(domain, "among", lambda predictions, scores, row: list(scores))
     judged = zip(judge(domain, written, rows), rows, strict=True)
     own = [among(*zip(*group, strict=True), row) for group, row in judged]
     if ranks.size() == 1:
