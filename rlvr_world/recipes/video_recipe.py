@@ -102,6 +102,11 @@ class VideoRecipe(Recipe):
             raise InputError(
                 "rl.prompts: expected at least 2, as data.reward.action_margin takes actions of others, got 1"
             )
+        if data.reward.spread and config.rl.advantage not in ("none", "batch"):
+            why = "to divide each group by its own deviation pays for writing what is likeliest"
+            raise InputError(
+                f"rl.advantage: with data.reward.spread expected none or batch ({why}), got {config.rl.advantage}"
+            )
         if config.model.source != "scratch":
             return
         check_shape(config.model)

@@ -231,5 +231,9 @@ def test_rl_goes_on_from_its_own_frames(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="begins in imagination, so make it again: add --redo 1"):
         replay(tmp_path / "run", "1/0/0")
     assert "1 steps trained again; bit for bit the kept one" in replay(tmp_path / "run", "1/0/0", redo=1)
+    with pytest.raises(
+        InputError, match=r"rl\.advantage: with data\.reward\.spread expected none or batch .* got group"
+    ):
+        find("rope").check_config(override(find("rope").config(), ["data.reward.spread=1"]))
     with pytest.raises(InputError, match=r"data\.closed_loop: expected 0 with a compressive tokenizer, got 1"):
         find("pusht_multi").check_config(override(find("pusht_multi").config(), [*TINY, "data.closed_loop=1"]))

@@ -27,7 +27,9 @@ class RewardConfig:
     repetition: float = what(0.0, "weight of the share of frames equal, token by token, to the frame before")
     action_margin: float = what(0.0, "RL: weight of the share of four predictions under other actions that are worse")
     spread: float = what(
-        0.0, "RL: weight of how far, by the errors above, a prediction is from others of its group; 1: energy score"
+        0.0,
+        "RL, with rl.advantage=none or batch: weight of how far, by the errors above, a prediction is from others of "
+        "its group; 1: energy score",
     )
     aggregate: Literal["mean", "last", "discount"] = what(
         "mean", "over the frames of a clip: their mean, the last one, or a mean with weights 0.9^k"
