@@ -213,6 +213,14 @@ def test_restless_tokens_are_those_that_change_where_no_pixel_does() -> None:
     assert (same_pixels & ~same_tokens).tolist() == [[False, False, True, False]]
 
 
+def test_a_proper_reward_is_not_divided_by_the_spread_of_its_group() -> None:
+    recipe = find("rope")
+    with pytest.raises(InputError, match=r"rl\.advantage: with data\.reward\.spread expected none or batch"):
+        recipe.check_config(
+            override(recipe.config(), ["data.reward.spread=1", "data.lpips=none", "data.reward.lpips=0"])
+        )
+
+
 def test_rl_goes_on_from_its_own_frames(tmp_path: Path) -> None:
     """A run of three frames a clip, whose RL clips go on from up to two others."""
     write_square(tmp_path / "square")
@@ -231,9 +239,5 @@ def test_rl_goes_on_from_its_own_frames(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="begins in imagination, so make it again: add --redo 1"):
         replay(tmp_path / "run", "1/0/0")
     assert "1 steps trained again; bit for bit the kept one" in replay(tmp_path / "run", "1/0/0", redo=1)
-    with pytest.raises(
-        InputError, match=r"rl\.advantage: with data\.reward\.spread expected none or batch .* got group"
-    ):
-        find("rope").check_config(override(find("rope").config(), ["data.reward.spread=1"]))
     with pytest.raises(InputError, match=r"data\.closed_loop: expected 0 with a compressive tokenizer, got 1"):
         find("pusht_multi").check_config(override(find("pusht_multi").config(), [*TINY, "data.closed_loop=1"]))
