@@ -102,10 +102,10 @@ class VideoRecipe(Recipe):
             raise InputError(
                 "rl.prompts: expected at least 2, as data.reward.action_margin takes actions of others, got 1"
             )
-        if data.reward.spread and config.rl.advantage not in ("none", "batch"):
+        if data.reward.proper and config.rl.advantage not in ("none", "batch"):
             why = "to divide each group by its own deviation pays for writing what is likeliest"
             raise InputError(
-                f"rl.advantage: with data.reward.spread expected none or batch ({why}), got {config.rl.advantage}"
+                f"rl.advantage: with data.reward.proper expected none or batch ({why}), got {config.rl.advantage}"
             )
         if config.model.source != "scratch":
             return
@@ -280,7 +280,7 @@ class VideoRecipe(Recipe):
             "domain": "video",
             "frames": [data.height, data.width, data.fit],
             **{name: getattr(data, name) for name in ("kind", "horizon", "frame_skip", "lpips", "skip_blocks")},
-            "reward": {k: v for k, v in asdict(data.reward).items() if k not in ("action_margin", "spread")},
+            "reward": {k: v for k, v in asdict(data.reward).items() if k not in ("action_margin", "proper")},
             "split": data.split.describe(),
             "resample": "world",
         }

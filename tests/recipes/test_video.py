@@ -215,9 +215,9 @@ def test_restless_tokens_are_those_that_change_where_no_pixel_does() -> None:
 
 def test_a_proper_reward_is_not_divided_by_the_spread_of_its_group() -> None:
     recipe = find("rope")
-    with pytest.raises(InputError, match=r"rl\.advantage: with data\.reward\.spread expected none or batch"):
+    with pytest.raises(InputError, match=r"rl\.advantage: with data\.reward\.proper expected none or batch"):
         recipe.check_config(
-            override(recipe.config(), ["data.reward.spread=1", "data.lpips=none", "data.reward.lpips=0"])
+            override(recipe.config(), ["data.reward.proper=true", "data.lpips=none", "data.reward.lpips=0"])
         )
 
 

@@ -26,11 +26,7 @@ class RewardConfig:
     proprio_mse: float = what(0.0, "weight of proprioception's MSE, in units of each field's range (paper's PushT: 1)")
     repetition: float = what(0.0, "weight of the share of frames equal, token by token, to the frame before")
     action_margin: float = what(0.0, "RL: weight of the share of four predictions under other actions that are worse")
-    spread: float = what(
-        0.0,
-        "RL, with rl.advantage=none or batch: weight of how far, by the errors above, a prediction is from others of "
-        "its group; 1: energy score",
-    )
+    proper: bool = what(False, "RL, with rl.advantage=none or batch: the energy score by the root of the errors above")
     aggregate: Literal["mean", "last", "discount"] = what(
         "mean", "over the frames of a clip: their mean, the last one, or a mean with weights 0.9^k"
     )
@@ -120,6 +116,7 @@ def check_numbers(data: VideoConfig) -> None:
     at_least(data, "data.", action_pool=1, train_every=1, test_every=0, action_bins=2, closed_loop=0)
     at_least(made, "data.tokenizer.", latent=1, groups=1, patch_width=0, patch=1, segment=1, reach=0, gan=0)
     later, side = 1 + (made.kind == "compressive"), max(data.height, data.width)
+    similar = data.reward.psnr or data.reward.ssim or data.reward.repetition
     halves, deep = f"a multiple of {halved}, as data.tokenizer.widths halve", 2**made.discriminator_depth
     rules: list[tuple[str, object, str]] = [
         ("camera", not data.camera or data.source in CAMERAS, f"none with data.source={data.source}, of one view"),
@@ -129,6 +126,7 @@ def check_numbers(data: VideoConfig) -> None:
         ("width", made.source or data.width % halved == 0, halves),
         ("reward.lpips", data.lpips != "none" or not data.reward.lpips, "0 with data.lpips=none"),
         ("reward.proprio_mse", data.proprio or not data.reward.proprio_mse, "0 with data.proprio=false"),
+        ("reward.proper", not (data.reward.proper and similar), "false with weights of psnr, ssim or repetition"),
         ("closed_loop", made.kind == "frame" or not data.closed_loop, "0 with a compressive tokenizer"),
         ("same_token", data.horizon == 1 or not data.same_token, "false with data.horizon above 1"),
         ("proprio_first", data.proprio or not data.proprio_first, "false with data.proprio=false"),

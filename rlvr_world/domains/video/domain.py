@@ -5,6 +5,7 @@ Shape legend: N predictions, M true clips, T = horizon frames, H height, W width
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -170,11 +171,12 @@ class VideoDomain:
         return [[self._worst(p) if isinstance(p, Malformed) else next(good) for p in group] for group in predictions]
 
     def among(self, group: Sequence[Read], scores: Sequence[Score], row: Transition) -> list[Score]:
-        """In RL a prediction may earn ``config.spread`` times its mean distance, as the reward counts, from the others
-        of its group. With a weight of 1 the two are a proper score: the less is gained by writing what is likeliest,
-        the more others write it (energy score: Gneiting and Raftery, 2007, eq. 22)."""
+        """In RL with ``config.proper`` a prediction earns its part of the energy score (Gneiting and Raftery, 2007, eq.
+        22): how far it is from the others of its group, on average, less how far from the truth. Far is the root of
+        what the reward takes off, since MSE and LPIPS are squares, of which the score sees the mean alone. The average
+        is over n - 2, as that of the group, which is taken off, holds each distance twice."""
         good = [(n, p) for n, p in enumerate(group) if isinstance(p, Prediction)]
-        if not self.config.spread or len(good) < 2:
+        if not self.config.proper or len(good) < 3:
             return list(scores)
         first, second = torch.triu_indices(len(good), len(good), 1)
         pairs = [(int(b), good[int(a)][1]) for a, b in zip(first, second, strict=True)]
@@ -183,12 +185,12 @@ class VideoDomain:
         if bins := self.codec.proprio:
             felt = torch.from_numpy(np.stack([bins.unit(p.proprio) for _, p in good if p.proprio is not None]))
             measures["proprio_mse"] = ((felt[first] - felt[second]) ** 2).mean(-1)
-        apart, total = -reward(measures, self.config), torch.zeros(len(good))
-        total.index_add_(0, first, apart).index_add_(0, second, apart)
-        means, earned = (total / (len(good) - 1)).tolist(), list(scores)
-        for (n, _), mean in zip(good, means, strict=True):
-            value = scores[n].value + self.config.spread * mean
-            earned[n] = replace(scores[n], value=value, parts={**scores[n].parts, "apart": mean})
+        far, total = (-reward(measures, self.config)).clamp(min=0).sqrt(), torch.zeros(len(good))
+        total.index_add_(0, first, far).index_add_(0, second, far)
+        earned = list(scores)
+        for (n, _), apart in zip(good, (total / (len(good) - 2)).tolist(), strict=True):
+            value = apart - math.sqrt(max(0.0, -scores[n].value))
+            earned[n] = replace(scores[n], value=value, parts={**scores[n].parts, "apart": apart})
         return earned
 
     def _measure(self, found: Sequence[tuple[int, Prediction]], truth_MT3HW: Tensor) -> dict[str, Tensor]:

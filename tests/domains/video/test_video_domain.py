@@ -123,30 +123,35 @@ def test_batches_score_as_one_by_one_and_do_less(
 
 def test_among_others_it_pays_to_be_as_spread_as_the_truth_is(tmp_path: Path) -> None:
     """Of two pictures one comes with probability 0.3: a model gains by writing it more where it writes it less."""
-    world = domain(tmp_path, config=RewardConfig(lpips=0, spread=1))
-    plain = domain(tmp_path, config=RewardConfig(lpips=0))
+    world = domain(tmp_path, config=RewardConfig(lpips=0, mae=0, mse=1, proper=True))
+    plain = domain(tmp_path, config=RewardConfig(lpips=0, mae=0, mse=1))
     row, *others = list(clips(world))[:3]
     seen = [world.decode(truth_of(world, one), row) for one in others]
 
-    def worth(which: int, share: float) -> float:
-        """Over truths and the two others of its group, what writing a picture earns."""
+    def pull(share: float) -> float:
+        """Over truths and groups of four, how much better than its group one does that writes the first picture."""
         total = 0.0
         for true, chance in enumerate((0.3, 0.7)):
             came = replace(row, next_state=FramesInMemory(images_of(seen[true].frames)).clip)
-            for others in product((0, 1), repeat=2):
-                likely = math.prod((share, 1 - share)[one] for one in others)
-                group = [seen[one] for one in (which, *others)]
-                total += chance * likely * world.among(group, world.score_groups([group], [came])[0], came)[0].value
+            for written in product((0, 1), repeat=4):
+                group = [seen[one] for one in written]
+                likely = math.prod((share, 1 - share)[one] for one in written)
+                values = [one.value for one in world.among(group, world.score_groups([group], [came])[0], came)]
+                better = sum(v - np.mean(values) for v, one in zip(values, written, strict=True) if one == 0)
+                total += chance * likely * better
         return total
 
-    for share in (0.1, 0.3, 0.6):
-        gain = worth(0, share) - worth(1, share)
-        assert np.sign(round(gain, 3)) == np.sign(round(0.3 - share, 3)), (share, gain)
+    assert pull(0.1) > 0.02
+    assert abs(pull(0.3)) < 1e-3, "as often as it comes"
+    assert pull(0.6) < -0.02
     group = [seen[0], Malformed("none"), seen[1], seen[0]]
     scores = world.score_groups([group], [row])[0]
-    far = (seen[0].frames - seen[1].frames).abs().mean().item()
-    gained = [one.value - two.value for one, two in zip(world.among(group, scores, row), scores, strict=True)]
-    assert gained == pytest.approx([far / 2, 0, far, far / 2], rel=1e-4)
+    far = (seen[0].frames - seen[1].frames).square().mean().item() ** 0.5
+    gained = [
+        one.value + math.sqrt(-two.value) if one is not two else 0
+        for one, two in zip(world.among(group, scores, row), scores, strict=True)
+    ]
+    assert gained == pytest.approx([far, 0, 2 * far, far], rel=1e-4)
     assert plain.among(group, scores, row) == scores
 
 
