@@ -174,17 +174,9 @@ def _report(
     some: dict[str, Any] = {name: np.concatenate([one[name].success.any(2) for one in parts], 1) for name in found}
     rates, rivals = {name: table.mean(1) for name, table in last.items()}, [name for name in found if name != "real"]
     means = {name: np.concatenate([one[name].judged[:, :, -1] for one in parts], 1).mean(1) for name in found}
-    right, wrong, alike, known, counts = None, "", dict[str, float](), list[str](), None
-    first, near = next(name for name in rivals if not name.startswith("real")), dict[str, float]()
-    changes = dict[str, list[Any]]()
+    compared, known, counts = dict[str, Any](), list[str](), None
     if "real" in found:
-        said, true = found["real"].judged[:, :, -1] > 0, last["real"]
-        right = round(float(np.mean(said == true)), 4) if found["real"].told.all() else None
-        wrong = f"failures taken for success: {(said & ~true).sum()} of {(~true).sum()}, "
-        wrong += f"successes missed: {(true & ~said).sum()} of {true.sum()}"
-        alike = {name: round(float(np.mean(last[name] == true)), 4) for name in rivals}
-        near = {name: round(statistics(means[name], means["real"])[0], 4) for name in rivals}
-        changes = {name: gap_change(last[name], last[first], true) for name in rivals if name != first}
+        compared = _compared(found["real"], last, means)
     else:
         rates["real"], counts = map(np.array, zip(*(pairs := about["real"].values()), strict=True))
         known = [_percent(np.arange(n) < round(rate * n)) if n else f"{100 * rate:.0f}" for rate, n in pairs]
@@ -193,12 +185,13 @@ def _report(
         stats |= {f"{a}, any step": agreement(some[a], some.get("real", rates["real"]), counts) for a in rivals}
     perfect = ceiling(rates["real"], about["starts"], counts)
     ahead = {f"real, looking ahead in {name}": one.success[:, :, -1] for name, one in better.items()}
-    gains = {name: bootstrap((100.0 * table - 100.0 * true).mean(0)) for name, table in ahead.items()}  # over starts
+    gains = {
+        name: bootstrap(100.0 * (0.0 + table - last["real"]).mean(0)) for name, table in ahead.items()
+    }  # over starts
     shown = last | ahead
     tables = {name: table.astype(int).tolist() for name, table in shown.items()}
-    told = {**about, "success": tables, "gains": {name: one.as_dict() for name, one in gains.items()}, "alike": alike}
-    told |= {"agreement": stats, "gap changes": changes, "perfect": perfect, "read off, pearson": near}
-    told |= {"judge right on the real last frames": right, "read off": {name: m.tolist() for name, m in means.items()}}
+    told = {**about, "success": tables, "gains": {name: one.as_dict() for name, one in gains.items()}, **compared}
+    told |= {"agreement": stats, "perfect": perfect, "read off": {name: one.tolist() for name, one in means.items()}}
     write_whole(folder / "report.json", json.dumps(told))
     rows = [["policy", *["real"] * bool(known), *shown, "episodes for ± 5"]]
     for p, name in enumerate(about["policies"]):
@@ -208,21 +201,41 @@ def _report(
     agree = [["", *perfect], ["a perfect model (19 of 20 times)", *(f"{_n(a)} ({_n(b)})" for a, b in perfect.values())]]
     agree += [[name, *(" ".join(map(_n, one)) for one in by_stat.values())] for name, by_stat in stats.items()]
     head = f"{about['task']}: success at the last of {about['steps']} steps, {about['starts']} starts, % [95 %, Wilson]"
+    right = compared.get("judge right on the real last frames", "nobody tells")
+    right = f"{right} ({compared['judge wrong']})" if "judge wrong" in compared else right
     text = f"""{head}\n\n{markdown(rows)}\n
 agreement over policies [95 % over starts] [over starts and policies]\n\n{markdown(agree)}\n
-episodes that end as the real ones do: {alike or "nobody tells"}\n
-judge: {about["judge"]}; right on the real last frames: {"nobody tells" if right is None else f"{right} ({wrong})"}
+episodes that end as the real ones do: {compared.get("alike", "nobody tells")}\n
+judge: {about["judge"]}; right on the real last frames: {right}
 policy steps a second, with policies and judge: {about["steps a second"]}"""
-    if near:
+    if near := compared.get("read off, pearson"):
         text += f"\nPearson over policies of means of what the judge reads off last frames: {near}"
-    for name, (change, ends) in changes.items():
-        text += f"\n\ngap of {name}, from that of {first}: {change:+.2f} {_n(ends)}, over starts"
+    for name, (other, change, ends) in compared.get("gap changes", {}).items():
+        text += f"\n\ngap of {name}, from that of {other}: {change:+.2f} {_n(ends)}, over starts"
     for name, gain in gains.items():
         bounds = "too few starts" if gain.low is None else f"[{gain.low:+.1f}, {gain.high:+.1f}]"
         text += f"\n\n{name}: success {gain.mean:+.1f} {bounds} points, over starts"
     pictures = _pictures(folder, found, rates)
     write_whole(folder / "report.md", "\n\n".join([pictures[0], text, *pictures[1:]]) + "\n")
     return text
+
+
+def _compared(real: Rollouts, last: Mapping[str, np.ndarray], means: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Of each but the real one, the share of episodes that end as that does, the correlation of what the judge reads
+    off on average, and how the gap differs from that of the first model; how often the judge is right, wrong how."""
+    said, true, rivals = real.judged[:, :, -1] > 0, last["real"], [name for name in last if name != "real"]
+    first = next(name for name in rivals if not name.startswith("real"))
+    near = {name: statistics(means[name], means["real"])[0] for name in rivals}
+    told: dict[str, Any] = {
+        "alike": {name: round(float(np.mean(last[name] == true)), 4) for name in rivals},
+        "read off, pearson": {name: round(one, 4) if np.isfinite(one) else None for name, one in near.items()},
+        "gap changes": {name: [first, *gap_change(last[name], last[first], true)] for name in rivals if name != first},
+    }
+    if real.told.all():
+        told["judge right on the real last frames"] = round(float(np.mean(said == true)), 4)
+        told["judge wrong"] = f"failures taken for success: {(said & ~true).sum()} of {(~true).sum()}, "
+        told["judge wrong"] += f"successes missed: {(true & ~said).sum()} of {true.sum()}"
+    return told
 
 
 def _percent(outcomes: np.ndarray) -> str:
