@@ -185,12 +185,10 @@ def _report(
         stats |= {f"{a}, any step": agreement(some[a], some.get("real", rates["real"]), counts) for a in rivals}
     perfect = ceiling(rates["real"], about["starts"], counts)
     ahead = {f"real, looking ahead in {name}": one.success[:, :, -1] for name, one in better.items()}
-    gains = {
-        name: bootstrap(100.0 * (0.0 + table - last["real"]).mean(0)) for name, table in ahead.items()
-    }  # over starts
+    gains = {name: bootstrap(100.0 * (table - 1.0 * last["real"]).mean(0)) for name, table in ahead.items()}
     shown = last | ahead
-    tables = {name: table.astype(int).tolist() for name, table in shown.items()}
-    told = {**about, "success": tables, "gains": {name: one.as_dict() for name, one in gains.items()}, **compared}
+    told = {**about, "gains": {name: one.as_dict() for name, one in gains.items()}, **compared}
+    told |= {"success": {name: table.astype(int).tolist() for name, table in shown.items()}}
     told |= {"agreement": stats, "perfect": perfect, "read off": {name: one.tolist() for name, one in means.items()}}
     write_whole(folder / "report.json", json.dumps(told))
     rows = [["policy", *["real"] * bool(known), *shown, "episodes for ± 5"]]
@@ -201,15 +199,12 @@ def _report(
     agree = [["", *perfect], ["a perfect model (19 of 20 times)", *(f"{_n(a)} ({_n(b)})" for a, b in perfect.values())]]
     agree += [[name, *(" ".join(map(_n, one)) for one in by_stat.values())] for name, by_stat in stats.items()]
     head = f"{about['task']}: success at the last of {about['steps']} steps, {about['starts']} starts, % [95 %, Wilson]"
-    right = compared.get("judge right on the real last frames", "nobody tells")
-    right = f"{right} ({compared['judge wrong']})" if "judge wrong" in compared else right
     text = f"""{head}\n\n{markdown(rows)}\n
 agreement over policies [95 % over starts] [over starts and policies]\n\n{markdown(agree)}\n
-episodes that end as the real ones do: {compared.get("alike", "nobody tells")}\n
-judge: {about["judge"]}; right on the real last frames: {right}
+episodes that end as the real ones do: {compared.get("alike", "nobody tells")}
+Pearson of means of what the judge reads off last frames: {compared.get("read off, pearson", "nobody tells")}\n
+judge: {about["judge"]}; on the real last frames: {compared.get("judge on the real last frames", "nobody tells")}
 policy steps a second, with policies and judge: {about["steps a second"]}"""
-    if near := compared.get("read off, pearson"):
-        text += f"\nPearson over policies of means of what the judge reads off last frames: {near}"
     for name, (other, change, ends) in compared.get("gap changes", {}).items():
         text += f"\n\ngap of {name}, from that of {other}: {change:+.2f} {_n(ends)}, over starts"
     for name, gain in gains.items():
@@ -232,9 +227,9 @@ def _compared(real: Rollouts, last: Mapping[str, np.ndarray], means: Mapping[str
         "gap changes": {name: [first, *gap_change(last[name], last[first], true)] for name in rivals if name != first},
     }
     if real.told.all():
-        told["judge right on the real last frames"] = round(float(np.mean(said == true)), 4)
-        told["judge wrong"] = f"failures taken for success: {(said & ~true).sum()} of {(~true).sum()}, "
-        told["judge wrong"] += f"successes missed: {(true & ~said).sum()} of {true.sum()}"
+        wrong = f"failures taken for success: {(said & ~true).sum()} of {(~true).sum()}, "
+        wrong += f"successes missed: {(true & ~said).sum()} of {true.sum()}"
+        told["judge on the real last frames"] = f"right: {np.mean(said == true):.4f}, {wrong}"
     return told
 
 

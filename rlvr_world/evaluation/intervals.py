@@ -131,8 +131,7 @@ def t_interval(values: Numbers) -> Interval:
 
 
 def t_quantile(freedom: int) -> float:
-    """The 97.5 % quantile of Student's t, as printed tables have it; beyond them its expansion about the normal's
-    (Abramowitz and Stegun 26.7.5)."""
+    """The 97.5 % quantile of Student's t: as printed, else by its expansion (Abramowitz and Stegun 26.7.5)."""
     if freedom <= len(_STUDENT):
         return _STUDENT[freedom - 1]
     z, n = NormalDist().inv_cdf(_TAILS[1]), freedom

@@ -172,9 +172,8 @@ class VideoDomain:
 
     def among(self, group: Sequence[Read], scores: Sequence[Score], row: Transition) -> list[Score]:
         """In RL with ``config.proper`` a prediction earns its part of the energy score (Gneiting and Raftery, 2007, eq.
-        22): how far it is from the others of its group, on average, less how far from the truth. Far is the root of
-        what the reward takes off, since MSE and LPIPS are squares, of which the score sees the mean alone. The average
-        is over n - 2, as that of the group, which is taken off, holds each distance twice."""
+        22): how far it is from others of its group, less how far from the truth. Far is the root of what the reward
+        takes off: of squares it sees the mean alone. Over n - 2, as a group's mean holds each distance twice."""
         good = [(n, p) for n, p in enumerate(group) if isinstance(p, Prediction)]
         if not self.config.proper or len(good) < 3:
             return list(scores)
