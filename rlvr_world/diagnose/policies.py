@@ -199,11 +199,12 @@ def _report(
     agree = [["", *perfect], ["a perfect model (19 of 20 times)", *(f"{_n(a)} ({_n(b)})" for a, b in perfect.values())]]
     agree += [[name, *(" ".join(map(_n, one)) for one in by_stat.values())] for name, by_stat in stats.items()]
     head = f"{about['task']}: success at the last of {about['steps']} steps, {about['starts']} starts, % [95 %, Wilson]"
+    right, wrong = (compared.get(key) for key in ("judge right on the real last frames", "judge wrong"))
     text = f"""{head}\n\n{markdown(rows)}\n
 agreement over policies [95 % over starts] [over starts and policies]\n\n{markdown(agree)}\n
 episodes that end as the real ones do: {compared.get("alike", "nobody tells")}
 Pearson of means of what the judge reads off last frames: {compared.get("read off, pearson", "nobody tells")}\n
-judge: {about["judge"]}; on the real last frames: {compared.get("judge on the real last frames", "nobody tells")}
+judge: {about["judge"]}; right on the real last frames: {f"{right} ({wrong})" if wrong else "nobody tells"}
 policy steps a second, with policies and judge: {about["steps a second"]}"""
     for name, (other, change, ends) in compared.get("gap changes", {}).items():
         text += f"\n\ngap of {name}, from that of {other}: {change:+.2f} {_n(ends)}, over starts"
@@ -229,7 +230,7 @@ def _compared(real: Rollouts, last: Mapping[str, np.ndarray], means: Mapping[str
     if real.told.all():
         wrong = f"failures taken for success: {(said & ~true).sum()} of {(~true).sum()}, "
         wrong += f"successes missed: {(true & ~said).sum()} of {true.sum()}"
-        told["judge on the real last frames"] = f"right: {np.mean(said == true):.4f}, {wrong}"
+        told |= {"judge right on the real last frames": round(float(np.mean(said == true)), 4), "judge wrong": wrong}
     return told
 
 

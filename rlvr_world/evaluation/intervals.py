@@ -136,4 +136,5 @@ def t_quantile(freedom: int) -> float:
         return _STUDENT[freedom - 1]
     z, n = NormalDist().inv_cdf(_TAILS[1]), freedom
     second, third = 5 * z**5 + 16 * z**3 + 3 * z, 3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z
-    return z + (z**3 + z) / (4 * n) + second / (96 * n**2) + third / (384 * n**3)
+    fourth = 79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z
+    return z + (z**3 + z) / (4 * n) + second / (96 * n**2) + third / (384 * n**3) + fourth / (92160 * n**4)

@@ -50,11 +50,11 @@ def agreement(imagined_PN: np.ndarray, real: np.ndarray, counts_P: Any = None) -
 
 def gap_change(one_PN: np.ndarray, other_PN: np.ndarray, real_PN: np.ndarray) -> list[Any]:
     """How much larger the gap of one is than the other's, and its 95 % bootstrap interval over starts."""
-    away = np.abs(np.stack([one_PN, other_PN]).mean(2) - real_PN.mean(1)).mean(1)
-    drawn = np.random.default_rng(0).integers(N := real_PN.shape[1], size=(RESAMPLES, N))
-    rates = [table[:, drawn].mean(2) for table in (one_PN, other_PN, real_PN)]  # [P, RESAMPLES]
-    changes = np.abs(rates[0] - rates[2]).mean(0) - np.abs(rates[1] - rates[2]).mean(0)
-    return [float(away[0] - away[1]), _ends(changes, TAILS)]
+    rng, N = np.random.default_rng(0), real_PN.shape[1]
+    drawn = np.vstack([np.arange(N), rng.integers(N, size=(RESAMPLES, N))])  # first all of them, as they are
+    one, other, real = (table[:, drawn].mean(2) for table in (one_PN, other_PN, real_PN))
+    changes = np.abs(one - real).mean(0) - np.abs(other - real).mean(0)
+    return [float(changes[0]), _ends(changes[1:], TAILS)]
 
 
 def ceiling(real_P: np.ndarray, N: int, counts_P: Any = None) -> dict[str, list[Any]]:

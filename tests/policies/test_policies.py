@@ -244,7 +244,7 @@ def test_a_report_says_what_each_model_agrees_in_and_is_not_made_twice(run: Simp
     assert told["gap changes"]["rl"][1] == pytest.approx(gaps["rl"] - gaps["sft"])
     assert told["success"]["real"] == told["success"]["real, round trips"]
     assert told["alike"]["rl, real actions"] > 0.9
-    assert told["judge on the real last frames"].startswith("right: 1.0000, failures taken for success: 0 of")
+    assert told["judge right on the real last frames"] == 1
     assert "| up | 100 [76, 100] | 100 [76, 100] |" in text
     assert {"report.md", "scatter.png", "film-0.gif"} <= {file.name for file in folder.iterdir()}
     counts = [run.real.asked, *(one.asked for one in run.imagined.values())]

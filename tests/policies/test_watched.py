@@ -107,7 +107,7 @@ def test_a_report_by_one_who_watches(
     assert told["judge"]["judge"].startswith("m@http")
     assert told["success"]["rl"][0] == [1, 1, 1, 1, 1]
     assert [*told["agreement"]] == ["rl"], "it does not say what happens in between"
-    assert "on the real last frames: right: 1.0000, failures taken for success: 0 of" in text
+    assert "right on the real last frames: 1.0 (failures taken for success: 0 of" in text
 
 
 def test_a_person_judges_on_a_page(run: SimpleNamespace, tmp_path: Path) -> None:  # noqa: F811

@@ -105,11 +105,8 @@ class WebPage(TextDomain):
         if self.config.outcome_reward == "right":
             return list(scores)
         earned = brier_rewards([one.outcome for one in group], row.next_state.outcome)
-        more = (
-            self.config.outcome_weight * (worth - one.parts["outcome"])
-            for worth, one in zip(earned, scores, strict=True)
-        )
-        return [replace(one, value=one.value + extra) for one, extra in zip(scores, more, strict=True)]
+        weight, gained = self.config.outcome_weight, zip(earned, scores, strict=True)
+        return [replace(one, value=one.value + weight * (worth - one.parts["outcome"])) for worth, one in gained]
 
     def advance(self, state: PageState, action: str, prediction: Prediction) -> PageState | Malformed:
         if isinstance(prediction.change, Malformed):
