@@ -14,7 +14,6 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,8 @@ from rlvr_world.recipes.tasks import Look, Reach, Task, Trial, Walk
 from rlvr_world.types import Domain, Finding, Judged, Outcome, Picture, Rows, Scene, Transition, World
 
 if TYPE_CHECKING:
+    from importlib import metadata
+
     from rlvr_world.models.head import Model
     from rlvr_world.models.text_tokenizer import TextTokenizer
     from rlvr_world.training.visual_tokenizer import VisualTokenizerTraining
@@ -229,6 +230,8 @@ def _built_in() -> dict[str, tuple[Made, str]]:
 
 
 def _entries() -> dict[str, metadata.EntryPoint]:
+    from importlib import metadata
+
     return {entry.name: entry for entry in metadata.entry_points(group=ENTRY_POINTS)}
 
 
@@ -248,11 +251,11 @@ def find(name: str) -> Recipe:
     place, _, attribute = name.partition(":")
     if place.endswith(".py"):
         return _checked(named_in(name), name)
-    known, entries = _built_in(), _entries()
+    known = _built_in()
     if name in known:
         config, made_by = known[name]
         return _checked(pkgutil.resolve_name(f"rlvr_world.recipes.{made_by}")(config), name)
-    if name in entries:
+    if name in (entries := _entries()):
         return _entry(entries[name])
     if "." in place and _is_module(place):
         return _checked(getattr(importlib.import_module(place), attribute or "recipe", None), name)

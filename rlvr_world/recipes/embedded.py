@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 from pathlib import Path
 from typing import Any
 
 from rlvr_world.domains.text_game.config import Bytesized32Spec, TextWorldSpec
-from rlvr_world.domains.text_game.envs import bytesized32, textworld
 from rlvr_world.domains.video.envs.specs import SPECS
 from rlvr_world.domains.web_page.config import BrowserSpec
-from rlvr_world.domains.web_page.envs import collect as pages
 from rlvr_world.errors import InputError
 
 ENVS = {"textworld": TextWorldSpec, "bytesized32": Bytesized32Spec, "web": BrowserSpec, **SPECS}
 """The settings of each environment that is played here."""
-ROWS: dict[str, Callable[..., Path]] = {
-    "textworld": textworld.collect_rows, "bytesized32": bytesized32.collect_rows, "web": pages.collect_rows
-}  # fmt: skip
+ROWS = {kind: f"text_game.envs.{kind}" for kind in ("textworld", "bytesized32")} | {"web": "web_page.envs.collect"}
+"""The modules that write rows; all other environments have episodes."""
 
 
 def env_settings(name: str) -> Any:
@@ -30,7 +27,7 @@ def env_settings(name: str) -> Any:
 def collect(name: str, spec: Any, folder: Path) -> Path:
     """Play an environment into ``folder``: the file of rows, or the folder of episodes."""
     if name in ROWS:
-        return ROWS[name](spec, folder)
+        return Path(importlib.import_module(f"rlvr_world.domains.{ROWS[name]}").collect_rows(spec, folder))
     from rlvr_world.domains.video.envs import collect as episodes
 
     return episodes.collect(name, spec, folder)
