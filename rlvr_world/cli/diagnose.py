@@ -42,6 +42,7 @@ def add_verbs(verbs: Verbs) -> None:
     questions = {"metrics": "RL rewarded by each metric alone", "actions": "does the prediction follow the action?"}
     questions["rollouts"] = "how far can it be followed, k steps ahead beside the real world?"
     questions["best-of"] = "from how many draws on does the start of RL do as well as RL?"
+    questions["energy"] = "are draws of frames spread as the truth is?"
     questions |= {"group-size": "RL in groups of 4 to 32", "planning": "success by depth, width and samples"}
     questions["replay"] = "recorded episodes under their actions, to the end: do they come to what was recorded?"
     study.add_argument("question", choices=questions, help="; ".join(f"{q}: {text}" for q, text in questions.items()))
@@ -50,7 +51,7 @@ def add_verbs(verbs: Verbs) -> None:
     study.add_argument("--actions", metavar="K", type=int, default=5, help="actions: a row's own and others (5)")
     study.add_argument("--rows", metavar="N", type=int, default=100, help="rows, walks, episodes or starts (100)")
     study.add_argument("--depth", metavar="K", type=int, default=10, help="rollouts: steps ahead (10)")
-    study.add_argument("--samples", metavar="N", type=int, default=100, help="best-of: draws a row (100)")
+    study.add_argument("--samples", metavar="N", type=int, default=100, help="best-of, energy: draws a row (100)")
 
 
 def _recipes(args: argparse.Namespace) -> None:
@@ -108,6 +109,7 @@ def _study(args: argparse.Namespace) -> None:
         "rollouts": lambda: rollouts.study_rollouts(args.run, args.depth, args.rows),
         "replay": lambda: rollouts.study_replay(args.run, args.rows),
         "best-of": lambda: studies.study_best_of(args.run, args.samples, args.rows),
+        "energy": lambda: studies.study_energy(args.run, args.samples, args.rows),
         "group-size": lambda: studies.study_group_size(args.run, (4, 8, 16, 32), args.steps),
         "planning": lambda: planning.study_planning(args.run, args.rows),
         "actions": lambda: json.dumps(studies.study_actions(args.run, args.actions, args.rows), indent=1),

@@ -64,11 +64,12 @@ def study_rollouts(run: Path, depth: int, starts: int) -> str:
     return f"{text}\n\noutcomes\n\n{told(stem.with_name('rollouts-outcomes'), stands, worlds, at, OUTCOMES)}"
 
 
-def told(stem: Path, scores: dict[str, Any], worlds: Sequence[str], at: Sequence[int], labels: tuple[str, str]) -> str:
-    """What each model's ``scores`` [unit][at] (shorter where a unit ends) come to: in ``<stem>.json``, drawn, and as a
-    table."""
+def told(stem: Path, scores: dict[str, Any], worlds: Sequence[str], at: Sequence[Any], labels: Sequence[str]) -> str:
+    """What each model's ``scores`` [unit][at] (shorter where a unit ends) come to: in ``<stem>.json``, as a table, and
+    drawn, where both axes have labels."""
     answers = _summed(scores, worlds, len(at), _share)
-    _draw(stem.with_suffix(".png"), answers, labels, at)
+    if len(labels) > 1:
+        _draw(stem.with_suffix(".png"), answers, labels, at)
     write_whole(stem.with_suffix(".json"), json.dumps(answers, indent=1))
     return _table(answers, labels[0], at)
 
@@ -209,17 +210,17 @@ def _pixels(seen: Any) -> np.ndarray:
 def _summed(
     scores: Mapping[str, Sequence[Any]], worlds: Sequence[str], depth: int, interval: Callable[..., Interval]
 ) -> dict[str, list[dict[str, Any]]]:
-    """For each model an interval for each number of steps; where a stage has several seeds also of their mean, and of
-    what it is from SFT and the control. ``scores``: a number a step of each walk."""
-    followed = dict(scores)
+    """For each model an interval for each number of steps; where a stage has several seeds also of their mean; and what
+    RL and control are from SFT and each other. ``scores``: a number a step of each walk."""
+    followed, means = dict(scores), dict(scores)
     for stage in ("rl", "control"):
         seeds_of = [walks for name, walks in scores.items() if name.startswith(f"{stage}/")]
-        if len(seeds_of) > 1:
-            followed[stage] = [np.mean(walk, axis=0) for walk in zip(*seeds_of, strict=True)]
+        means |= {stage: [np.mean(walk, axis=0) for walk in zip(*seeds_of, strict=True)]} if seeds_of else {}
+        followed |= {stage: means[stage]} if len(seeds_of) > 1 else {}
     answers = {name: _by_step(walks, worlds, depth, interval) for name, walks in followed.items()}
     for one, other in (("rl", "sft"), ("control", "sft"), ("rl", "control")):
-        if one in followed and other in followed:
-            apart = [np.subtract(*pair) for pair in zip(followed[one], followed[other], strict=True)]
+        if one in means and other in means:
+            apart = [np.subtract(*pair) for pair in zip(means[one], means[other], strict=True)]
             answers[f"{one} - {other}"] = _by_step(apart, worlds, depth, bootstrap)
     return answers
 
@@ -236,7 +237,7 @@ def _by_step(
 
 
 def _draw(
-    file: Path, answers: Mapping[str, Sequence[dict[str, Any]]], labels: tuple[str, str], at: Sequence[int]
+    file: Path, answers: Mapping[str, Sequence[dict[str, Any]]], labels: Sequence[str], at: Sequence[int]
 ) -> None:
     """A line for each model, and of several seeds for their mean alone."""
     shown = [n for n in answers if " - " not in n and ("/" not in n or n.split("/")[0] not in answers)]
@@ -250,7 +251,7 @@ def _share(values: Sequence[float], worlds: np.ndarray) -> Interval:
     return of_mean(np.array(values), alone, None if alone else worlds)
 
 
-def _table(answers: Mapping[str, Sequence[dict[str, Any]]], label: str, at: Sequence[int]) -> str:
+def _table(answers: Mapping[str, Sequence[dict[str, Any]]], label: str, at: Sequence[Any]) -> str:
     """Means and intervals as Markdown: a row for each model, a column for each of ``at``."""
 
     def cell(one: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,13 @@ from rlvr_world.overrides import override
 from rlvr_world.runs import runner
 from rlvr_world.runs.checkpoints import latest
 from rlvr_world.runs.folder import models_of
-from rlvr_world.runs.jobs import learner_and_domain, plan
-from rlvr_world.sampling.engine import Sampling, sample
+from rlvr_world.runs.jobs import Run, learner_and_domain, plan
+from rlvr_world.sampling.engine import Rollout, Sampling, sample
 from rlvr_world.scoring import judge
 from rlvr_world.system.files import read_object, write_whole
 from rlvr_world.system.progress import track
 from rlvr_world.training.advantages import max_at_k
+from rlvr_world.training.shared import scored
 from rlvr_world.types import Domain, Rows, Transition
 
 
@@ -96,13 +97,9 @@ def study_best_of(run: Path, samples: int, rows: int) -> str:
     """The expected best reward of 1 to ``samples`` draws a row, of each model, and from how many draws on the start of
     RL does as well as RL, whose draws differ less; also ``RUN/studies/best-of.json`` and ``.png``. Paper, figure 4a."""
     opened = runner.opened_run(run)
-    config, some = opened.config, spread(opened.splits.test, rows)
-    base = {} if config.model.source == "scratch" else {"base": Path(config.model.source)}
-    bests: dict[str, Any] = {}
-    for name, model in track([*models_of(run).items(), *base.items()], "sampling", "models"):
-        learner, domain = learner_and_domain(opened.recipe, config, model, opened.world)
-        scripts, streams = [domain.encode(row) for row in some], [(config.seed, i) for i in range(len(some))]
-        groups = sample(learner.policy, scripts, samples, Sampling(), streams, max_rows=config.eval.max_rows)
+    base = {} if (source := opened.config.model.source) == "scratch" else {"base": Path(source)}
+    some, bests = spread(opened.splits.test, rows), dict[str, Any]()
+    for name, domain, groups in _drawn(opened, opened.config, some, samples, models_of(run) | base):
         judged = judge(domain, [[rollout.written for rollout in group] for group in groups], some)
         rewards = torch.tensor([[score.value for _, score in group] for group in judged])
         bests[name] = torch.stack([max_at_k(rewards, n) for n in range(1, samples + 1)], dim=1).numpy()
@@ -115,6 +112,34 @@ def study_best_of(run: Path, samples: int, rows: int) -> str:
     behind = start.mean(0) < np.mean(trained, axis=(0, 1))
     first = "stays below" if behind.all() else f"from best of {behind.argmin() + 1} on does as well as"
     return f"{text}\n\nthe start of RL {first} RL"
+
+
+def _drawn(
+    opened: Run, config: Config, rows: Rows, samples: int, models: Mapping[str, Path]
+) -> Iterator[tuple[str, Domain, list[list[Rollout]]]]:
+    """Each model by name, its domain, and so many rollouts of each row."""
+    for name, model in track([*models.items()], "sampling", "models"):
+        learner, domain = learner_and_domain(opened.recipe, config, model, opened.world)
+        scripts, streams = [domain.encode(row) for row in rows], [(config.seed, i) for i in range(len(rows))]
+        yield name, domain, sample(learner.policy, scripts, samples, Sampling(), streams, max_rows=config.eval.max_rows)
+
+
+def study_energy(run: Path, samples: int, rows: int) -> str:
+    """Whether draws of each model are spread as the truth is: how far they are from it, how far from each other (the
+    root of what the reward takes off), and the first less half of the second, the energy score, of which less is
+    better (``data.reward.proper``). Video alone; also ``RUN/studies/energy.json``. Intervals over episodes."""
+    opened, measured = runner.opened_run(run), dict[str, list[list[float]]]()
+    config = override(opened.config, ["data.reward.proper=true", "rl.advantage=none"])
+    some = spread(opened.splits.test, rows)
+    for name, domain, groups in _drawn(opened, config, some, samples, models_of(run)):
+        measured[name] = []
+        for scores in scored(domain, groups, some):
+            known = [(one.parts["apart"], one.value) for one in scores if "apart" in one.parts]
+            apart, value = np.mean(known, axis=0)
+            others = apart * (len(known) - 2) / (len(known) - 1)
+            measured[name].append([apart - value, others, apart - value - others / 2])
+    at = ("far from the truth", "far from each other", "energy score")
+    return told(run / "studies" / "energy", measured, [row.world for row in some], at, ("",))
 
 
 def study_group_size(run: Path, sizes: Sequence[int], steps: int) -> str:

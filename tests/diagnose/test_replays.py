@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from rlvr_world import InputError, cli, recipes
+from rlvr_world.diagnose import studies
 from rlvr_world.diagnose.rollouts import study_replay
 from rlvr_world.overrides import override
 from rlvr_world.recipes.recorded import recorded_video
 from rlvr_world.runs import runner
+from rlvr_world.types import Score, Transition
 
 TINY = """threads=1 data.source=npz data.height=16 data.width=16 data.frame_skip=2 data.action_pool=1
 data.proprio=true data.test_every=3 data.split.test=0.3 data.split.valid=0.3 data.lpips=none
@@ -91,3 +94,24 @@ def test_a_run_answers_in_tables_and_files(tmp_path: Path, capsys: pytest.Captur
     assert [one["mean"] for one in known["recorded"]] == pytest.approx([1, 1, 1])
     assert {one.name for one in (run / "studies").glob("replay-*")} == {"replay-mse.png", "replay-moving.png"}
     assert study_replay(run, 3).split("\n\n") == [*parts[:-1], parts[-1].rstrip()]
+    assert cli.main(["study", "energy", str(run), "--samples", "4", "--rows", "3"]) == 0
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert head == "|  | far from the truth | far from each other | energy score |"
+    assert {row.split(" | ")[0] for row in rows} >= {"| rl/seed0", "| sft", "| control/seed0", "| rl - sft"}
+    of_sft = json.loads((run / "studies" / "energy.json").read_text())["sft"]
+    far, apart, energy = (one["mean"] for one in of_sft)
+    assert 0 < far < 1
+    assert energy == pytest.approx(far - apart / 2)
+
+
+def test_the_energy_score_counts_each_pair_of_draws_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three draws 1, 2 and 3.6 from the truth, and 1, 3 and 5 from each other, beside one that does not read."""
+    draws = [Score(4 - 1.0, {"apart": 4.0}), Score(6 - 2.0, {"apart": 6.0}), Score(-9.0, malformed="no frame")]
+    draws.append(Score(8 - 3.6, {"apart": 8.0}))
+    rows = [Transition("0", None, None, None, world="an episode")]
+    run = SimpleNamespace(config=recipes.find("rope").config(), splits=SimpleNamespace(test=rows))
+    monkeypatch.setattr(studies.runner, "opened_run", lambda folder: run)
+    monkeypatch.setattr(studies, "models_of", lambda folder: {"sft": folder})
+    monkeypatch.setattr(studies, "_drawn", lambda *asked: [("sft", None, [])])
+    monkeypatch.setattr(studies, "scored", lambda *groups: [draws])
+    assert studies.study_energy(tmp_path, 4, 1).splitlines()[-1] == "| sft | 2.2 | 3 | 0.7 |"

@@ -93,7 +93,7 @@ def test_of_pages_it_is_told_how_often_the_end_was_right(tmp_path: Path, monkeyp
     assert "\n\noutcomes\n\n| steps ahead | 1 | 2 | 3 |\n" in text
     told = json.loads((tmp_path / "studies" / "rollouts-outcomes.json").read_text())
     means = {name: [one["mean"] for one in of] for name, of in told.items()}
-    assert means == {"no change": [1, 1, 0], "sft": [1, 1, 1], "rl/seed0": [1, 0, 0]}
+    assert means == {"no change": [1, 1, 0], "sft": [1, 1, 1], "rl/seed0": [1, 0, 0], "rl - sft": [0, -1, -1]}
 
 
 def test_a_run_answers_in_a_table_and_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,7 +110,15 @@ def test_a_run_answers_in_a_table_and_files(tmp_path: Path, capsys: pytest.Captu
     head, _, *rows = capsys.readouterr().out.splitlines()
     assert head == "| steps ahead | 1 | 2 | 3 |"
     names = [row.split(" | ")[0] for row in rows]
-    assert names == ["| no change", "| rl/seed0", "| sft", "| control/seed0"]
+    assert names == [
+        "| no change",
+        "| rl/seed0",
+        "| sft",
+        "| control/seed0",
+        "| rl - sft",
+        "| control - sft",
+        "| rl - control",
+    ]
     told = json.loads((tmp_path / "whole" / "studies" / "rollouts.json").read_text())
     assert told["sft"][0]["n"] == 2  # games
     assert {one["mean"] for one in told["sft"]} == {0.0}  # so small a model writes nothing that reads
