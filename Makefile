@@ -1,14 +1,16 @@
 # Each goal makes the environment that it needs, once; a changed pyproject.toml or constraints.txt installs anew.
 #
+# `make drawer` trains in RANKS processes, of a thread each.
 # On Linux, PyPI serves torch with CUDA (several GB). `make demo TORCH=cpu` takes the CPU build.
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_EXTRA ?= $(if $(filter cpu,$(TORCH)),--index-url https://download.pytorch.org/whl/cpu --extra-index-url https://pypi.org/simple)
 BIN := $(VENV)/bin
+RANKS ?= 2
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(PIP_EXTRA)
 
-.PHONY: demo pusht drawer miniwob test lint docs clean
+.PHONY: demo pusht drawer drawer-open drawer-close miniwob test lint docs clean
 
 demo: $(VENV)/.demo
 	$(BIN)/rlvr-world train demo
@@ -17,8 +19,12 @@ pusht: $(VENV)/.pusht
 	$(BIN)/rlvr-world train pusht
 
 drawer: $(VENV)/.drawer
-	if [ -d runs/drawer ]; then $(BIN)/rlvr-world resume runs/drawer; else $(BIN)/rlvr-world train drawer --out runs/drawer; fi
-	$(BIN)/rlvr-world policy-eval runs/drawer --controls
+	$(BIN)/torchrun --nproc-per-node $(RANKS) -m rlvr_world \
+	  $$(if [ -d runs/drawer ]; then echo resume runs/drawer; else echo train drawer --out runs/drawer; fi)
+	$(MAKE) --jobs 2 drawer-open drawer-close
+
+drawer-open drawer-close: drawer-%:
+	OMP_NUM_THREADS=1 $(BIN)/rlvr-world policy-eval runs/drawer --only $* --controls
 
 miniwob: $(VENV)/.miniwob
 	$(BIN)/rlvr-world train miniwob-goals

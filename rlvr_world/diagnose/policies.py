@@ -24,7 +24,7 @@ from rlvr_world.evaluation.tables import markdown
 from rlvr_world.policies.agreement import agreement, ceiling, gap_change, statistics
 from rlvr_world.policies.known import read_known
 from rlvr_world.policies.learned import Frames, judge
-from rlvr_world.policies.rollouts import FILMED, Rollouts, best_of, read_policy, roll, roll_real
+from rlvr_world.policies.rollouts import FILMED, Rollouts, look_ahead, read_policy, roll, roll_real
 from rlvr_world.policies.tried import Tried
 from rlvr_world.policies.watched import Watcher, films_of, watched
 from rlvr_world.recipes import named_in
@@ -41,8 +41,8 @@ class Study(NamedTuple):
     """``specs``: policies by name, see ``read_policy``; ``only``: tasks and models; empty for the recipe's and for all.
     ``judged_by``: ``learned``, or ``FILE.py:FUNCTION``, frames uint8 [N, H, W, 3] -> bool [N], or a ``Watcher`` of
     whole films. ``controls``: the real actions replayed in imagination, and policies that see round trips of the
-    tokenizer, or another look of the world, really. ``tries``: the policies also, really, with the best of so many
-    actions at each step, as each model imagines them, see ``best_of``; 0 for not. ``real``: a file of tasks with
+    tokenizer, or another look of the world, really. ``tries``: the policies also, really, mended by so many
+    plans at each step, as each model imagines them, see ``look_ahead``; 0 for not. ``real``: a file of tasks with
     known success, see ``read_known``; then nothing but models is stepped, ``starts`` times for each instruction."""
 
     specs: Mapping[str, str]
@@ -69,7 +69,7 @@ def try_policies(run: Path, asked: Study) -> str:
         raise InputError(f"policy-eval: expected {wanted}, got {unknown or len(trials)} and {starts}")
     remember = [spec for spec in specs.values() if "://" in spec or spec.endswith(".npz")]  # also under noise
     if tries and (tries < 2 or remember or films_of(judged_by)):
-        wanted = "at least 2 actions, policies that remember nothing and a judge of frames"
+        wanted = "at least 2 plans, policies that remember nothing and a judge of frames"
         raise InputError(f"policy-eval --lookahead: expected {wanted}, got {tries}, {remember}, {judged_by}")
     chosen = {name: path for name, path in models.items() if name in only} or models
     for name in [name for name in trials if name in only] or trials:
@@ -155,7 +155,7 @@ def _try_task(
         if controls:
             found[f"{name}, real actions"] = kept("replayed", partial(roll, imagined, trial, acted, says, starts), key)
         if tries and says:
-            ahead = [best_of(act, tries, imagined, says, trial.real.action_space) for act in policies]
+            ahead = [look_ahead(act, tries, imagined, says, trial.real.action_space) for act in policies]
             better[name] = kept("ahead", partial(roll_real, trial, ahead, says, pasts), f"{key} {tries}")
     about["steps a second"] = speeds
     if watcher:

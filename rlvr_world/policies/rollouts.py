@@ -18,7 +18,7 @@ from rlvr_world.system.progress import track
 from rlvr_world.types import World
 
 AT_ONCE, FILMED = 8, 4  # real episodes that run together; starts, the first ones, that are filmed
-AHEAD, NOISE = 4, 0.5  # steps that are imagined; the deviation of the noise on tried actions
+AHEAD, NOISE = 6, 0.5  # steps that are imagined; the deviation of the offsets that are tried
 
 
 class Seen(NamedTuple):
@@ -113,29 +113,33 @@ def roll(
     return Rollouts(*(a.reshape(len(policies), -1, *a.shape[1:]) for a in by_episode))
 
 
-def best_of(policy: Policy, tries: int, world: World, says: Frames, space: Any) -> Policy:
-    """At each step the best of ``tries`` actions, the policy's own and others with noise on it: from what is seen
-    ``world`` imagines each of them and, for ``AHEAD`` steps in all, what the policy does then; the judge says which
-    comes farthest. Draws are the same for all of an episode, so that its actions alone make the difference. Asks the
-    policy about what did not happen: for one that remembers nothing."""
+def look_ahead(policy: Policy, tries: int, world: World, says: Frames, space: Any) -> Policy:
+    """The policy, mended at each step by what ``tries`` plans come to: from what is seen ``world`` imagines for
+    ``AHEAD`` steps what the policy does, and what it does with an offset that stays. The judge says how far each comes;
+    the action is the policy's, plus the offsets weighted by that (MPPI, Williams et al., 2017), beyond an even weight:
+    where all come as far, it is the policy's own. Draws are the same for all of an episode, so that its actions alone
+    make the difference. Asks the policy about what did not happen: for one that remembers nothing."""
 
     def act(seen: Seen) -> np.ndarray:
-        own = np.float32(policy(seen))[:, None]
-        noise = _drawn(seen, lambda rng: rng.normal(0, NOISE, (tries - 1, own.shape[2])))
-        tried = np.concatenate([own, np.clip(own + noise, space.low, space.high)], 1)
+        own = np.float32(policy(seen))
+        offsets = _drawn(seen, lambda rng: rng.normal(0, NOISE, (tries, own.shape[1])))
+        offsets[:, 0] = 0
         given = [{"pixels": frame} for frame in seen.pixels]
         if seen.agent_pos is not None:
             given = [{**one, "agent_pos": felt} for one, felt in zip(given, seen.agent_pos, strict=True)]
         starts = [world.start(0, {"state": one})[0] for one in given]
         states, seeds = ([one for one in each for _ in range(tries)] for each in (starts, seen.seeds))
-        done = tried.reshape(len(states), -1)
+        does, moved = own.repeat(tries, 0), offsets.reshape(len(states), -1)
         for ahead in range(AHEAD):
             if ahead:
-                done = np.float32(policy(shown(world, states, seen.instruction, seeds, seen.step + ahead)))
+                does = np.float32(policy(shown(world, states, seen.instruction, seeds, seen.step + ahead)))
+            done = np.clip(does + moved, space.low, space.high)
             asked = [(state, world.read_action(action)) for state, action in zip(states, done, strict=True)]
             states = [one.state for one in world.advance(asked, [(seed, seen.step, ahead, 1) for seed in seeds])]
-        worth = np.asarray(says(np.stack([world.render(state) for state in states])))
-        return tried[range(len(own)), worth.reshape(len(own), tries).argmax(1)]
+        worth = np.float32(says(np.stack([world.render(state) for state in states]))).reshape(len(own), tries)
+        weights = np.exp((worth - worth.max(1, keepdims=True)) / (worth.std(1, keepdims=True) + 1e-6))
+        weights = weights / weights.sum(1, keepdims=True) - 1 / tries
+        return np.clip(own + (weights[..., None] * offsets).sum(1), space.low, space.high)
 
     return act
 

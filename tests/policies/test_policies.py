@@ -18,7 +18,7 @@ from rlvr_world.errors import InputError
 from rlvr_world.policies import learned
 from rlvr_world.policies.agreement import agreement, ceiling, gap_change, statistics
 from rlvr_world.policies.learned import judge, learn
-from rlvr_world.policies.rollouts import Seen, best_of, read_policy, roll, roll_real
+from rlvr_world.policies.rollouts import Seen, look_ahead, read_policy, roll, roll_real
 from rlvr_world.recipes.tasks import Labelled, Trial
 from rlvr_world.types import Asked, Outcome, Streams
 
@@ -158,17 +158,17 @@ def test_policies_act_alike_whatever_they_are_asked_with_and_in_whatever_world(t
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-def test_who_looks_ahead_takes_what_the_judge_puts_highest(sign: int) -> None:
+def test_who_looks_ahead_goes_where_the_judge_says_far(sign: int) -> None:
     real, imagined = Light(tells=True), Light(tells=False, slips=0.1)
     still = lambda seen: np.zeros((len(seen.pixels), 1))  # noqa: E731
     says = lambda frames: sign * (frames[:, 0, 0, 0] - 153.0)  # noqa: E731
-    ahead = best_of(still, 5, imagined, says, SPACE)
+    ahead = look_ahead(still, 9, imagined, says, SPACE)
     pasts = [0.5 + 0.01 * n for n in range(9)]
     done = roll_real(trial(real), [still, ahead], says, pasts)
     assert (sign * done.actions[1]).mean() > 0.3  # slips are the same for all, so that none hides what is best
     assert done.success[1, :, -1].mean() == (sign > 0)
     assert (done.actions[0] == 0).all()
-    same = best_of(still, 5, imagined, lambda frames: np.zeros(len(frames), bool), SPACE)
+    same = look_ahead(still, 9, imagined, lambda frames: np.zeros(len(frames), bool), SPACE)
     assert (roll_real(trial(real), [same], says, pasts).actions == 0).all()  # where nothing is better it is its own
 
 
@@ -273,5 +273,5 @@ def test_what_cannot_be_tried(run: SimpleNamespace, tmp_path: Path) -> None:
         diagnosed.try_policies(tmp_path, diagnosed.Study({}, (), 1, "learned", False))
     with pytest.raises(InputError, match=r"x\.py: there is no such file"):
         diagnosed.try_policies(tmp_path, diagnosed.Study({}, (), 5, "x.py:f", False))
-    with pytest.raises(InputError, match=r"--lookahead: expected at least 2 actions, policies .* got 4, \['a.npz'\]"):
+    with pytest.raises(InputError, match=r"--lookahead: expected at least 2 plans, policies .* got 4, \['a.npz'\]"):
         diagnosed.try_policies(tmp_path, diagnosed.Study({"done": "a.npz"}, (), 5, "learned", False, 4))
