@@ -25,14 +25,14 @@ WINDOW = SMALLEST["none"]
 
 @dataclass(frozen=True)
 class TruthFeatures:
-    """What happened, and what it looks like to the perceptual trunk: computed once, compared with many predictions."""
+    """Clips, such as what happened, and what they look like to the perceptual trunk: computed once, compared often."""
 
     frames: Tensor
     """float32 [M, T, 3, H, W] in [0, 1]."""
     features: tuple[Tensor, ...]
     """The trunk's activations, each [M * T, C, h, w]; empty without LPIPS."""
     row: Tensor
-    """int64 [N]: the clip that each prediction is compared with; ``[0]`` lets all share the only one."""
+    """int64 [N]: the clip that each prediction is compared with, or is; ``[0]`` lets all share the only one."""
 
     def rows(self, index: Tensor) -> TruthFeatures:
         """The same clips for predictions of several groups: prediction n is compared with clip ``index[n]``."""
@@ -70,25 +70,28 @@ class FrameMetrics:
         return TruthFeatures(clips, features, torch.arange(len(clips), device=clips.device))
 
     @torch.no_grad()
-    def measure(self, predicted: Tensor, truth: TruthFeatures) -> dict[str, Tensor]:
+    def measure(self, predicted: Tensor | TruthFeatures, truth: TruthFeatures) -> dict[str, Tensor]:
         """mae, mse, psnr, ssim and, with a trunk, lpips: each float32 [N, T], on the frames' device.
 
-        ``predicted`` is float32 [N, T, 3, H, W] in [0, 1]; the caller clamps. Raises InputError for other shapes than
-        those of ``truth``.
+        ``predicted`` is float32 [N, T, 3, H, W] in [0, 1], the caller clamps; or clips that the trunk has seen. Raises
+        InputError for other shapes than those of ``truth``.
         """
-        steps = truth.frames.shape[1]
-        if predicted.shape[1:] != truth.frames.shape[1:] or len(truth.row) not in (1, len(predicted)):
-            wanted = f"predictions [N, *{list(truth.frames.shape[1:])}] for {len(truth.row)} rows of truth"
-            raise InputError(f"frame metrics: expected {wanted}, got {list(predicted.shape)}; see TruthFeatures.rows")
-        row = truth.row.expand(len(predicted))
-        index = (row[:, None] * steps + torch.arange(steps, device=row.device)).flatten()
-        frames = truth.frames.flatten(0, 1)
+        steps, shape = truth.frames.shape[1], truth.frames.shape[1:]
+        if isinstance(predicted, Tensor):
+            predicted = TruthFeatures(predicted, (), torch.arange(len(predicted), device=predicted.device))
+        got = [len(predicted.row), *predicted.frames.shape[1:]]
+        if got[1:] != [*shape] or len(truth.row) not in (1, got[0]):
+            wanted = f"predictions [N, *{list(shape)}] for {len(truth.row)} rows of truth"
+            raise InputError(f"frame metrics: expected {wanted}, got {got}; see TruthFeatures.rows")
+        first_N2 = torch.stack([predicted.row, truth.row.expand(got[0])], 1) * steps
+        places_B2 = (first_N2[:, None] + torch.arange(steps, device=first_N2.device)[:, None]).flatten(0, 1)
         parts = []
-        for pictures, at in zip(predicted.flatten(0, 1).split(self.chunk), index.split(self.chunk), strict=True):
-            part = pixel_metrics(pictures, frames[at])
+        for at, to in (part.T for part in places_B2.split(self.chunk)):
+            pictures = predicted.frames.flatten(0, 1)[at]
+            part = pixel_metrics(pictures, truth.frames.flatten(0, 1)[to])
             if self.lpips is not None:
-                features = self.lpips.features(pictures)
-                part["lpips"] = self.lpips.distance(features, [layer[at] for layer in truth.features])
+                features = [layer[at] for layer in predicted.features] or self.lpips.features(pictures)
+                part["lpips"] = self.lpips.distance(features, [layer[to] for layer in truth.features])
             parts.append(part)
         return {name: torch.cat([part[name] for part in parts]).view(-1, steps) for name in parts[0]}
 

@@ -178,8 +178,9 @@ class VideoDomain:
         if not self.config.proper or len(good) < 3:
             return list(scores)
         first, second = torch.triu_indices(len(good), len(good), 1)
-        pairs = [(int(b), good[int(a)][1]) for a, b in zip(first, second, strict=True)]
-        measures = self._measure(pairs, torch.stack([p.frames for _, p in good]))
+        seen = self.metrics.truth(torch.stack([p.frames for _, p in good]).to(self.cache.device))
+        measured = self.metrics.measure(seen.rows(first), seen.rows(second))
+        measures = {name: measure.cpu() for name, measure in measured.items()}
         measures["repeated"] = torch.zeros_like(measures["mae"])
         if bins := self.codec.proprio:
             felt = torch.from_numpy(np.stack([bins.unit(p.proprio) for _, p in good if p.proprio is not None]))
