@@ -109,44 +109,46 @@ def _pushed(kind: Literal["rope", "granular"], spec: RopeSpec | GranularSpec, th
     )
 
 
-def drawer() -> Config:
+def _stepwise(recipe: str, summary: str, **world: Any) -> Config:
     """One frame is no state, since an arm lags, but each frame after it has all that came before; what the arm feels is
-    written first, since it follows the action at once. RL goes on from imagined frames, as policies do."""
-    config, reward = pusht(), RewardConfig(proprio_mse=1.0)
-    steps: dict[str, Any] = {"kind": "multi_step", "horizon": 4, "frame_skip": 1, "action_pool": 1, "test_every": 6}
-    felt: dict[str, Any] = {"proprio": True, "proprio_first": True, "reward": reward}
-    data = replace(config.data, source="drawer", env=DrawerSpec(), **steps, **felt, action_bins=64, closed_loop=5)
-    slower, muon = replace(config.rl.optimizer, learning_rate=1e-4), replace(FAST, kind="muon")
-    return replace(
-        config,
-        recipe="drawer",
-        summary="an arm opens or closes a drawer (Meta-World) at 32x32, and policies are tried in it (2 cores)",
-        data=replace(data, tokenizer=replace(SMALL, steps=2500)),
-        sft=replace(config.sft, steps=1800, batch=24, optimizer=muon, save_every=200, eval_every=600),
-        rl=replace(config.rl, steps=14, seeds=(0,), optimizer=slower, eval_every=7),
-        eval=replace(SAMPLED, valid_rows=24),
-    )
+    written first, since it follows the action at once."""
+    felt: dict[str, Any] = {"proprio": True, "proprio_first": True, "reward": RewardConfig(proprio_mse=1.0)}
+    world |= felt | {"kind": "multi_step", "horizon": 4, "action_pool": 1, "action_bins": 64}
+    config, tokenizer, judged = pusht(), replace(SMALL, steps=2500), replace(SAMPLED, valid_rows=24)
+    data, sft = replace(config.data, tokenizer=tokenizer, **world), replace(config.sft, batch=24, save_every=200)
+    rl = replace(config.rl, seeds=(0,))
+    return replace(config, recipe=recipe, summary=summary, data=data, sft=sft, rl=rl, eval=judged)
+
+
+def _tried(recipe: str, thing: str, **world: Any) -> Config:
+    """RL goes on from imagined frames, as policies do."""
+    config = _stepwise(recipe, f"{thing} at 32x32, and policies are tried in it (2 cores)", **world, closed_loop=5)
+    sft = replace(config.sft, steps=1800, optimizer=replace(FAST, kind="muon"))
+    slower = replace(config.rl.optimizer, learning_rate=1e-4)
+    return replace(config, sft=sft, rl=replace(config.rl, steps=14, optimizer=slower, eval_every=7))
+
+
+def drawer() -> Config:
+    world: dict[str, Any] = {"source": "drawer", "env": DrawerSpec(), "frame_skip": 1, "test_every": 6}
+    return _tried("drawer", "an arm opens or closes a drawer (Meta-World)", **world)
 
 
 def pusht_home() -> Config:
-    """As the drawer, a frame every half second."""
-    config, env = drawer(), PushTSpec(episodes=1200, length=125, size=32, aim="home")
-    data = replace(config.data, source="pusht", env=env, frame_skip=5, train_every=5, test_every=30)
-    summary = "a finger pushes a T to its place (PushT) at 32x32, and policies are tried in it (2 cores)"
-    return replace(config, recipe="pusht_home", summary=summary, data=data)
+    """A frame every half second."""
+    env = PushTSpec(episodes=1200, length=125, size=32, aim="home")
+    world: dict[str, Any] = {"env": env, "frame_skip": 5, "train_every": 5, "test_every": 30}
+    return _tried("pusht_home", "a finger pushes a T to its place (PushT)", **world)
 
 
 def pusht_steps() -> Config:
-    """As the drawer, and with as many episodes as that takes: of 600 the model learns the tables by heart."""
-    config, env = drawer(), PushTSpec(episodes=3000, size=32)
-    data = replace(config.data, source="pusht", env=env, frame_skip=5, train_every=5, test_every=20, closed_loop=0)
+    """As many episodes as that takes: of 600 the model learns the tables by heart."""
+    summary = "PushT at 32x32 step by step, half a second each, to follow actions and plan in (2 cores, an hour)"
+    env = PushTSpec(episodes=3000, size=32)
+    config = _stepwise("pusht_steps", summary, env=env, frame_skip=5, train_every=5)
     slow = replace(config.rl.optimizer, learning_rate=2e-4)
     return replace(
         config,
-        recipe="pusht_steps",
-        summary="PushT at 32x32 step by step, half a second each, to follow actions and plan in (2 cores, an hour)",
-        data=data,
-        sft=replace(config.sft, steps=3600, optimizer=FAST, eval_every=1200),
+        sft=replace(config.sft, eval_every=1200),
         rl=replace(config.rl, steps=16, prompts=8, optimizer=slow, eval_every=8),
         plan=replace(config.plan, distances=(4,), depth=4, more=0, candidates=32, rounds=2),
     )
