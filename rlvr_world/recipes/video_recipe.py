@@ -240,7 +240,7 @@ class VideoRecipe(Recipe):
     def trials(self, config: Config, domain: Any) -> dict[str, Trial]:
         """Of the embedded worlds, the drawer has tasks, and PushT with ``data.env.aim=home``."""
         data, env = config.data, config.data.env
-        tasks = getattr(env, "tasks", {}) if data.source in FIELDS else {}
+        tasks = env.tasks if data.source in ("drawer", "pusht") else {}
         if not tasks:
             return {}
         real = self.real(config)
