@@ -9,7 +9,6 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import ConcatDataset
 
@@ -33,6 +32,7 @@ from rlvr_world.domains.video.episodes import read_question
 from rlvr_world.domains.video.inspect import inspect
 from rlvr_world.domains.video.layout import Codec
 from rlvr_world.domains.video.pictures import strip
+from rlvr_world.domains.video.readers.npz import NpzEpisodes
 from rlvr_world.domains.video.reconstruction import flips, measure_reconstruction, round_trip
 from rlvr_world.domains.video.scene import VideoScene
 from rlvr_world.domains.video.segments import Segments
@@ -233,8 +233,8 @@ class VideoRecipe(Recipe):
         firsts = {}
         for row in whole_episodes(config.data, parts(config.data)["test"]):
             clip = replace(row.state, steps=row.state.steps[:1])
-            told = np.load(clip.episodes.files[clip.episode]) if config.data.source == "npz" else {}
-            firsts[f"{row.world} {told.get('instruction', '')}".rstrip()] = replace(row, state=clip)
+            told = clip.episodes.instruction(clip.episode) if isinstance(clip.episodes, NpzEpisodes) else ""
+            firsts[f"{row.world} {told}".rstrip()] = replace(row, state=clip)
         return firsts
 
     def trials(self, config: Config, domain: Any) -> dict[str, Trial]:

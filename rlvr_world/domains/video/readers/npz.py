@@ -1,6 +1,6 @@
 """The published layout: a file ``<name>_eps_<8 digits>.npz`` an episode, with its frames and actions.
 
-Arrays: ``image`` uint8 [T, H, W, 3], ``action`` [T, A], and, of our own, an optional ``proprio`` [T, P].
+Arrays: ``image`` uint8 [T, H, W, 3], ``action`` [T, A] and, of our own, maybe ``proprio`` [T, P] and ``instruction``.
 Source of the layout: the converter of iVideoGPT and RLVR-World (one file an episode, native frame size).
 """
 
@@ -63,6 +63,11 @@ class NpzEpisodes:
 
     def proprio(self, episode: int) -> np.ndarray | None:
         return self._rows(episode, "proprio") if "proprio" in self._widths else None
+
+    def instruction(self, episode: int) -> str:
+        """What was to be done, "" where the file does not say."""
+        with np.load(self.files[episode], allow_pickle=False) as arrays:
+            return str(arrays.get("instruction", ""))
 
     def known(self, episode: int) -> dict[str, np.ndarray]:
         """What the file has a row a frame of besides, such as what a simulator knows, by name: [T, ...]."""
