@@ -13,7 +13,7 @@ from rlvr_world.config import Config, ControlConfig, EvalConfig, ModelConfig, Op
 from rlvr_world.domains import splits
 from rlvr_world.domains.row_files import OnFault, left_out, skipping
 from rlvr_world.domains.splits import Parts, WorldSplitRule
-from rlvr_world.domains.web_page.config import GOAL_TASKS, MINIWOB_TASKS, UNSEEN_TASKS, BrowserSpec, WebPageConfig
+from rlvr_world.domains.web_page.config import BrowserSpec, WebPageConfig, miniwob_tasks
 from rlvr_world.domains.web_page.envs.collect import collect_rows
 from rlvr_world.domains.web_page.envs.explorer import proposals
 from rlvr_world.domains.web_page.prompt import aim, build_prompt
@@ -88,9 +88,9 @@ def miniwob_goals() -> Config:
         summary="MiniWoB++ pages and whether the goal is reached, for planning (2 cores, extra web)",
         data=replace(
             base.data,
-            env=BrowserSpec(tasks=GOAL_TASKS, ends=1.0, episodes=200),
+            env=BrowserSpec(tasks=miniwob_tasks("goals"), ends=1.0, episodes=200),
             style="outcome",
-            unseen=UNSEEN_TASKS,
+            unseen=miniwob_tasks("unseen"),
             split=WorldSplitRule(test=0.1, valid=0.05),
             unchanged_per_hundred=-1.0,
             outcome_reward="brier",
@@ -203,7 +203,7 @@ class WebPageRecipe(RowsRecipe):
             "hand rule, in the goal's order": partial(first, lambda place: (place < 0, place)),
         }
         real = RealPages(data.env, remember=True)
-        named = {"trained tasks": data.env.tasks or MINIWOB_TASKS, "unseen tasks": data.unseen}
+        named = {"trained tasks": data.env.tasks or miniwob_tasks("shown"), "unseen tasks": data.unseen}
         begin = {name: {task: {"task": task} for task in tasks} for name, tasks in named.items() if tasks}
         play = partial(Task, real, actions=actions, rules=rules, horizon=data.env.steps, seed=FRESH)
         return {name: play(starts=starts) for name, starts in begin.items()}

@@ -12,7 +12,7 @@ import pytest
 
 from rlvr_world import recipes
 from rlvr_world.config import PlanConfig
-from rlvr_world.domains.web_page.config import GOAL_TASKS, UNSEEN_TASKS
+from rlvr_world.domains.web_page.config import miniwob_tasks
 from rlvr_world.domains.web_page.envs import played
 from rlvr_world.overrides import override
 from rlvr_world.planning.search import attempt, by_rule, looking_ahead, starts
@@ -35,10 +35,10 @@ def buttons() -> Iterator[Task]:
 
 
 def test_unseen_tasks_are_of_other_kinds_and_pages_of_other_seeds() -> None:
-    assert not {family(task) for task in GOAL_TASKS} & {family(task) for task in UNSEEN_TASKS}
+    assert not {family(task) for task in miniwob_tasks("goals")} & {family(task) for task in miniwob_tasks("unseen")}
     found = tasks()
     assert {name: tuple(task.starts) for name, task in found.items()} == {
-        "trained tasks": GOAL_TASKS, "unseen tasks": UNSEEN_TASKS
+        "trained tasks": miniwob_tasks("goals"), "unseen tasks": miniwob_tasks("unseen")
     }  # fmt: skip
     env = recipes.find("miniwob-goals").config().data.env
     assert all(task.seed > env.seed + env.episodes for task in found.values())

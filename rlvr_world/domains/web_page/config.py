@@ -12,15 +12,13 @@ from rlvr_world.config import at_least, what
 from rlvr_world.domains.splits import RowsConfig, WorldSplitRule
 from rlvr_world.errors import InputError
 
-_TASKS = {name: tuple(tasks) for name, tasks in json.loads(Path(__file__).with_name("tasks.json").read_text()).items()}
-MINIWOB_TASKS: tuple[str, ...] = _TASKS["shown"]
-"""Tasks whose tree shows what an action does. Left out: what is drawn, dragged or coloured (a tree has no shapes),
-pages where the first click ends the episode or shows nothing, calendars of a hundred lines, and texts that stay
-hidden until a click, which nobody can predict."""
-GOAL_TASKS: tuple[str, ...] = _TASKS["goals"]
-"""Tasks that can be done in four actions, of which many end with the first."""
-UNSEEN_TASKS: tuple[str, ...] = _TASKS["unseen"]
-"""Tasks of other kinds."""
+
+def miniwob_tasks(kind: Literal["shown", "goals", "unseen"]) -> tuple[str, ...]:
+    """``shown``: whose tree shows what an action does. Left out: what is drawn, dragged or coloured (a tree has no
+    shapes), pages where the first click ends the episode or shows nothing, calendars of a hundred lines, and texts that
+    stay hidden until a click, which nobody can predict. ``goals`` can be done in four actions, of which many end with
+    the first; ``unseen`` are of other kinds."""
+    return tuple(json.loads(Path(__file__).with_name("tasks.json").read_text())[kind])
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from itertools import product
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from rlvr_world.domains.web_page.config import MINIWOB_TASKS, BrowserSpec
+from rlvr_world.domains.web_page.config import BrowserSpec, miniwob_tasks
 from rlvr_world.domains.web_page.envs.explorer import choose_action
 from rlvr_world.domains.web_page.envs.sites import PageFailure, Site, folder, infinity, miniwob, server
 from rlvr_world.domains.web_page.envs.snapshot import NOTHING, Observation
@@ -77,7 +77,7 @@ def _content(spec: BrowserSpec) -> tuple[Any, ...]:
         parts = (p for p in path.rglob("*") if p.suffix in (".html", ".css", ".js", ".json", ".py") and p.is_file())
         pages = {str(part.relative_to(path)): hashlib.sha256(part.read_bytes()).hexdigest() for part in parts}
         return fields, "with frames", str(path.resolve()), pages
-    return fields, spec.tasks or MINIWOB_TASKS, metadata.version("miniwob")
+    return fields, spec.tasks or miniwob_tasks("shown"), metadata.version("miniwob")
 
 
 async def _collect(spec: BrowserSpec, site: Site, out: IO[bytes]) -> None:
@@ -109,7 +109,7 @@ async def _collect(spec: BrowserSpec, site: Site, out: IO[bytes]) -> None:
 
 def tasks_of(spec: BrowserSpec, site: Site) -> tuple[str, ...]:
     """The tasks that a spec names. Raises InputError for one that the site does not have."""
-    chosen = MINIWOB_TASKS if spec.site == "miniwob" else tuple(site.tasks)
+    chosen = miniwob_tasks("shown") if spec.site == "miniwob" else tuple(site.tasks)
     tasks = tuple(site.tasks) if spec.tasks == ("all",) else spec.tasks or chosen
     if unknown := [task for task in tasks if task not in site.tasks]:
         near = difflib.get_close_matches(unknown[0], site.tasks, 3, 0) or site.tasks
