@@ -14,6 +14,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import dropwhile
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -99,18 +100,13 @@ class Script:
     @cached_property
     def prompt(self) -> tuple[int, ...]:
         """The leading given tokens: what all rollouts of this script share."""
-        ids: tuple[int, ...] = ()
-        for segment in self.segments:
-            if isinstance(segment, Write):
-                break
-            ids += segment.ids
-        return ids
+        leading = self.segments[: len(self.segments) - len(self.tail)]
+        return tuple(token for segment in leading if isinstance(segment, Given) for token in segment.ids)
 
     @cached_property
     def tail(self) -> tuple[Given | Write, ...]:
         """The segments after the prompt."""
-        first = next((i for i, s in enumerate(self.segments) if isinstance(s, Write)), len(self.segments))
-        return self.segments[first:]
+        return tuple(dropwhile(lambda segment: isinstance(segment, Given), self.segments))
 
     @property
     def max_response(self) -> int:
