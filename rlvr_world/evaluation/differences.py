@@ -43,10 +43,8 @@ def difference(ours: Sequence[Result], theirs: Rivals, slice_: str, part: str) -
     numbers = [rows["baselines"][theirs]] if isinstance(theirs, str) else [rival["rows"]["parts"] for rival in rivals]
     a, b = (np.array([n[part] for n in s])[:, pick] for s in ([run["rows"]["parts"] for run in ours], numbers))
     if len(b) not in (1, len(ours)):
-        raise InputError(
-            f"runs are compared seed by seed: expected {len(ours)} runs on the second side or one for all, "
-            f"got {len(b)}; evaluate the missing seeds"
-        )
+        wanted = f"{len(ours)} runs on the second side or one for all"
+        raise InputError(f"runs are compared seed by seed: expected {wanted}, got {len(b)}; evaluate the missing seeds")
     worlds = np.array(rows["world"])[pick] if resampled(ours[0]["protocol"]) == "worlds" else None
     one, two = a.mean(axis=0), b.mean(axis=0)
     found: dict[str, Interval | None] = {

@@ -114,10 +114,9 @@ def _check(record: Mapping[str, Any], first: Mapping[str, Any]) -> None:
     """Every record has the parts and baselines of the first, and only finite numbers."""
     for what, got, expected in zip(("parts", "baselines"), record["named"], first["named"], strict=True):
         if got != expected:
-            raise InputError(
-                f"row {record['id']}, {what}: expected {sorted(expected)} as in row {first['id']}, got {sorted(got)}; "
-                "let score() name all parts for every prediction, malformed ones too"
-            )
+            known = f"expected {sorted(expected)} as in row {first['id']}, got {sorted(got)}"
+            mend = "let score() name all parts for every prediction, malformed ones too"
+            raise InputError(f"row {record['id']}, {what}: {known}; {mend}")
     for part, number in record["numbers"].items():
         if not math.isfinite(number):
             raise InputError(f"row {record['id']}, part {part}: expected a finite number, got {number}; mend score()")
@@ -156,10 +155,8 @@ def same_protocol(results: Sequence[Result]) -> None:
         if other["fingerprint"] != first["fingerprint"]:
             keys = sorted(set(first["protocol"]) | set(other["protocol"]))
             differ = [key for key in keys if first["protocol"].get(key) != other["protocol"].get(key)]
-            raise InputError(
-                f"{pair} were measured under different protocols ({first['fingerprint']}, {other['fingerprint']}; "
-                f"fields that differ: {', '.join(differ)}); evaluate both in the same way"
-            )
+            got = f"{first['fingerprint']}, {other['fingerprint']}; fields that differ: {', '.join(differ)}"
+            raise InputError(f"{pair} were measured under different protocols ({got}); evaluate both in the same way")
         if other["rows"]["id"] != first["rows"]["id"]:
             raise InputError(f"{pair} hold different rows under one protocol; evaluate both on the same split")
 

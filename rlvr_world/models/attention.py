@@ -310,10 +310,9 @@ def _check(module: nn.Module, new: int, layout: Any, settings: dict[str, Any]) -
         raise InputError(f"model ({type(module).__name__}): expected plain attention, got {kinds[0]}; choose another")
     window = settings.get("sliding_window")
     if window is not None and (longest := new if layout is None else layout.longest(new)) > window:
-        raise InputError(
-            f"model ({type(module).__name__}): expected sequences within its attention window of {window} tokens, "
-            f"got one of {longest}; shorten prompts or responses, or choose another one"
-        )
+        wanted = f"sequences within its attention window of {window} tokens"
+        mend = "shorten prompts or responses, or choose another one"
+        raise InputError(f"model ({type(module).__name__}): expected {wanted}, got one of {longest}; {mend}")
 
 
 def share_prefixes(model: Model) -> None:

@@ -88,10 +88,9 @@ def check_length(model: Model, prompt: int, answer: int = 0) -> None:
     most = window_of(model)
     if most is not None and prompt + max(0, answer - 1) > most:
         got = f"a prompt of {prompt} with an answer of up to {answer}" if answer else f"one of {prompt}"
-        raise InputError(
-            f"model {model.config.model_type}: expected sequences of at most {most} tokens, its positions, got {got}; "
-            "shorten prompts, lower data.max_response, or choose another model"
-        )
+        wanted = f"sequences of at most {most} tokens, its positions"
+        mend = "shorten prompts, lower data.max_response, or choose another model"
+        raise InputError(f"model {model.config.model_type}: expected {wanted}, got {got}; {mend}")
 
 
 def _tokens(vocabulary: int) -> Tensor:

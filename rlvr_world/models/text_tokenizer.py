@@ -61,10 +61,9 @@ def _turn(tokenizer: TextTokenizer, text: str, tokenize: bool = False) -> Any:
     try:
         return tokenizer.apply_chat_template(turn, add_generation_prompt=True, tokenize=tokenize, return_dict=False)
     except Exception as error:
-        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise InputError(
-            f"the model's chat template: expected it to take one turn of the user, got {why:.200}; mend chat_template"
-        ) from error
+        why, wanted = f"{type(error).__name__}: {' '.join(str(error).split())}", "it to take one turn of the user"
+        said = f"the model's chat template: expected {wanted}, got {why:.200}; mend chat_template"
+        raise InputError(said) from error
 
 
 def _letters(tokenizer: TextTokenizer, text: str) -> list[int]:

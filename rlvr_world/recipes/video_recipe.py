@@ -99,14 +99,11 @@ class VideoRecipe(Recipe):
         check_numbers(data)
         _lpips(config)
         if data.reward.action_margin and config.rl.prompts < 2:
-            raise InputError(
-                "rl.prompts: expected at least 2, as data.reward.action_margin takes actions of others, got 1"
-            )
+            wanted = "at least 2, as data.reward.action_margin takes actions of others"
+            raise InputError(f"rl.prompts: expected {wanted}, got 1")
         if data.reward.proper and config.rl.advantage not in ("none", "batch"):
-            why = "to divide each group by its own deviation pays for writing what is likeliest"
-            raise InputError(
-                f"rl.advantage: with data.reward.proper expected none or batch ({why}), got {config.rl.advantage}"
-            )
+            wanted = "none or batch (to divide each group by its own deviation pays for writing what is likeliest)"
+            raise InputError(f"rl.advantage: with data.reward.proper expected {wanted}, got {config.rl.advantage}")
         if config.model.source != "scratch":
             return
         check_shape(config.model)

@@ -26,16 +26,13 @@ class Imagined:
         ``attempts``: how often an answer is drawn that does not read, from the second time on at a temperature of at
         least 1."""
         if attempts < 1 or (temperature is not None and temperature < 0):
-            raise InputError(
-                f"imagined world: expected at least 1 attempt and a temperature of at least 0, got {attempts}, "
-                f"{temperature}"
-            )
+            wanted = "at least 1 attempt and a temperature of at least 0"
+            raise InputError(f"imagined world: expected {wanted}, got {attempts}, {temperature}")
         self.model = model if isinstance(model, WorldModel) else load(model)
-        self.scene = self.model.recipe.scene(self.model.config, self.model.domain)
+        scene = self.scene = self.model.recipe.scene(self.model.config, self.model.domain)
         self.sampling, self.attempts = plan(self.model.config).sampling, attempts
         if temperature is not None:
             self.sampling = replace(self.sampling, temperature=temperature)
-        scene = self.scene
         self.action_space, self.observation_space = scene.action_space, scene.observation_space
         self.start, self.read_action, self.observe = scene.start, scene.read_action, scene.observe
         self.render, self.render_mode = scene.render, scene.render_mode

@@ -46,9 +46,8 @@ def load_visual_tokenizer(source: str | Path) -> VisualTokenizer:
         tokenizer.load_state_dict(weights)
     except RuntimeError as error:
         wrong = str(error).splitlines()[1].strip()
-        raise InputError(
-            f"tokenizer {source}: {WEIGHTS} is not that of {CONFIG}: {wrong:.200}; copy both again"
-        ) from error
+        said = f"tokenizer {source}: {WEIGHTS} is not that of {CONFIG}: {wrong:.200}; copy both again"
+        raise InputError(said) from error
     return tokenizer.requires_grad_(False).eval()
 
 
