@@ -156,8 +156,7 @@ def _text(found: dict[str, Split], domain: Domain | None, left_out: Mapping[str,
 def _scores(found: dict[str, Split]) -> list[str]:
     """The table of what true answers and trivial predictions score."""
     names = dict.fromkeys(name for split in found.values() for name in split.baselines)
-    heads = ["split", "checked", "malformed", "true answer: least", "mean", *(f"{name}: mean" for name in names)]
-    rows = [heads]
+    rows = [["split", "checked", "malformed", "true answer: least", "mean", *(f"{name}: mean" for name in names)]]
     for name, split in found.items():
         values = [split.gold, *(split.baselines.get(n, []) for n in names)]
         means = [f"{sum(v) / len(v):.4g}" if v else "-" for v in values]

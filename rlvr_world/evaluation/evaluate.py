@@ -158,8 +158,7 @@ def _seen(
 
 def spread(rows: Rows, most: int) -> Rows:
     """``most`` of the rows, as far apart as can be, because files come world by world; 0 takes all."""
-    few = 0 < most < len(rows)
-    return [rows[i * len(rows) // most] for i in range(most)] if few else rows
+    return [rows[i * len(rows) // most] for i in range(most)] if 0 < most < len(rows) else rows
 
 
 def rows_hash(rows: Rows) -> str:

@@ -87,8 +87,7 @@ def _units(values: Sequence[np.ndarray], worlds: Worlds) -> tuple[list[np.ndarra
 
 def of_mean(values: np.ndarray, share: bool, worlds: Worlds = None) -> Interval:
     """Wilson over rows for shares of right samples, else bootstrap; rows of a world are not independent."""
-    alone = share and worlds is None
-    return wilson(float(values.sum()), len(values)) if alone else bootstrap(values, worlds)
+    return wilson(float(values.sum()), len(values)) if share and worlds is None else bootstrap(values, worlds)
 
 
 def relative_bootstrap(first: np.ndarray, second: np.ndarray, worlds: Worlds = None) -> Interval | None:

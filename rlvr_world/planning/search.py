@@ -231,8 +231,7 @@ def starts(task: Task, count: int, distances: Sequence[int]) -> list[Start]:
                 break
             found.append(_starts_in(task, real, world, share, distances))
             update(so_far + len(found[-1]))
-    turns = [start for turn in range(share) for world in found for start in world[turn : turn + 1]]
-    return turns[:count]
+    return [start for turn in range(share) for world in found for start in world[turn : turn + 1]][:count]
 
 
 def _starts_in(task: Task, real: Foresight, world: str, most: int, distances: Sequence[int]) -> list[Start]:

@@ -156,8 +156,7 @@ def _job(run: Run, name: str, settings: Any, progress_of: ProgressOf, start: str
 
 def after_sft(config: Config) -> Config:
     """The config as the stages after SFT train under it: without adapters where these are for SFT alone."""
-    every = config.model.lora_stages == "sft"
-    return replace(config, model=replace(config.model, lora_rank=0)) if every else config
+    return replace(config, model=replace(config.model, lora_rank=0)) if config.model.lora_stages == "sft" else config
 
 
 def _validate(run: Run, learner: Learner, domain: Domain) -> dict[str, float]:
