@@ -85,10 +85,8 @@ def rows_file(states: Sequence[Any], actions: Sequence[Any]) -> tuple[bytes, str
     seen = states[0]["pixels"] if isinstance(states[0], Mapping) and "pixels" in states[0] else states[0]
     if isinstance(seen, np.ndarray):
         frames = [state["pixels"] if isinstance(state, Mapping) else state for state in states]
-        arrays: dict[str, Any] = {
-            "image": np.stack(frames),
-            "action": np.array([np.float32(one) for one in actions], np.float32),
-        }
+        done = np.array([np.float32(one) for one in actions], np.float32)
+        arrays: dict[str, Any] = {"image": np.stack(frames), "action": done}
         if seen is not states[0]:
             arrays["proprio"] = np.stack([state["agent_pos"] for state in states])
         np.savez_compressed(file := io.BytesIO(), **arrays)
