@@ -151,6 +151,24 @@ def test_kept_features_give_what_the_network_gives(metrics: FrameMetrics) -> Non
     torch.testing.assert_close(metrics.measure(predicted, metrics.truth(real))["lpips"], direct, rtol=1e-5, atol=0)
 
 
+def test_clips_that_the_trunk_has_seen_are_not_shown_to_it_again(
+    metrics: FrameMetrics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each two of some clips, as the energy score compares them, in chunks that cut through clips."""
+    frames = clips(0, 4, 3, 3, 32, 40)
+    first, second = torch.triu_indices(4, 4, 1)
+    anew = metrics.measure(frames[first], metrics.truth(frames).rows(second))
+    seen = metrics.truth(frames)
+    assert metrics.lpips is not None
+    monkeypatch.setattr(metrics.lpips, "features", lambda _: pytest.fail("the trunk looks again"))
+    measured = metrics.measure(seen.rows(first), seen.rows(second))
+    assert measured.keys() == anew.keys()
+    for name, value in measured.items():
+        torch.testing.assert_close(value, anew[name], rtol=1e-5, atol=1e-6)
+    with pytest.raises(InputError, match="for 6 rows of truth, got \\[4, 3, 3, 32, 40\\]"):
+        metrics.measure(seen, seen.rows(second))
+
+
 def test_without_lpips_the_rest_is_measured() -> None:
     metrics = FrameMetrics(None)
     measured = metrics.measure(clips(1, 2, 4, 3, 16, 16), metrics.truth(clips(0, 4, 3, 16, 16)))
