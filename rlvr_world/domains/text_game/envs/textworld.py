@@ -105,16 +105,14 @@ class Game:
 
     def admissible(self, state: Any) -> dict[str, Any]:
         """The commands that can be given in this state, with TextWorld's action for each."""
-        return {action.format_command(self._names): action for action in self._applicable(state)}
+        kb = self.game.kb
+        actions = state.all_applicable_actions(kb.rules.values(), kb.types.constants_mapping)
+        return {action.format_command(self._names): action for action in actions}
 
     def moves(self, state: Any) -> dict[str, Any]:
         """Those that change it."""
-        actions = self._applicable(state)
-        return {a.format_command(self._names): a for a in actions if set(a.preconditions) != set(a.postconditions)}
-
-    def _applicable(self, state: Any) -> Iterator[Any]:
-        kb = self.game.kb
-        return state.all_applicable_actions(kb.rules.values(), kb.types.constants_mapping)
+        known = self.admissible(state).items()
+        return {command: a for command, a in known if set(a.preconditions) != set(a.postconditions)}
 
     def walk(self, rng: random.Random, visits: int) -> Iterator[tuple[Any, str, dict[str, Any]]]:
         """States with the command that led there and their moves: random ones, or the quest's next step."""
