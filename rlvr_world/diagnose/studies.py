@@ -25,7 +25,7 @@ from rlvr_world.runs import runner
 from rlvr_world.runs.checkpoints import latest
 from rlvr_world.runs.folder import models_of
 from rlvr_world.runs.jobs import Run, learner_and_domain, plan
-from rlvr_world.sampling.engine import Rollout, Sampling, sample
+from rlvr_world.sampling.engine import Sampling, sample
 from rlvr_world.scoring import judge
 from rlvr_world.system.files import read_object, write_whole
 from rlvr_world.system.progress import track
@@ -114,10 +114,8 @@ def study_best_of(run: Path, samples: int, rows: int) -> str:
     return f"{text}\n\nthe start of RL {first} RL"
 
 
-def _drawn(
-    opened: Run, config: Config, rows: Rows, samples: int, models: Mapping[str, Path]
-) -> Iterator[tuple[str, Domain, list[list[Rollout]]]]:
-    """Each model by name, its domain, and so many rollouts of each row."""
+def _drawn(opened: Run, config: Config, rows: Rows, samples: int, models: Mapping[str, Path]) -> Iterator[Any]:
+    """Each model's name and domain, and so many rollouts of each row."""
     for name, model in track([*models.items()], "sampling", "models"):
         learner, domain = learner_and_domain(opened.recipe, config, model, opened.world)
         scripts, streams = [domain.encode(row) for row in rows], [(config.seed, i) for i in range(len(rows))]
@@ -125,19 +123,19 @@ def _drawn(
 
 
 def study_energy(run: Path, samples: int, rows: int) -> str:
-    """Whether draws of each model are spread as the truth is: how far they are from it, how far from each other (the
-    root of what the reward takes off), and the first less half of the second, the energy score, of which less is
-    better (``data.reward.proper``). Video alone; also ``RUN/studies/energy.json``. Intervals over episodes."""
+    """Whether each model draws frames as spread as the truth is: how far they are from it, how far from each other (as
+    ``data.reward.proper`` has far), and the energy score, the first less half of the second, of which less is better.
+    Intervals over episodes; also ``RUN/studies/energy.json``."""
     opened, measured = runner.opened_run(run), dict[str, list[list[float]]]()
     config = override(opened.config, ["data.reward.proper=true", "rl.advantage=none"])
     some = spread(opened.splits.test, rows)
     for name, domain, groups in _drawn(opened, config, some, samples, models_of(run)):
         measured[name] = []
         for scores in scored(domain, groups, some):
-            known = [(one.parts["apart"], one.value) for one in scores if "apart" in one.parts]
-            apart, value = np.mean(known, axis=0)
-            others = apart * (len(known) - 2) / (len(known) - 1)
-            measured[name].append([apart - value, others, apart - value - others / 2])
+            read = [(one.parts["apart"], one.value) for one in scores if "apart" in one.parts]
+            others, value = np.mean(read, axis=0)
+            far, apart = others - value, others * (len(read) - 2) / (len(read) - 1)  # see VideoDomain.among
+            measured[name].append([far, apart, far - apart / 2])
     at = ("far from the truth", "far from each other", "energy score")
     return told(run / "studies" / "energy", measured, [row.world for row in some], at, ("",))
 

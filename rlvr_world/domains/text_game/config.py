@@ -29,8 +29,6 @@ class TextWorldSpec:
         at_least(self, games=1, rows_per_game=1, rooms=1, objects=1, quest_length=1)
         if not 0 <= self.changed_share <= 1:
             raise InputError(f"changed_share: expected a number from 0 to 1, got {self.changed_share}")
-        if self.split not in ("train", "valid", "test"):
-            raise InputError(f"split: expected train, valid or test, got {self.split!r}")
 
     def game_number(self, index: int) -> int:
         """The number of the index-th game of this split; numbers of different splits never meet."""
@@ -58,10 +56,6 @@ class PromptStyle:
         "python", "how states are printed: as in the published prompts, or letter by letter as the answer repeats them"
     )
     row: bool = what(False, "ask in the row's own words, as published rows and models need; all else here says nothing")
-
-    def __post_init__(self) -> None:
-        if self.literals not in ("python", "json"):
-            raise InputError(f"literals: expected python or json, got {self.literals!r}")
 
 
 @dataclass(frozen=True)
