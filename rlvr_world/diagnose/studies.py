@@ -123,9 +123,9 @@ def _drawn(opened: Run, config: Config, rows: Rows, samples: int, models: Mappin
 
 
 def study_energy(run: Path, samples: int, rows: int) -> str:
-    """Whether each model draws frames as spread as the truth is: how far they are from it, how far from each other (as
-    ``data.reward.proper`` has far), and the energy score, the first less half of the second, of which less is better.
-    Intervals over episodes; also ``RUN/studies/energy.json``."""
+    """Whether frames are drawn as spread as the truth is: how far draws are from it, how far from each other (see
+    ``data.reward.proper``), and the energy score, the first less half of the second; less is better. Intervals over
+    episodes; also ``RUN/studies/energy.json``."""
     opened, measured = runner.opened_run(run), dict[str, list[list[float]]]()
     config = override(opened.config, ["data.reward.proper=true", "rl.advantage=none"])
     some = spread(opened.splits.test, rows)

@@ -115,18 +115,17 @@ def roll(
 
 def look_ahead(policy: Policy, tries: int, world: World, says: Frames, space: Any) -> Policy:
     """The policy, mended at each step by what ``tries`` plans come to: from what is seen ``world`` imagines for
-    ``AHEAD`` steps what the policy does, and what it does with an offset that stays. The judge says how far each comes;
-    the action is the policy's, plus the offsets weighted by that (MPPI, Williams et al., 2017), beyond an even weight:
-    where all come as far, it is the policy's own. Draws are the same for all of an episode, so that its actions alone
-    make the difference. Asks the policy about what did not happen: for one that remembers nothing."""
+    ``AHEAD`` steps what it does, alone and with offsets that stay; the judge says how far each comes. Offsets count by
+    that (MPPI, Williams et al., 2017), beyond an even weight: where all come as far, the action is the policy's own.
+    Draws are the same for all of an episode, so that actions alone make the difference. For policies that remember
+    nothing: they are asked about what did not happen."""
 
     def act(seen: Seen) -> np.ndarray:
         own = np.float32(policy(seen))
         offsets = _drawn(seen, lambda rng: rng.normal(0, NOISE, (tries, own.shape[1])))
         offsets[:, 0] = 0
-        given = [{"pixels": frame} for frame in seen.pixels]
-        if seen.agent_pos is not None:
-            given = [{**one, "agent_pos": felt} for one, felt in zip(given, seen.agent_pos, strict=True)]
+        felt = [None] * len(own) if seen.agent_pos is None else seen.agent_pos
+        given = [{"pixels": frame, "agent_pos": one} for frame, one in zip(seen.pixels, felt, strict=True)]
         starts = [world.start(0, {"state": one})[0] for one in given]
         states, seeds = ([one for one in each for _ in range(tries)] for each in (starts, seen.seeds))
         does, moved = own.repeat(tries, 0), offsets.reshape(len(states), -1)

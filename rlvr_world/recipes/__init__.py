@@ -251,8 +251,7 @@ def find(name: str) -> Recipe:
     place, _, attribute = name.partition(":")
     if place.endswith(".py"):
         return _checked(named_in(name), name)
-    known = _built_in()
-    if name in known:
+    if name in (known := _built_in()):
         config, made_by = known[name]
         return _checked(pkgutil.resolve_name(f"rlvr_world.recipes.{made_by}")(config), name)
     if name in (entries := _entries()):

@@ -28,9 +28,7 @@ def collect(name: str, spec: Any, folder: Path) -> Path:
     """Play an environment into ``folder``: the file of rows, or the folder of episodes."""
     if name in ROWS:
         return Path(importlib.import_module(f"rlvr_world.domains.{ROWS[name]}").collect_rows(spec, folder))
-    from rlvr_world.domains.video.envs import collect as episodes
-
-    return episodes.collect(name, spec, folder)
+    return Path(importlib.import_module("rlvr_world.domains.video.envs.collect").collect(name, spec, folder))
 
 
 def convert_rlds(source: str, dataset: str, folder: Path, *which: Any) -> tuple[int, int]:

@@ -57,6 +57,10 @@ class PromptStyle:
     )
     row: bool = what(False, "ask in the row's own words, as published rows and models need; all else here says nothing")
 
+    def __post_init__(self) -> None:
+        if self.literals not in ("python", "json"):
+            raise InputError(f"literals: expected python or json, got {self.literals!r}")
+
 
 @dataclass(frozen=True)
 class TextGameConfig(RowsConfig):
