@@ -24,7 +24,7 @@ drawer: $(VENV)/.drawer
 	$(MAKE) --jobs 2 drawer-open drawer-close
 
 drawer-open drawer-close: drawer-%:
-	OMP_NUM_THREADS=1 $(BIN)/rlvr-world policy-eval runs/drawer --only $* --controls
+	OMP_NUM_THREADS=1 $(BIN)/rlvr-world policy-eval runs/drawer --only $* --controls --starts 20
 
 miniwob: $(VENV)/.miniwob
 	$(BIN)/rlvr-world train miniwob-goals
