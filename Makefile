@@ -19,7 +19,7 @@ pusht: $(VENV)/.pusht
 	$(BIN)/rlvr-world train pusht
 
 drawer: $(VENV)/.drawer
-	$(BIN)/torchrun --nproc-per-node $(RANKS) -m rlvr_world \
+	OMP_NUM_THREADS=1 $(BIN)/torchrun --nproc-per-node $(RANKS) -m rlvr_world \
 	  $$(if [ -d runs/drawer ]; then echo resume runs/drawer; else echo train drawer --out runs/drawer; fi)
 	$(MAKE) --jobs 2 drawer-open drawer-close
 
