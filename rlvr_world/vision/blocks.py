@@ -305,6 +305,7 @@ class CodeNorm(nn.BatchNorm1d):
         values_MdN = input.flatten(2) if input.dim() > 2 else input[..., None]
         if not self.training or ranks.size() == 1:
             return super().forward(values_MdN).view_as(input)
+        values_MdN = values_MdN.float()  # as the kernel of one process does
         count = ranks.total(values_MdN.new_tensor(values_MdN[:, 0].numel()))
         mean_d = ranks.total(values_MdN.sum((0, 2))) / count
         centred_MdN = values_MdN - mean_d[:, None]
@@ -313,7 +314,7 @@ class CodeNorm(nn.BatchNorm1d):
             for kept, new in ((self.running_mean, mean_d), (self.running_var, var_d * count / (count - 1))):
                 cast(Tensor, kept).lerp_(new, cast(float, self.momentum))
             cast(Tensor, self.num_batches_tracked).add_(1)
-        return (centred_MdN * (var_d + self.eps).rsqrt()[:, None]).view_as(input)
+        return (centred_MdN * (var_d + self.eps).rsqrt()[:, None]).to(input.dtype).view_as(input)
 
 
 def code_norm(channels: int, patch_width: int | None) -> nn.Module:

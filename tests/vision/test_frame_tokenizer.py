@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rlvr_world.errors import InputError
+from rlvr_world.system import ranks
+from rlvr_world.vision.blocks import CodeNorm
 from rlvr_world.vision.frame_tokenizer import FrameTokenizer
 from rlvr_world.vision.loading import fingerprint, load_visual_tokenizer
 
@@ -179,3 +181,18 @@ def test_folders_that_are_no_tokenizer(tmp_path: Path) -> None:
 def test_a_hub_name_that_cannot_be_fetched() -> None:
     with pytest.raises(InputError, match=r"nobody/nothing: there is no such folder, and the Hugging Face hub gave no"):
         load_visual_tokenizer("nobody/nothing")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_codes_are_normed_over_the_batch_of_all_ranks(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks of the same latents make what one makes of both."""
+    latents, alone, shared = torch.randn(3, 2, 5, generator=torch.Generator().manual_seed(0)), CodeNorm(2), CodeNorm(2)
+    latents = (3 * latents + 1).to(dtype)
+    wanted = alone(torch.cat([latents, latents]))[:3]
+    monkeypatch.setattr(ranks, "size", lambda: 2)
+    monkeypatch.setattr(ranks, "total", lambda numbers: 2 * numbers)
+    found = shared(latents)
+    assert found.dtype == wanted.dtype == dtype
+    torch.testing.assert_close(found, wanted)
+    for one, other in zip(shared.buffers(), alone.buffers(), strict=True):
+        torch.testing.assert_close(one, other)
