@@ -143,8 +143,7 @@ def pusht_home() -> Config:
 def pusht_steps() -> Config:
     """As many episodes as that takes: of 600 the model learns the tables by heart."""
     summary = "PushT at 32x32 step by step, half a second each, to follow actions and plan in (2 cores, an hour)"
-    env = PushTSpec(episodes=3000, size=32)
-    config = _stepwise("pusht_steps", summary, env=env, frame_skip=5, train_every=5)
+    config = _stepwise("pusht_steps", summary, env=PushTSpec(episodes=3000, size=32), frame_skip=5, train_every=5)
     slow = replace(config.rl.optimizer, learning_rate=2e-4)
     return replace(
         config,

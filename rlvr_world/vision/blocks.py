@@ -305,9 +305,8 @@ class CodeNorm(nn.BatchNorm1d):
         values_MdN = input.flatten(2) if input.dim() > 2 else input[..., None]
         if not self.training or ranks.size() == 1:
             return super().forward(values_MdN).view_as(input)
-        values_MdN = values_MdN.float()  # as the kernel of one process does
-        count = ranks.total(values_MdN.new_tensor(values_MdN[:, 0].numel()))
-        mean_d = ranks.total(values_MdN.sum((0, 2))) / count
+        count = ranks.total(torch.tensor(float(values_MdN[:, 0].numel()), device=input.device))
+        mean_d = ranks.total(values_MdN.sum((0, 2), dtype=torch.float32)) / count  # as one process does in bfloat16 too
         centred_MdN = values_MdN - mean_d[:, None]
         var_d = ranks.total(centred_MdN.square().sum((0, 2))) / count
         with torch.no_grad():

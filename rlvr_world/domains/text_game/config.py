@@ -29,6 +29,8 @@ class TextWorldSpec:
         at_least(self, games=1, rows_per_game=1, rooms=1, objects=1, quest_length=1)
         if not 0 <= self.changed_share <= 1:
             raise InputError(f"changed_share: expected a number from 0 to 1, got {self.changed_share}")
+        if self.split not in ("train", "valid", "test"):
+            raise InputError(f"split: expected train, valid or test, got {self.split!r}")
 
     def game_number(self, index: int) -> int:
         """The number of the index-th game of this split; numbers of different splits never meet."""
