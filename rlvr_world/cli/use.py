@@ -60,8 +60,7 @@ def add_verbs(verbs: Verbs) -> None:
     judges = "or FILE.py:FUNCTION; of films MODEL@URL, or FILE.json, a person's verdicts (learned)"
     policies.add_argument("--judge", metavar="SPEC", default="learned", help=judges)
     policies.add_argument("--controls", action="store_true", help="real actions replayed; round trips, another look")
-    more = "also, really, policies mended by what N plans come to at each step, as each model imagines them (0: not)"
-    policies.add_argument("--lookahead", metavar="N", type=int, default=0, help=more)
+    policies.add_argument("--lookahead", metavar="N", type=int, default=0, help="mended by N imagined plans (0)")
     policies.add_argument("--real", metavar="FILE", type=Path, help="known real success, of recorded episodes' tasks")
 
     plan = verbs.add("plan", _plan, "try planners that look ahead in the models of a run, in the real world")

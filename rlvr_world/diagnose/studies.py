@@ -130,12 +130,13 @@ def study_energy(run: Path, samples: int, rows: int) -> str:
     config = override(opened.config, ["data.reward.proper=true", "rl.advantage=none"])
     some = spread(opened.splits.test, rows)
     for name, domain, groups in _drawn(opened, config, some, samples, models_of(run)):
-        measured[name] = []
         for scores in scored(domain, groups, some):
             read = [(one.parts["apart"], one.value) for one in scores if "apart" in one.parts]
+            if len(read) < 3:
+                raise InputError(f"{run}: expected 3 draws a row that read, got {len(read)} of {samples} by {name}")
             others, value = np.mean(read, axis=0)
             far, apart = others - value, others * (len(read) - 2) / (len(read) - 1)  # see VideoDomain.among
-            measured[name].append([far, apart, far - apart / 2])
+            measured.setdefault(name, []).append([far, apart, far - apart / 2])
     at = ("far from the truth", "far from each other", "energy score")
     return told(run / "studies" / "energy", measured, [row.world for row in some], at, ("",))
 

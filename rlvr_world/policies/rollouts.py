@@ -117,8 +117,7 @@ def look_ahead(policy: Policy, tries: int, world: World, says: Frames, space: An
     """The policy, mended at each step by what ``tries`` plans come to: from what is seen ``world`` imagines for
     ``AHEAD`` steps what it does, alone and with offsets that stay; the judge says how far each comes. Offsets count by
     that (MPPI, Williams et al., 2017), beyond an even weight: where all come as far, the action is the policy's own.
-    Draws are the same for all of an episode, so that actions alone make the difference. For policies that remember
-    nothing: they are asked about what did not happen."""
+    Draws are the same for all of an episode, so that actions alone differ. For policies that remember nothing."""
 
     def act(seen: Seen) -> np.ndarray:
         own = np.float32(policy(seen))

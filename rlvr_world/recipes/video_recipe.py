@@ -237,8 +237,7 @@ class VideoRecipe(Recipe):
     def trials(self, config: Config, domain: Any) -> dict[str, Trial]:
         """Of the embedded worlds, the drawer has tasks, and PushT with ``data.env.aim=home``."""
         data, env = config.data, config.data.env
-        tasks = env.tasks if data.source in ("drawer", "pusht") else {}
-        if not tasks:
+        if data.source not in ("drawer", "pusht") or not (tasks := env.tasks):
             return {}
         real = self.real(config)
         changed = real_world(data, changed=True) if data.source == "drawer" else None  # the others have one look

@@ -179,8 +179,7 @@ class VideoDomain:
             return list(scores)
         first, second = torch.triu_indices(len(good), len(good), 1)
         seen = self.metrics.truth(torch.stack([p.frames for _, p in good]).to(self.cache.device))
-        measured = self.metrics.measure(seen.rows(first), seen.rows(second))
-        measures = {name: measure.cpu() for name, measure in measured.items()}
+        measures = {n: one.cpu() for n, one in self.metrics.measure(seen.rows(first), seen.rows(second)).items()}
         measures["repeated"] = torch.zeros_like(measures["mae"])
         if bins := self.codec.proprio:
             felt = torch.from_numpy(np.stack([bins.unit(p.proprio) for _, p in good if p.proprio is not None]))

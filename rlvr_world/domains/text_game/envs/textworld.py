@@ -105,8 +105,7 @@ class Game:
 
     def admissible(self, state: Any) -> dict[str, Any]:
         """The commands that can be given in this state, with TextWorld's action for each."""
-        kb = self.game.kb
-        actions = state.all_applicable_actions(kb.rules.values(), kb.types.constants_mapping)
+        actions = state.all_applicable_actions(self.game.kb.rules.values(), self.game.kb.types.constants_mapping)
         return {action.format_command(self._names): action for action in actions}
 
     def moves(self, state: Any) -> dict[str, Any]:

@@ -23,6 +23,8 @@ class PushTSpec:
 
     def __post_init__(self) -> None:
         at_least(self, episodes=1, length=2, size=8, noise=0.0)
+        if self.aim not in ("anywhere", "home"):
+            raise InputError(f"aim: expected anywhere or home, got {self.aim!r}")
 
     @property
     def tasks(self) -> dict[str, str]:
@@ -75,6 +77,8 @@ class DrawerSpec:
 
     def __post_init__(self) -> None:
         at_least(self, episodes=1, length=2, hold=1, size=8, noise=0.0)
+        if self.task not in ("open", "close", "both"):
+            raise InputError(f"task: expected open, close or both, got {self.task!r}")
 
     @property
     def tasks(self) -> dict[str, str]:
