@@ -24,8 +24,7 @@ from rlvr_world.evaluation.tables import markdown
 from rlvr_world.policies.agreement import agreement, ceiling, gap_change, statistics
 from rlvr_world.policies.known import read_known
 from rlvr_world.policies.learned import Frames, judge
-from rlvr_world.policies.rollouts import FILMED, Rollouts, look_ahead, read_policy, roll, roll_real
-from rlvr_world.policies.tried import Tried
+from rlvr_world.policies.rollouts import FILMED, Rollouts, improve, read_policy, roll, roll_real
 from rlvr_world.policies.watched import Watcher, films_of, watched
 from rlvr_world.recipes import named_in
 from rlvr_world.recipes.tasks import Trial
@@ -33,6 +32,7 @@ from rlvr_world.runs.checkpoints import identity
 from rlvr_world.runs.folder import models_of, run_of
 from rlvr_world.runs.world_model import load
 from rlvr_world.sessions.imagined import Imagined
+from rlvr_world.sessions.judged import Judged
 from rlvr_world.sessions.shared import Worlds
 from rlvr_world.system.files import digest, write_whole
 
@@ -42,7 +42,7 @@ class Study(NamedTuple):
     ``judged_by``: ``learned``, or ``FILE.py:FUNCTION``, frames uint8 [N, H, W, 3] -> bool [N], or a ``Watcher`` of
     whole films. ``controls``: the real actions replayed in imagination, and policies that see round trips of the
     tokenizer, or another look of the world, really. ``tries``: the policies also, really, mended by so many
-    plans at each step, as each model imagines them, see ``look_ahead``; 0 for not. ``real``: a file of tasks with
+    plans at each step, as each model imagines them, see ``improve``; 0 for not. ``real``: a file of tasks with
     known success, see ``read_known``; then nothing but models is stepped, ``starts`` times for each instruction."""
 
     specs: Mapping[str, str]
@@ -93,14 +93,15 @@ def _trials(model: Path) -> dict[str, list[Trial]]:
 
 
 def with_task(worlds: Worlds, run: Path, name: str, judged_by: str) -> tuple[Worlds, int]:
-    """The worlds of a run with one of its tasks, see ``Tried``, and the steps that it is given. The judge is that of
+    """The worlds of a run with one of its tasks, see ``Judged``, and the steps that it is given. The judge is that of
     ``try_policies``. Raises InputError for a task that is not there."""
     if name not in (trials := _trials(next(iter(models_of(run).values())))):
         raise InputError(f"task {name!r}: expected one of {', '.join(trials) or 'none, which this recipe has'}")
     [trial], folder = trials[name], run / "policies" / name
     folder.mkdir(parents=True, exist_ok=True)
     says, _ = read_judge(judged_by, trial, folder)
-    return {key: lambda make=make: Tried(make(), trial, says) for key, make in worlds.items()}, trial.steps
+    task = says, trial.start, trial.instruction
+    return {key: lambda make=make: Judged(make(), *task) for key, make in worlds.items()}, trial.steps
 
 
 def read_judge(spec: str, trial: Trial, folder: Path) -> tuple[Frames, Any]:
@@ -155,7 +156,7 @@ def _try_task(
         if controls:
             found[f"{name}, real actions"] = kept("replayed", partial(roll, imagined, trial, acted, says, starts), key)
         if tries and says:
-            ahead = [look_ahead(act, tries, imagined, says, trial.real.action_space) for act in policies]
+            ahead = [improve(act, tries, imagined, says, trial.real.action_space) for act in policies]
             better[name] = kept("ahead", partial(roll_real, trial, ahead, says, pasts), f"{key} {tries}")
     about["steps a second"] = speeds
     if watcher:

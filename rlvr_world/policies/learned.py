@@ -58,16 +58,18 @@ def _pixels(frames: np.ndarray) -> torch.Tensor:
 def judge(labelled: Callable[[str], Labelled], round_trip: Frames, file: Path) -> tuple[Frames, dict[str, Any]]:
     """Success is a threshold of the measure that is read off a frame, learned from frames and their round trips; the
     threshold is the one that is right most often on those of validation; what it gets wrong is told of those of test.
-    A frame gets a number, how far it is beyond the threshold: above 0 is success."""
+    A frame gets a number, how far it is beyond the threshold, in the judge's own errors (the root of their mean square
+    on frames and round trips of validation): above 0 is success."""
     train, valid, test = map(labelled, ("train", "valid", "test"))
     learned = train.frames if file.is_file() else np.concatenate([train.frames, round_trip(train.frames)])
     read = learn(learned, np.tile(train.measure, 2)[:, None], STEPS, file)
     sign = float(np.sign(np.corrcoef(train.measure, train.success)[0, 1]))
     seen = sign * np.concatenate([read(valid.frames), read(round_trip(valid.frames))])[:, 0]
     truth, grid = np.tile(valid.success, 2), np.linspace(seen.min(), seen.max(), 201)
+    error = float(np.sqrt(np.mean((sign * seen - np.tile(valid.measure, 2)) ** 2))) + 1e-9
     threshold = float(max(grid, key=lambda at: float(np.mean((seen > at) == truth))))
     views = {"right on real frames": test.frames, "right on round trips": round_trip(test.frames)}
-    beyond: Frames = lambda frames: sign * read(frames)[:, 0] - threshold  # noqa: E731
+    beyond: Frames = lambda frames: (sign * read(frames)[:, 0] - threshold) / error  # noqa: E731
     right = {name: round(float(np.mean((beyond(frames) > 0) == test.success)), 4) for name, frames in views.items()}
     right |= {"always failure": round(float(np.mean(~test.success)), 4)}
-    return beyond, {"threshold": round(sign * threshold, 4), **right}
+    return beyond, {"threshold": round(sign * threshold, 4), "error": round(error, 4), **right}

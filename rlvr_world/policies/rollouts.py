@@ -18,7 +18,7 @@ from rlvr_world.system.progress import track
 from rlvr_world.types import World
 
 AT_ONCE, FILMED = 8, 4  # real episodes that run together; starts, the first ones, that are filmed
-AHEAD, NOISE = 6, 0.5  # steps that are imagined; the deviation of the offsets that are tried
+AHEAD, HOLD, NOISE = 16, 4, 0.5  # steps that are imagined, those with an offset; the deviation of these
 
 
 class Seen(NamedTuple):
@@ -113,14 +113,15 @@ def roll(
     return Rollouts(*(a.reshape(len(policies), -1, *a.shape[1:]) for a in by_episode))
 
 
-def look_ahead(policy: Policy, tries: int, world: World, says: Frames, space: Any) -> Policy:
-    """The policy, mended at each step by what ``tries`` plans come to: from what is seen ``world`` imagines for
-    ``AHEAD`` steps what it does, alone and with offsets that stay; the judge says how far each comes. Offsets count by
-    that (MPPI, Williams et al., 2017), beyond an even weight: where all come as far, the action is the policy's own.
-    Draws are the same for all of an episode, so that actions alone differ. For policies that remember nothing."""
+def improve(policy: Policy, tries: int, world: World, says: Frames, space: Any) -> Policy:
+    """The policy, mended by what ``tries`` plans come to: every ``HOLD`` steps, from what is seen, ``world`` imagines
+    ``AHEAD`` steps of what it does, alone and with offsets on its first ``HOLD`` actions, and the judge says how far
+    each comes. Offsets count by that (MPPI, Williams et al., 2017), at a temperature of one, the error of a judge that
+    is learned, and beyond an even weight: where all come as far, the action is the policy's own. Draws are the same for
+    all of an episode, so that actions alone differ. For policies that remember nothing."""
+    held = dict[int, np.ndarray]()  # by seed, what is added to actions for now
 
-    def act(seen: Seen) -> np.ndarray:
-        own = np.float32(policy(seen))
+    def planned(seen: Seen, own: np.ndarray) -> np.ndarray:
         offsets = _drawn(seen, lambda rng: rng.normal(0, NOISE, (tries, own.shape[1])))
         offsets[:, 0] = 0
         felt = [None] * len(own) if seen.agent_pos is None else seen.agent_pos
@@ -131,13 +132,19 @@ def look_ahead(policy: Policy, tries: int, world: World, says: Frames, space: An
         for ahead in range(AHEAD):
             if ahead:
                 does = np.float32(policy(shown(world, states, seen.instruction, seeds, seen.step + ahead)))
-            done = np.clip(does + moved, space.low, space.high)
+            done = np.clip(does + moved, space.low, space.high) if ahead < HOLD else does
             asked = [(state, world.read_action(action)) for state, action in zip(states, done, strict=True)]
             states = [one.state for one in world.advance(asked, [(seed, seen.step, ahead, 1) for seed in seeds])]
         worth = np.float32(says(np.stack([world.render(state) for state in states]))).reshape(len(own), tries)
-        weights = np.exp((worth - worth.max(1, keepdims=True)) / (worth.std(1, keepdims=True) + 1e-6))
+        weights = np.exp(worth - worth.max(1, keepdims=True))
         weights = weights / weights.sum(1, keepdims=True) - 1 / tries
-        return np.clip(own + (weights[..., None] * offsets).sum(1), space.low, space.high)
+        return (weights[..., None] * offsets).sum(1)
+
+    def act(seen: Seen) -> np.ndarray:
+        own = np.float32(policy(seen))
+        if seen.step % HOLD == 0:
+            held.update(zip(seen.seeds, planned(seen, own), strict=True))
+        return np.clip(own + np.stack([held[seed] for seed in seen.seeds]), space.low, space.high)
 
     return act
 

@@ -6,19 +6,13 @@ begin in one state are asked together, and nothing else is held between steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
-import numpy as np
 
 from rlvr_world.errors import InputError
 from rlvr_world.types import Outcome, World
-
-Judge = Callable[[np.ndarray], Sequence[bool]]
-"""Whether each of some frames uint8 [N, H, W, 3] is a success; it ends the episode with a reward of 1."""
-
 
 LOST = frozenset({"malformed", "lost"})
 """Reasons in a step's ``info`` for which there is no going on: the model's answer does not read, the page is gone."""
@@ -57,14 +51,13 @@ class Session(gym.Env):
     >>> observation, reward, terminated, truncated, info = session.step("open door")
     """
 
-    def __init__(self, world: World, horizon: int = 32, judge: Judge | None = None, render_mode: str | None = None):
-        """``horizon``: steps after which an episode is truncated. ``judge``: see ``Judge``; where there is one, it
-        alone says what is rewarded."""
+    def __init__(self, world: World, horizon: int = 32, render_mode: str | None = None):
+        """``horizon``: steps after which an episode is truncated."""
         if horizon < 1:
             raise InputError(f"session: horizon: expected at least 1 step, got {horizon}")
         if render_mode not in (None, world.render_mode):
             raise InputError(f"session: render_mode: expected None or {world.render_mode}, got {render_mode!r}")
-        self.world, self.horizon, self.judge, self.render_mode = world, horizon, judge, render_mode
+        self.world, self.horizon, self.render_mode = world, horizon, render_mode
         self.metadata = {"render_modes": [world.render_mode], "render_fps": 10}
         self.action_space, self.observation_space = world.action_space, world.observation_space
         self.state: Any = None
@@ -115,7 +108,7 @@ class Session(gym.Env):
         """Another session that stands where this one does; ``seed`` names other draws from here on. In another
         ``world`` it has to be reset with this one's state."""
         self._usable()
-        other = Session(world or self.world, self.horizon, self.judge, self.render_mode)
+        other = Session(world or self.world, self.horizon, self.render_mode)
         other.state, other.steps, other.over = self.state, self.steps, self.over
         other.seed = self.seed if seed is None else seed
         return other
@@ -148,8 +141,8 @@ def step_together(sessions: Sequence[Session], actions: Sequence[Any]) -> list[S
     would come to alone. Raises what ``Session.step`` raises, and then none has moved."""
     for session in sessions:
         session.check_going()
-    if len({(id(session.world), id(session.judge)) for session in sessions}) > 1:
-        raise ValueError("sessions step together that have one world and one judge")
+    if len({id(session.world) for session in sessions}) > 1:
+        raise ValueError("sessions step together that have one world")
     read = [session.world.read_action(action) for session, action in zip(sessions, actions, strict=True)]
     asked = [(session.state, action) for session, action in zip(sessions, read, strict=True)]
     outcomes = sessions[0].world.advance(asked, [session.stream() for session in sessions]) if sessions else []
@@ -161,16 +154,9 @@ def step_together(sessions: Sequence[Session], actions: Sequence[Any]) -> list[S
 
 def _shown(of: Sequence[tuple[Session, int]], outcomes: Sequence[Outcome]) -> list[Step]:
     """The steps that outcomes make in their sessions, whose episodes are then so many steps old."""
-    seen = [session.world.observe(outcome.state) for (session, _), outcome in zip(of, outcomes, strict=True)]
-    judge = of[0][0].judge if of else None
-    if judge:
-        won = judge(np.stack([of[0][0].world.render(outcome.state) for outcome in outcomes]))
-        outcomes = [
-            replace(outcome, reward=float(one), terminated=bool(one), info={**outcome.info, "is_success": bool(one)})
-            for outcome, one in zip(outcomes, won, strict=True)
-        ]
     steps = []
-    for (session, age), outcome, observation in zip(of, outcomes, seen, strict=True):
+    for (session, age), outcome in zip(of, outcomes, strict=True):
         cut = not outcome.terminated and (age >= session.horizon or not LOST.isdisjoint(outcome.info))
-        steps.append(Step(observation, outcome.reward, outcome.terminated, cut, outcome.info, outcome.state))
+        seen = session.world.observe(outcome.state)
+        steps.append(Step(seen, outcome.reward, outcome.terminated, cut, outcome.info, outcome.state))
     return steps

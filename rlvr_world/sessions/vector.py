@@ -10,7 +10,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space, concatenate, create_empty_array, iterate
 
-from rlvr_world.sessions.session import Judge, Session, step_together
+from rlvr_world.sessions.session import Session, step_together
 from rlvr_world.types import World
 
 
@@ -27,10 +27,9 @@ class VectorSession(gym.vector.VectorEnv):
         world: World,
         num_envs: int = 1,
         horizon: int = 32,
-        judge: Judge | None = None,
         autoreset: AutoresetMode = AutoresetMode.NEXT_STEP,
     ) -> None:
-        self.sessions = [Session(world, horizon, judge, world.render_mode) for _ in range(num_envs)]
+        self.sessions = [Session(world, horizon, world.render_mode) for _ in range(num_envs)]
         self.num_envs, self.render_mode, self.autoreset = num_envs, world.render_mode, autoreset
         self.metadata = {**self.sessions[0].metadata, "autoreset_mode": autoreset}
         self.single_action_space, self.single_observation_space = world.action_space, world.observation_space

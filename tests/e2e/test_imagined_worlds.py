@@ -12,6 +12,7 @@ from gymnasium.utils.env_checker import check_env
 
 from rlvr_world import Imagined, InputError, Malformed, Session
 from rlvr_world.sessions.imagined import worlds_of
+from rlvr_world.sessions.judged import Judged
 
 
 def start(case: Any, row: Any = None, **how: Any) -> Session:
@@ -118,7 +119,7 @@ def test_a_judge_says_what_is_a_success(video: Any) -> None:
         asked.append(frames.shape)
         return np.arange(len(frames)) == 1
 
-    session = Session(Imagined(video.world), judge=judge)
+    session = Session(Judged(Imagined(video.world), judge))
     session.reset(seed=0, options={"row": video.rows[0].id})
     action = video.rows[0].action[0]
     one, two = session.imagine([[action, action], [-action, action]])

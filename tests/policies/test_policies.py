@@ -18,7 +18,7 @@ from rlvr_world.errors import InputError
 from rlvr_world.policies import learned
 from rlvr_world.policies.agreement import agreement, ceiling, gap_change, statistics
 from rlvr_world.policies.learned import judge, learn
-from rlvr_world.policies.rollouts import Seen, look_ahead, read_policy, roll, roll_real
+from rlvr_world.policies.rollouts import HOLD, Seen, improve, read_policy, roll, roll_real
 from rlvr_world.recipes.tasks import Labelled, Trial
 from rlvr_world.types import Asked, Outcome, Streams
 
@@ -162,14 +162,17 @@ def test_who_looks_ahead_goes_where_the_judge_says_far(sign: int) -> None:
     real, imagined = Light(tells=True), Light(tells=False, slips=0.1)
     still = lambda seen: np.zeros((len(seen.pixels), 1))  # noqa: E731
     says = lambda frames: sign * (frames[:, 0, 0, 0] - 153.0)  # noqa: E731
-    ahead = look_ahead(still, 9, imagined, says, SPACE)
+    ahead = improve(still, 9, imagined, says, SPACE)
     pasts = [0.5 + 0.01 * n for n in range(9)]
     done = roll_real(trial(real), [still, ahead], says, pasts)
     assert (sign * done.actions[1]).mean() > 0.3  # slips are the same for all, so that none hides what is best
     assert done.success[1, :, -1].mean() == (sign > 0)
     assert (done.actions[0] == 0).all()
-    same = look_ahead(still, 9, imagined, lambda frames: np.zeros(len(frames), bool), SPACE)
-    assert (roll_real(trial(real), [same], says, pasts).actions == 0).all()  # where nothing is better it is its own
+    assert (done.actions[1, :, :HOLD] == done.actions[1, :, :1]).all()
+    assert (done.actions[1, :, HOLD] != done.actions[1, :, 0]).any()
+    for alike, bound in ((lambda frames: np.zeros(len(frames), bool), 0), (lambda frames: says(frames) / 1e4, 1e-2)):
+        own = roll_real(trial(real), [improve(still, 9, imagined, alike, SPACE)], says, pasts).actions
+        assert np.abs(own).max() <= bound  # where nothing is better by the judge's errors it is its own
 
 
 def test_what_is_learned_reads_frames_and_is_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

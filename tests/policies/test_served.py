@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from rlvr_world.policies.tried import Tried
+from rlvr_world.sessions.judged import Judged
 from rlvr_world.sessions.session import Session
 from tests.policies.test_policies import Light, trial
 
@@ -22,10 +22,14 @@ def says(frames: np.ndarray) -> np.ndarray:
     return frames[:, 0, 0, 0] > 0.6 * 255
 
 
+def judged(world: Light) -> Judged:
+    return Judged(world, says, trial(world).start, "brighten")
+
+
 @pytest.mark.parametrize("tells", [False, True])
 def test_a_task_begins_at_its_starts_and_ends_with_success(tells: bool) -> None:
     world = Light(tells)
-    session = Session(Tried(world, trial(world), says), horizon=6)
+    session = Session(judged(world), horizon=6)
     seen, info = session.reset(seed=9)
     assert info["task"] == "brighten"
     assert seen[0, 0, 0] == int(255 * (0.2 + 0.03 * 9))
@@ -63,7 +67,7 @@ def url() -> Iterator[str]:
     uvicorn = pytest.importorskip("uvicorn", reason="pip install 'rlvr-world[serve]'")
     from rlvr_world.sessions.server import Server
 
-    worlds = {tells: Tried(Threaded(tells == "real"), trial(Light(True)), says) for tells in ("sft", "real")}
+    worlds = {tells: judged(Threaded(tells == "real")) for tells in ("sft", "real")}
     app = Server({name: lambda world=world: world for name, world in worlds.items()}, token="secret", horizon=6).app()
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)

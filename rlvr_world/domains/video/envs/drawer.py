@@ -18,15 +18,17 @@ import numpy as np
 from rlvr_world.domains.video.envs.specs import DrawerSpec
 from rlvr_world.domains.video.envs.table import Filmed, headless
 
-FORMAT = "2"  # part of the cache's key: raise it when the same spec gives other episodes
+FORMAT = "3"  # part of the cache's key: raise it when the same spec gives other episodes
 _FREE: dict[tuple[str, int], list[tuple[Any, Filmed]]] = {}  # simulators: to make one takes longer than an episode
 _BACK, _UP = np.eye(3)[1:]  # away from who sits before the drawer
 
 
 def _hand(drawer: Drawer, spec: DrawerSpec, rng: np.random.Generator) -> tuple[str, Iterator[np.ndarray]]:
-    """Whose it is, and its actions without end. It is an expert's in two of five episodes; others are the other task's
-    expert's, random, or change in between: a model that saw no failure imagines success."""
-    kind = str(rng.choice(["expert", "expert", "wrong", "random", "switch"]))
+    """Whose it is, and its actions without end: in two of seven episodes an expert's, in two that of one who mistakes
+    where the handle is, else the other task's expert's, a random one, or one that changes. A model that saw no failure
+    imagines success; one that saw no near miss imagines it of whoever comes near."""
+    kind = str(rng.choice(["expert", "expert", "near", "near", "wrong", "random", "switch"]))
+    aside = rng.normal(0, 0.04, 3) * (kind == "near")  # m
     noise, bias = rng.uniform(0, spec.noise), rng.normal(0, 0.25, 4) * (rng.random() < 0.5)
     turn, wild = int(rng.integers(spec.length // 8, spec.length)), rng.random() < 0.5  # of one who switches
     drift, waits = rng.uniform(-1, 1, 4), rng.random() < 0.5
@@ -40,7 +42,7 @@ def _hand(drawer: Drawer, spec: DrawerSpec, rng: np.random.Generator) -> tuple[s
         turned = kind == "switch" and t >= turn
         task = {"open": "close", "close": "open"}[drawer.task] if kind == "wrong" or turned else drawer.task
         astray = kind == "random" or (turned and wild)
-        wanted, spread = (drift, 0.2) if astray else (drawer.expert(task) + bias, noise)
+        wanted, spread = (drift, 0.2) if astray else (drawer.expert(task, aside) + bias, noise)
         return np.clip(wanted + rng.normal(0, spread, 4), -1, 1).astype(np.float32)
 
     return kind, map(act, count())
@@ -95,9 +97,10 @@ class Drawer:
         self.reward, self.won = float(info["success"]), bool(info["success"])
         self.opened = float(-self.env.data.joint("goal_slidey").qpos[0])  # m
 
-    def expert(self, task: str) -> np.ndarray:
-        """What to do now for a task, float32 [A]: as Meta-World's own scripts, at the pace of held actions."""
-        hand, handle = self.state[:3], self.state[4:7] - _UP * 0.02
+    def expert(self, task: str, aside: Any = 0.0) -> np.ndarray:
+        """What to do now for a task, float32 [A]: as Meta-World's own scripts, at the pace of held actions, for one to
+        whom the handle is ``aside`` of where it is (m [3])."""
+        hand, handle = self.state[:3], self.state[4:7] - _UP * 0.02 + aside
         handle[2] += 0.05 * ((task == "close") - (self.task == "close"))  # they name other points of it
         to, effort = (_to_close(hand, handle), 1.0) if task == "close" else (_to_open(hand, handle), -1.0)
         pace = 50.0 if task == "open" and to[1] < handle[1] else 70 / self.hold
