@@ -36,7 +36,7 @@ def load(path: str, device: str = "cpu") -> Callable[[dict[str, Any]], np.ndarra
         picture = torch.from_numpy(seen["observation/image"].copy()).movedim(-1, 0)[None].float() / 255
         batch = {**dict.fromkeys(pictures, picture), "task": [seen.get("prompt", "")]}
         if "observation/state" in seen:
-            batch["observation.state"] = torch.from_numpy(np.float32(seen["observation/state"]))[None]
+            batch["observation.state"] = torch.from_numpy(np.array(seen["observation/state"], np.float32))[None]
         chunk = policy.predict_action_chunk(before(batch))[0]
         return np.float32(after(chunk).cpu().numpy())[: getattr(config, "n_action_steps", None)]
 
