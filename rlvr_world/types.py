@@ -245,8 +245,7 @@ class Domain(Protocol):
         """Trivial predictions by name (no change, copy the last frame), reported beside every result."""
 
     def explain(self, prediction: Any, transition: Transition) -> str | Picture:
-        """The prediction beside what really happened: a text diff (lines start with ``+``, ``-`` or a space)
-        or a picture."""
+        """The prediction beside what really happened: a picture, or a text diff (lines begin with +, - or a space)."""
 
 
 @runtime_checkable

@@ -61,6 +61,7 @@ def add_verbs(verbs: Verbs) -> None:
     policies.add_argument("--judge", metavar="SPEC", default="learned", help=judges)
     policies.add_argument("--controls", action="store_true", help="real actions replayed; round trips, another look")
     policies.add_argument("--lookahead", metavar="N", type=int, default=0, help="mended by N imagined plans (0)")
+    policies.add_argument("--temperature", metavar="T", type=float, help="at which models draw (eval.temperature)")
     policies.add_argument("--real", metavar="FILE", type=Path, help="known real success, of recorded episodes' tasks")
 
     plan = verbs.add("plan", _plan, "try planners that look ahead in the models of a run, in the real world")
@@ -127,7 +128,7 @@ def _policy_eval(args: argparse.Namespace) -> None:
     from rlvr_world.diagnose.policies import Study, try_policies
 
     specs = dict(given.partition("=")[::2] for given in args.policy)
-    asked = Study(specs, args.only, args.starts, args.judge, args.controls, args.lookahead, args.real)
+    asked = Study(specs, args.only, args.starts, args.judge, args.controls, args.lookahead, args.real, args.temperature)
     print(f"{try_policies(args.run, asked)}\n\nreports, scatters and films: {args.run / 'policies'}")
 
 

@@ -43,7 +43,8 @@ class Study(NamedTuple):
     whole films. ``controls``: the real actions replayed in imagination, and policies that see round trips of the
     tokenizer, or another look of the world, really. ``tries``: the policies also, really, mended by so many
     plans at each step, as each model imagines them, see ``improve``; 0 for not. ``real``: a file of tasks with
-    known success, see ``read_known``; then nothing but models is stepped, ``starts`` times for each instruction."""
+    known success, see ``read_known``; then nothing but models is stepped, ``starts`` times for each instruction.
+    ``temperature``: at which models draw; None for that of the recipe's evaluation."""
 
     specs: Mapping[str, str]
     only: Collection[str]
@@ -52,12 +53,13 @@ class Study(NamedTuple):
     controls: bool = False
     tries: int = 0
     real: Path | None = None
+    temperature: float | None = None
 
 
 def try_policies(run: Path, asked: Study) -> str:
     """What came of it, in Markdown: report.md in ``RUN/policies/<task>/``, with report.json, scatter.png, films, and
     rollouts, which are not made again. Raises InputError, and Halted where films wait for a person."""
-    specs, only, starts, judged_by, controls, tries, real = asked
+    specs, only, starts, judged_by, controls, tries, real, _ = asked
     models, texts = models_of(run) if run_of(run) == run else {"model": run}, []
     if real and (controls or tries):
         raise InputError("policy-eval --real: expected no --controls or --lookahead, got one; they need a simulator")
@@ -79,7 +81,7 @@ def try_policies(run: Path, asked: Study) -> str:
             about: dict[str, Any] = {"task": trial.instruction, "steps": trial.steps, "starts": starts}
             about |= {"policies": dict(specs or trial.policies), "judge": judged_by}
             about |= {"episodes": [trial.start(n)["state"].id for n in range(starts)]} if trial.known else {}
-            found, better = _try_task(folder, trial, chosen, about, controls, tries)
+            found, better = _try_task(folder, trial, chosen, about, asked)
             parts.append({key: one._replace(films=one.films[:, :FILMED].copy()) for key, one in found.items()})
             trial.real.close()
         about |= {"task": ", ".join(one.instruction for one in trials[name]), "starts": starts * len(parts)}
@@ -114,7 +116,7 @@ def read_judge(spec: str, trial: Trial, folder: Path) -> tuple[Frames, Any]:
 
 
 def _try_task(
-    folder: Path, trial: Trial, models: Mapping[str, Path], about: dict[str, Any], controls: bool, tries: int
+    folder: Path, trial: Trial, models: Mapping[str, Path], about: dict[str, Any], asked: Study
 ) -> tuple[dict[str, Rollouts], dict[str, Rollouts]]:
     """By name, the real ones first; apart, by model, those of policies that look ahead in it, really. What the judge
     gets wrong, and how fast all was, is added to ``about``."""
@@ -125,7 +127,7 @@ def _try_task(
     watcher = Watcher(judged_by, folder) if films_of(judged_by := about["judge"]) else None
     says, about["judge"] = (None, "films") if watcher else read_judge(judged_by, trial, folder)
     pasts = [trial.real.start(number, trial.start(number))[0] for number in range(about["starts"])]
-    speeds = dict[str, float]()
+    speeds, drawn = dict[str, float](), dict[str, float]()
 
     def kept(name: str, make: Callable[[], Rollouts], model: str = "") -> Rollouts:
         fields = (*Rollouts._fields, "seconds")
@@ -140,9 +142,8 @@ def _try_task(
         return watched(made, watcher, trial.instruction) if watcher else made
 
     found, better = {} if trial.known else {"real": kept("real", lambda: roll_real(trial, policies, says, pasts))}, {}
-    acted = [lambda seen, done=done: done[seen.seeds, seen.step] for done in found["real"].actions] if controls else []
     through = [lambda seen, act=act: act(seen._replace(pixels=view(seen.pixels))) for act in policies]
-    if controls:
+    if asked.controls:
         found["real, round trips"] = kept("round-trips", lambda: roll_real(trial, through, says, pasts))
         if changed := trial.changed:
             painted = [changed.start(number, trial.start(number))[0] for number in range(about["starts"])]
@@ -150,15 +151,17 @@ def _try_task(
             found["real, changed look"] = kept("changed-look", other)
             changed.close()
     for name, path in models.items():
-        imagined, key = Imagined(load(path)), identity(path)
+        imagined = Imagined(load(path), asked.temperature)
+        key, drawn[name] = f"{identity(path)} {imagined.sampling}", imagined.sampling.temperature
         starts = {number: imagined.start(number, {"state": past})[0] for number, past in enumerate(pasts)}
         found[name] = kept("imagined", partial(roll, imagined, trial, policies, says, starts), key)
-        if controls:
+        if asked.controls:
+            acted = [lambda seen, done=done: done[seen.seeds, seen.step] for done in found["real"].actions]
             found[f"{name}, real actions"] = kept("replayed", partial(roll, imagined, trial, acted, says, starts), key)
-        if tries and says:
-            ahead = [improve(act, tries, imagined, says, trial.real.action_space) for act in policies]
-            better[name] = kept("ahead", partial(roll_real, trial, ahead, says, pasts), f"{key} {tries}")
-    about["steps a second"] = speeds
+        if asked.tries and says:
+            ahead = [improve(act, asked.tries, imagined, says, trial.real.action_space) for act in policies]
+            better[name] = kept("ahead", partial(roll_real, trial, ahead, says, pasts), f"{key} {asked.tries}")
+    about |= {"steps a second": speeds, "temperature": drawn}
     if watcher:
         watcher.check(trial.instruction)
         about["judge"] = {"judge": judged_by, "verdicts": len(watcher.verdicts), "did not read": watcher.unread}
@@ -206,6 +209,7 @@ agreement over policies [95 % over starts] [over starts and policies]\n\n{markdo
 episodes that end as the real ones do: {compared.get("alike", "nobody tells")}
 Pearson of means of what the judge reads off last frames: {compared.get("read off, pearson", "nobody tells")}\n
 judge: {about["judge"]}; right on the real last frames: {f"{right} ({wrong})" if wrong else "nobody tells"}
+models draw at a temperature of {about["temperature"]}
 policy steps a second, with policies and judge: {about["steps a second"]}"""
     for name, (other, change, ends) in compared.get("gap changes", {}).items():
         text += f"\n\ngap of {name}, from that of {other}: {change:+.2f} {_n(ends)}, over starts"

@@ -20,6 +20,7 @@ from rlvr_world.policies.agreement import agreement, ceiling, gap_change, statis
 from rlvr_world.policies.learned import judge, learn
 from rlvr_world.policies.rollouts import HOLD, Seen, improve, read_policy, roll, roll_real
 from rlvr_world.recipes.tasks import Labelled, Trial
+from rlvr_world.sampling.engine import Sampling
 from rlvr_world.types import Asked, Outcome, Streams
 
 SPACE = Box(np.float32([-1.0]), np.float32([1.0]))
@@ -225,7 +226,13 @@ def run(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     world = SimpleNamespace(recipe=recipe, config=None, domain=None)
     monkeypatch.setattr(diagnosed, "load", lambda model: world if model == Path("sft") else model)
     monkeypatch.setattr(diagnosed, "identity", str)
-    monkeypatch.setattr(diagnosed, "Imagined", lambda model: made.imagined["rl" if model == Path("rl") else "sft"])
+
+    def imagined(model: Any, temperature: float | None) -> Light:
+        opened = made.imagined["rl" if model == Path("rl") else "sft"]
+        opened.sampling = Sampling(1.0 if temperature is None else temperature)
+        return opened
+
+    monkeypatch.setattr(diagnosed, "Imagined", imagined)
     return made
 
 
@@ -253,6 +260,11 @@ def test_a_report_says_what_each_model_agrees_in_and_is_not_made_twice(run: Simp
     counts = [run.real.asked, *(one.asked for one in run.imagined.values())]
     assert diagnosed.try_policies(*asked) == text
     assert [run.real.asked, *(one.asked for one in run.imagined.values())] == counts
+    assert "models draw at a temperature of {'sft': 1.0, 'rl': 1.0}" in text
+    colder = diagnosed.try_policies(tmp_path, asked[1]._replace(temperature=0.5))
+    assert "models draw at a temperature of {'sft': 0.5, 'rl': 0.5}" in colder
+    assert run.real.asked == counts[0]
+    assert all(one.asked > before for one, before in zip(run.imagined.values(), counts[1:], strict=True))
     assert "rl" not in json.loads(folder.joinpath("report.json").read_text())["policies"]
     diagnosed.try_policies(
         tmp_path, diagnosed.Study({"random": "random"}, ("rl",), 4, f"{tmp_path}/own.py:bright", False)

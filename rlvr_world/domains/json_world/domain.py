@@ -172,8 +172,7 @@ class JsonWorld(TextDomain):
         return written(dict(zip(("set", "removed"), difference(row.state, row.next_state), strict=True)))
 
     def read(self, text: str, row: Transition) -> Any:
-        """The state that the last answer in ``text``, thoughts left out, leads to; Malformed with the reason where none
-        reads."""
+        """The state that the last answer in ``text``, thoughts left out, leads to; Malformed where none reads."""
         said = answers.after_thinking(text)
         if len(said) > answers.MAX_ANSWER:
             return Malformed(f"the answer is longer than {answers.MAX_ANSWER} characters")

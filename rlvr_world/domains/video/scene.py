@@ -54,8 +54,7 @@ class VideoScene:
         )
 
     def start(self, seed: int, options: Mapping[str, Any]) -> tuple[Film, Mapping[str, Any]]:
-        """``options["window"]``: frames that a multi-step model is given at most; as many as in training where nobody
-        says."""
+        """``options["window"]``: frames that a multi-step model is given at most (as many as in training)."""
         given, told = (seen_in(options["state"]), {}) if "state" in options else self.starts(seed, options)
         multi = self.layout.kind == "multi_step"
         window = options.get("window", self.layout.frames - 1 if multi else self.layout.context)

@@ -197,8 +197,7 @@ class TokenCache:
         return self._tables[name]
 
     def _path(self, episodes: Episodes, key_length: int) -> Path:
-        """Changes with names and lengths of the episodes, the bytes that they are read from, the tokenizer and the
-        size."""
+        """Changes with names, lengths and bytes of the episodes, the tokenizer and the size."""
         named = (episodes.name, list(episodes.ids), list(episodes.lengths), self._digest(episodes))
         computed = () if self.encodes == torch.float32 else (str(self.encodes),)
         about = (*named, self.fingerprint, self.size, self.fit, key_length, *computed)
