@@ -42,7 +42,7 @@ class Study(NamedTuple):
     ``judged_by``: ``learned``, or ``FILE.py:FUNCTION``, frames uint8 [N, H, W, 3] -> bool [N], or a ``Watcher`` of
     whole films. ``controls``: the real actions replayed in imagination, and policies that see round trips of the
     tokenizer, or another look of the world, really. ``tries``: the policies also, really, mended by so many
-    plans at each step, as each model imagines them, see ``improve``; 0 for not. ``real``: a file of tasks with
+    plans, as each model imagines them, see ``improve``; 0 for not. ``real``: a file of tasks with
     known success, see ``read_known``; then nothing but models is stepped, ``starts`` times for each instruction.
     ``temperature``: at which models draw; None for that of the recipe's evaluation."""
 
