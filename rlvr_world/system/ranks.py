@@ -6,6 +6,7 @@ What processes tell each other is JSON, and tensors: no pickle.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import time
@@ -23,10 +24,8 @@ from rlvr_world.errors import RankLost
 T = TypeVar("T")
 PATIENCE = timedelta(days=1)
 """What the others wait for the first to collect rows or write a model. One that dies is noticed at once, otherwise."""
-HEARD_OUT = 3.0
-"""Seconds after which torchrun has ended all processes, where one has failed."""
-_ahead = False
-"""Inside ``first_ahead``: this process goes its way without the others."""
+HEARD_OUT = 3.0  # seconds after which torchrun has ended all processes, where one has failed
+_ahead = False  # inside ``first_ahead``: this process goes its way without the others
 
 
 def size() -> int:
@@ -65,6 +64,7 @@ def joined(device: str) -> Iterator[None]:
         time.sleep(HEARD_OUT if isinstance(error, RankLost) or not first() else 0)
         raise
     dist.destroy_process_group()
+    gc.collect()  # a model in shares still holds the group, whose threads must not outlive the interpreter
 
 
 def let_first() -> None:
