@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,12 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("shared machine", suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("shared machine")  # how long an example takes to be drawn there says nothing of the code
 torch.set_num_threads(min(2, int(os.environ["OMP_NUM_THREADS"])))
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from rlvr_world import cli
 from rlvr_world.overrides import override
 from rlvr_world.runs import runner
+from tests.conftest import free_port
 from tests.recipes import test_video
 
 GRID = Path(__file__).resolve().parents[2] / "docs" / "examples" / "grid.py"
@@ -57,21 +58,13 @@ ROUNDED = 5e-6
 
 
 def ranks(count: int, *arguments: object) -> subprocess.Popen[str]:
-    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", count, "--master-port", _port()]
+    start = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", count, "--master-port", free_port()]
     return subprocess.Popen(
         [*map(str, start), "-m", "rlvr_world", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
-
-
-def _port() -> int:
-    import socket
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def moved(one: Path, many: Path, stage: str) -> dict[str, float]:

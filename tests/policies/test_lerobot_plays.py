@@ -22,6 +22,7 @@ from pathlib import Path
 import pytest
 
 from rlvr_world.cli import main
+from tests.conftest import free_port
 from tests.e2e.test_policy_eval import TINY
 
 PYTHON = os.environ.get("LEROBOT_PYTHON", "")
@@ -34,12 +35,6 @@ pytestmark = [
 SMALLER = {"--steps=5000": "--steps=2", "n_episodes=40": "n_episodes=3", "batch_size=40": "batch_size=3"}
 
 
-def free_port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
 def commands(folder: Path) -> list[str]:
     """Of the page's section, a line each, at other ports."""
     page = (ROOT / "docs" / "policies.md").read_text()
@@ -49,7 +44,7 @@ def commands(folder: Path) -> list[str]:
     for old, new in {"~/.cache/rlvr_world/video": f"{folder}/cache", "runs/drawer": f"{folder}/run", **SMALLER}.items():
         assert old in text
         text = text.replace(old, new)
-    ports = {"8000": free_port(), "8001": free_port()}
+    ports = {"8000": str(free_port()), "8001": str(free_port())}
     return re.sub(r"\b800[01]\b", lambda found: ports[found[0]], text).splitlines()
 
 

@@ -8,7 +8,6 @@ VLLM=vllm/bin/vllm pytest -s tests/sampling/test_vllm_itself.py
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from rlvr_world.models.loading import load_model
 from rlvr_world.sampling.engine import Sampling
 from rlvr_world.sampling.servers import Servers
 from rlvr_world.types import Given, Script, Write
+from tests.conftest import free_port
 from tests.sampling.test_servers import GRID, TINY, rows, train
 
 COMMAND = os.environ.get("VLLM", "")
@@ -49,9 +49,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(start: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
     clean |= {"VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1", "VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
     log = tmp_path_factory.mktemp("vllm") / "log"
