@@ -30,7 +30,7 @@ def shard(model: Model, device: torch.device, dtype: torch.dtype) -> Model:
     if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
         raise InputError(f"model.shard: expected a torch whose FSDP2 can sum, got {torch.__version__}; update it")
     mesh = init_device_mesh(device.type, (ranks.size(),))
-    getattr(mesh, "_pg_registry", {}).clear()  # torch never forgets a mesh, nor the group in here, for torch.compile
+    getattr(mesh, "_pg_registry", {}).clear()  # for torch.compile alone; torch keeps every mesh, and so the group in it
     precision = MixedPrecisionPolicy(dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     for module in (*layers, model):

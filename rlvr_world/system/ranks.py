@@ -64,7 +64,7 @@ def joined(device: str) -> Iterator[None]:
         time.sleep(HEARD_OUT if isinstance(error, RankLost) or not first() else 0)
         raise
     dist.destroy_process_group()
-    gc.collect()  # a model in shares still holds the group, whose threads must not outlive the interpreter
+    gc.collect()  # of cycles in which a shared model holds the group: its threads must not outlive the interpreter
 
 
 def let_first() -> None:
