@@ -128,13 +128,13 @@ def _cell(runs: Sequence[Result], rivals: Rivals, column: Column, absolute: bool
 
 
 def verdict(found: Sequence[Comparison], rows: str = "rows") -> str:
-    """One sentence on the first table: by slice, over all rows and on changed ones, where imitation falls short;
-    ``rows`` names what a row is."""
+    """What the first table says: all ``rows``, changed ones (imitation falls short there), and what stands beside."""
     alike: dict[tuple[tuple[str, str], ...], list[str]] = {}
     for rival in found[0].rivals if found else ():
         known = {c.title: cell["reading"] for c, cell in rival.cells.items() if cell}
         if found[0].table.by_slice:
-            known = {f"{said} {rows}": known[title] for title, said in SLICES.items() if title in known}
+            beside = {c.title: known[c.title] for c, cell in rival.cells.items() if cell and c.title != c.slice}
+            known = {f"{said} {rows}": known[title] for title, said in SLICES.items() if title in known} | beside
         alike.setdefault(tuple(known.items()), []).append(rival.model)
     clauses = [_clause(said, _and(names)) for said, names in alike.items() if said]
     return f"{found[0].ours}{found[0].caveat} {'; it '.join(clauses)}." if clauses else "Nothing has been compared yet."
