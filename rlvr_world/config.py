@@ -172,6 +172,7 @@ class PlanConfig:
     width: int = what(8, "imagined states of each depth that are looked on from", "states")
     samples: int = what(1, "futures imagined of each action, which differ where temperature is above 0", "samples")
     temperature: float = what(0.0, "temperature of what is imagined")
+    seed: int = what(0, "other draws of planners, and of what is imagined where temperature is above 0")
     seconds: float = what(0.0, "time after which no depth or round is begun, for each action; 0 for no limit", "s")
     goal: Literal["state", "score", "chance"] = what(
         "state", "ends a plan: the goal holds in the imagined state, or a score won; chance: the likeliest to win"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,9 @@ from rlvr_world.errors import InputError
 from rlvr_world.evaluation.report import PLANNING
 from rlvr_world.evaluation.summary import OVERALL, fingerprint, summarise
 from rlvr_world.overrides import override, to_json
-from rlvr_world.planning.reaching import as_recorded, drawing, reach, searching
+from rlvr_world.planning.reaching import Hand, as_recorded, drawing, reach, searching
 from rlvr_world.planning.search import (
+    Chooser,
     Remembered,
     Trial,
     at_random,
@@ -94,9 +95,12 @@ def plan_run(run: Path, config: Config, under: Path | None = None, models: Mappi
         if todo:
             begin: Any = task.goals if isinstance(task, Reach) else partial(starts, task)
             from_ = begin(config.plan.starts, config.plan.distances)
-            baselines = {name: _try(from_, one, name) for name, one in _baselines(task, config.plan)}
+            one: Any = reach if isinstance(task, Reach) else attempt
+            act = partial(one, task, more=config.plan.more, seed=config.plan.seed)
+            others = _baselines(task, config.plan, next(iter(models.values())))
+            baselines = {name: _try(act, from_, planner, name) for name, planner in others}
             for name, model in todo.items():
-                trials = _try(from_, _planner(task, model, config.plan), name)
+                trials = _try(act, from_, _planner(task, config.plan, model), name)
                 told = {"name": name, "model": model.name, "trials": [asdict(trial) for trial in trials]}
                 result = {**told, **keys[name], **summarise(_records(trials, baselines), protocol, {"left"})}
                 write_whole(_file(folder, name), json.dumps(result))
@@ -107,47 +111,37 @@ def _file(folder: Path, name: str) -> Path:
     return folder / f"{name.replace('/', '-')}.json"
 
 
-Attempt = Callable[[Any], Trial]
-"""What a planner does from a start, or for a goal."""
-
-
-def _baselines(task: Task | Reach, config: PlanConfig) -> Iterator[tuple[str, Attempt]]:
+def _baselines(task: Task | Reach, config: PlanConfig, model: Path) -> Iterator[tuple[str, Chooser | Hand]]:
     if isinstance(task, Reach):
-        go = partial(reach, task, more=config.more)
-        yield "random", partial(go, hand=drawing(task.real.action_space, task.hold))
-        yield "as recorded", partial(go, hand=as_recorded)
+        bounds = Imagined(load(model)).action_space  # what the data did, within which models are searched too
+        yield from (("random", drawing(bounds, task.hold)), ("as recorded", as_recorded))
         if config.simulator:
-            yield "simulator", partial(go, hand=searching(task.real, task.hold, config, lambda state: state))
+            yield "simulator", searching(task.real, task.hold, config, lambda state: state, bounds)
         return
-    act = partial(attempt, task, more=config.more)
-    yield "random", partial(act, choose=at_random(task))
-    for name, rule in task.rules.items():
-        yield name, partial(act, choose=by_rule(rule))
+    yield "random", at_random(task)
+    yield from ((name, by_rule(rule)) for name, rule in task.rules.items())
     if task.horizon:  # what its actions come to is not known in advance, so that two deep are too many to try
-        one = replace(config, depth=1, samples=1)
-        yield "real world, 1 deep", partial(act, choose=looking_ahead(task.real, task, one, lambda at: at))
+        yield "real world, 1 deep", looking_ahead(task.real, task, replace(config, depth=1, samples=1), lambda at: at)
         return
-    yield "no model", partial(act, choose=without_model(task))
+    yield "no model", without_model(task)
     real = Remembered(task.real)
     for depth in sorted({1, config.depth}):
-        deep = replace(config, depth=depth)
-        yield f"real world, {depth} deep", partial(act, choose=looking_ahead(real, task, deep, lambda at: at))
+        yield f"real world, {depth} deep", looking_ahead(real, task, replace(config, depth=depth), lambda at: at)
 
 
-def _planner(task: Task | Reach, model: Path, config: PlanConfig) -> Attempt:
+def _planner(task: Task | Reach, config: PlanConfig, model: Path) -> Chooser | Hand:
     world = Imagined(load(model), config.temperature, attempts=1)
 
     def imagine(state: Any) -> Any:
         return world.start(0, {"state": state})[0]
 
     if isinstance(task, Reach):
-        return partial(reach, task, hand=searching(world, task.hold, config, imagine), more=config.more)
-    asked = world if config.temperature else Remembered(world)
-    return partial(attempt, task, choose=looking_ahead(asked, task, config, imagine), more=config.more)
+        return searching(world, task.hold, config, imagine)
+    return looking_ahead(world if config.temperature else Remembered(world), task, config, imagine)
 
 
-def _try(from_: Sequence[Any], act: Attempt, name: str) -> list[Trial]:
-    return [act(start) for start in track(from_, f"planning, {name}", "starts")]
+def _try(act: Any, from_: Sequence[Any], planner: Chooser | Hand, name: str) -> list[Trial]:
+    return [act(start, planner) for start in track(from_, f"planning, {name}", "starts")]
 
 
 def _records(trials: Sequence[Trial], baselines: Mapping[str, Sequence[Trial]]) -> list[dict[str, Any]]:

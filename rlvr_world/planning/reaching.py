@@ -24,22 +24,23 @@ Hand = Callable[[Any, Goal, int, np.ndarray, np.random.Generator], tuple[np.ndar
 the first is done, and how many were imagined."""
 
 
-def searching(world: World, hold: int, config: PlanConfig, imagine: Callable[[Any], Any]) -> Hand:
-    """Look ahead in ``world`` from ``imagine(state)`` on, the state of that world that stands for a real one.
+def searching(world: World, hold: int, config: PlanConfig, imagine: Callable[[Any], Any], bounds: Any = None) -> Hand:
+    """Look ahead in ``world`` from ``imagine(state)`` on, the state of that world that stands for a real one, at
+    actions within ``bounds``, a space; without it in the world's own.
 
     ``cem``: the cross-entropy method (Rubinstein 1999), where the best candidates say what the next are drawn from;
     ``mppi``: model predictive path integral control (Williams et al. 2016), where all do, weighted by exp(-cost).
     The cost of a candidate is the mean squared error of the frame that its last action leads to. All ``hold`` parts of
     an action are alike. What was meant before is where the search begins, and the mean of a round is tried in the next.
     """
-    space: Any = world.action_space
+    space: Any = bounds or world.action_space
     low_A, high_A = space.low.reshape(hold, -1).max(0), space.high.reshape(hold, -1).min(0)
 
     def costs(state: Any, plans_NDA: np.ndarray, goal: Goal, turn: int) -> np.ndarray:
         states = [state] * len(plans_NDA)
         for step, actions_NA in enumerate(plans_NDA.swapaxes(0, 1)):
             asked = [(at, world.read_action(one)) for at, one in zip(states, np.tile(actions_NA, hold), strict=True)]
-            names = [(step, turn, n) for n in range(len(states))]
+            names = [(config.seed, step, turn, n) for n in range(len(states))]
             states = [outcome.state for outcome in world.advance(asked, names)]
         return ((np.stack([world.render(at) for at in states]) / 255.0 - goal.frame / 255.0) ** 2).mean((1, 2, 3))
 
@@ -82,9 +83,9 @@ def as_recorded(state: Any, goal: Goal, left: int, meant: np.ndarray, rng: Any) 
     return meant, 0
 
 
-def reach(task: Reach, goal: Goal, hand: Hand, more: int) -> Trial:
+def reach(task: Reach, goal: Goal, hand: Hand, more: int, seed: int = 0) -> Trial:
     """Look ahead, act, and look again from where that led, as often as it took to get there and ``more``."""
-    rng, state, meant = np.random.default_rng(goal.seed), goal.state, goal.actions[:0]
+    rng, state, meant = np.random.default_rng(goal.seed + seed), goal.state, goal.actions[:0]
     steps, asked, places = len(goal.actions) + more, 0, goal.begun
     done, plans = list[Any](), list[tuple[Any, ...]]()
     for step in range(steps):

@@ -34,8 +34,7 @@ class Remembered:
     """A world that is asked about a state and an action once: its draws must not matter (temperature 0)."""
 
     def __init__(self, world: World) -> None:
-        self.world = world
-        self.observe = world.observe
+        self.world, self.observe = world, world.observe
         self._known: dict[tuple[Any, Any], Outcome] = {}
 
     def advance(self, asked: Asked, streams: Streams) -> list[Outcome]:
@@ -93,11 +92,11 @@ def beam_search(
     for depth in in_time(config.depth, config.seconds):
         tried = [(at, (*path, action)) for at, path in level for action in task.actions(at)]
         pairs = [(at, path[-1]) for at, path in tried for _ in range(config.samples)]
-        names = [(depth, p, s) for p in range(len(tried)) for s in range(config.samples)]
+        names = [(config.seed, depth, p, s) for p in range(len(tried)) for s in range(config.samples)]
         outcomes = world.advance(pairs, names)
         asked += len(pairs)
         won, level = Counter[tuple[Any, ...]](), []
-        for (_, p, _), outcome in zip(names, outcomes, strict=True):
+        for (*_, p, _), outcome in zip(names, outcomes, strict=True):
             if not STAYED.isdisjoint(outcome.info):
                 continue
             if (path := _to_goal(outcome, tried[p][1], task, config)) is not None:
@@ -133,7 +132,8 @@ def likeliest(world: Foresight, state: Any, task: Task, config: PlanConfig) -> P
     for depth in in_time(config.depth, config.seconds):
         tried = [(at, (*path, action)) for at, path in level for action in task.actions(at)]
         pairs = [(at, path[-1]) for at, path in tried for _ in range(config.samples)]
-        outcomes = world.advance(pairs, [(depth, p, s) for p in range(len(tried)) for s in range(config.samples)])
+        names = [(config.seed, depth, p, s) for p in range(len(tried)) for s in range(config.samples)]
+        outcomes = world.advance(pairs, names)
         asked, level = asked + len(pairs), []
         for i, (_, path) in enumerate(tried):
             came = outcomes[i * config.samples : (i + 1) * config.samples]
@@ -165,23 +165,19 @@ def at_random(task: Task) -> Chooser:
 def without_model(task: Task) -> Chooser:
     """The action that reaches the goal where it can be done, else any: what no model is needed for."""
 
-    def choose(state: Any, rng: random.Random, been: Collection[Any]) -> Plan | None:
-        last = task.last(state)
-        return at_random(task)(state, rng, been) if last is None else Plan((last,), True, 0)
-
-    return choose
+    other = at_random(task)
+    return lambda state, rng, been: (
+        other(state, rng, been) if (last := task.last(state)) is None else Plan((last,), True, 0)
+    )
 
 
 def looking_ahead(world: Foresight, task: Task, config: PlanConfig, imagine: Callable[[Any], Any]) -> Chooser:
     """``beam_search``, or ``likeliest``, in ``world`` from ``imagine(state)`` on, the state of that world that stands
     for a real one."""
 
-    def choose(state: Any, rng: random.Random, been: Collection[Any]) -> Plan | None:
-        if config.goal == "chance":
-            return likeliest(world, imagine(state), task, config)
-        return beam_search(world, imagine(state), task, config, rng, been)
-
-    return choose
+    if config.goal == "chance":
+        return lambda state, rng, been: likeliest(world, imagine(state), task, config)
+    return lambda state, rng, been: beam_search(world, imagine(state), task, config, rng, been)
 
 
 @dataclass(frozen=True)
@@ -235,8 +231,7 @@ def starts(task: Task, count: int, distances: Sequence[int]) -> list[Start]:
 
 
 def _starts_in(task: Task, real: Foresight, world: str, most: int, distances: Sequence[int]) -> list[Start]:
-    rng, seen = random.Random(f"starts in {world}"), set[Any]()
-    found: list[Start] = []
+    rng, seen, found = random.Random(f"starts in {world}"), set[Any](), list[Start]()
     for _ in range(WALKS):
         if len(found) == most:
             break
@@ -276,8 +271,7 @@ def attempt(task: Task, start: Start, choose: Chooser, more: int, seed: int = 0)
     session = Session(task.real, horizon=(start.distance or task.horizon) + more)
     session.reset(seed=seed, options={"state": start.state})
     rng, been = random.Random(f"{seed + start.seed}/{start.world}/{start.actions}"), [task.real.observe(start.state)]
-    done: list[Any] = []
-    plans: list[tuple[Any, ...]] = []
+    done, plans = list[Any](), list[tuple[Any, ...]]()
     asked, won = 0, False
     while not session.over and (plan := choose(session.state, rng, been)) is not None:
         observation, reward, terminated, _, _ = session.step(plan.actions[0])
@@ -286,3 +280,12 @@ def attempt(task: Task, start: Start, choose: Chooser, more: int, seed: int = 0)
         plans.append(plan.actions)
         asked, won = asked + plan.asked, terminated and reward > 0
     return Trial(start.world, start.actions, start.distance, won, tuple(done), tuple(plans), asked, start.seed)
+
+
+def replay(task: Task, trial: Trial) -> bool:
+    """Whether what was done in a trial wins in the real world again."""
+    state, won = task.real.start(trial.seed, task.starts[trial.world])[0], False
+    for action in (*trial.start, *trial.actions):
+        [outcome] = task.real.advance([(state, action)], [(0,)])
+        state, won = outcome.state, outcome.terminated and outcome.reward > 0
+    return won

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from rlvr_world import Outcome, recipes
-from rlvr_world.config import PlanConfig
-from rlvr_world.diagnose.planning import plan_run
+from rlvr_world.config import Config, PlanConfig
+from rlvr_world.diagnose.planning import _baselines, plan_run
 from rlvr_world.errors import InputError
 from rlvr_world.evaluation.report import planning_text
 from rlvr_world.overrides import override
 from rlvr_world.planning.reaching import Hand, as_recorded, drawing, reach, searching
 from rlvr_world.recipes.tasks import Goal, Reach
 from rlvr_world.runs import runner
+from rlvr_world.runs.folder import models_of
+from rlvr_world.sessions.imagined import Imagined
 from rlvr_world.types import Asked, Streams
 
 PARTS = np.array([1.0, 0.5, 1.0, 0.5, -0.2, 0.8, -0.2, 0.8], np.float32).reshape(2, 4)
@@ -96,6 +98,30 @@ def test_no_round_is_begun_when_time_is_over() -> None:
     assert trial.asked == 64 * (2 + 1)  # one round in place of three
 
 
+@pytest.mark.parametrize("solver", ["cem", "mppi"])
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_the_search_begins_with_what_was_meant_before(solver: Any, count: int) -> None:
+    """One candidate is the mean itself: what was meant, then the middle of the bounds."""
+    hand = searching(Dots(), 2, PlanConfig(solver=solver, candidates=1, rounds=2), lambda state: state)
+    meant = np.array([[0.75, -0.25], [0.125, 0.5], [1.0, 1.0]])[:count].repeat(2, 0).reshape(-1, 4)
+    actions, asked = hand((6.0, 6.0), dot_goal(), 2, meant, np.random.default_rng(0))
+    assert actions.tolist() == [*meant[:2].tolist(), *[[0.0] * 4] * (2 - count)]
+    assert asked == 2 * 2
+
+
+def test_what_is_left_of_a_plan_is_where_the_next_search_begins() -> None:
+    handed = list[list[list[float]]]()
+    search = searching(Dots(), 2, PlanConfig(), lambda state: state)
+
+    def hand(state: Any, goal: Goal, left: int, meant: np.ndarray, rng: Any) -> tuple[np.ndarray, int]:
+        handed.append(meant.tolist())
+        return search(state, goal, left, meant, rng)
+
+    trial = go(hand, more=1)
+    assert handed == [[], *[[*map(list, plan[1:])] for plan in trial.plans[:-1]]]
+    assert [len(meant) for meant in handed] == [0, 2, 1]
+
+
 def test_what_is_compared_with() -> None:
     recorded = go(as_recorded)
     assert (recorded.left, recorded.asked) == (pytest.approx(0, abs=1e-6), 0)
@@ -147,3 +173,18 @@ def test_a_run_plans_for_frames_in_its_models(tmp_path: Path) -> None:
     made = file.stat().st_mtime_ns
     plan_run(tmp_path / "run", config)
     assert file.stat().st_mtime_ns == made  # what stands is not made again
+    plan_run(tmp_path / "run", override(config, ["plan.seed=1"]))
+    assert json.loads(file.read_text())["trials"] != result["trials"]
+    assert_that_all_draw_within_the_data(config, tmp_path / "run")
+
+
+def assert_that_all_draw_within_the_data(config: Config, run: Path) -> None:
+    """Else a planner would look good beside random actions that are only wider than its own."""
+    [task], model = recipes.find(config.recipe).tasks(config).values(), models_of(run)["sft"]
+    space = Imagined(model).action_space
+    assert (space.low > task.real.action_space.low).any()
+    [goal] = task.goals(1, (1,))
+    for name, planner in _baselines(task, config.plan, model):
+        actions, _ = planner(goal.state, goal, 1, goal.actions[:0], np.random.default_rng(0))
+        assert name == "as recorded" or ((space.low <= actions) & (actions <= space.high)).all(), name
+    task.real.close()

@@ -28,7 +28,7 @@ from transformers import (
     SmolLM3ForCausalLM,
 )
 
-from rlvr_world.errors import NonFinite
+from rlvr_world.errors import InputError, NonFinite
 from rlvr_world.models import cpu
 from rlvr_world.models.attention import share_prefixes
 from rlvr_world.models.contract import changing_ropes
@@ -178,6 +178,14 @@ def test_a_rollout_follows_its_script() -> None:
             assert rollout.finished == finished
             assert (rollout.logps[~rollout.sampled] == 0).all()
     assert min(ends.values()) > 10, "both ends of a segment must have been met"
+
+
+def test_a_model_that_shares_no_prefixes_is_refused() -> None:
+    """Its rollouts would read each other, and look like any."""
+    with pytest.raises(InputError, match=r"model llama: expected one that shares prefixes; prepare\(model\) first"):
+        sample(model_of("llama"), SCRIPTS[:1], 2, GREEDY, [(0,)])
+    with pytest.raises(InputError, match="shares prefixes"):
+        sample_each(model_of("llama"), SCRIPTS[:1], GREEDY, [(0,)])
 
 
 def test_the_model_comes_back_in_the_mode_it_was_in() -> None:
