@@ -2,7 +2,7 @@
 example that scores its own right answers.
 
 Whole runs of the example are in tests/e2e/test_own_recipe.py, of the README's code in test_one_script.py and
-test_predict.py, of docs/reproduce.md in test_reproduce.py.
+test_predict.py, of docs/planning.md in test_run.py, of docs/reproduce.md in test_reproduce.py.
 """
 
 from __future__ import annotations

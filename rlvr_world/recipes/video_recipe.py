@@ -267,8 +267,8 @@ class VideoRecipe(Recipe):
     def rewarded_by(self, config: Config) -> dict[str, Config]:
         reward = config.data.reward
         nothing = replace(reward, **{f.name: 0.0 for f in fields(reward) if isinstance(f.default, float)})
-        alone = {metric: replace(nothing, **{metric: 1.0}) for metric in METRICS}
-        return {metric: replace(config, data=replace(config.data, reward=one)) for metric, one in alone.items()}
+        known = [metric for metric in METRICS if metric != "lpips" or config.data.lpips != "none"]
+        return {m: replace(config, data=replace(config.data, reward=replace(nothing, **{m: 1.0}))) for m in known}
 
     def protocol(self, config: Config) -> dict[str, Any]:
         data: VideoConfig = config.data

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from rlvr_world.errors import InputError
+from rlvr_world.planning.search import replay
 from rlvr_world.runs import runner
 from tests import tiny
 
@@ -74,7 +77,10 @@ def test_it_ends_with_planning_and_with_what_to_do_next(whole: Path) -> None:
     tasks, models = ("trained-games", "unseen-games"), ("sft", "rl-seed0", "control-seed0")
     assert planned == {f"{task}/{model}.json" for task in tasks for model in models}
     printed = (whole / "printed").read_text()
-    assert printed.count("| *real world, 1 deep* |") == 2
+    rows = ["sft", "rl/seed0", "control/seed0", "*random*", "*no model*", "*real world, 1 deep*"]
+    for task in tasks:
+        table = printed.partition(f"{task.replace('-', ' ')}: planners from 2 starts in ")[2].split("\n\n")[1]
+        assert [row.split(" | ")[0] for row in table.splitlines()[2:]] == [f"| {row}" for row in rows], task
     page = (whole / "report.html").read_text()
     assert "What the models are good for" in page
     said = printed.partition("next: ")[2].splitlines()
@@ -83,6 +89,18 @@ def test_it_ends_with_planning_and_with_what_to_do_next(whole: Path) -> None:
     assert str(whole / "report.html") in said[0]
     row = said[2].split()[-1]
     assert json.loads(call("predict", whole, "--row", row).splitlines()[0])
+
+
+def test_the_page_on_planning_does_what_it_says(whole: Path) -> None:
+    """Its Python, in this run."""
+    page = (Path(__file__).parents[2] / "docs" / "planning.md").read_text().replace('"runs/demo', f'"{whole}')
+    names = dict[str, Any]()
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(block, names)
+    trial, task = names["trial"], names["task"]
+    assert trial.asked >= len(trial.actions) > 0, "the model is asked before each action"
+    assert trial.won or len(trial.actions) == trial.distance + 1
+    assert replay(task, trial) == trial.won
 
 
 def test_without_goals_there_is_no_planning_and_the_run_stands(whole: Path, cache: Path, tmp_path: Path) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,14 @@ from rlvr_world.overrides import override
 from rlvr_world.planning.search import (
     Remembered,
     Start,
+    Trial,
     at_random,
     attempt,
     beam_search,
     by_rule,
     distance,
     looking_ahead,
+    replay,
     starts,
     without_model,
 )
@@ -81,13 +82,9 @@ def plan(world: Any, at: int, beam: PlanConfig | None = None) -> Any:
     return beam_search(world, at, line(), beam or PlanConfig(), random.Random(0))
 
 
-def replay(task: Task, trial: Mapping[str, Any]) -> bool:
-    """Whether the recorded actions of a trial win in the real world."""
-    state, won = task.real.start(0, task.starts[trial["world"]])[0], False
-    for action in (*trial["start"], *trial["actions"]):
-        outcome = task.real.advance([(state, action)], [(0,)])[0]
-        state, won = outcome.state, outcome.terminated and outcome.reward > 0
-    return won
+def kept(trial: Trial) -> Trial:
+    """As a run's file has it."""
+    return Trial(**json.loads(json.dumps(asdict(trial))))
 
 
 def test_the_shortest_plan_is_found_as_deep_as_it_looks() -> None:
@@ -102,6 +99,14 @@ def test_a_goal_read_from_the_score_takes_the_world_at_its_word() -> None:
     assert plan(Line(), 3, PlanConfig(goal="score")).actions == ("twice", "twice", "more")
     assert plan(Line(), 12, PlanConfig(goal="score", depth=1)).asked == 2
     assert not plan(Line(), 3, PlanConfig(goal="score", depth=2)).found
+
+
+def test_no_depth_is_begun_when_time_is_over() -> None:
+    over, ample = PlanConfig(seconds=1e-9), PlanConfig(seconds=60)
+    short = plan(Line(), 3, over)
+    assert (short.found, short.asked) == (False, 2), "the first depth is always looked at"
+    assert plan(Line(), 3, ample) == plan(Line(), 3)
+    assert plan(Line(), 6, over).actions == ("twice", "more"), "a goal that it has come by is taken"
 
 
 def test_what_cannot_be_read_leads_nowhere() -> None:
@@ -160,8 +165,8 @@ def test_a_trial_says_what_was_done_and_can_be_done_again() -> None:
     task, start = line(), Start("low", ("more", "more"), 3, 3)
     trial = attempt(task, start, looking_ahead(Line(), task, PlanConfig(), lambda at: at), more=1)
     assert (trial.won, trial.actions, trial.plans[0]) == (True, ("twice", "twice", "more"), ("twice", "twice", "more"))
-    assert replay(task, json.loads(json.dumps(asdict(trial))))
-    assert not replay(task, asdict(trial) | {"actions": ["more"]})
+    assert replay(task, kept(trial))
+    assert not replay(task, replace(trial, actions=("more",)))
 
 
 def test_planners_without_a_model() -> None:
@@ -202,7 +207,7 @@ def test_the_real_world_as_its_own_model_wins_the_games(tmp_path: Path) -> None:
         own = looking_ahead(Remembered(task.real), task, PlanConfig(), lambda at: at)
         trials = [attempt(task, start, own, more=1) for start in from_]
         assert all(trial.won and len(trial.actions) == trial.distance for trial in trials)
-        assert all(replay(task, json.loads(json.dumps(asdict(trial)))) for trial in trials)
+        assert all(replay(task, kept(trial)) for trial in trials)
 
 
 WINS = {("start", "half"): 0.5, ("start", "never"): 0.0, ("hall", "always"): 1.0, ("hall", "never"): 0.0}
@@ -257,6 +262,12 @@ def test_the_action_is_taken_from_which_a_win_is_likeliest() -> None:
     assert looking_ahead(Doors(), nothing, PlanConfig(goal="chance"), str)("start", random.Random(0), ()) is None
 
 
+def test_no_depth_of_chances_is_begun_when_time_is_over() -> None:
+    short = likeliest_from("start", depth=2, seconds=1e-9)
+    assert (short.actions, short.asked) == (("half",), 12), "as with depth 1"
+    assert likeliest_from("start", depth=2, seconds=60).actions == ("on",)
+
+
 def test_episodes_start_where_no_way_is_known() -> None:
     task = doors()
     found = starts(task, 3, (2,))
@@ -267,7 +278,7 @@ def test_episodes_start_where_no_way_is_known() -> None:
         (True, ("always",), 7), (True, ("on", "always"), 7), (True, ("always",), 8)
     ]  # fmt: skip
     assert [attempt(task, found[1], by_rule(rule), 0).actions for rule in task.rules.values()] == [("never",), ()]
-    assert replay(task, json.loads(json.dumps(asdict(trials[1]))))
+    assert replay(task, kept(trials[1]))
 
 
 def test_what_is_seen_need_not_be_hashable() -> None:
