@@ -166,9 +166,7 @@ def without_model(task: Task) -> Chooser:
     """The action that reaches the goal where it can be done, else any: what no model is needed for."""
 
     other = at_random(task)
-    return lambda state, rng, been: (
-        other(state, rng, been) if (last := task.last(state)) is None else Plan((last,), True, 0)
-    )
+    return lambda at, rng, been: other(at, rng, been) if (last := task.last(at)) is None else Plan((last,), True, 0)
 
 
 def looking_ahead(world: Foresight, task: Task, config: PlanConfig, imagine: Callable[[Any], Any]) -> Chooser:

@@ -86,6 +86,11 @@ def test_a_model_folder_without_its_tokenizer(tmp_path: Path, files: list[str]) 
     refuse(["eval", str(model), "--recipe", RECIPE, *files], str(model), "tokenizer", out=tmp_path / "run")
 
 
+def test_eval_takes_no_setting_that_would_do_nothing(tmp_path: Path, files: list[str]) -> None:
+    draws = ["eval", str(tmp_path), "--recipe", RECIPE, *files, "eval.samples=4"]
+    refuse(draws, "eval.samples", "eval.temperature=1 eval.runs=N", out=tmp_path / "run")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_recipe_on_a_machine_without_one(tmp_path: Path, files: list[str]) -> None:
     train(tmp_path, [*files, "model.device=cuda"], "cuda", "GPU")
