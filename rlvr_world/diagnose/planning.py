@@ -61,14 +61,14 @@ def study_planning(run: Path, starts: int) -> str:
                 scores[name.partition("/")[0]] = list(zip(*(one["parts"]["success"] for one in rows), strict=True))
                 worlds = rows[0]["world"]
             texts.append(f"{task}\n\n{told(folder / f'{task}-{axis}', scores, worlds, values, (axis, 'success'))}\n")
-        numbers = []
-        for name in every:
-            files = _file(run / "eval", name), _file(folder / "all" / task, name)
-            one_step, planned = (read_object(file)["slices"][OVERALL]["parts"] for file in files)
-            numbers.append((one_step.get("exact", one_step["value"])["mean"], planned["success"]["mean"]))
-        with np.errstate(invalid="ignore"):  # not a number where all models do the same
-            r = np.corrcoef(numbers, rowvar=False)[0, 1]
-        texts.append(f"{task}: one-step exactness and success correlate by {r:+.2f} over {len(numbers)} models\n")
+        steps = [read_object(_file(run / "eval", name))["slices"] for name in every]
+        plans = [read_object(_file(folder / "all" / task, name))["slices"][OVERALL]["parts"] for name in every]
+        for kind in sorted({OVERALL, "changed"} & steps[0].keys()):
+            exact = [one[kind]["parts"].get("exact", one[kind]["parts"]["value"])["mean"] for one in steps]
+            with np.errstate(invalid="ignore"):  # not a number where all models do the same
+                r = np.corrcoef(exact, [one["success"]["mean"] for one in plans])[0, 1]
+            said = f"one-step exactness ({kind}) and success correlate by {r:+.2f} over {len(every)} models"
+            texts.append(f"{task}: {said}\n")
     return "\n".join(texts)
 
 

@@ -87,7 +87,8 @@ def test_planning_is_swept_and_held_against_exactness(
     said = capsys.readouterr().out
     for task in ("trained-games", "unseen-games"):
         assert f"{task}\n\n| depth | 1 | 2 |" in said
-        assert f"{task}: one-step exactness and success correlate by " in said
+        for kind in ("changed", "overall"):
+            assert f"{task}: one-step exactness ({kind}) and success correlate by " in said
         assert (run / "studies" / "planning" / f"{task}-depth.png").is_file()
     kept = json.loads((run / "studies" / "planning" / "samples-1" / "trained-games" / "sft.json").read_text())
     assert (kept["protocol"]["temperature"], kept["protocol"]["starts"]) == (1.0, 2)
