@@ -45,8 +45,7 @@ class Remembered:
         return [self._known[key] for key in keys]
 
 
-Foresight = World | Remembered
-"""What is searched in: a world, real or imagined, or one that remembers."""
+Foresight = World | Remembered  # what is searched in
 
 
 @dataclass(frozen=True)

@@ -169,7 +169,7 @@ def test_a_run_plans_for_frames_in_its_models(tmp_path: Path) -> None:
     assert overall["baselines"]["as recorded"]["left"]["mean"] == pytest.approx(0, abs=1e-6)
     assert overall["baselines"]["random"]["left"]["mean"] > 0
     assert {*overall["baselines"]} == {"random", "as recorded", "simulator"}
-    assert "left ↓" in planning_text(tmp_path / "run")
+    assert "what is left ↓" in planning_text(tmp_path / "run")
     made = file.stat().st_mtime_ns
     plan_run(tmp_path / "run", config)
     assert file.stat().st_mtime_ns == made  # what stands is not made again
