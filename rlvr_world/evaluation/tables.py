@@ -15,7 +15,7 @@ Cell = Mapping[str, Any]
 UNITS = dict.fromkeys(("mse", "mae", "ssim", "lpips"), "×100") | {"psnr": "dB", "exact": "%", "repetition": "%"}
 """How parts of these names are written, as in the paper's tables; ``lpips_alex`` is written as ``lpips`` is."""
 NAMES = {"value": "reward", **{part: part.upper() for part in ("mse", "mae", "ssim", "lpips", "psnr")}}
-NAMES |= {"shortest": "by the shortest way", "left": "what is left"}
+NAMES |= {"shortest": "the shortest way", "left": "what is left"}
 BESIDE = {
     "f1": ("precision", "recall", "exact", "outcome"),
     "exact": ("exact_published",),
