@@ -183,7 +183,8 @@ class PlanConfig:
     simulator: bool = what(False, "and search so in the simulator itself: slow, as it is run again for every plan")
 
     def __post_init__(self) -> None:
-        at_least(self, starts=0, more=0, depth=1, width=1, samples=1, temperature=0, seconds=0, candidates=1, rounds=1)
+        at_least(self, starts=0, more=0, depth=1, width=1, samples=1, candidates=1, rounds=1)
+        at_least(self, temperature=0, seconds=0, seed=0)
         if not self.distances or min(self.distances) < 1:
             raise InputError(f"distances: expected numbers of at least 1, such as 2,3,4, got {self.distances}")
 

@@ -104,6 +104,8 @@ def _eval(args: argparse.Namespace) -> None:
     from rlvr_world.runs.folder import last_model, run_of
     from rlvr_world.system import ranks
 
+    if any(one.startswith("eval.sample") for one in args.settings):
+        raise InputError("eval.samples, eval.sample_rows: only train takes them; give eval.temperature=1 eval.runs=N")
     run = run_of(args.model)
     if args.recipe:
         config = config_of(args)
@@ -112,8 +114,6 @@ def _eval(args: argparse.Namespace) -> None:
         sources.check(run, stored, refuse=False)
     else:
         raise InputError(f"{args.model}: lies in no run folder; say with --recipe whose rows to evaluate it on")
-    if any(one.startswith("eval.sample") for one in args.settings):
-        raise InputError("eval.samples, eval.sample_rows: only train takes them; give eval.temperature=1 eval.runs=N")
     model = last_model(args.model) if run == args.model else args.model
     with ranks.joined(config.model.device):
         result = runner.evaluate_model(str(model), config)

@@ -87,18 +87,17 @@ def plan_run(run: Path, config: Config, under: Path | None = None, models: Mappi
     for name, task in tasks.items():
         settings = {"domain": "planning", "task": name, "resample": "world", **asdict(config.plan)}
         protocol = {**settings, "data": to_json(config.data)}
-        folder = (under or run / PLANNING) / name.replace(" ", "-")
-        asked = fingerprint(protocol)
+        folder, asked = (under or run / PLANNING) / name.replace(" ", "-"), fingerprint(protocol)
         keys = {name: {"checkpoint": identity(model), "fingerprint": asked} for name, model in models.items()}
         stand = {name: read_object(file) for name in models if (file := _file(folder, name)).is_file()}
         todo = {name: model for name, model in models.items() if not keys[name].items() <= stand.get(name, {}).items()}
         if todo:
             begin: Any = task.goals if isinstance(task, Reach) else partial(starts, task)
             from_ = begin(config.plan.starts, config.plan.distances)
-            one: Any = reach if isinstance(task, Reach) else attempt
-            act = partial(one, task, more=config.plan.more, seed=config.plan.seed)
-            others = _baselines(task, config.plan, next(iter(models.values())))
-            baselines = {name: _try(act, from_, planner, name) for name, planner in others}
+            carry_out: Any = reach if isinstance(task, Reach) else attempt
+            act = partial(carry_out, task, more=config.plan.more, seed=config.plan.seed)
+            first = next(iter(models.values()))
+            baselines = {name: _try(act, from_, one, name) for name, one in _baselines(task, config.plan, first)}
             for name, model in todo.items():
                 trials = _try(act, from_, _planner(task, config.plan, model), name)
                 told = {"name": name, "model": model.name, "trials": [asdict(trial) for trial in trials]}

@@ -33,7 +33,7 @@ def searching(world: World, hold: int, config: PlanConfig, imagine: Callable[[An
     The cost of a candidate is the mean squared error of the frame that its last action leads to. All ``hold`` parts of
     an action are alike. What was meant before is where the search begins, and the mean of a round is tried in the next.
     """
-    space: Any = bounds or world.action_space
+    space: Any = world.action_space if bounds is None else bounds
     low_A, high_A = space.low.reshape(hold, -1).max(0), space.high.reshape(hold, -1).min(0)
 
     def costs(state: Any, plans_NDA: np.ndarray, goal: Goal, turn: int) -> np.ndarray:
@@ -85,7 +85,7 @@ def as_recorded(state: Any, goal: Goal, left: int, meant: np.ndarray, rng: Any) 
 
 def reach(task: Reach, goal: Goal, hand: Hand, more: int, seed: int = 0) -> Trial:
     """Look ahead, act, and look again from where that led, as often as it took to get there and ``more``."""
-    rng, state, meant = np.random.default_rng(goal.seed + seed), goal.state, goal.actions[:0]
+    rng, state, meant = np.random.default_rng((goal.seed, seed)), goal.state, goal.actions[:0]
     steps, asked, places = len(goal.actions) + more, 0, goal.begun
     done, plans = list[Any](), list[tuple[Any, ...]]()
     for step in range(steps):

@@ -95,7 +95,7 @@ def beam_search(
         outcomes = world.advance(pairs, names)
         asked += len(pairs)
         won, level = Counter[tuple[Any, ...]](), []
-        for (*_, p, _), outcome in zip(names, outcomes, strict=True):
+        for (_, _, p, _), outcome in zip(names, outcomes, strict=True):
             if not STAYED.isdisjoint(outcome.info):
                 continue
             if (path := _to_goal(outcome, tried[p][1], task, config)) is not None:

@@ -15,6 +15,7 @@ from rlvr_world import cli
 from rlvr_world.config import ModelConfig
 from rlvr_world.domains.video.splits import parts
 from rlvr_world.errors import InputError
+from rlvr_world.models.attention import share_prefixes
 from rlvr_world.models.loading import create_model
 from rlvr_world.overrides import override
 from rlvr_world.recipes import find
@@ -146,6 +147,7 @@ def test_the_look_and_the_sampler_know_one_window_and_one_sentence() -> None:
     config = override(find("demo").config(), ["model.source=mine"])
     for positions, good in ((6, True), (5, False)):
         model, said = create_model(ModelConfig(layers=1, hidden=16, heads=2, context=positions), 64, None, 0), set()
+        share_prefixes(model)
         for look, *given in (
             (encoded, domain, row, model, config),
             (sample, model, [script], 1, Sampling(), [(0,)]),
