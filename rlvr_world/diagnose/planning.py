@@ -34,7 +34,6 @@ from rlvr_world.recipes.tasks import Reach, Task
 from rlvr_world.runs.checkpoints import identity
 from rlvr_world.runs.folder import models_of
 from rlvr_world.runs.runner import stored_config
-from rlvr_world.runs.world_model import load
 from rlvr_world.sessions.imagined import Imagined
 from rlvr_world.system.files import read_object, write_whole
 from rlvr_world.system.progress import track
@@ -112,7 +111,7 @@ def _file(folder: Path, name: str) -> Path:
 
 def _baselines(task: Task | Reach, config: PlanConfig, model: Path) -> Iterator[tuple[str, Chooser | Hand]]:
     if isinstance(task, Reach):
-        bounds = Imagined(load(model)).action_space  # what the data did, within which models are searched too
+        bounds = Imagined(model).action_space  # what the data did, within which models are searched too
         yield from (("random", drawing(bounds, task.hold)), ("as recorded", as_recorded))
         if config.simulator:
             yield "simulator", searching(task.real, task.hold, config, lambda state: state, bounds)
@@ -129,7 +128,7 @@ def _baselines(task: Task | Reach, config: PlanConfig, model: Path) -> Iterator[
 
 
 def _planner(task: Task | Reach, config: PlanConfig, model: Path) -> Chooser | Hand:
-    world = Imagined(load(model), config.temperature, attempts=1)
+    world = Imagined(model, config.temperature, attempts=1)
 
     def imagine(state: Any) -> Any:
         return world.start(0, {"state": state})[0]

@@ -331,9 +331,9 @@ def share_prefixes(model: Model) -> None:
 
 def hidden_states(model: Model, ids: Tensor, positions: Tensor, layout: TreeLayout | GroupCache) -> Tensor:
     """Last hidden states [rows, n, D] of the decoder, before the head; of a layout the tokens that it asks for."""
-    if model.config.get_text_config()._attn_implementation != NAME:  # it would not hear of the layout
+    if (decoder := model.get_decoder()).config._attn_implementation != NAME:  # it would not hear of the layout
         raise InputError(f"model {model.config.model_type}: expected one that shares prefixes; prepare(model) first")
-    out = model.get_decoder()(input_ids=ids, position_ids=positions, use_cache=False, layout=layout).last_hidden_state
+    out = decoder(input_ids=ids, position_ids=positions, use_cache=False, layout=layout).last_hidden_state
     if isinstance(layout, TreeLayout) and 0 < sum(layout.asked) < out.shape[1]:
         return out[:, layout.rows(out.device)]
     return out

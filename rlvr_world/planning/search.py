@@ -89,20 +89,17 @@ def beam_search(
     known = {*map(name, been), name(world.observe(state))}
     level: list[tuple[Any, tuple[Any, ...]]] = [(state, ())]
     for depth in in_time(config.depth, config.seconds):
-        tried = [(at, (*path, action)) for at, path in level for action in task.actions(at)]
-        pairs = [(at, path[-1]) for at, path in tried for _ in range(config.samples)]
-        names = [(config.seed, depth, p, s) for p in range(len(tried)) for s in range(config.samples)]
-        outcomes = world.advance(pairs, names)
-        asked += len(pairs)
+        tried = _tried(world, level, task, config, depth)
+        asked += config.samples * len(tried)
         won, level = Counter[tuple[Any, ...]](), []
-        for (_, _, p, _), outcome in zip(names, outcomes, strict=True):
+        for path, outcome in ((path, outcome) for path, came in tried for outcome in came):
             if not STAYED.isdisjoint(outcome.info):
                 continue
-            if (path := _to_goal(outcome, tried[p][1], task, config)) is not None:
-                won[path] += 1
+            if (whole := _to_goal(outcome, path, task, config)) is not None:
+                won[whole] += 1
             elif (seen := name(world.observe(outcome.state))) not in known and not outcome.terminated:
                 known.add(seen)
-                level.append((outcome.state, tried[p][1]))
+                level.append((outcome.state, path))
         if won:
             return Plan(won.most_common(1)[0][0], True, asked)
         if depth == 0:
@@ -110,6 +107,15 @@ def beam_search(
         rng.shuffle(level)
         level = level[: config.width]
     return Plan(rng.choice(first), False, asked) if first else None
+
+
+def _tried(world: Foresight, level: Sequence[Any], task: Task, config: PlanConfig, depth: int) -> list[tuple[Any, Any]]:
+    """The ways to a level's states, each one action longer, with the outcomes of that action's samples."""
+    ways = [(at, (*path, action)) for at, path in level for action in task.actions(at)]
+    pairs = [(at, path[-1]) for at, path in ways for _ in range(config.samples)]
+    names = [(config.seed, depth, p, s) for p in range(len(ways)) for s in range(config.samples)]
+    came = world.advance(pairs, names)
+    return [(path, came[i * config.samples : (i + 1) * config.samples]) for i, (_, path) in enumerate(ways)]
 
 
 def _to_goal(outcome: Outcome, path: tuple[Any, ...], task: Task, config: PlanConfig) -> tuple[Any, ...] | None:
@@ -129,13 +135,9 @@ def likeliest(world: Foresight, state: Any, task: Task, config: PlanConfig) -> P
     level, won, onward = [(state, tuple[Any, ...]())], dict[Any, float](), dict[Any, float]()
     asked, after = 0, dict[Any, list[Any]]()
     for depth in in_time(config.depth, config.seconds):
-        tried = [(at, (*path, action)) for at, path in level for action in task.actions(at)]
-        pairs = [(at, path[-1]) for at, path in tried for _ in range(config.samples)]
-        names = [(config.seed, depth, p, s) for p in range(len(tried)) for s in range(config.samples)]
-        outcomes = world.advance(pairs, names)
-        asked, level = asked + len(pairs), []
-        for i, (_, path) in enumerate(tried):
-            came = outcomes[i * config.samples : (i + 1) * config.samples]
+        tried = _tried(world, level, task, config, depth)
+        asked, level = asked + config.samples * len(tried), []
+        for path, came in tried:
             going = (one for one in came if not one.terminated and STAYED.isdisjoint(one.info))
             on = [one.state for one in going if one.info.get("changed", True)]
             won[path] = sum(one.terminated and one.reward > 0 for one in came) / config.samples
@@ -171,7 +173,6 @@ def without_model(task: Task) -> Chooser:
 def looking_ahead(world: Foresight, task: Task, config: PlanConfig, imagine: Callable[[Any], Any]) -> Chooser:
     """``beam_search``, or ``likeliest``, in ``world`` from ``imagine(state)`` on, the state of that world that stands
     for a real one."""
-
     if config.goal == "chance":
         return lambda state, rng, been: likeliest(world, imagine(state), task, config)
     return lambda state, rng, been: beam_search(world, imagine(state), task, config, rng, been)
